@@ -1,0 +1,55 @@
+"""What a task is: a data set with a question and a way to score an answer."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Split = Literal["train", "select", "score"]
+Kind = Literal["choice", "answer", "messages", "text"]
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One row of a task.
+
+    Attributes:
+        id: Unique within its task and stable between runs: the file's split and the row, as "train-17".
+        fields: What a template may read. For `messages` the list of turns stands under "messages", for
+            `text` the text under "text".
+        label: The gold label's name, for `choice`; one of the task's labels.
+        target: The gold answer as text, for `answer`; the gold number for a graded `choice` (STS-B).
+    """
+
+    id: str
+    fields: Mapping[str, Any]
+    label: str | None = None
+    target: str | float | None = None
+
+
+@dataclass(frozen=True)
+class Task:
+    """A data set with a question and a way to score an answer.
+
+    Attributes:
+        kind: How it is answered: `choice` among labels, free `answer`, the last assistant turn of
+            `messages`, or plain `text` (a language-model loss).
+        labels: The label names of a `choice`, in the order of the data set's own numbers.
+        metric: The name of the headline metric, and `further_metrics` those read beside it.
+        train: What is learned; `select` is carved from it and everything is chosen there; `score` is what
+            the score matrix is measured on. `train` or `score` may be empty, not both.
+        prompts: Prompt variants that came with the task (a file of one's own), as plain data.
+        origin: Where the rows came from (a folder, a file, a hub id with its revision), for the record.
+        notes: Sentences that a person should hear: repeats, leaks, rows left out.
+    """
+
+    name: str
+    kind: Kind
+    metric: str
+    train: Sequence[Example]
+    select: Sequence[Example]
+    score: Sequence[Example]
+    labels: tuple[str, ...] = ()
+    further_metrics: tuple[str, ...] = ()
+    prompts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    origin: str = ""
+    notes: tuple[str, ...] = ()
