@@ -1,0 +1,47 @@
+"""Generated answers: greedy, in batches of like length."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+BATCH = 16
+
+
+def generate(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[tuple[int, ...]],
+    max_new_tokens: int,
+    advance: Callable[[int], None] | None = None,
+) -> list[str]:
+    """The text that the model writes after each prompt, greedily, up to EOS or `max_new_tokens`.
+
+    Prompts are batched by length and padded on the left; padding is masked and has no position.
+    """
+    device = next(model.parameters()).device
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    answers = [""] * len(prompts)
+    order = sorted(range(len(prompts)), key=lambda k: (len(prompts[k]), prompts[k]))
+    for begin in range(0, len(order), BATCH):
+        batch = order[begin : begin + BATCH]
+        width = max(len(prompts[k]) for k in batch)
+        tokens = torch.full((len(batch), width), pad, dtype=torch.long)
+        mask = torch.zeros_like(tokens)
+        for row, k in enumerate(batch):
+            tokens[row, width - len(prompts[k]) :] = torch.tensor(prompts[k])
+            mask[row, width - len(prompts[k]) :] = 1
+        written = model.generate(
+            input_ids=tokens.to(device),
+            attention_mask=mask.to(device),
+            do_sample=False,
+            num_beams=1,
+            max_new_tokens=max_new_tokens,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=pad,
+        )
+        for row, k in enumerate(batch):
+            answers[k] = tokenizer.decode(written[row, width:], skip_special_tokens=True)
+        if advance is not None:
+            advance(len(batch))
+    return answers

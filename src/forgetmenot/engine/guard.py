@@ -1,0 +1,67 @@
+"""Whether a model can take a layout: its answers compared with one sequence at a time."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from forgetmenot.engine.learner import Learner, evaluating
+from forgetmenot.engine.pack import Layout
+from forgetmenot.prompting.encoded import TokenSequence
+
+EXAMINED = 8
+TOLERANCE = {"fp32": 1e-4, "bf16": 5e-2}
+"""Largest relative difference of a log-likelihood that counts as rounding."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The layout that a model can take, and why not a faster one.
+
+    Attributes:
+        difference: The largest relative difference seen with the layout that was chosen.
+        reasons: For each faster layout, why it was not taken.
+    """
+
+    layout: Layout
+    difference: float
+    reasons: dict[str, str]
+
+
+def choose_layout(learner: Learner, sequences: Sequence[TokenSequence]) -> Verdict:
+    """Choose the fastest exact layout on real sequences: the trie, else padded rows, else one at a time.
+
+    The trie needs an arbitrary attention mask, which state-space models and ALiBi cannot take. Padded rows
+    need a model whose answer does not depend on the padding.
+    """
+    sample = list(sequences[:: max(1, len(sequences) // EXAMINED)][:EXAMINED])
+    truth = _score(learner, sample, "single")
+    reasons: dict[str, str] = {}
+    for layout in ("trie", "padded"):
+        try:
+            difference = float(
+                ((_score(learner, sample, layout) - truth).abs() / truth.abs().clamp(min=1)).max()
+            )
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
+            # A model that has no place for the mask says so in its own way: by any of these.
+            reasons[layout] = f"{type(error).__name__}: {error}"
+            continue
+        if difference <= TOLERANCE[learner.precision]:
+            return Verdict(layout, difference, reasons)
+        reasons[layout] = f"log-likelihoods differ by {difference:.1e} relative"
+    return Verdict("single", 0.0, reasons)
+
+
+def _score(learner: Learner, sequences: Sequence[TokenSequence], layout: Layout) -> torch.Tensor:
+    before, learner.layout = learner.layout, layout
+    seen = dict(learner.seen)
+    try:
+        with evaluating(learner.model):
+            if layout == "single":
+                return torch.cat([learner.forward([sequence]) for sequence in sequences]).double()
+            return learner.forward(sequences).double()
+    finally:
+        learner.layout = before
+        learner.seen = seen

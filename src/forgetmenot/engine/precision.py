@@ -1,0 +1,29 @@
+"""In which dtype activations are computed."""
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal
+
+import torch
+
+Precision = Literal["fp32", "bf16"]
+
+
+def choose_precision(wanted: Literal["auto", "fp32", "bf16"], device: torch.device, width: int) -> Precision:
+    """Resolve `auto`: bf16 where the processor multiplies it natively and the model is wide enough to gain.
+
+    On CPU narrow models stay in fp32: casting their fp32 weights costs about what the multiplications save
+    (`benchmarks/precision.py` measures it). The bound of 512 on the hidden size is our choice.
+    """
+    if wanted != "auto":
+        return wanted
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return "bf16" if native and width >= 512 else "fp32"
+
+
+def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[Any]:
+    """The context in which the model computes."""
+    if precision == "fp32":
+        return nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16)

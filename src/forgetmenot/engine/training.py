@@ -1,0 +1,166 @@
+"""The training loop: one stage of AdamW over packed batches."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import torch
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+)
+from torch import Tensor
+from transformers import get_scheduler
+
+from forgetmenot.engine.learner import Learner
+from forgetmenot.prompting.encoded import Encoded
+
+BETAS = (0.9, 0.999)
+REFERENCE_WIDTH = 2048
+
+
+class TrainingSettings(BaseModel):
+    """How a stage trains: the `training` part of a config."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    epochs: PositiveInt | dict[str, PositiveInt] = 1
+    batch_size: PositiveInt = 32
+    micro_batch: PositiveInt | Literal["auto"] = "auto"
+    learning_rate: PositiveFloat | Literal["auto"] = "auto"
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup_ratio: float = Field(default=0.03, ge=0, lt=1)
+    weight_decay: NonNegativeFloat = 0.0
+    max_grad_norm: PositiveFloat | None = 1.0
+    max_length: PositiveInt = 1024
+    limit: NonNegativeInt | dict[str, NonNegativeInt] | None = None
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    activation_checkpointing: bool | Literal["auto"] = "auto"
+
+
+class Objective(Protocol):
+    """What a method adds to a step; see `forgetmenot.methods.Method` for what each hook means."""
+
+    def loss(self, learner: Learner, batch: Sequence[Encoded]) -> Tensor: ...  # noqa: D102
+    def penalty(self, learner: Learner) -> Tensor | None: ...  # noqa: D102
+    def gradients(self, learner: Learner) -> None: ...  # noqa: D102
+    def stepped(self, learner: Learner) -> None: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one optimizer step was.
+
+    Attributes:
+        loss: Mean negative log-likelihood, or what the method made of it, per answer token, in nats.
+        gradient_norm: Before clipping.
+        tokens: Answer tokens in the batch.
+        examples: Examples in the batch.
+    """
+
+    step: int
+    steps: int
+    loss: float
+    gradient_norm: float
+    learning_rate: float
+    tokens: int
+    examples: int
+
+
+def auto_learning_rate(kind: Literal["lora", "full"], width: int) -> float:
+    """The learning rate of `auto`: 2e-4 for LoRA and 1e-5 for full fine-tuning from width 2048 on.
+
+    Narrower models take larger steps: LoRA's rate grows with 1/width, the full one with 1/width². The rule
+    is ours: it meets the usual 5e-5 for full fine-tuning at width 896 and what small models need at 256.
+    """
+    ratio = max(1.0, REFERENCE_WIDTH / width)
+    return 2e-4 * ratio if kind == "lora" else 1e-5 * ratio**2
+
+
+def draw_batches(count: int, batch_size: int, epochs: int, seed: int) -> Iterator[list[int]]:
+    """Indices of each batch: every epoch a new permutation, drawn before anything is packed."""
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(epochs):
+        order = torch.randperm(count, generator=generator).tolist()
+        for begin in range(0, count, batch_size):
+            yield order[begin : begin + batch_size]
+
+
+def fit(
+    learner: Learner,
+    examples: Sequence[Encoded],
+    objective: Objective,
+    settings: TrainingSettings,
+    *,
+    accelerator: Any,
+    epochs: int,
+    learning_rate: float,
+    seed: int,
+    on_step: Callable[[Step], None],
+) -> None:
+    """Train the learner's model on examples: a fresh optimizer and schedule, over `epochs` permutations.
+
+    The loss is the mean over all answer tokens of the batch, however it is cut into packs; the penalty is
+    added once per step.
+    """
+    model = learner.model
+    batches = -(-len(examples) // settings.batch_size)
+    steps = batches * epochs
+    optimizer = accelerator.prepare(_optimizer(model, learning_rate, settings.weight_decay))
+    schedule = get_scheduler(
+        "constant_with_warmup" if settings.schedule == "constant" else settings.schedule,
+        optimizer,
+        num_warmup_steps=round(settings.warmup_ratio * steps),
+        num_training_steps=steps,
+    )
+    torch.manual_seed(seed)  # adapter dropout is the only draw from the global generator
+    model.train()
+    for step, indices in enumerate(draw_batches(len(examples), settings.batch_size, epochs, seed), start=1):
+        batch = [examples[k] for k in indices]
+        tokens = sum(len(example.answer.tokens) - example.answer.start for example in batch)
+        loss = 0.0
+        for micro_batch in _micro_batches(learner, batch, settings.micro_batch):
+            part = objective.loss(learner, micro_batch) / tokens
+            accelerator.backward(part)
+            loss += part.item()
+        penalty = objective.penalty(learner)
+        if penalty is not None:
+            accelerator.backward(penalty)
+            loss += penalty.item()
+        objective.gradients(learner)
+        norm = accelerator.clip_grad_norm_(
+            learner.trainable().values(), settings.max_grad_norm or float("inf")
+        )
+        rate = schedule.get_last_lr()[0]
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        objective.stepped(learner)
+        on_step(Step(step, steps, loss, float(norm), rate, tokens, len(batch)))
+    model.eval()
+    accelerator.free_memory()
+
+
+def _micro_batches(
+    learner: Learner, batch: Sequence[Encoded], micro_batch: int | Literal["auto"]
+) -> Iterator[list[Encoded]]:
+    """The batch in parts that go through the model at once: packs of the budget, or so many examples."""
+    for indices in learner.cut([example.answer for example in batch]):
+        size = len(indices) if micro_batch == "auto" else micro_batch
+        for begin in range(0, len(indices), size):
+            yield [batch[k] for k in indices[begin : begin + size]]
+
+
+def _optimizer(model: Any, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
+    """AdamW; weight decay on matrices only, as is usual."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW([g for g in groups if g["params"]], lr=learning_rate, betas=BETAS, fused=True)
