@@ -1,0 +1,19 @@
+"""Models: load one, choose what learns, keep its weights; the bundled quickstart model."""
+
+from forgetmenot.models.adapt import AdapterSettings, adapt, finish_stage, merged
+from forgetmenot.models.load import BUNDLED, Loaded, ModelSettings, load_model
+from forgetmenot.models.weights import has_weights, load_weights, save_weights
+
+__all__ = [
+    "BUNDLED",
+    "AdapterSettings",
+    "Loaded",
+    "ModelSettings",
+    "adapt",
+    "finish_stage",
+    "has_weights",
+    "load_model",
+    "load_weights",
+    "merged",
+    "save_weights",
+]

@@ -1,0 +1,94 @@
+"""Which parameters learn: all of them, or LoRA adapters through PEFT."""
+
+from typing import Any, Literal
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+
+from forgetmenot.errors import UserError
+
+
+class AdapterSettings(BaseModel):
+    """Which parameters learn: the `adapter` part of a config.
+
+    Attributes:
+        kind: LoRA adapters, or `full` fine-tuning.
+        rank: LoRA's inner width.
+        alpha: LoRA's scale is alpha / rank.
+        dropout: On the adapters' input.
+        targets: `all-linear` (every linear layer but the LM head), or module names.
+        per_stage: What later stages do: `continue` the same adapter, add a `new` one beside the earlier
+            (which stay active but frozen), or `merge` it into the weights and begin a new one.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["lora", "full"] = "lora"
+    rank: PositiveInt = 8
+    alpha: PositiveFloat = 16.0
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    targets: Literal["all-linear"] | list[str] = "all-linear"
+    per_stage: Literal["continue", "new", "merge"] = "continue"
+
+
+def adapt(model: Any, settings: AdapterSettings, stage: int, seed: int) -> Any:
+    """Make the right parameters learn for a stage; returns the model to train.
+
+    Args:
+        model: The plain model, or the PEFT model that the stage before left.
+        settings: What learns.
+        stage: The stage's number, from 1: the name of a `new` adapter.
+        seed: For the initial values of an adapter.
+
+    Raises:
+        UserError: If a target names no module of the model.
+    """
+    if settings.kind == "full":
+        return model.requires_grad_(True)
+    if isinstance(model, PeftModel) and settings.per_stage == "continue":
+        return model
+    config = LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=settings.targets,
+        task_type="CAUSAL_LM",
+    )
+    torch.manual_seed(seed)
+    if not isinstance(model, PeftModel):
+        try:
+            return _in_fp32(get_peft_model(model, config))
+        except ValueError as error:
+            linear = sorted(
+                {name.split(".")[-1] for name, m in model.named_modules() if hasattr(m, "weight")}
+            )
+            raise UserError(
+                f"adapter.targets {settings.targets} names no module of this model; it has {', '.join(linear)}."
+            ) from error
+    name = f"stage-{stage:02d}"
+    model.add_adapter(name, config)
+    model.base_model.set_adapter([*model.active_adapters, name])
+    for parameter, value in model.named_parameters():
+        value.requires_grad_(f".{name}." in parameter)
+    return _in_fp32(model)
+
+
+def finish_stage(model: Any, settings: AdapterSettings) -> Any:
+    """After a stage's training: with `merge`, the adapter becomes part of the weights."""
+    if settings.kind == "lora" and settings.per_stage == "merge":
+        return model.merge_and_unload()
+    return model
+
+
+def merged(model: Any) -> Any:
+    """A plain model that answers as this one: adapters become part of the weights."""
+    return model.merge_and_unload() if isinstance(model, PeftModel) else model
+
+
+def _in_fp32(model: Any) -> Any:
+    """What learns, learns in fp32."""
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    return model

@@ -1,0 +1,158 @@
+"""Load a causal language model and its tokenizer, from the hub or a directory; safe by default."""
+
+import hashlib
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from huggingface_hub.errors import HFValidationError
+from pydantic import BaseModel, ConfigDict
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from forgetmenot.errors import UserError
+
+BUNDLED = {
+    "quickstart": "base",
+    "quickstart-small": "small",
+}
+"""Models that come with the package: name → folder."""
+
+
+class ModelSettings(BaseModel):
+    """Which model: the `model` part of a config.
+
+    Attributes:
+        name: A bundled model, a local directory, or a hub id.
+        revision: A branch, tag or commit of the hub repository.
+        dtype: Of the weights that do not learn; those that learn are always fp32.
+        trust_remote_code: Run code that comes with the model.
+        allow_bin: Read pickled `.bin` weights (with `weights_only=True`) where there are no safetensors.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = "quickstart"
+    revision: str | None = None
+    dtype: Literal["auto", "fp32", "bf16"] = "auto"
+    trust_remote_code: bool = False
+    allow_bin: bool = False
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model with what identifies it.
+
+    Attributes:
+        model: In evaluation mode; its own dropout is set to 0.
+        revision: The hub commit, or a hash of a directory's weight files.
+        dropout: The dropout settings that were not 0, with their values: recorded, since they were set to 0.
+    """
+
+    model: Any
+    tokenizer: Any
+    revision: str
+    dropout: dict[str, float]
+
+
+def load_model(settings: ModelSettings, *, trainable: bool, device: torch.device) -> Loaded:
+    """Load a model in the dtype that its use needs, and its tokenizer.
+
+    Args:
+        settings: Which model.
+        trainable: Whether the weights themselves learn (full fine-tuning), which takes fp32.
+        device: Where to put it.
+
+    Raises:
+        UserError: If there is no such model, its files are damaged, or they need a permission not given.
+    """
+    source, options = model_source(settings)
+    try:
+        config = AutoConfig.from_pretrained(source, **options)
+        dropout = _disable_dropout(config)
+        tokenizer = AutoTokenizer.from_pretrained(source, **options)
+        model = AutoModelForCausalLM.from_pretrained(
+            source,
+            config=config,
+            dtype=_dtype(settings, trainable=trainable, device=device),
+            use_safetensors=None if settings.allow_bin else True,
+            **options,
+        )
+    except SafetensorError as error:
+        raise UserError(
+            f"The weights of model {settings.name!r} are damaged ({error}); copy or download them again."
+        ) from error
+    except (OSError, ValueError, KeyError, HFValidationError) as error:
+        raise UserError(_explain(settings, error)) from error
+    revision = getattr(config, "_commit_hash", None) or _fingerprint(Path(source))
+    return Loaded(model.to(device).eval(), tokenizer, revision, dropout)
+
+
+def model_source(settings: ModelSettings) -> tuple[str, dict[str, Any]]:
+    """Where `from_pretrained` finds the model, and the options that it gets."""
+    options: dict[str, Any] = {"trust_remote_code": settings.trust_remote_code}
+    if settings.name in BUNDLED:
+        folder = resources.files("forgetmenot.models") / "quickstart" / BUNDLED[settings.name]
+        return str(folder), options
+    if Path(settings.name).is_dir():
+        if not (Path(settings.name) / "config.json").is_file():
+            raise UserError(
+                f"Model directory {settings.name!r} has no config.json; "
+                "give a directory that `save_pretrained` wrote, or a hub id."
+            )
+        return settings.name, options
+    if settings.name.startswith((".", "/", "~")):
+        raise UserError(f"There is no model directory {settings.name!r}; check the path under `model`.")
+    return settings.name, {**options, "revision": settings.revision or "main"}
+
+
+def _dtype(settings: ModelSettings, *, trainable: bool, device: torch.device) -> torch.dtype:
+    if trainable:
+        return torch.float32
+    if settings.dtype == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    return torch.float32 if settings.dtype == "fp32" else torch.bfloat16
+
+
+def _disable_dropout(config: Any) -> dict[str, float]:
+    """Set every dropout of a config to 0; return those that were not."""
+    found = {
+        key: float(value)
+        for key, value in config.to_dict().items()
+        if "drop" in key and isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+    }
+    for key in found:
+        setattr(config, key, 0.0)
+    return found
+
+
+def _explain(settings: ModelSettings, error: Exception) -> str:
+    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    text = str(error)
+    if "trust_remote_code" in text:
+        return (
+            f"Model {settings.name!r} comes with code of its own; "
+            "set model.trust_remote_code: true if you trust it."
+        )
+    if not settings.allow_bin and ("safetensors" in text or "no file named" in text):
+        return (
+            f"Model {settings.name!r} has no safetensors weights; "
+            "set model.allow_bin: true to read its .bin files (unpickled with weights_only)."
+        )
+    return (
+        f"Model {settings.name!r} could not be loaded: it is neither a bundled model "
+        f"({', '.join(BUNDLED)}), a readable local directory, nor a hub id that can be reached now ({first})"
+    )
+
+
+def _fingerprint(folder: Path) -> str:
+    """A hash over the weight files of a directory: its revision."""
+    digest = hashlib.sha256()
+    for file in sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")]):
+        digest.update(file.name.encode())
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 22):
+                digest.update(block)
+    return digest.hexdigest()[:16]

@@ -1,0 +1,65 @@
+"""A stage's weights on disk: a folder `adapter/` in PEFT's layout, or `model/` in Transformers'."""
+
+from pathlib import Path
+from typing import Any
+
+from peft import PeftModel
+from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM
+
+from forgetmenot.errors import UserError
+
+
+def save_weights(model: Any, folder: Path) -> None:
+    """Write adapter/ or model/ under a stage's folder, as safetensors."""
+    if isinstance(model, PeftModel):
+        model.save_pretrained(folder / "adapter", save_embedding_layers=False)
+    else:
+        model.save_pretrained(folder / "model")
+
+
+def has_weights(folder: Path) -> bool:
+    """Whether a stage's folder still holds weights."""
+    return (folder / "adapter").is_dir() or (folder / "model").is_dir()
+
+
+def load_weights(base: Any, folder: Path, *, trainable: bool) -> Any:
+    """The model as the stage left it.
+
+    Args:
+        base: A fresh base model: adapters are put into it; with full weights only its device, dtype and
+            configuration are used.
+        folder: The stage's folder.
+        trainable: Whether training goes on from here (only the last adapter learns).
+
+    Raises:
+        UserError: If the folder holds no weights, or damaged ones.
+    """
+    try:
+        if (folder / "adapter").is_dir():
+            return _load_adapters(base, folder / "adapter", trainable=trainable)
+        if (folder / "model").is_dir():
+            device = next(base.parameters()).device
+            model = AutoModelForCausalLM.from_pretrained(
+                folder / "model", config=base.config, dtype=base.dtype, use_safetensors=True
+            )
+            return model.to(device).eval()
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"The weights in {folder} are damaged ({error}).") from error
+    raise UserError(
+        f"{folder} holds no weights any more; only a run with `checkpoints: all` keeps those of every stage."
+    )
+
+
+def _load_adapters(base: Any, folder: Path, *, trainable: bool) -> PeftModel:
+    """The first adapter lies in the folder itself, those of later stages in folders of their own."""
+    model = PeftModel.from_pretrained(base, folder, is_trainable=trainable)
+    later = sorted(path.parent for path in folder.glob("*/adapter_config.json"))
+    for path in later:
+        model.load_adapter(path, adapter_name=path.name, is_trainable=trainable)
+    if later:
+        names = ["default", *(path.name for path in later)]
+        model.base_model.set_adapter(names)
+        for parameter, value in model.named_parameters():
+            value.requires_grad_(trainable and f".{names[-1]}." in parameter)
+    return model.eval()
