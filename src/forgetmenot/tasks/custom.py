@@ -1,0 +1,219 @@
+"""A task of one's own: a YAML file beside its rows, and no Python."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from forgetmenot.errors import UserError, nearest
+from forgetmenot.tasks.rows import BadRowError, Converted, cell, examples, label_in, plain
+from forgetmenot.tasks.splits import divide
+from forgetmenot.tasks.tables import Row, Table, read, read_hub
+from forgetmenot.tasks.task import Kind, Task
+from forgetmenot.tasks.yaml_file import read_yaml
+
+# Which key of the file makes which kind of task, and how that may be scored; the first is the default.
+KINDS: dict[str, tuple[Kind, tuple[str, ...]]] = {
+    "label": ("choice", ("accuracy", "f1", "matthews")),
+    "target": ("answer", ("exact_match", "rouge_l", "loss")),
+    "messages": ("messages", ("loss", "exact_match", "rouge_l")),
+    "text": ("text", ("loss",)),
+}
+ROLES = ("system", "user", "assistant", "tool")
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class _Data(_Section):
+    """Paths relative to the YAML; with `hub`, names of splits."""
+
+    hub: str | None = None
+    config: str | None = None
+    revision: str | None = None
+    train: str | None = None
+    score: str | None = None
+    validation: str | None = None
+    select: str | None = None
+
+    def splits(self) -> dict[str, str]:
+        """The splits that the file names; a hub data set that names none has the usual two."""
+        named = {"train": self.train, "score": self.score or self.validation, "select": self.select}
+        found = {split: place for split, place in named.items() if place is not None}
+        return {"train": "train", "score": "validation"} if self.hub and not found else found
+
+
+class _TaskFile(_Section):
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    data: _Data
+    prompts: dict[str, dict[str, Any]] = {}
+    label: str | None = None
+    target: str | None = None
+    messages: str | None = None
+    text: str | None = None
+    metric: str | None = None
+
+
+def load_custom(path: Path) -> Task:
+    """Load a task from a YAML file.
+
+    It names its `data` (`train`, `score` and `select`: paths relative to it, or splits of a `hub` data set;
+    `validation` is accepted for `score`), the column that holds the answer (`label`, `target`, `messages` or
+    `text`), a `metric`, and `prompts`. The labels are the keys of the default prompt's choices.
+
+    Raises:
+        UserError: A key, a file or a row is wrong; names it.
+    """
+    file = _parse(path)
+    kind, column, metric = _question(path, file)
+    labels = tuple(file.prompts["default"]["choices"]) if kind == "choice" else ()
+    if metric == "f1" and len(labels) != 2:
+        raise UserError(f"{path}: the metric f1 needs two labels, and the default prompt has {len(labels)}.")
+    convert = _converter(kind, column, labels)
+
+    tables = _tables(path, file.data)
+    found = {split: examples(table, split, convert) for split, table in tables.items()}
+    splits = divide(found.get("train", []), found.get("score", []), found.get("select"))
+    return Task(
+        name=file.name,
+        kind=kind,
+        metric=metric,
+        train=splits.train,
+        select=splits.select,
+        score=splits.score,
+        labels=labels,
+        prompts=file.prompts,
+        origin="; ".join(table.source for table in tables.values()),
+        notes=(*_unpinned(file.data), *splits.notes),
+    )
+
+
+def _parse(path: Path) -> _TaskFile:
+    data = read_yaml(path)
+    for key in ("chosen", "rejected"):
+        if key in data:
+            raise UserError(f"{path}: preferences ({key!r}) are not supported in this version.")
+    try:
+        file = _TaskFile.model_validate(data)
+    except ValidationError as problem:
+        raise UserError(f"{path}: {_sentence(problem)}") from None
+    for variant in file.prompts.values():
+        if isinstance(choices := variant.get("choices"), dict):  # 1: 1 in YAML is meant as the texts "1"
+            variant["choices"] = {_text(key): _text(words) for key, words in choices.items()}
+    return file
+
+
+def _text(value: object) -> Any:
+    return plain(value) if isinstance(value, bool | int | float) else value
+
+
+def _sentence(problem: ValidationError) -> str:
+    """Say the first thing that is wrong in our words."""
+    error = problem.errors()[0]
+    key = ".".join(map(str, error["loc"]))
+    if error["type"] == "extra_forbidden":
+        section = _Data if error["loc"][0] == "data" else _TaskFile
+        return f"the key {key!r} is unknown. {nearest(str(error['loc'][-1]), section.model_fields)}"
+    if error["type"] == "missing":
+        return f"the key {key!r} is missing."
+    if key == "name" and error["type"] == "string_pattern_mismatch":
+        return f"the name {error['input']!r} may have letters, digits, '.', '_' and '-' only."
+    return f"the key {key!r} is wrong: {error['msg']}."
+
+
+def _question(path: Path, file: _TaskFile) -> tuple[Kind, str, str]:
+    """What kind of task it is, which column holds the answer, and how it is scored."""
+    given = {key: column for key in KINDS if (column := getattr(file, key)) is not None}
+    if len(given) != 1:
+        raise UserError(
+            f"{path} must have exactly one of the keys {', '.join(KINDS)}; "
+            f"it has {', '.join(given) or 'none'}."
+        )
+    [(key, column)] = given.items()
+    kind, metrics = KINDS[key]
+    metric = file.metric or metrics[0]
+    if metric not in metrics:
+        raise UserError(f"{path}: the metric {metric!r} does not fit {key!r}. {nearest(metric, metrics)}")
+    if kind in ("choice", "answer") and "default" not in file.prompts:
+        raise UserError(f"{path}: the key 'prompts' must hold a prompt named 'default'.")
+    if kind == "choice":
+        choices = file.prompts["default"].get("choices")
+        if not isinstance(choices, dict) or len(choices) < 2:
+            raise UserError(f"{path}: prompts.default.choices must map two labels or more to their words.")
+    return kind, column, metric
+
+
+def _tables(path: Path, data: _Data) -> dict[str, Table]:
+    if data.score and data.validation:
+        raise UserError(f"{path}: data.score and data.validation mean the same; give one of them.")
+    splits = data.splits()
+    if not {"train", "score"} & set(splits):
+        raise UserError(f"{path}: data names neither train nor score.")
+    if data.hub:
+        hub = data.hub
+        return {split: read_hub(hub, data.config, data.revision, name) for split, name in splits.items()}
+    if data.config or data.revision:
+        raise UserError(f"{path}: data.config and data.revision need data.hub.")
+    for split, name in splits.items():
+        if not (path.parent / name).is_file():
+            raise UserError(f"{path}: the file of data.{split}, {path.parent / name}, does not exist.")
+    return {split: read(path.parent / name) for split, name in splits.items()}
+
+
+def _unpinned(data: _Data) -> tuple[str, ...]:
+    if not data.hub or data.revision:
+        return ()
+    return (f"{data.hub} was read at whatever revision the hub has now; set data.revision to fix it.",)
+
+
+def _converter(kind: Kind, column: str, labels: tuple[str, ...]) -> Callable[[Row], Converted]:
+    def choice(row: Row) -> Converted:
+        label = label_in(row, column, labels)
+        return {name: value for name, value in row.items() if name != column}, label, None
+
+    def answer(row: Row) -> Converted:
+        target = plain(cell(row, column))
+        if not target.strip():
+            raise BadRowError(f"the target in {column!r} is empty.")
+        return {name: value for name, value in row.items() if name != column}, None, target
+
+    def messages(row: Row) -> Converted:
+        turns = _turns(cell(row, column), column)
+        return {"messages": turns}, None, turns[-1]["content"]
+
+    def text(row: Row) -> Converted:
+        value = cell(row, column)
+        if not isinstance(value, str) or not value.strip():
+            raise BadRowError(f"{column!r} is {value!r}, not a text with something in it.")
+        return {"text": value}, None, None
+
+    converters: dict[Kind, Callable[[Row], Converted]] = {
+        "choice": choice,
+        "answer": answer,
+        "messages": messages,
+        "text": text,
+    }
+    return converters[kind]
+
+
+def _turns(value: Any, column: str) -> list[dict[str, Any]]:
+    """Read a chat: a list of {role, content}, or that list as JSON in a cell of text."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except json.JSONDecodeError as problem:
+            raise BadRowError(f"{column!r} is not JSON ({problem.msg}).") from None
+    if not isinstance(value, list) or not all(isinstance(turn, dict) for turn in value):
+        raise BadRowError(f"{column!r} must be a list of turns such as {{'role': 'user', 'content': '…'}}.")
+    turns = [{key: part for key, part in turn.items() if part is not None} for turn in value]
+    for number, turn in enumerate(turns, 1):
+        if turn.get("role") not in ROLES or not isinstance(turn.get("content"), str):
+            raise BadRowError(
+                f"turn {number} of {column!r} needs a role ({', '.join(ROLES)}) and a content of text."
+            )
+    if len(turns) < 2 or turns[-1]["role"] != "assistant":
+        raise BadRowError(f"the last turn of {column!r} must be the assistant's, after at least one other.")
+    return turns

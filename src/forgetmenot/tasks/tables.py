@@ -1,0 +1,232 @@
+"""Rows with their numbers, from whatever file people keep them in, so that an error can name the row."""
+
+import csv
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from forgetmenot.errors import UserError, nearest
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """The rows of one split.
+
+    Attributes:
+        source: The file, or the hub id with its revision, as a person would name it.
+        columns: The column names; those of the first row where rows are free (JSON).
+        rows: Pairs of a 1-based number and the row; to be walked once.
+        unit: What the numbers count: lines of a text file, else rows.
+    """
+
+    source: str
+    columns: tuple[str, ...]
+    rows: Iterable[tuple[int, Row]]
+    unit: str = "line"
+
+    def at(self, number: int) -> str:
+        """Name a row in an error."""
+        return f"{self.source}, {self.unit} {number}"
+
+
+def read(path: Path) -> Table:
+    """Read a file of rows by its suffix: .jsonl, .json, .csv, .tsv or .parquet.
+
+    Raises:
+        UserError: The file is missing, of another kind, not UTF-8, or malformed; names the row.
+    """
+    readers = {".jsonl": read_jsonl, ".json": read_json, ".csv": read_csv, ".tsv": read_tsv}
+    if path.suffix != ".parquet" and path.suffix not in readers:
+        raise UserError(
+            f"{path} is no file of rows that is known here. {nearest(path.suffix, [*readers, '.parquet'])}"
+        )
+    if not path.is_file():
+        raise UserError(f"The file {path} does not exist.")
+    return read_parquet([path]) if path.suffix == ".parquet" else readers[path.suffix](path)
+
+
+def read_tsv(path: Path, header: Sequence[str] | None = None, uneven: list[int] | None = None) -> Table:
+    r"""Read tab-separated lines in which quotes are text, never quoting.
+
+    Args:
+        path: A UTF-8 file, with or without BOM; lines end with \n or \r\n, and nothing else ends a line.
+        header: Column names for a file that may come without any; a first line that has one of them wins.
+        uneven: Takes the numbers of lines whose cells do not match the header, which are then left out;
+            without it such a line is an error.
+    """
+    lines = _numbered_lines(path)
+    first = next(lines, None)
+    if first is None:
+        return Table(str(path), tuple(header or ()), [])
+    cells = first[1].rstrip("\r\n").split("\t")
+    if header is None or set(header) & set(cells):
+        columns, rest = _header(path, cells), lines
+    else:
+        columns, rest = tuple(header), _numbered_lines(path)
+
+    def rows() -> Iterator[tuple[int, Row]]:
+        width = len(columns)
+        for number, line in rest:
+            cells = line.rstrip("\r\n").split("\t")
+            if len(cells) == width:
+                yield number, dict(zip(columns, cells, strict=True))
+            elif cells == [""]:
+                continue
+            elif uneven is None:
+                raise UserError(_uneven(path, number, len(cells), width))
+            else:
+                uneven.append(number)
+
+    return Table(str(path), columns, rows())
+
+
+def read_csv(path: Path) -> Table:
+    """Read comma-separated rows (RFC 4180: quoted cells may hold commas and line ends) under a header."""
+    csv.field_size_limit(2**31 - 1)  # the default refuses cells, such as chats, beyond 128 KiB
+    reader = csv.reader((line for _, line in _numbered_lines(path)), strict=True)
+    rows: list[tuple[int, Row]] = []
+    columns: tuple[str, ...] = ()
+    line = 1
+    try:
+        columns = _header(path, next(reader, []))
+        line = reader.line_num + 1
+        for cells in reader:
+            if cells and len(cells) != len(columns):
+                raise UserError(_uneven(path, line, len(cells), len(columns)))
+            if cells:
+                rows.append((line, dict(zip(columns, cells, strict=True))))
+            line = reader.line_num + 1
+    except csv.Error as problem:
+        raise UserError(f"{path}, line {line}: this is not CSV ({problem}).") from None
+    return Table(str(path), columns, rows)
+
+
+def read_jsonl(path: Path) -> Table:
+    """Read one JSON object per line; empty lines are passed over."""
+    rows = []
+    for number, line in _numbered_lines(path):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as problem:
+            raise UserError(f"{path}, line {number}: this is not JSON ({problem.msg}).") from None
+        if not isinstance(row, dict):
+            raise UserError(f"{path}, line {number}: a row must be a JSON object with named fields.")
+        rows.append((number, row))
+    return Table(str(path), tuple(rows[0][1]) if rows else (), rows)
+
+
+def read_json(path: Path) -> Table:
+    """Read a JSON list of objects, or one object per line, which many tools write into .json as well."""
+    text = "".join(line for _, line in _numbered_lines(path))
+    if not text.lstrip().startswith("["):
+        return read_jsonl(path)
+    try:
+        rows = json.loads(text)
+    except json.JSONDecodeError as problem:
+        raise UserError(f"{path}, line {problem.lineno}: this is not JSON ({problem.msg}).") from None
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row, dict):
+            raise UserError(f"{path}, row {number}: a row must be a JSON object with named fields.")
+    return Table(str(path), tuple(rows[0]) if rows else (), list(enumerate(rows, 1)), "row")
+
+
+def read_parquet(paths: Sequence[Path]) -> Table:
+    """Read the parquet files of one split, in the order given; rows are numbered through all of them."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    source = str(paths[0]) if len(paths) == 1 else f"{paths[0].parent} ({len(paths)} parquet files)"
+    try:
+        return _arrow_rows(source, pa.concat_tables([pq.read_table(path) for path in paths]))
+    except (OSError, pa.ArrowException) as problem:
+        raise UserError(f"{source} could not be read as parquet: {_first_line(problem)}.") from None
+
+
+def read_saved(folder: Path, split: str) -> Table:
+    """Read one split of a folder that `datasets.DatasetDict.save_to_disk` wrote."""
+    import datasets
+
+    try:
+        splits = datasets.load_from_disk(str(folder))
+    except (OSError, ValueError) as problem:
+        raise UserError(f"{folder} could not be read as a saved data set: {_first_line(problem)}.") from None
+    return _split(splits, split, str(folder))
+
+
+def read_hub(name: str, config: str | None, revision: str | None, split: str) -> Table:
+    """Read one split of a data set on the Hugging Face hub, or of a folder in the hub's layout.
+
+    Raises:
+        UserError: It cannot be reached, or has no such config or split.
+    """
+    import datasets
+
+    source = f"{name}{f' ({config})' if config else ''}"
+    try:
+        splits = datasets.load_dataset(name, config, revision=revision)
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as problem:
+        raise UserError(
+            f"The data set {source} could not be had from the hub: {_first_line(problem)}. "
+            "Without a network, use files on disk."
+        ) from None
+    return _split(splits, split, source)
+
+
+def _split(splits: Any, split: str, source: str) -> Table:
+    if split not in splits:
+        raise UserError(f"{source} has no split {split!r}. {nearest(split, splits)}")
+    return _arrow_rows(f"{source}, split {split}", splits[split].with_format("arrow")[:])
+
+
+def _arrow_rows(source: str, table: Any) -> Table:
+    """Turn columns into rows; a column that carries class names gives names, and hidden labels stay −1."""
+    import datasets
+
+    features = datasets.Features.from_arrow_schema(table.schema)
+    columns = []
+    for name in table.column_names:
+        values = table.column(name).to_pylist()
+        if isinstance(features[name], datasets.ClassLabel):
+            classes = dict(enumerate(features[name].names))
+            values = [classes.get(value, value) for value in values]
+        columns.append(values)
+    names = tuple(table.column_names)
+    rows = (
+        (number, dict(zip(names, values, strict=True)))
+        for number, values in enumerate(zip(*columns, strict=True), 1)
+    )
+    return Table(source, names, rows, "row")
+
+
+def _numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Lines with their ends; decoded one by one, so that a byte that is not UTF-8 has a line to name."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError:
+                raise UserError(
+                    f"{path}, line {number}: this is not UTF-8; save the file as UTF-8."
+                ) from None
+
+
+def _header(path: Path, cells: Sequence[str]) -> tuple[str, ...]:
+    names = tuple(cell.strip() for cell in cells)
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"{path}, line 1: the column {name!r} stands twice in the header.")
+    return names
+
+
+def _uneven(path: Path, number: int, cells: int, width: int) -> str:
+    return f"{path}, line {number}: {cells} cells where the header has {width}; mend or remove the line."
+
+
+def _first_line(problem: Exception) -> str:
+    return (str(problem) or type(problem).__name__).splitlines()[0].rstrip(".")
