@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from forgetmenot.tasks.task import Example
@@ -29,53 +29,51 @@ def divide(train: list[Example], score: list[Example], select: list[Example] | N
     """Carve `select` from `train` unless it is given, and count what stands twice.
 
     `select` is min(1000, a tenth of train), none where train has fewer than 20 rows. Which examples it takes
-    depends on their text alone: not on the run's seed, the order of rows or the file's layout.
+    depends on their text alone: not on the run's seed, the order of rows or the file's layout. "train" in the
+    sentences is train as it was read, `select` included.
     """
-    notes = _repeats(train, score, select or [])
+    said = {
+        name: [_digest(example) for example in split]
+        for name, split in (("train", train), ("select", select or []), ("score", score))
+    }
+    notes = _repeats(said)
     if select is None:
-        train, select = _carve(train)
+        train, select = _carve(train, said["train"])
     return Splits(train, select, score, notes)
 
 
-def content(example: Example) -> str:
-    """What an example says, its label and the row's own name left out."""
+def _digest(example: Example) -> bytes:
+    """Digest what an example says, its label and the row's own name left out; also its lot in `_carve`."""
     fields = {name: value for name, value in example.fields.items() if name not in NAMES_OF_ROWS}
-    return _canonical(fields)
+    return hashlib.sha256(f"{SELECT_SEED}:{_canonical(fields)}".encode()).digest()
 
 
-def _carve(train: list[Example]) -> tuple[list[Example], list[Example]]:
+def _carve(train: list[Example], said: list[bytes]) -> tuple[list[Example], list[Example]]:
     if len(train) < TOO_FEW_TO_CARVE:
         return train, []
     size = min(SELECT_MOST, len(train) // 10)
     copies = defaultdict(list)
-    for row, example in enumerate(train):
-        copies[_rank(example)].append(row)
+    for row, digest in enumerate(said):
+        copies[digest].append(row)
     chosen: set[int] = set()
-    for rank in sorted(copies):
-        if len(chosen) + len(copies[rank]) <= size:  # all copies or none: select must not stand in train
-            chosen.update(copies[rank])
+    for digest in sorted(copies):
+        if len(chosen) + len(copies[digest]) <= size:  # all copies or none: select must not stand in train
+            chosen.update(copies[digest])
         if len(chosen) == size:
             break
     kept = [example for row, example in enumerate(train) if row not in chosen]
     return kept, [train[row] for row in sorted(chosen)]
 
 
-def _rank(example: Example) -> bytes:
-    return hashlib.sha256(f"{SELECT_SEED}:{content(example)}".encode()).digest()
-
-
-def _repeats(train: list[Example], score: list[Example], select: list[Example]) -> tuple[str, ...]:
-    learned = {content(example) for example in train}
+def _repeats(said: Mapping[str, list[bytes]]) -> tuple[str, ...]:
     notes = []
-    if repeats := len(train) - len(learned):
+    train = said["train"]
+    if repeats := len(train) - len(set(train)):
         notes.append(f"{repeats:,} of {len(train):,} examples of train repeat an earlier one word for word.")
-    for name, split in (("select", select), ("score", score)):
-        if leaks := _count_in(split, learned):
-            notes.append(f"{leaks:,} of {len(split):,} examples of {name} stand in train word for word.")
-    if leaks := _count_in(score, {content(example) for example in select}):
-        notes.append(f"{leaks:,} of {len(score):,} examples of score stand in select word for word.")
+    for split, other in (("score", "train"), ("score", "select"), ("select", "train")):
+        known = set(said[other])
+        if leaks := sum(digest in known for digest in said[split]):
+            notes.append(
+                f"{leaks:,} of {len(said[split]):,} examples of {split} stand in {other} word for word."
+            )
     return tuple(notes)
-
-
-def _count_in(split: Sequence[Example], known: set[str]) -> int:
-    return sum(content(example) in known for example in split) if known else 0
