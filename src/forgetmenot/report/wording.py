@@ -1,0 +1,115 @@
+"""Numbers and findings as a person reads them."""
+
+from collections.abc import Sequence
+
+from forgetmenot.report.findings import Fate, Findings, Interval
+
+NONE = "–"
+MINUS = "\N{MINUS SIGN}"
+
+NAMED_AT_MOST = 4
+
+
+def number(value: float | None) -> str:
+    """A score with three decimals; a dash where there is none."""
+    return NONE if value is None else f"{value:.3f}".replace("-", MINUS)
+
+
+def signed(value: float | None) -> str:
+    """A difference with its sign and three decimals."""
+    return NONE if value is None else f"{value + 0.0:+.3f}".replace("-", MINUS)
+
+
+def span(interval: Interval | Sequence[float] | None) -> str:
+    """An interval, low to high."""
+    return NONE if interval is None else f"{number(interval[0])} to {number(interval[1])}"
+
+
+def p_value(p: float | None) -> str:
+    """A p value with three decimals, never rounded to nought."""
+    if p is None:
+        return NONE
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
+def listed(words: Sequence[str]) -> str:
+    """Words as in a sentence: a, b and c."""
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def verdict(findings: Findings) -> str:
+    """One sentence: what was learned, what was forgotten, and whether that is more than noise."""
+    trained = [fate for fate in findings.fates if fate.state not in ("scored", "ahead")]
+    if not trained:
+        return f"{findings.model} has been scored and not trained yet."
+    sound = [fate for fate in trained if not fate.not_learned]
+    weak = [fate for fate in trained if fate.not_learned]
+    names = _few([fate.task for fate in trained], "tasks")
+    if not findings.in_sequence:
+        clauses = [f"Trained on each of {names} from the base model, {findings.model} {_learned(sound)}"]
+    elif all(fate.state == "last" for fate in trained):
+        how = names if len(trained) == 1 else f"{names} at once"
+        clauses = [f"Trained on {how}, {findings.model} {_learned(sound)}"]
+    else:
+        clauses = _after_all(sound)
+        clauses[0] = f"Trained on {names} in turn, {findings.model} {clauses[0]}"
+    if weak:
+        verb = "was" if len(weak) == 1 else "were"
+        tasks = _few([fate.task for fate in weak], "tasks")
+        clauses.append(f"{tasks} {verb} not learned, staying at or below the majority class")
+    if not findings.complete:
+        clauses.append(f"{findings.measured} of {len(findings.stages)} stages are done")
+    return "; ".join(clauses) + "."
+
+
+def _learned(sound: Sequence[Fate]) -> str:
+    """The predicate of a run in which nothing comes after a task."""
+    if not sound:
+        return "learned nothing"
+    return f"learned {_few([f'{fate.task} ({_move(fate.base, fate.learned)})' for fate in sound], 'tasks')}"
+
+
+def _after_all(sound: Sequence[Fate]) -> list[str]:
+    """The clauses of a run of several stages; the first lacks its subject."""
+    of = {
+        state: [fate for fate in sound if fate.state == state] for state in ("forgotten", "kept", "improved")
+    }
+    untested = [fate for fate in sound if fate.state in ("untested", "unknown")]
+    last = [fate for fate in sound if fate.state == "last"]
+    clauses = []
+    if of["forgotten"]:
+        worst_first = sorted(of["forgotten"], key=lambda fate: fate.change or 0.0)
+        moves = [f"{fate.task} ({_move(fate.learned, fate.end)})" for fate in worst_first]
+        worst = "" if len(moves) <= NAMED_AT_MOST else f", worst {moves[0]},"
+        clauses.append(f"had significantly forgotten {_few(moves, 'tasks')}{worst} by the end")
+    elif of["kept"] or of["improved"]:
+        clauses.append("had forgotten nothing by the end that a test can tell from noise")
+    elif untested:
+        moves = [f"{fate.task} ({_move(fate.learned, fate.end)})" for fate in untested]
+        clauses.append(f"changed on {_few(moves, 'tasks')} by the end, not tested for significance")
+        untested = []
+    elif last:
+        clauses.append(_learned(last))
+        last = []
+    else:
+        clauses.append("learned nothing")
+    if of["improved"]:
+        moves = [f"{fate.task} ({_move(fate.learned, fate.end)})" for fate in of["improved"]]
+        clauses.append(f"{_few(moves, 'tasks')} rose significantly after training on later tasks")
+    if of["kept"] and of["forgotten"]:
+        verb = "shows" if len(of["kept"]) == 1 else "show"
+        clauses.append(f"{_few([fate.task for fate in of['kept']], 'tasks')} {verb} no significant loss")
+    if untested:
+        verb = "was" if len(untested) == 1 else "were"
+        clauses.append(f"{_few([fate.task for fate in untested], 'tasks')} {verb} not tested")
+    clauses += [f"{fate.task}, learned last, ends at {number(fate.end)}" for fate in last[:1]]
+    return clauses
+
+
+def _move(before: float | None, after: float | None) -> str:
+    return f"{number(before)} → {number(after)}"
+
+
+def _few(words: Sequence[str], kind: str) -> str:
+    """The words themselves, or how many where they are too many for a sentence."""
+    return listed(words) if len(words) <= NAMED_AT_MOST else f"{len(words)} {kind}"
