@@ -1,6 +1,6 @@
 """Task scores, the score matrix and what is derived from it, and how sure all of it is."""
 
-from forgetmenot.metrics.formulas import CONTINUAL, Formula
+from forgetmenot.metrics.formulas import FORMULAS, Formula
 from forgetmenot.metrics.intervals import MAXIMA, Answers, Intervals, bootstrap, noise_floor
 from forgetmenot.metrics.matrix import (
     FIGURES,
@@ -27,11 +27,6 @@ from forgetmenot.metrics.matrix import (
 from forgetmenot.metrics.significance import PairedDifference, holm, mcnemar, paired_difference, significance
 from forgetmenot.metrics.summary import Summary, summarize
 from forgetmenot.metrics.task_metrics import METRICS, Measured, Metric, majority, measure
-
-FORMULAS: dict[str, Formula] = {
-    **CONTINUAL,
-    **{name: metric.formula for name, metric in METRICS.items()},
-}
 
 __all__ = [
     "FIGURES",

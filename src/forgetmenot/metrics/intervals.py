@@ -33,7 +33,7 @@ MAXIMA = {
 _CHUNK = 1 << 21  # counts held at once: 16 MiB
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Answers:
     """One column of the score matrix before scoring.
 
@@ -51,7 +51,7 @@ class Answers:
     @property
     def present(self) -> list[int]:
         """The stages that have answers."""
-        return [stage for stage, answers in enumerate(self.predicted) if answers is not None]
+        return [i for i, answers in enumerate(self.predicted) if answers is not None and len(answers)]
 
     def terms(self) -> Floats:
         """Return the metric's terms of the answers that there are, [stages, k, n]."""
@@ -108,7 +108,7 @@ def bootstrap(
     """
     scores = np.full((resamples, len(stages), len(columns)), np.nan)
     for column, (task, answers) in enumerate(columns.items()):
-        if answers.present and len(answers.gold):
+        if answers.present:
             generator = np.random.default_rng([seed, zlib.crc32(task.encode())])
             scores[:, answers.present, column] = resample(
                 metric_named(answers.metric), answers.terms(), resamples, generator
@@ -176,7 +176,7 @@ def _permuted(
     scores = np.full((permutations, len(stages), len(columns)), np.nan)
     for column, (task, answers) in enumerate(columns.items()):
         rows = answers.present
-        if not rows or not len(answers.gold):
+        if not rows:
             continue
         metric, terms = metric_named(answers.metric), answers.terms()
         generator = np.random.default_rng([seed, zlib.crc32(task.encode())])

@@ -22,21 +22,21 @@ class PairedDifference:
         interval: Of the difference, by paired bootstrap; None where a resample is undefined.
         p: Two-sided, of the hypothesis that nothing changed.
         p_holm: `p` corrected for the number of tasks tested together; None for a single test.
-        test: "exact McNemar" or "paired bootstrap".
+        test: "exact McNemar" or "paired bootstrap"; None where answers are missing.
         forgotten: Examples right before and wrong after; None where answers are graded.
         gained: Examples wrong before and right after; None where answers are graded.
         n: Examples.
         reason: Why something is None.
     """
 
-    difference: float | None
-    interval: Interval | None
-    p: float | None
-    p_holm: float | None
-    test: str
-    forgotten: int | None
-    gained: int | None
-    n: int
+    difference: float | None = None
+    interval: Interval | None = None
+    p: float | None = None
+    p_holm: float | None = None
+    test: str | None = None
+    forgotten: int | None = None
+    gained: int | None = None
+    n: int = 0
     reason: str | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -74,42 +74,34 @@ def paired_difference(
     """
     chosen = metric_named(metric)
     terms = chosen.terms(gold, [before, after])
-    n = terms.shape[-1]
-    if n == 0:
-        return PairedDifference(None, None, None, None, "", None, None, 0, "There are no examples.")
-
-    first, last = chosen.aggregate(terms, np.ones((1, n)))[0]
+    first, last = chosen.aggregate(terms, np.ones((1, terms.shape[-1])))[0]
     difference = float(first - last)
     draws = resample(chosen, terms, resamples, np.random.default_rng(seed))
     differences = draws[:, 0] - draws[:, 1]
 
-    forgotten = gained = None
+    undefined = bool(np.isnan(differences).any() or np.isnan(difference))
+
+    forgotten = gained = p = None
     if chosen.correct is not None:
         was, still = chosen.correct(gold, [before, after])
         forgotten, gained = int((was & ~still).sum()), int((~was & still).sum())
-    p: float | None
-    if metric in ("accuracy", "exact_match") and forgotten is not None and gained is not None:
-        test, p = "exact McNemar", mcnemar(forgotten, gained)
-    else:
-        test = "paired bootstrap"
-        # Nothing but rounding may separate a resample from the observed difference: it counts as a hit.
+    mean_of_correct = metric in ("accuracy", "exact_match")
+    if mean_of_correct and forgotten is not None and gained is not None:
+        p = mcnemar(forgotten, gained)
+    elif not undefined:
+        # A resample that only rounding keeps from being as far out as the observed difference is a hit.
         hits = int((np.abs(differences - difference) >= abs(difference) - 1e-12).sum())
         p = (1 + hits) / (1 + resamples)
 
-    reason = None
-    if np.isnan(differences).any() or np.isnan(difference):
-        reason = f"{metric} is undefined, in the sample or in a resample: {chosen.undefined}."
-        p = p if test == "exact McNemar" else None
     return PairedDifference(
         difference=None if np.isnan(difference) else difference,
         interval=percentiles(differences, level),
         p=p,
-        p_holm=None,
-        test=test,
+        test="exact McNemar" if mean_of_correct else "paired bootstrap",
         forgotten=forgotten,
         gained=gained,
-        n=n,
-        reason=reason,
+        n=terms.shape[-1],
+        reason=f"{metric} is undefined here or in a resample: {chosen.undefined}." if undefined else None,
     )
 
 
@@ -140,24 +132,25 @@ def significance(
     tests: dict[str, PairedDifference] = {}
     for task in tasks:
         answers, learned = columns[task], matrix.learned_in(task)
-        before, after = answers.predicted[learned], answers.predicted[-1]
-        if before is None or after is None:
-            missing = stages[learned if before is None else -1].name
-            reason = f"The answers on {task} after stage {missing} are missing."
-            tests[task] = PairedDifference(None, None, None, None, "", None, None, 0, reason)
+        last = len(stages) - 1
+        missing = [stages[row].name for row in (learned, last) if row not in answers.present]
+        if missing:
+            reason = f"The answers on {task} after stage {missing[0]} are missing."
+            tests[task] = PairedDifference(reason=reason)
         else:
             tests[task] = paired_difference(
                 answers.metric,
                 answers.gold,
-                before,
-                after,
+                answers.predicted[learned],
+                answers.predicted[last],
                 resamples=resamples,
                 level=level,
                 seed=[seed, zlib.crc32(task.encode())],
             )
-    tested = [task for task in tests if tests[task].p is not None]
-    corrected = holm([tests[task].p for task in tested])  # type: ignore[misc]
-    return {**tests, **{t: replace(tests[t], p_holm=p) for t, p in zip(tested, corrected, strict=True)}}
+    tested = {task: test.p for task, test in tests.items() if test.p is not None}
+    for task, corrected in zip(tested, holm(list(tested.values())), strict=True):
+        tests[task] = replace(tests[task], p_holm=corrected)
+    return tests
 
 
 def mcnemar(forgotten: int, gained: int) -> float:

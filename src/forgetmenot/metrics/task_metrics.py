@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from forgetmenot.errors import UserError, nearest
-from forgetmenot.metrics.formulas import Formula
+from forgetmenot.metrics.formulas import FORMULAS, Formula
 
 Floats = NDArray[np.float64]
 
@@ -29,22 +29,25 @@ class Metric:
         name: As a task names it.
         version: Goes up whenever the same answers would get another score.
         bounded: Whether scores lie in a fixed range, so that averaging it with other metrics makes sense.
-        formula: What a reader is told.
-        undefined: Why there may be no score (`aggregate` gives nan), as the end of a sentence.
         terms: (gold [n], predicted [..., n]) to what each example contributes, [..., k, n].
         aggregate: (terms [s, k, n], counts [b, n]) to scores [b, s]. Exact to the last bit whatever the
             number of threads.
         correct: (gold [n], predicted [..., n]) to right or wrong, [..., n]; None where an answer is graded.
+        undefined: Why there may be no score (`aggregate` gives nan), as the end of a sentence.
     """
 
     name: str
     version: int
     bounded: bool
-    formula: Formula
-    undefined: str
     terms: Callable[[Any, Any], Floats]
     aggregate: Callable[[Floats, Floats], Floats]
     correct: Callable[[Any, Any], NDArray[np.bool_]] | None = None
+    undefined: str = "there are no examples"
+
+    @property
+    def formula(self) -> Formula:
+        """What a reader is told."""
+        return FORMULAS[self.name]
 
     def function(self, gold: Any, predicted: Any) -> float:
         """Return the score of `predicted` [n] against `gold` [n]; nan where it is undefined."""
@@ -158,7 +161,8 @@ def _matthews(sums: Floats, n: Floats) -> Floats:
     covariance = correct * n - (gold * predicted).sum(axis=-1)
     spread = np.sqrt(n**2 - (gold**2).sum(axis=-1)) * np.sqrt(n**2 - (predicted**2).sum(axis=-1))
     # A constant answer says nothing, which is what 0 means: the convention of scikit-learn.
-    return np.divide(covariance, spread, out=np.zeros_like(covariance), where=spread > 0)
+    matthews: Floats = np.divide(covariance, spread, out=np.zeros_like(covariance), where=spread > 0)
+    return matthews
 
 
 # --- Text -------------------------------------------------------------------------------------------------
@@ -189,7 +193,7 @@ def _rouge_terms(gold: ArrayLike, predicted: ArrayLike) -> Floats:
     return np.array(scores, dtype=np.float64).reshape(shape)[..., None, :]
 
 
-@functools.lru_cache(maxsize=1 << 15)  # the score, its interval and its noise floor ask for the same pairs
+@functools.lru_cache(maxsize=1 << 17)  # the score, its interval and its noise floor ask for the same pairs
 def _rouge_l(gold: str, predicted: str) -> float:
     return float(_rouge_scorer().score(gold, predicted)["rougeL"].fmeasure)
 
@@ -257,6 +261,11 @@ def _loss_terms(_gold: Any, predicted: ArrayLike) -> Floats:
     return np.swapaxes(predicted, -1, -2)
 
 
+def _log_likelihood(sums: Floats, _n: Floats) -> Floats:
+    per_token = _ratio(sums[..., 0], sums[..., 1])
+    return np.where(np.isfinite(per_token), per_token, np.nan)
+
+
 # --- From terms to scores ---------------------------------------------------------------------------------
 
 
@@ -286,125 +295,33 @@ def _graded(
     return lambda gold, predicted: correct(gold, predicted)[..., None, :].astype(np.float64)
 
 
+_CONSTANT = "the gold or the predicted numbers are constant or not finite"
+
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
-        Metric(
-            "accuracy",
-            version=1,
-            bounded=True,
-            formula=Formula(
-                "Accuracy",
-                "correct / n",
-                "scikit-learn accuracy_score",
-                "The share of examples answered with the right label.",
-            ),
-            undefined="there are no examples",
-            terms=_graded(_same_label),
-            aggregate=_mean,
-            correct=_same_label,
-        ),
+        Metric("accuracy", 1, True, _graded(_same_label), _mean, _same_label),
         Metric(
             "f1",
-            version=1,
-            bounded=True,
-            formula=Formula(
-                "F1",
-                "2·TP / (2·TP + FP + FN), the positive class being the task's second label",
-                "scikit-learn f1_score",
-                "The harmonic mean of precision and recall on the positive label.",
-            ),
+            1,
+            True,
+            _binary_terms,
+            _of_sums(_f1),
+            _same_label,
             undefined="neither the gold labels nor the predicted ones have a positive",
-            terms=_binary_terms,
-            aggregate=_of_sums(_f1),
-            correct=_same_label,
         ),
-        Metric(
-            "matthews",
-            version=1,
-            bounded=True,
-            formula=Formula(
-                "Matthews correlation",
-                "(c·n − Σ_k p_k·t_k) / √((n² − Σ p_k²)·(n² − Σ t_k²)); 0 for a constant answer",
-                "Gorodkin 2004; scikit-learn matthews_corrcoef",
-                "How well predicted and gold labels agree: 1 is perfect, 0 no better than a constant answer.",
-            ),
-            undefined="there are no examples",
-            terms=_confusion_terms,
-            aggregate=_of_sums(_matthews),
-            correct=_same_label,
-        ),
-        Metric(
-            "spearman",
-            version=1,
-            bounded=True,
-            formula=Formula(
-                "Spearman correlation",
-                "Pearson correlation of the mid-ranks of gold and predicted numbers",
-                "scipy.stats.spearmanr",
-                "How far the predicted numbers are in the same order as the gold ones.",
-            ),
-            undefined="the gold or the predicted numbers are constant or not finite",
-            terms=_number_terms,
-            aggregate=_spearman,
-        ),
-        Metric(
-            "pearson",
-            version=1,
-            bounded=True,
-            formula=Formula(
-                "Pearson correlation",
-                "cov(gold, predicted) / (σ(gold)·σ(predicted))",
-                "scipy.stats.pearsonr",
-                "How far the predicted numbers rise in a line with the gold ones.",
-            ),
-            undefined="the gold or the predicted numbers are constant or not finite",
-            terms=_number_terms,
-            aggregate=_pearson,
-        ),
-        Metric(
-            "exact_match",
-            version=1,
-            bounded=True,
-            formula=Formula(
-                "Exact match",
-                "answers equal to the gold text, blanks around both aside / n",
-                "SQuAD's exact match without its normalisation",
-                "The share of answers that are the gold text letter by letter.",
-            ),
-            undefined="there are no examples",
-            terms=_graded(_same_text),
-            aggregate=_mean,
-            correct=_same_text,
-        ),
-        Metric(
-            "rouge_l",
-            version=1,
-            bounded=True,
-            formula=Formula(
-                "ROUGE-L",
-                "mean over examples of F = 2PR/(P+R), P and R being the longest common subsequence over the "
-                "words predicted and gold; words are runs of a-z and 0-9, not stemmed",
-                "Lin 2004; the rouge-score package",
-                "How much of the gold text's words the answer has in the same order.",
-            ),
-            undefined="there are no examples",
-            terms=_rouge_terms,
-            aggregate=_mean,
-        ),
+        Metric("matthews", 1, True, _confusion_terms, _of_sums(_matthews), _same_label),
+        Metric("spearman", 1, True, _number_terms, _spearman, undefined=_CONSTANT),
+        Metric("pearson", 1, True, _number_terms, _pearson, undefined=_CONSTANT),
+        Metric("exact_match", 1, True, _graded(_same_text), _mean, _same_text),
+        Metric("rouge_l", 1, True, _rouge_terms, _mean),
         Metric(
             "loss",
-            version=1,
-            bounded=False,
-            formula=Formula(
-                "Log-likelihood per token (−loss)",
-                "Σ log p(token) / number of tokens, in nats: the loss with its sign turned",
-                "the usual language-model loss, per token over the whole split",
-                "How well the model predicts the text; higher is better, 0 would be certainty.",
-            ),
+            1,
+            False,
+            _loss_terms,
+            _of_sums(_log_likelihood),
             undefined="no token is scored, or a log-probability is not finite",
-            terms=_loss_terms,
-            aggregate=_of_sums(lambda sums, _n: _ratio(sums[..., 0], sums[..., 1])),
         ),
     )
 }
