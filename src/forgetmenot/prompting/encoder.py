@@ -1,0 +1,243 @@
+"""Examples become tokens: the prompt, its candidates, and what training learns."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from forgetmenot.errors import UserError, nearest
+from forgetmenot.prompting.encoded import Encoded, TokenSequence
+from forgetmenot.prompting.prompt import Prompt
+from forgetmenot.prompting.tokens import Ids, Tokens
+from forgetmenot.tasks.task import Example, Task
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_BATCH = 1024  # examples whose texts go through the tokenizer in one call
+
+
+class Encoder:
+    """Encodes the examples of one task under one prompt for one tokenizer.
+
+    Attributes:
+        truncated: How many of the examples encoded so far were cut to fit, and by how many tokens in all:
+            {"examples": n, "tokens": m}.
+    """
+
+    def __init__(self, task: Task, prompt: Prompt, tokenizer: "PreTrainedTokenizerBase", max_length: int):
+        """Check that task, prompt and tokenizer belong together.
+
+        Args:
+            task: Whose examples will be encoded.
+            prompt: How they are put to the model.
+            tokenizer: The model's own.
+            max_length: The most tokens that a prompt may have with its longest answer and EOS.
+
+        Raises:
+            UserError: A label has no choice or a choice no label, the template names a field that the
+                examples lack or does not render, or the tokenizer lacks an EOS or a needed chat template.
+        """
+        self._task, self._prompt, self._max_length = task, prompt, max_length
+        self._tokens = Tokens(tokenizer)
+        self._closing: Ids = (self._tokens.eos,)
+        self.truncated = {"examples": 0, "tokens": 0}
+        if prompt.chat and not self._tokens.has_chat_template:
+            raise UserError(
+                f"task {task.name!r} is put as a chat by prompt {prompt.name!r}, but the tokenizer has "
+                "no chat template; take a model tuned for chat, or another prompt."
+            )
+        if task.kind == "messages" and self._tokens.turn_end[1]:
+            self._closing = ()  # the chat template ends the turn itself
+        _check_choices(task, prompt)
+        for split in (task.train, task.select, task.score):
+            if split:
+                self._check_fields(split[0])
+
+    def encode(self, example: Example) -> Encoded:
+        """Encode one example; see `encode_all`."""
+        return self.encode_all([example])[0]
+
+    def encode_all(self, examples: Sequence[Example]) -> list[Encoded]:
+        """Encode examples, in order, each as if it were the only one.
+
+        The answer starts where the prompt's own tokens end, as in lm-eval's `_encode_pair`. Where a
+        tokenizer merges over that boundary, it starts at the last position up to which the prompt and all
+        candidates agree, so that all candidates score the same text and training learns what is scored.
+
+        Raises:
+            UserError: An example does not fit, has no valid label or target, or two of its candidates
+                cannot be told apart; the sentence names task and example.
+        """
+        encoded = []
+        for first in range(0, len(examples), _BATCH):
+            batch = examples[first : first + _BATCH]
+            texts = [self._texts(example, example.fields) for example in batch]
+            rows = iter(self._tokenize([text for group in texts for text in group]))
+            for example, group in zip(batch, texts, strict=True):
+                encoded.append(self._encoded(example, [next(rows) for _ in group]))
+        cuts = [one.cut for one in encoded if one.cut]
+        self.truncated["examples"] += len(cuts)
+        self.truncated["tokens"] += sum(cuts)
+        return encoded
+
+    def _texts(self, example: Example, fields: Mapping[str, Any]) -> list[str]:
+        """Write the prompt, and then each whole text, prompt and answer, that may come of it."""
+        with self._naming(example):
+            if self._task.kind == "messages":
+                return self._conversation(fields["messages"])
+            prompt = self._prompt.render(fields)
+            if self._task.kind == "text":
+                return ["", prompt]
+            answers = [self._prompt.separator + answer for answer in self._answers(example)]
+            if self._prompt.chat:
+                system = (
+                    []
+                    if self._prompt.system is None
+                    else [{"role": "system", "content": self._prompt.system}]
+                )
+                turns = [*system, {"role": "user", "content": prompt}]
+                prompt = self._tokens.conversation(turns, reply=True)
+                answers = [self._tokens.as_text(answer) for answer in answers]
+            return [prompt, *(prompt + answer for answer in answers)]
+
+    def _answers(self, example: Example) -> list[str]:
+        if self._task.kind == "choice":
+            return [self._prompt.choices[label] + self._prompt.end for label in self._task.labels]
+        if example.target is None:
+            raise UserError("there is no target to learn or to compare with.")
+        return [str(example.target)]
+
+    def _conversation(self, turns: Sequence[Mapping[str, Any]]) -> list[str]:
+        """Write all turns before the last, and all turns up to the end of the last one's own text."""
+        if len(turns) < 2:
+            raise UserError("a conversation needs a turn before the assistant's last.")
+        whole = self._tokens.conversation(turns, reply=False)
+        tail, end = self._tokens.turn_end
+        if not whole.endswith(tail):
+            raise UserError(
+                "the model's chat template ends this conversation unlike others; leave the row out."
+            )
+        return [self._tokens.conversation(turns[:-1], reply=True), whole.removesuffix(tail) + end]
+
+    def _tokenize(self, texts: Sequence[str]) -> list[Ids]:
+        return self._tokens.chat(texts) if self._prompt.chat else self._tokens.plain(texts)
+
+    def _encoded(self, example: Example, rows: Sequence[Ids]) -> Encoded:
+        """Find the boundary of prompt and answer, cut what is too long, and say what is learned."""
+        with self._naming(example):
+            (prompt, *wholes), start = self._bounded(rows)
+            full = longest = max(map(len, wholes))
+            if longest + len(self._closing) > self._max_length:
+                (prompt, *wholes), start = self._shortened(example)
+                longest = max(map(len, wholes))
+            gold = None
+            if self._task.kind == "choice":
+                self._check_distinct([whole[start:] for whole in wholes])
+                gold = self._gold(example)
+        return Encoded(
+            id=example.id,
+            candidates=() if gold is None else tuple(TokenSequence(whole, start) for whole in wholes),
+            answer=TokenSequence(wholes[gold or 0] + self._closing, start),
+            prompt=() if self._task.kind == "text" else prompt,
+            gold=gold,
+            cut=full - longest,
+        )
+
+    def _bounded(self, rows: Sequence[Ids]) -> tuple[Sequence[Ids], int]:
+        """Return the rows and the first position of the answer, which has at least one token before it."""
+        start = _agreement(rows)
+        if start:
+            return rows, start
+        return [self._tokens.prefix + row for row in rows], len(self._tokens.prefix)
+
+    def _shortened(self, example: Example) -> tuple[Sequence[Ids], int]:
+        """Cut the fields that may be cut, the longest first, to the most characters that fit."""
+        named = self._prompt.fields if self._prompt.truncate is None else self._prompt.truncate
+        names = [name for name in named if isinstance(example.fields.get(name), str)]
+
+        def tokenized(limit: int) -> tuple[Sequence[Ids], int]:
+            short = {name: example.fields[name][:limit] for name in names}
+            return self._bounded(self._tokenize(self._texts(example, {**example.fields, **short})))
+
+        def needed(rows: Sequence[Ids]) -> int:
+            return max(map(len, rows)) + len(self._closing)
+
+        fitting, limit = tokenized(0), 0
+        if needed(fitting[0]) > self._max_length:
+            what = f"even without {' and '.join(sorted(names))}" if names else "and nothing in it may be cut"
+            raise UserError(
+                f"the prompt with its answer takes {needed(fitting[0])} tokens, {what}; max_length is "
+                f"{self._max_length}. Raise `training.max_length`, or leave the row out."
+            )
+        too_long = max((len(example.fields[name]) for name in names), default=0)
+        while too_long - limit > 1:
+            middle = (limit + too_long) // 2
+            trial = tokenized(middle)
+            if needed(trial[0]) <= self._max_length:
+                fitting, limit = trial, middle
+            else:
+                too_long = middle
+        return fitting
+
+    def _gold(self, example: Example) -> int:
+        if example.label not in self._task.labels:
+            labels = ", ".join(self._task.labels)
+            raise UserError(f"its label is {example.label!r}, which is none of: {labels}.")
+        return self._task.labels.index(example.label)
+
+    def _check_distinct(self, answers: Sequence[Ids]) -> None:
+        """Refuse candidates of which one begins another: the shorter would always be the likelier."""
+        for (shorter, one), (longer, other) in pairwise(sorted(zip(answers, self._task.labels, strict=True))):
+            if longer[: len(shorter)] == shorter:
+                how = "are" if shorter == longer else "begin"
+                cure = (
+                    "Use other words."
+                    if self._prompt.end
+                    else 'Set `end`, such as "\\n", or use other words.'
+                )
+                raise UserError(
+                    f"prompt {self._prompt.name!r}: the tokens of {self._prompt.choices[one]!r} {how} those "
+                    f"of {self._prompt.choices[other]!r}, so they cannot be compared. {cure}"
+                )
+
+    def _check_fields(self, example: Example) -> None:
+        with self._naming(example):
+            for missing in sorted(self._prompt.fields - example.fields.keys()):
+                raise UserError(
+                    f"the template of prompt {self._prompt.name!r} names the field {missing!r}, "
+                    f"which is not there. {nearest(missing, example.fields)}"
+                )
+            self._prompt.render(example.fields)
+
+    @contextmanager
+    def _naming(self, example: Example) -> Iterator[None]:
+        try:
+            yield
+        except UserError as error:
+            raise UserError(f"task {self._task.name!r}, example {example.id!r}: {error}") from error
+
+
+def _agreement(rows: Sequence[Ids]) -> int:
+    """The length of the longest common prefix: what the least and the greatest share, all share."""
+    least, greatest = min(rows), max(rows)
+    unlike = (i for i, (one, other) in enumerate(zip(least, greatest, strict=False)) if one != other)
+    return next(unlike, len(least))
+
+
+def _check_choices(task: Task, prompt: Prompt) -> None:
+    where = f"task {task.name!r}, prompt {prompt.name!r}"
+    if task.kind != "choice":
+        if prompt.choices or prompt.end:
+            raise UserError(
+                f"{where}: `choices` and `end` are for tasks that choose among labels; leave them out."
+            )
+        return
+    for label in task.labels:
+        if label not in prompt.choices:
+            raise UserError(f"{where}: the label {label!r} has no choice. Add it to `choices`.")
+    for label in prompt.choices:
+        if label not in task.labels:
+            raise UserError(
+                f"{where}: `choices` has {label!r}, which is no label. {nearest(label, task.labels)}"
+            )

@@ -1,0 +1,103 @@
+"""What a prompt is, and how an example's fields are written into it."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property, lru_cache
+from typing import Any
+
+from jinja2 import StrictUndefined, Template, TemplateError, TemplateSyntaxError, meta
+from jinja2.exceptions import SecurityError, UndefinedError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from forgetmenot.errors import UserError
+
+
+def _sandbox() -> ImmutableSandboxedEnvironment:
+    """Jinja without a way out, and without chance: the same example always gives the same text."""
+    sandbox = ImmutableSandboxedEnvironment(undefined=StrictUndefined)
+    del sandbox.globals["lipsum"], sandbox.filters["random"]
+    return sandbox
+
+
+_SANDBOX = _sandbox()
+
+
+@lru_cache(maxsize=256)
+def _compiled(template: str) -> Template:
+    return _SANDBOX.from_string(template)
+
+
+@dataclass(frozen=True)
+class Prompt:
+    r"""How an example is put to the model: a template, and the words that stand for labels.
+
+    Attributes:
+        name: The variant's name, as "default".
+        template: Jinja over the example's fields, rendered in a sandbox. As everywhere in Jinja, one
+            newline at its very end is dropped.
+        choices: Label to words, for a task of kind `choice`; empty for others.
+        separator: Stands between prompt and answer: a blank, or nothing in chat.
+        chat: Whether the rendered text is a user's turn in the model's own chat template.
+        system: The system turn before it; chat only.
+        truncate: The fields that may be cut when a prompt is too long; None for all that the template
+            names.
+        end: Written after each candidate, as "\n", where the tokens of one begin another's.
+    """
+
+    name: str
+    template: str
+    choices: Mapping[str, str] = field(default_factory=dict, hash=False)
+    separator: str = " "
+    chat: bool = False
+    system: str | None = None
+    truncate: tuple[str, ...] | None = None
+    end: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse a template that is no Jinja before any example is read.
+
+        Raises:
+            UserError: The template has a syntax error; the sentence names its line.
+        """
+        try:
+            _compiled(self.template)
+        except TemplateSyntaxError as error:
+            raise UserError(
+                f"prompt {self.name!r}: the template's line {error.lineno} is no valid Jinja: {error.message}"
+            ) from error
+
+    @cached_property
+    def fields(self) -> frozenset[str]:
+        """The example's fields that the template names."""
+        names = meta.find_undeclared_variables(_SANDBOX.parse(self.template))
+        return frozenset(names - _SANDBOX.globals.keys())
+
+    @cached_property
+    def hash(self) -> str:
+        """Sixteen hexadecimal digits of all that shapes the text; the variant's name does not."""
+        content = asdict(self)
+        del content["name"]
+        canonical = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+    def render(self, fields: Mapping[str, Any]) -> str:
+        """Write an example's fields into the template.
+
+        Raises:
+            UserError: The template names a field that is missing, reaches out of the sandbox, or fails.
+        """
+        try:
+            return _compiled(self.template).render(fields)
+        except SecurityError as error:
+            raise UserError(
+                f"prompt {self.name!r}: the template reaches out of its sandbox: {error} "
+                "A template may only read the example's fields."
+            ) from error
+        except UndefinedError as error:
+            raise UserError(
+                f"prompt {self.name!r}: {error.message}. The example has: {', '.join(sorted(fields))}."
+            ) from error
+        except (TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            raise UserError(f"prompt {self.name!r}: the template cannot be rendered: {error}") from error

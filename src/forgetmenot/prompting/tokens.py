@@ -1,0 +1,192 @@
+"""The rules of tokens: what text becomes, whatever tokenizer a model brings."""
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import TemplateError
+
+from forgetmenot.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Ids = tuple[int, ...]
+Turn = Mapping[str, Any]
+
+# Two characters for private use, which no vocabulary merges with others: see Tokens.as_text.
+_WEDGE = "\ue0f0\ue0f1"
+# Marks where the answer ends in a conversation; for private use too, so that no template trims it.
+_ANSWER_END = "\ue0f2"
+
+# Some chat templates write today's date. A score must not depend on the day, so here it is always the same.
+_DATE = "26 Jul 2024"
+_DATE_PARTS = (
+    "%Y=2024 %y=24 %m=07 %-m=7 %B=July %b=Jul %h=Jul %d=26 %-d=26 %e=26 %j=208 %A=Friday %a=Fri "
+    "%F=2024-07-26 %H=00 %-H=0 %I=12 %-I=12 %M=00 %S=00 %p=AM %T=00:00:00 %Z= %z="
+)
+# Transformers hands a chat template plain data only, no functions, so the stopped clock is written in Jinja.
+# The newline at its end is eaten by trim_blocks: the template behind it reads as if it stood alone.
+_CLOCK = (
+    "{% macro strftime_now(format) %}{{ format"
+    + "".join(" | replace('{}', '{}')".format(*part.split("=")) for part in _DATE_PARTS.split())
+    + " }}{% endmacro %}\n"
+)
+
+
+class Tokens:
+    """A tokenizer that is always asked in the same way.
+
+    Attributes:
+        eos: The token that ends an answer.
+        head: What the tokenizer itself puts in front of every plain text: BOS for some, nothing for others.
+        prefix: What stands in front where otherwise nothing would be given: the head or, where there is
+            none, BOS, or EOS for want of a BOS (lm-eval's prefix token).
+    """
+
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase"):
+        """Learn what the tokenizer does by itself.
+
+        Raises:
+            UserError: It has no EOS token.
+        """
+        self._tokenizer = tokenizer
+        if tokenizer.eos_token_id is None:
+            raise UserError(
+                "the tokenizer has no EOS token, which every answer ends in; set its `eos_token`."
+            )
+        self.eos: int = tokenizer.eos_token_id
+        added = {token.content: id for id, token in tokenizer.added_tokens_decoder.items() if token.special}
+        named = dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
+        specials = added | named
+        self._special_ids = frozenset(specials.values())
+        self._special = re.compile("|".join(map(re.escape, sorted(specials, key=len, reverse=True))))
+        # One object per token, shared by all examples: a quarter of the memory of an object per position.
+        self._shared = tuple(range(max(tokenizer.get_vocab().values(), default=0) + 1))
+        self.head = self._learn_head()
+        bos: int | None = tokenizer.bos_token_id
+        self.prefix: Ids = self.head or (self.eos if bos is None else bos,)
+
+    def plain(self, texts: Sequence[str]) -> list[Ids]:
+        """Tokenize texts as they stand: head in front, nothing behind, and what looks special is text."""
+        rows = self._ids(texts, split_special_tokens=True)
+        for i, row in enumerate(rows):
+            # A Unigram model holds its special tokens among its pieces, and finds them in text all the same.
+            if not self._special_ids.isdisjoint(row) and self._special.search(texts[i]):
+                rows[i] = self._pull_wedges(self.as_text(texts[i]), split_special_tokens=True)
+        return [self.head + row for row in rows]
+
+    def chat(self, texts: Sequence[str]) -> list[Ids]:
+        """Tokenize conversations that `conversation` wrote: special tokens count, and none is added."""
+        rows = self._ids(texts, split_special_tokens=False)
+        for i, text in enumerate(texts):
+            if _WEDGE in text:
+                rows[i] = self._pull_wedges(text, split_special_tokens=False)
+        return rows
+
+    def as_text(self, text: str) -> str:
+        """Break what looks like a special token with a wedge, whose own tokens are pulled out afterwards.
+
+        So "<s>" becomes the tokens of "<" and "s>", while all around it is tokenized as ever.
+        """
+        wedged = self._special.sub(lambda match: match[0][0] + _WEDGE + match[0][1:], text)
+        if self._special.search(wedged) or _WEDGE in text:
+            raise UserError(
+                f"the text {text[:80]!r} holds a special token that cannot be read as text; change it."
+            )
+        return wedged
+
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether the tokenizer knows how a conversation is written."""
+        return bool(getattr(self._tokenizer, "chat_template", None))
+
+    def conversation(self, turns: Sequence[Turn], *, reply: bool) -> str:
+        """Write turns in the model's chat template, for `chat` to tokenize.
+
+        Args:
+            turns: Each with "role" and "content"; special tokens in a content are text.
+            reply: Whether the header of the assistant's next turn follows.
+
+        Raises:
+            UserError: The template refuses these turns.
+        """
+        contents = [turn.get("content") for turn in turns]
+        messages = [
+            {**turn, "content": self.as_text(content)} if isinstance(content, str) else dict(turn)
+            for turn, content in zip(turns, contents, strict=True)
+        ]
+        try:
+            text: str = self._tokenizer.apply_chat_template(
+                messages,
+                chat_template=_CLOCK + self._tokenizer.get_chat_template(),
+                tokenize=False,
+                add_generation_prompt=reply,
+                date_string=_DATE,
+                enable_thinking=False,
+            )
+        except (TemplateError, TypeError, ValueError) as error:
+            raise UserError(f"the model's chat template refuses the conversation: {error}") from error
+        return text
+
+    @cached_property
+    def turn_end(self) -> tuple[str, str]:
+        """What the chat template writes behind the last answer, and the part of it that ends the turn.
+
+        The part runs up to and including the first special token; it is empty where there is none.
+        """
+        turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "a" + _ANSWER_END}]
+        _, found, tail = self.conversation(turns, reply=False).rpartition(_ANSWER_END)
+        if not found:
+            raise UserError("the model's chat template does not write an assistant's last turn; use another.")
+        special = self._special.search(tail)
+        return tail, tail[: special.end()] if special else ""
+
+    def _ids(self, texts: Sequence[str], *, split_special_tokens: bool) -> list[Ids]:
+        rows = self._tokenizer(
+            list(texts),
+            add_special_tokens=False,
+            split_special_tokens=split_special_tokens,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            verbose=False,
+        )["input_ids"]
+        shared = self._shared.__getitem__
+        return [tuple(map(shared, row)) for row in rows]
+
+    def _learn_head(self) -> Ids:
+        """Compare a text with and without the special tokens that the tokenizer adds."""
+        (bare,) = self._ids(["a"], split_special_tokens=True)
+        whole = tuple(self._tokenizer("a", add_special_tokens=True)["input_ids"])
+        for start in range(len(whole) - len(bare) + 1):
+            if bare and whole[start : start + len(bare)] == bare:
+                return whole[:start]
+        raise UserError("the tokenizer does not know the letter 'a'; is it the model's own?")
+
+    @cached_property
+    def _wedge_ids(self) -> Ids:
+        """The tokens of a wedge inside a text: without the blank that some tokenizers put in front."""
+        alone, before, between = self._ids([_WEDGE, "a", f"a{_WEDGE}a"], split_special_tokens=True)
+        inside = between[len(before) :]
+        for start in range(len(alone)):
+            if alone[start:] == inside[: len(alone) - start]:
+                return alone[start:]
+        return ()
+
+    def _pull_wedges(self, text: str, *, split_special_tokens: bool) -> Ids:
+        """Tokenize a text with wedges, and drop the wedges' own tokens."""
+        (ids,) = self._ids([text], split_special_tokens=split_special_tokens)
+        wedge, kept, i = self._wedge_ids, [], 0
+        while i < len(ids):
+            if wedge and ids[i : i + len(wedge)] == wedge:
+                i += len(wedge)
+            else:
+                kept.append(ids[i])
+                i += 1
+        if not wedge or (len(ids) - len(kept)) != text.count(_WEDGE) * len(wedge):
+            plain = text.replace(_WEDGE, "")
+            raise UserError(
+                f"this tokenizer cannot read as text the special token in {plain[:80]!r}; change that text."
+            )
+        return tuple(kept)
