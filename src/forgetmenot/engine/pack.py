@@ -61,7 +61,7 @@ def pack(sequences: Sequence[TokenSequence], layout: Layout) -> Pack:
         lengths, nodes = None, trie.nodes
     else:
         lengths = np.array([len(row) for row in inputs], dtype=np.int64)
-        columns = int(lengths.max())
+        columns = int(lengths.max(initial=0))
         tokens = np.zeros((len(inputs), columns), dtype=np.int64)
         for r, row in enumerate(inputs):
             tokens[r, : len(row)] = row
@@ -73,7 +73,7 @@ def pack(sequences: Sequence[TokenSequence], layout: Layout) -> Pack:
     counts = [len(sequence.tokens) - sequence.start for sequence in sequences]
     sources = np.concatenate([nodes[k][s.start - 1 :] for k, s in enumerate(sequences)])
     targets = np.concatenate([np.array(s.tokens[s.start :], dtype=np.int64) for s in sequences])
-    width = int(targets.max()) + 1
+    width = int(targets.max(initial=0)) + 1
     distinct, edges = np.unique(sources * width + targets, return_inverse=True)
     return Pack(
         tokens=tokens,
