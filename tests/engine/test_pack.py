@@ -1,0 +1,116 @@
+"""Packs reproduce every sequence's predictions; cuts are partitions within the budget."""
+
+from itertools import pairwise
+from random import Random
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from forgetmenot.engine.pack import Layout, Pack, cut, pack
+from forgetmenot.prompting.encoded import TokenSequence
+
+LAYOUTS: tuple[Layout, ...] = ("trie", "blocks", "padded")
+quick = settings(derandomize=True, deadline=None, max_examples=150)
+
+
+@st.composite
+def token_sequence(draw: st.DrawFn) -> TokenSequence:
+    """Where `start` is its length it predicts nothing; where it is one token, it has no input either."""
+    tokens = tuple(draw(st.lists(st.integers(0, 2), min_size=1, max_size=7)))
+    return TokenSequence(tokens, draw(st.integers(1, len(tokens))))
+
+
+some_sequences = st.lists(token_sequence(), min_size=1, max_size=12)
+layouts = st.sampled_from(LAYOUTS)
+
+
+@quick
+@given(some_sequences, layouts)
+def test_edges_are_each_sequences_positions_and_next_tokens(
+    sequences: list[TokenSequence], layout: Layout
+) -> None:
+    packed = pack(sequences, layout)
+    assert packed.sequences == len(sequences)
+    flat = packed.tokens.flatten()
+    depths = packed.positions.flatten()
+    for k, sequence in enumerate(sequences):
+        edges = packed.edges[packed.owners == k]
+        assert packed.targets[edges].tolist() == list(sequence.tokens[sequence.start :])
+        sources = packed.sources[edges]
+        assert flat[sources].tolist() == list(sequence.tokens[sequence.start - 1 : -1])
+        assert depths[sources].tolist() == list(range(sequence.start - 1, len(sequence.tokens) - 1))
+        for position, source in enumerate(sources.tolist(), start=sequence.start):
+            assert context(packed, source) == list(sequence.tokens[:position])
+
+
+def context(packed: Pack, source: int) -> list[int]:
+    """What a position attends to: its ancestors in a trie, what stands before it in a row."""
+    tokens, nodes = packed.tokens.flatten(), np.arange(source + 1)
+    if packed.end is None:
+        columns = packed.tokens.shape[1]
+        return tokens[nodes[nodes >= source // columns * columns]].tolist()  # type: ignore[no-any-return]
+    return tokens[nodes[packed.end[nodes] > source]].tolist()  # type: ignore[no-any-return]
+
+
+@quick
+@given(some_sequences)
+def test_a_trie_asks_each_prediction_once(sequences: list[TokenSequence]) -> None:
+    packed = pack(sequences, "trie")
+    asked = {s.tokens[: n + 1] for s in sequences for n in range(s.start, len(s.tokens))}
+    assert len(packed.targets) == len(asked)
+    assert packed.nodes == len({s.tokens[:n] for s in sequences for n in range(1, len(s.tokens))})
+
+
+@quick
+@given(some_sequences, st.integers(1, 40), layouts)
+def test_a_cut_is_a_partition_within_the_budget(
+    sequences: list[TokenSequence], budget: int, layout: Layout
+) -> None:
+    packs = cut(sequences, layout, budget)
+    assert sorted(k for indices in packs for k in indices) == list(range(len(sequences)))
+    limit = max(budget, 2 * max(len(s.tokens) - 1 for s in sequences))
+    sizes = [pack([sequences[k] for k in indices], layout).nodes for indices in packs]
+    assert all(size <= limit for size in sizes)
+    for indices, following in pairwise(packs):
+        together = [sequences[k] for k in [*indices, following[0]]]
+        assert pack(together, layout).nodes > limit, "a pack ends only where the next does not fit"
+    assert cut(sequences, layout, budget) == packs
+
+
+@quick
+@given(some_sequences, st.integers(1, 40), layouts, st.randoms(use_true_random=False))
+def test_a_cut_depends_on_what_the_sequences_are_and_not_on_their_order(
+    sequences: list[TokenSequence], budget: int, layout: Layout, random: Random
+) -> None:
+    def contents(given: list[TokenSequence]) -> list[list[tuple[int, ...]]]:
+        return [[given[k].tokens[:-1] for k in indices] for indices in cut(given, layout, budget)]
+
+    shuffled = list(sequences)
+    random.shuffle(shuffled)
+    assert contents(shuffled) == contents(sequences)
+
+
+def test_single_is_one_sequence_at_a_time_in_the_order_given() -> None:
+    sequences = [TokenSequence((5, 6), 1), TokenSequence((1, 2, 3), 1)]
+    assert cut(sequences, "single", 512) == [[0], [1]]
+
+
+def test_nothing_is_cut_into_nothing() -> None:
+    assert all(cut([], layout, 512) == [] for layout in (*LAYOUTS, "single"))
+
+
+def test_a_long_common_head_is_not_computed_for_each_sequence_alone() -> None:
+    head = tuple(range(100))
+    sequences = [TokenSequence((*head, k, k), 100) for k in range(50)]
+    packs = cut(sequences, "trie", budget=16)
+    assert len(packs) == 1
+    assert pack(sequences, "trie").nodes == 150
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_candidates_of_one_token_cost_nothing_beyond_their_prompt(layout: Layout) -> None:
+    candidates = [TokenSequence((1, 2, 3, answer), 3) for answer in (7, 8, 9)]
+    rows = 1 if layout == "trie" else 3
+    assert pack(candidates, layout).nodes == 3 * rows
