@@ -34,8 +34,8 @@ FORMULAS: dict[str, Formula] = {
     ),
     "matthews": Formula(
         "Matthews correlation",
-        "(c·n − Σ_k p_k·t_k) / √((n² − Σ p_k²)·(n² − Σ t_k²)), of n examples c correct, p_k predicted to be and "
-        "t_k being of label k; 0 for a constant answer",
+        "(c·n − Σ_k p_k·t_k) / √((n² − Σ p_k²)·(n² − Σ t_k²)), of n examples c correct, p_k predicted as and "
+        "t_k being label k; 0 for a constant answer",
         "Gorodkin 2004; scikit-learn matthews_corrcoef",
         "How well predicted and gold labels agree: 1 is perfect, 0 no better than a constant answer.",
     ),

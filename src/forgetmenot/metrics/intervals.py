@@ -155,7 +155,8 @@ def noise_floor(
         seed: Of the permutations; a task's depend on this and its name alone.
 
     Returns:
-        The names of `MAXIMA` to numbers; None where the figure itself is.
+        The names of `MAXIMA` to numbers; None where the figure itself is. With two stages `forgetting` has
+        but one row to take its maximum over, and its floor is 0 up to the error of the permutations.
     """
     metrics = {task: answers.metric for task, answers in columns.items()}
     stacks = {first: _permuted(stages, columns, first, permutations, seed) for first in set(MAXIMA.values())}

@@ -1,0 +1,169 @@
+"""Paired tests: McNemar against SciPy and a textbook, Holm by hand, error rates."""
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+
+from forgetmenot.metrics import Answers, Stage, holm, mcnemar, paired_difference, significance
+
+
+@given(st.integers(0, 300), st.integers(0, 300))
+def test_mcnemar_is_the_binomial_test_of_the_discordant_pairs(forgotten: int, gained: int) -> None:
+    p = mcnemar(forgotten, gained)
+    if forgotten + gained == 0:
+        assert p == 1.0
+    else:
+        assert p == pytest.approx(binomtest(forgotten, forgotten + gained).pvalue)
+    assert p == mcnemar(gained, forgotten)
+
+
+def test_mcnemar_by_hand() -> None:
+    # 1 against 9 of 10: 2 · (1 + 10) / 2^10.
+    assert mcnemar(1, 9) == pytest.approx(22 / 1024)
+
+
+def test_mcnemar_on_a_published_table() -> None:
+    # Agresti, Categorical Data Analysis, table 10.1: approval at two surveys, 150 and 86 discordant;
+    # z² = 17.36 there, so that p is of the order of 3e-5.
+    assert 1e-5 < mcnemar(150, 86) < 1e-4
+
+
+def test_accuracy_lost_is_counted_by_example() -> None:
+    gold = np.ones(20, dtype=int)
+    before, after = np.ones(20, dtype=int), np.ones(20, dtype=int)
+    before[:1] = 0  # gained
+    after[1:10] = 0  # forgotten: 9
+    result = paired_difference("accuracy", gold, before, after)
+    assert result.difference == pytest.approx(8 / 20)
+    assert (result.forgotten, result.gained, result.n) == (9, 1, 20)
+    assert result.p == pytest.approx(22 / 1024)
+    assert result.test == "exact McNemar"
+    assert result.interval is not None
+    assert 0 < result.interval[0] < 0.4 < result.interval[1]
+    written = json.loads(json.dumps(result.to_json(), allow_nan=False))
+    assert set(written) >= {"difference", "interval", "p", "p_holm", "test", "forgotten", "gained", "n"}
+
+
+def test_exact_match_is_tested_alike() -> None:
+    result = paired_difference("exact_match", ["x"] * 10, ["x"] * 10, ["x"] * 4 + ["y"] * 6)
+    assert (result.forgotten, result.gained) == (6, 0)
+    assert result.p == pytest.approx(2 / 2**6)
+
+
+def scored(
+    metric: str, generator: np.random.Generator, n: int, noise: tuple[float, float]
+) -> tuple[Any, Any, Any]:
+    """Return gold and two answers, each off from gold by its own noise."""
+    first, second = noise
+    if metric == "loss":
+        tokens = generator.integers(1, 9, n)
+        before, after = (np.stack([-tokens * (s + generator.random(n)), tokens], axis=1) for s in noise)
+        return None, before, after
+    if metric == "spearman":
+        numbers = generator.normal(size=n)
+        return (
+            numbers,
+            numbers + first * generator.normal(size=n),
+            numbers + second * generator.normal(size=n),
+        )
+    gold = generator.integers(0, 2, n)
+    before, after = (np.where(generator.random(n) < s, 1 - gold, gold) for s in noise)
+    return gold, before, after
+
+
+@pytest.mark.parametrize("metric", ["f1", "matthews", "spearman", "loss"])
+def test_other_metrics_are_bootstrapped_in_pairs(metric: str) -> None:
+    gold, before, after = scored(metric, np.random.default_rng(0), 300, (0.1, 0.4))
+    result = paired_difference(metric, gold, before, after, resamples=500)
+    assert result.test == "paired bootstrap"
+    assert result.difference is not None
+    assert result.difference > 0
+    assert result.p == pytest.approx(1 / 501)  # no resample comes near
+    assert result.interval is not None
+    assert result.interval[0] > 0
+    assert (result.forgotten is None) == (metric in ("spearman", "loss"))
+
+    turned = paired_difference(metric, gold, after, before, resamples=500)
+    assert turned.difference == -result.difference
+    same = paired_difference(metric, gold, before, before, resamples=500)
+    assert (same.difference, same.interval, same.p) == (0.0, (0.0, 0.0), 1.0)
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "f1", "spearman"])
+def test_where_nothing_changed_few_tests_are_significant(metric: str) -> None:
+    generator = np.random.default_rng(1)
+    hits = 0
+    for trial in range(200):
+        gold, before, after = scored(metric, generator, 120, (0.25, 0.25))
+        p = paired_difference(metric, gold, before, after, resamples=200, seed=trial).p
+        assert p is not None
+        hits += p < 0.05
+    assert hits <= 0.09 * 200  # 5 % and 2.6 standard errors; McNemar's exact test stays below 5 %
+
+
+def test_an_undefined_difference_says_so() -> None:
+    result = paired_difference("spearman", [1.0, 2.0, 3.0], [1.0, 2.0, 3.0], [1.0, 1.0, 1.0], resamples=50)
+    assert result.difference is None
+    assert result.interval is None
+    assert result.p is None
+    assert result.reason is not None
+    assert "constant" in result.reason
+
+
+def test_holm_by_hand() -> None:
+    # Sorted .005 .01 .03 .04, times 4 3 2 1, never falling: .02 .03 .06 .06.
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.6, 0.7]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def columns_of(predicted: dict[str, list[Any]]) -> dict[str, Answers]:
+    return {task: Answers("accuracy", np.ones(40, dtype=int), answers) for task, answers in predicted.items()}
+
+
+def share(right: int) -> Any:
+    return (np.arange(40) < right).astype(int)
+
+
+STAGES = [Stage("00-base"), Stage("01-a", ("a",)), Stage("02-b", ("b",)), Stage("03-c", ("c",))]
+
+
+def test_each_earlier_task_is_tested_from_its_own_stage_to_the_end() -> None:
+    columns = columns_of({
+        "a": [share(20), share(30), share(40), share(20)],  # 10 forgotten, though 20 below its maximum
+        "b": [share(20), share(20), share(36), share(35)],
+        "c": [share(20), share(20), share(20), share(40)],
+        "only-scored": [share(40), share(30), share(20), share(10)],
+    })  # fmt: skip
+    tests = significance(STAGES, columns)
+    assert list(tests) == ["a", "b"]
+    assert (tests["a"].forgotten, tests["b"].forgotten) == (10, 1)
+    assert tests["a"].p == pytest.approx(2 / 2**10)
+    assert tests["a"].p_holm == pytest.approx(4 / 2**10)
+    assert tests["b"].p_holm == 1.0
+    assert tests == significance(STAGES, columns)
+
+
+def test_missing_answers_are_named_and_not_counted() -> None:
+    columns = columns_of({
+        "a": [share(20), None, share(40), share(20)],
+        "b": [share(20), share(20), share(40), share(30)],
+        "c": [None, None, None, share(40)],
+    })  # fmt: skip
+    tests = significance(STAGES, columns)
+    assert tests["a"].p is None
+    assert tests["a"].reason == "The answers on a after stage 01-a are missing."
+    assert tests["b"].p_holm == tests["b"].p == pytest.approx(2 / 2**10)
+
+
+def test_where_nothing_can_be_forgotten_nothing_is_tested() -> None:
+    answers = columns_of({"a": [share(20), share(30)], "b": [share(20), share(30)]})
+    assert significance([Stage("00-base"), Stage("01-joint", ("a", "b"))], answers) == {}
+    three = columns_of({task: [share(20), share(30), share(10)] for task in "ab"})
+    alone = [Stage("00-base"), Stage("01-a", ("a",), follows=False), Stage("02-b", ("b",), follows=False)]
+    assert significance(alone, three) == {}
