@@ -141,7 +141,7 @@ def _question(path: Path, file: _TaskFile) -> tuple[Kind, str, str]:
         raise UserError(f"{path}: the key 'prompts' must hold a prompt named 'default'.")
     if kind == "choice":
         choices = file.prompts["default"].get("choices")
-        if not isinstance(choices, dict) or len(choices) < 2:
+        if not isinstance(choices, dict) or len(choices) < 2 or not all(isinstance(c, str) for c in choices):
             raise UserError(f"{path}: prompts.default.choices must map two labels or more to their words.")
     return kind, column, metric
 

@@ -37,15 +37,13 @@ def read(path: Path) -> Table:
     """Read a file of rows by its suffix: .jsonl, .json, .csv, .tsv or .parquet.
 
     Raises:
-        UserError: The file is missing, of another kind, not UTF-8, or malformed; names the row.
+        UserError: The file is of another kind, not UTF-8, or malformed; names the row.
     """
     readers = {".jsonl": read_jsonl, ".json": read_json, ".csv": read_csv, ".tsv": read_tsv}
     if path.suffix != ".parquet" and path.suffix not in readers:
         raise UserError(
             f"{path} is no file of rows that is known here. {nearest(path.suffix, [*readers, '.parquet'])}"
         )
-    if not path.is_file():
-        raise UserError(f"The file {path} does not exist.")
     return read_parquet([path]) if path.suffix == ".parquet" else readers[path.suffix](path)
 
 
@@ -170,10 +168,10 @@ def read_hub(name: str, config: str | None, revision: str | None, split: str) ->
     source = f"{name}{f' ({config})' if config else ''}"
     try:
         splits = datasets.load_dataset(name, config, revision=revision)
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as problem:
-        raise UserError(
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as problem:
+        raise UserError(  # RuntimeError is how a data set that is a script is refused
             f"The data set {source} could not be had from the hub: {_first_line(problem)}. "
-            "Without a network, use files on disk."
+            "Without a network, use files on disk (data_dir, or paths in a task file)."
         ) from None
     return _split(splits, split, source)
 

@@ -46,7 +46,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         line = problem.problem_mark.line + 1 if problem.problem_mark else 1
         raise UserError(f"{path}, line {line}: this is not YAML ({problem.problem}).") from None
     except yaml.YAMLError as problem:
-        raise UserError(f"{path} is not YAML ({problem}).") from None
+        raise UserError(f"{path} is not YAML ({str(problem).splitlines()[0]}).") from None
     if not isinstance(data, dict):
         raise UserError(f"{path} must hold keys such as name, data and prompts.")
     return data

@@ -1,0 +1,265 @@
+"""A task of one's own is a YAML file beside its rows; what is wrong with either is said in one sentence."""
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from forgetmenot.errors import UserError
+from forgetmenot.tasks import Task, load_tasks
+
+TRIAGE = """\
+name: my-triage
+data: {train: train.jsonl, score: dev.jsonl}
+prompts:
+  default: {template: "Ticket: {{ text }}\\nTeam:", choices: {billing: billing, tech: tech}}
+label: team
+metric: accuracy
+"""
+TICKETS = [
+    {"text": "I was charged twice.", "team": "billing"},
+    {"text": "It does not start. ", "team": "tech"},
+]
+CHAT = [{"role": "user", "content": "Two and two?"}, {"role": "assistant", "content": "Four. "}]
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    if path.suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    elif path.suffix == ".json":
+        path.write_text(json.dumps(rows))
+    elif path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(rows[0]), delimiter="," if path.suffix == ".csv" else "\t")
+        writer.writeheader()
+        writer.writerows(rows)
+        path.write_text(text.getvalue())
+
+
+def load(folder: Path, yaml: str, **files: list[dict[str, Any]]) -> Task:
+    """Write a task file and its rows (`train="…"` as train.jsonl) and load it."""
+    for name, rows in files.items():
+        write_rows(folder / f"{name}.jsonl", rows)
+    (folder / "task.yaml").write_text(yaml)
+    [task] = load_tasks([str(folder / "task.yaml")], None)
+    return task
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "json", "csv", "tsv", "parquet"])
+def test_a_choice_from_every_kind_of_file(tmp_path: Path, suffix: str) -> None:
+    write_rows(tmp_path / f"train.{suffix}", TICKETS)
+    write_rows(tmp_path / f"dev.{suffix}", TICKETS[::-1])
+    task = load(tmp_path, TRIAGE.replace("jsonl", suffix))
+    assert (task.name, task.kind, task.metric, task.labels) == (
+        "my-triage",
+        "choice",
+        "accuracy",
+        ("billing", "tech"),
+    )
+    assert [(e.id, e.label, dict(e.fields)) for e in task.train] == [
+        ("train-0", "billing", {"text": "I was charged twice."}),
+        ("train-1", "tech", {"text": "It does not start. "}),
+    ]
+    assert [e.label for e in task.score] == ["tech", "billing"]
+    assert task.prompts["default"]["template"] == "Ticket: {{ text }}\nTeam:"
+    assert task.notes == ("2 of 2 examples of score stand in train word for word.",)
+    assert str(tmp_path / f"dev.{suffix}") in task.origin
+
+
+def test_validation_is_score_and_select_may_be_given(tmp_path: Path) -> None:
+    yaml = TRIAGE.replace("score: dev.jsonl", "validation: dev.jsonl, select: choose.jsonl")
+    train = [{"text": str(row), "team": "tech"} for row in range(50)]
+    task = load(tmp_path, yaml, train=train, dev=TICKETS, choose=TICKETS[:1])
+    assert (len(task.train), len(task.select), len(task.score)) == (50, 1, 2)
+    assert task.notes == ("1 of 2 examples of score stand in select word for word.",)
+    assert task.select[0].id == "select-0"
+
+
+@pytest.mark.parametrize(
+    ("data", "sizes"), [("train: train.jsonl", (45, 5, 0)), ("score: train.jsonl", (0, 0, 50))]
+)
+def test_train_or_score_alone_is_enough(tmp_path: Path, data: str, sizes: tuple[int, int, int]) -> None:
+    rows = [{"text": str(row), "team": "tech"} for row in range(50)]
+    task = load(tmp_path, TRIAGE.replace("train: train.jsonl, score: dev.jsonl", data), train=rows)
+    assert (len(task.train), len(task.select), len(task.score)) == sizes
+
+
+@pytest.mark.parametrize(
+    ("choices", "labels", "values"),
+    [
+        ("{yes: yes, no: no}", ("yes", "no"), ["yes", "no"]),
+        ("{1: 1, 2: 2}", ("1", "2"), [1, 2.0]),
+        ("{true: yes, false: no}", ("true", "false"), [True, False]),
+        ("{on: on, off: off}", ("on", "off"), ["on", "off"]),
+    ],
+)
+def test_labels_are_the_words_that_the_person_typed(
+    tmp_path: Path, choices: str, labels: tuple[str, ...], values: list[Any]
+) -> None:
+    yaml = TRIAGE.replace("{billing: billing, tech: tech}", choices)
+    rows = [{"text": "a", "team": value} for value in values]
+    task = load(tmp_path, yaml, train=rows, dev=rows)
+    assert task.labels == labels
+    assert [example.label for example in task.train] == list(labels)
+    assert all(isinstance(word, str) for word in task.prompts["default"]["choices"].values())
+
+
+def test_an_answer_is_text_even_where_it_is_a_number(tmp_path: Path) -> None:
+    yaml = "name: sums\ndata: {train: train.jsonl}\nprompts: {default: {template: '{{ q }}'}}\ntarget: a\n"
+    task = load(tmp_path, yaml, train=[{"q": "1 + 1", "a": 2}, {"q": "colour", "a": "red"}])
+    assert (task.kind, task.metric, task.labels) == ("answer", "exact_match", ())
+    assert [(example.target, dict(example.fields)) for example in task.train] == [
+        ("2", {"q": "1 + 1"}),
+        ("red", {"q": "colour"}),
+    ]
+
+
+@pytest.mark.parametrize("as_text", [False, True])
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet", "csv"])
+def test_chats_as_lists_or_as_json_in_a_cell(tmp_path: Path, suffix: str, as_text: bool) -> None:
+    cell = json.dumps(CHAT) if as_text or suffix == "csv" else CHAT
+    write_rows(tmp_path / f"train.{suffix}", [{"chat": cell, "source": "x"}])
+    task = load(tmp_path, f"name: chats\ndata: {{train: train.{suffix}}}\nmessages: chat\n")
+    assert (task.kind, task.metric) == ("messages", "loss")
+    assert task.train[0].fields == {"messages": CHAT}
+    assert task.train[0].target == "Four. "
+
+
+def test_plain_text(tmp_path: Path) -> None:
+    task = load(
+        tmp_path, "name: prose\ndata: {score: dev.jsonl}\ntext: body\n", dev=[{"body": "Once upon", "n": 1}]
+    )
+    assert (task.kind, task.metric, task.score[0].fields) == ("text", "loss", {"text": "Once upon"})
+
+
+def test_rows_from_a_hub_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    label = datasets.ClassLabel(names=["billing", "tech"])
+    features = datasets.Features({"text": datasets.Value("string"), "team": label})
+    hub = tmp_path / "hub"
+    for split, teams in (("train", [0, 1]), ("validation", [1, 0]), ("test", [-1, -1])):
+        rows = datasets.Dataset.from_dict({"text": ["a", split], "team": teams}, features)
+        rows.to_parquet(str(hub / "data" / f"{split}-00000-of-00001.parquet"))
+    yaml = TRIAGE.replace("{train: train.jsonl, score: dev.jsonl}", f"{{hub: '{hub}'}}")
+    task = load(tmp_path, yaml)
+    assert [example.label for example in task.train] == ["billing", "tech"]
+    assert [example.label for example in task.score] == ["tech", "billing"]
+    assert "set data.revision to fix it" in task.notes[0]
+
+    pinned = load(tmp_path, yaml.replace("'}", "', score: train, revision: main}"))
+    assert (len(pinned.train), len(pinned.score), pinned.notes) == (0, 2, ())
+    with pytest.raises(UserError, match=r"split test, row 1: team is -1: .*hidden"):
+        load(tmp_path, yaml.replace("'}", "', score: test}"))
+    with pytest.raises(UserError, match=r"no split 'dev'\. .*Known: test, train, validation"):
+        load(tmp_path, yaml.replace("'}", "', score: dev}"))
+
+
+def changed(old: str, new: str) -> str:
+    assert old in TRIAGE
+    return TRIAGE.replace(old, new)
+
+
+WRONG_FILES = [
+    (changed("label: team", "lable: team"), ["lable", "Did you mean 'label'?"]),
+    (changed("score:", "scroe:"), ["data.scroe", "Did you mean 'score'?"]),
+    (changed("label: team", "label: 3"), ["label", "string"]),
+    (changed("name: my-triage\n", ""), ["name", "task.yaml"]),
+    (changed("my-triage", "../elsewhere"), ["../elsewhere"]),
+    (changed("label: team\n", ""), ["exactly one of the keys label, target, messages, text; it has none"]),
+    (TRIAGE + "target: text\n", ["it has label, target"]),
+    (TRIAGE + "chosen: good\n", ["'chosen'", "not supported in this version"]),
+    (TRIAGE + "rejected: bad\n", ["'rejected'", "not supported in this version"]),
+    (TRIAGE + "name: twice\n", ["line 7", "'name' stands twice"]),
+    (changed("metric: accuracy", "metric: acuracy"), ["'acuracy'", "Did you mean 'accuracy'?"]),
+    (changed("metric: accuracy", "metric: rouge_l"), ["'rouge_l' does not fit 'label'"]),
+    (
+        changed("tech: tech}", "tech: tech, sales: sales}").replace("accuracy", "f1"),
+        ["f1 needs two labels", "3"],
+    ),
+    (changed("default:", "other:"), ["'prompts' must hold a prompt named 'default'"]),
+    (changed("choices: {billing: billing, tech: tech}", "chat: false"), ["prompts.default.choices"]),
+    (changed("billing: billing, ", ""), ["prompts.default.choices", "two labels"]),
+    (changed("{train: train.jsonl, score: dev.jsonl}", "{select: dev.jsonl}"), ["neither train nor score"]),
+    (changed("score: dev.jsonl", "score: dev.jsonl, validation: dev.jsonl"), ["mean the same"]),
+    (changed("score: dev.jsonl", "score: dev.jsonl, revision: main"), ["need data.hub"]),
+    (changed("dev.jsonl", "gone.jsonl"), ["data.score", "gone.jsonl", "does not exist"]),
+    (changed("dev.jsonl", "task.yaml"), ["task.yaml", "Known: .csv"]),
+    ("- a\n- b\n", ["must hold keys"]),
+    ("name: [unclosed\n", ["task.yaml, line 2", "not YAML"]),
+    ("name: \x07\n", ["task.yaml is not YAML"]),
+]
+
+
+@pytest.mark.parametrize(("yaml", "parts"), WRONG_FILES)
+def test_a_wrong_task_file_is_one_sentence(tmp_path: Path, yaml: str, parts: list[str]) -> None:
+    with pytest.raises(UserError) as error:
+        load(tmp_path, yaml, train=TICKETS, dev=TICKETS)
+    message = str(error.value)
+    assert str(tmp_path / "task.yaml") in message
+    assert all(part in message for part in parts), message
+    assert "\n" not in message
+
+
+def test_a_task_file_that_is_missing_or_not_utf8(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"gone\.yaml could not be read: No such file"):
+        load_tasks([str(tmp_path / "gone.yaml")], None)
+    (tmp_path / "latin.yaml").write_bytes(b"name: caf\xe9\n")
+    with pytest.raises(UserError, match=r"latin\.yaml is not UTF-8"):
+        load_tasks([str(tmp_path / "latin.yaml")], None)
+
+
+ANSWER = "name: a\ndata: {train: train.jsonl}\nprompts: {default: {template: x}}\ntarget: a\n"
+MESSAGES = "name: a\ndata: {train: train.jsonl}\nmessages: chat\n"
+TEXT = "name: a\ndata: {train: train.jsonl}\ntext: body\n"
+USER, ASSISTANT = CHAT
+WRONG_ROWS: list[tuple[str, dict[str, Any], str]] = [
+    (TRIAGE, {"text": "a", "team": "sales"}, "the label 'sales' in 'team' is none of billing, tech"),
+    (TRIAGE, {"text": "a", "team": "tech "}, "the label 'tech '"),
+    (TRIAGE, {"text": "a"}, "'team' is missing or null; the row has text"),
+    (TRIAGE, {"text": "a", "team": None}, "'team' is missing or null"),
+    (TRIAGE, {"text": "a", "team": -1}, "labels of this split are hidden"),
+    (TRIAGE, {"text": "a", "team": ["tech"]}, "neither text nor a number"),
+    (ANSWER, {"a": " "}, "the target in 'a' is empty"),
+    (ANSWER, {"a": ["x"]}, "neither text nor a number"),
+    (MESSAGES, {"chat": [ASSISTANT, USER]}, "the last turn of 'chat' must be the assistant's"),
+    (MESSAGES, {"chat": [ASSISTANT]}, "after at least one other"),
+    (MESSAGES, {"chat": []}, "the last turn of 'chat' must be the assistant's"),
+    (MESSAGES, {"chat": [USER, {"from": "gpt", "value": "Four."}]}, "turn 2 of 'chat' needs a role"),
+    (MESSAGES, {"chat": [USER, {"role": "assistant", "content": None}]}, "turn 2 of 'chat' needs"),
+    (MESSAGES, {"chat": "not json"}, "'chat' is not JSON"),
+    (MESSAGES, {"chat": {"role": "user"}}, "'chat' must be a list of turns"),
+    (TEXT, {"body": "  "}, "not a text with something in it"),
+    (TEXT, {"body": 3}, "'body' is 3"),
+]
+
+
+@pytest.mark.parametrize(("yaml", "row", "sentence"), WRONG_ROWS)
+def test_a_wrong_row_is_named_with_its_line(
+    tmp_path: Path, yaml: str, row: dict[str, Any], sentence: str
+) -> None:
+    good = {"text": "a", "team": "tech", "a": "x", "chat": CHAT, "body": "y"}
+    with pytest.raises(UserError) as error:
+        load(tmp_path, yaml, train=[good, row], dev=[good])
+    assert f"{tmp_path / 'train.jsonl'}, line 2: " in str(error.value)
+    assert sentence in str(error.value)
+
+
+def test_an_empty_file_is_an_empty_split(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"dev\.jsonl has no rows"):
+        load(tmp_path, TRIAGE, train=TICKETS, dev=[])
+    with pytest.raises(UserError, match=r"choose\.jsonl has no rows"):
+        load(
+            tmp_path,
+            TRIAGE.replace("score:", "select: choose.jsonl, score:"),
+            train=TICKETS,
+            dev=TICKETS,
+            choose=[],
+        )
