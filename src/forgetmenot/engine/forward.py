@@ -60,8 +60,12 @@ def edge_log_probs(model: Any, pack: Pack) -> Tensor:
 
 @contextmanager
 def fp32_head(model: Any) -> Iterator[None]:
-    """Run the LM head in fp32, whatever the precision of the rest."""
+    """Run the LM head in fp32, whatever the precision of the rest.
+
+    An adapter on the head adds to its base layer's result, so it is the base layer that runs in fp32.
+    """
     head = model.get_output_embeddings()
+    head = head.get_base_layer() if hasattr(head, "get_base_layer") else head
     original = head.forward
 
     def forward(hidden: Tensor) -> Tensor:
