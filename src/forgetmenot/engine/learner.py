@@ -33,7 +33,8 @@ class Learner:
         layout: How sequences are laid out where nothing is random: the guard's verdict.
         training_layout: The same while training: with adapter dropout a shared node would share one mask,
             so packs then share nothing.
-        seen: Input positions computed so far, and how many they would have been one sequence at a time.
+        counts: Input positions computed since `reset_counts`, and how many they would have been one sequence
+            at a time.
     """
 
     model: Any
@@ -42,7 +43,14 @@ class Learner:
     precision: Precision = "fp32"
     layout: Layout = "trie"
     training_layout: Layout = "trie"
-    seen: dict[str, int] = field(default_factory=lambda: {"computed": 0, "without_sharing": 0})
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.reset_counts()
+
+    def reset_counts(self) -> None:
+        """Count from here."""
+        self.counts = {"computed": 0, "without_sharing": 0}
 
     @property
     def device(self) -> torch.device:
@@ -61,8 +69,8 @@ class Learner:
         """
         layout = self.training_layout if self.model.training else self.layout
         packed = pack(sequences, layout)
-        self.seen["computed"] += packed.nodes
-        self.seen["without_sharing"] += sum(len(s.tokens) - 1 for s in sequences)
+        self.counts["computed"] += packed.nodes
+        self.counts["without_sharing"] += sum(len(s.tokens) - 1 for s in sequences)
         with autocast(self.device, self.precision):
             return log_likelihoods(self.model, packed)
 
@@ -109,8 +117,8 @@ class Learner:
         """Answer with other values of the named parameters, then put the present ones back."""
         parameters = dict(self.model.named_parameters())
         present = {name: parameters[name].detach().clone() for name in snapshot}
-        load_weights(parameters, snapshot)
         try:
+            load_weights(parameters, snapshot)
             yield
         finally:
             load_weights(parameters, present)
