@@ -39,14 +39,14 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         data = _Loader(path.read_text(encoding="utf-8-sig")).get_single_data()
     except OSError as problem:
-        raise UserError(f"The task file {path} could not be read: {problem.strerror}.") from None
+        raise UserError(f"The file {path} could not be read: {problem.strerror}.") from None
     except UnicodeDecodeError:
-        raise UserError(f"The task file {path} is not UTF-8; save it as UTF-8.") from None
+        raise UserError(f"The file {path} is not UTF-8; save it as UTF-8.") from None
     except yaml.MarkedYAMLError as problem:
         line = problem.problem_mark.line + 1 if problem.problem_mark else 1
         raise UserError(f"{path}, line {line}: this is not YAML ({problem.problem}).") from None
     except yaml.YAMLError as problem:
         raise UserError(f"{path} is not YAML ({str(problem).splitlines()[0]}).") from None
     if not isinstance(data, dict):
-        raise UserError(f"{path} must hold keys such as name, data and prompts.")
+        raise UserError(f"{path} must hold keys with their values, such as 'name: mine'.")
     return data
