@@ -39,16 +39,18 @@ def curve(
         connected: Whether each stage went on from the one before, so that a line has a meaning.
         label: What a screen reader says.
     """
-    width, height, left, right, top, bottom = 320, 190, 36, 18, 22, 26
+    width, height, left, right, top, bottom = 260, 168, 28, 6, 22, 24
     x = _axis(0, max(len(scores) - 1, 1), left, width - right)
     y = _axis(*scale, height - bottom, top)
     parts = _grid(scale, y, left, width - right)
-    parts += _stage_names(stage_labels, x, height - 8)
+    parts += _stage_names(stage_labels, x, height - 7)
     if majority is not None:
         parts.append(_line("majority", left, y(majority), width - right, y(majority)))
     if own is not None:
         parts.append(_line("trained", x(own), top - 6, x(own), height - bottom))
-        parts.append(_words("note", x(own), top - 10, _anchor(own, len(scores)), "trained"))
+        parts.append(
+            _words("note", x(own), top - 10, "end" if own == len(scores) - 1 else "middle", "trained")
+        )
     for segment in _unbroken(scores) if connected else []:
         parts += _stretch(segment, scores, spans, own, x, y)
     for i, score in enumerate(scores):
@@ -99,7 +101,7 @@ def loss_line(losses: Sequence[tuple[float, float]], highest: float, label: str)
         highest: The top of the axis, common to all stages.
         label: What a screen reader says.
     """
-    width, height, left, right, top, bottom = 320, 130, 36, 12, 10, 24
+    width, height, left, right, top, bottom = 260, 118, 28, 6, 10, 24
     first, last = losses[0][0], losses[-1][0]
     x = _axis(first, max(last, first + 1), left, width - right)
     y = _axis(0, highest, height - bottom, top)

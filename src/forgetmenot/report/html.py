@@ -2,12 +2,13 @@
 
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from forgetmenot.metrics import FORMULAS
 from forgetmenot.report.figures import curve, dumbbell, loss_line, score_scale
@@ -51,7 +52,9 @@ def write_report(run_dir: Path) -> Path:
     page = _template().render(
         run=findings,
         verdict=verdict(findings),
+        metrics=[FORMULAS[name] for name in dict.fromkeys(findings.metrics[task] for task in findings.tasks)],
         curves=_curves(findings),
+        axis=_scale(findings) if all(findings.bounded(task) for task in findings.tasks) else None,
         kept=[(fate, _dumbbell(findings, fate)) for fate in findings.fates],
         headlines=[_figure(findings, name, findings.summary, name) for name in HEADLINES],
         haque=[_figure(findings, name, findings.summary.get("haque", {}), f"haque_{name}") for name in HAQUE],
@@ -84,6 +87,7 @@ def _template() -> Any:
         "signed": signed,
         "span": span,
         "p_value": p_value,
+        "breakable": _breakable,
         "shortened": _shortened,
         "plain": _plain,
     }
@@ -195,6 +199,11 @@ def _json(path: Path) -> Any:
 def _shortened(text: str) -> str:
     """A text cut at a word, so that a page of examples stays readable."""
     return text if len(text) <= LONGEST_TEXT else text[:LONGEST_TEXT].rsplit(" ", 1)[0] + " …"
+
+
+def _breakable(name: str) -> Markup:
+    """A name that a narrow column may break after its own joints."""
+    return Markup(re.sub(r"([_./:-])", r"\1<wbr>", str(escape(name))))
 
 
 def _plain(value: Any) -> str:

@@ -6,6 +6,7 @@ from forgetmenot.report.findings import Fate, Findings, Interval
 
 NONE = "–"
 MINUS = "\N{MINUS SIGN}"
+NO_BREAK = "\N{NO-BREAK SPACE}"
 
 NAMED_AT_MOST = 4
 
@@ -102,12 +103,14 @@ def _after_all(sound: Sequence[Fate]) -> list[str]:
     if untested:
         verb = "was" if len(untested) == 1 else "were"
         clauses.append(f"{_few([fate.task for fate in untested], 'tasks')} {verb} not tested")
-    clauses += [f"{fate.task}, learned last, ends at {number(fate.end)}" for fate in last[:1]]
+    clauses += [
+        f"{fate.task}, learned last, ends at {number(fate.end)}" for fate in last if fate.end is not None
+    ]
     return clauses
 
 
 def _move(before: float | None, after: float | None) -> str:
-    return f"{number(before)} → {number(after)}"
+    return f"{number(before)}{NO_BREAK}→{NO_BREAK}{number(after)}"
 
 
 def _few(words: Sequence[str], kind: str) -> str:
