@@ -36,6 +36,8 @@ def generate(
             attention_mask=mask.to(device),
             do_sample=False,
             num_beams=1,
+            repetition_penalty=1.0,  # some checkpoints bring their own, which greedy search obeys too
+            no_repeat_ngram_size=0,
             max_new_tokens=max_new_tokens,
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=pad,
