@@ -100,9 +100,9 @@ def test_out_of_memory_is_no_verdict(
 def test_the_guard_leaves_the_learner_as_it_was(learner: Learner, sequences: list[TokenSequence]) -> None:
     learner.model.train()
     learner.layout = "blocks"
-    learner.seen = {"computed": 3, "without_sharing": 4}
+    learner.counts = {"computed": 3, "without_sharing": 4}
     choose_layout(learner, sequences)
     assert learner.model.training
     assert learner.layout == "blocks"
-    assert learner.seen == {"computed": 3, "without_sharing": 4}
+    assert learner.counts == {"computed": 3, "without_sharing": 4}
     assert all(p.grad is None for p in learner.model.parameters())

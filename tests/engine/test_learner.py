@@ -58,11 +58,14 @@ def test_nothing_scores_nothing(learner: Learner) -> None:
     assert learner.log_likelihoods([]).shape == (0,)
 
 
-def test_seen_counts_what_was_computed_and_what_sharing_saved(learner: Learner) -> None:
+def test_counts_are_what_was_computed_and_what_sharing_saved(learner: Learner) -> None:
     prompt = (5, 6, 7, 8)
     candidates = [TokenSequence((*prompt, a, b), 4) for a, b in ((9, 9), (10, 9), (9, 11))]
     learner.log_likelihoods(candidates)
-    assert learner.seen == {"computed": 4 + 2, "without_sharing": 3 * 5}
+    assert learner.counts == {"computed": 4 + 2, "without_sharing": 3 * 5}
+    learner.reset_counts()
+    learner.log_likelihoods(candidates[:1])
+    assert learner.counts == {"computed": 5, "without_sharing": 5}
 
 
 def test_training_and_answering_have_their_own_layouts(learner: Learner) -> None:
@@ -70,9 +73,9 @@ def test_training_and_answering_have_their_own_layouts(learner: Learner) -> None
     learner.layout, learner.training_layout = "trie", "blocks"
     learner.model.train()
     learner.forward(twins)
-    assert learner.seen["computed"] == 4
+    assert learner.counts["computed"] == 4
     learner.log_likelihoods(twins)
-    assert learner.seen["computed"] == 4 + 2
+    assert learner.counts["computed"] == 4 + 2
 
 
 def test_other_weights_answer_and_the_present_ones_come_back(
