@@ -1,0 +1,156 @@
+"""The report in a real browser, without a network."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from forgetmenot.report import write_report
+
+selenium = pytest.importorskip("selenium", reason="the browser tests need selenium (the dev extra)")
+
+from selenium.webdriver import Chrome, ChromeOptions  # noqa: E402
+from selenium.webdriver.chrome.service import Service  # noqa: E402
+from selenium.webdriver.common.by import By  # noqa: E402
+
+MakeRun = Callable[..., Path]
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None or DRIVER is None, reason="the browser tests need chromium and chromedriver on the PATH"
+)
+
+CONTRAST = """
+    const context = Object.assign(document.createElement('canvas'), {width: 1, height: 1})
+        .getContext('2d', {willReadFrequently: true});
+    const flatten = layers => {
+        for (const [colour, alpha] of layers) {
+            context.globalAlpha = alpha;
+            context.fillStyle = colour;
+            context.fillRect(0, 0, 1, 1);
+        }
+        return [...context.getImageData(0, 0, 1, 1).data].slice(0, 3);
+    };
+    const luminance = colour => {
+        const linear = c => c <= .04045 ? c / 12.92 : ((c + .055) / 1.055) ** 2.4;
+        const [r, g, b] = colour.map(c => linear(c / 255));
+        return .2126 * r + .7152 * g + .0722 * b;
+    };
+    const paper = getComputedStyle(document.body).backgroundColor;
+    const words = 'h2 + p, dd, dt, summary, .score, .interval, .since, .chip, .verdict, .legend, .metric';
+    let weakest = [99, 'no words'];
+    for (const word of document.querySelectorAll(words)) {
+        const style = getComputedStyle(word);
+        const layers = [[paper, 1]];
+        for (const one of [word.closest('td'), word.closest('article'), word])
+            if (one) layers.push([getComputedStyle(one).backgroundColor, 1]);
+        const ground = luminance(flatten(layers));
+        const ink = luminance(flatten([...layers, [style.color, Number(style.opacity)]]));
+        const contrast = (Math.max(ink, ground) + .05) / (Math.min(ink, ground) + .05);
+        if (contrast < weakest[0]) weakest = [contrast, word.outerHTML];
+    }
+    return weakest;
+"""
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
+    options = ChromeOptions()
+    options.binary_location = CHROMIUM
+    for flag in (
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--disable-dev-shm-usage",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        f"--user-data-dir={tmp_path_factory.mktemp('profile')}",
+    ):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
+    driver = Chrome(options=options, service=Service(DRIVER))
+    yield driver
+    driver.quit()
+
+
+def show(browser: Chrome, page: Path, width: int, colours: str = "light") -> None:
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False},
+    )
+    browser.execute_cdp_cmd(
+        "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": colours}]}
+    )
+    browser.get(page.as_uri())
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+@pytest.mark.parametrize("kind", ["four", "sixteen", "joint", "single", "one"])
+def test_nothing_overflows(browser: Chrome, make_run: MakeRun, kind: str, width: int) -> None:
+    run_dir = {
+        "four": lambda: make_run(missing=[(2, "sst2")], text="supercalifragilistic" * 30),
+        "sixteen": lambda: make_run(tasks=[f"a_task_with_a_rather_long_name_{i}" for i in range(16)], n=80),
+        "joint": lambda: make_run("joint"),
+        "single": lambda: make_run("single"),
+        "one": lambda: make_run(tasks=["sst2"], also_score=["rte"]),
+    }[kind]()
+    show(browser, write_report(run_dir), width)
+    browser.execute_script("for (const one of document.querySelectorAll('details')) one.open = true")
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    escaped = browser.execute_script(
+        """return [...document.querySelectorAll('main *')]
+            .filter(one => !one.closest('.scroll, pre, svg'))
+            .filter(one => one.getBoundingClientRect().right > innerWidth + 1)
+            .map(one => one.outerHTML.slice(0, 80))"""
+    )
+    assert escaped == []
+
+
+@pytest.mark.parametrize("colours", ["light", "dark"])
+def test_a_reader_sees_the_page(browser: Chrome, make_run: MakeRun, colours: str) -> None:
+    show(browser, write_report(make_run()), 1280, colours)
+    assert browser.find_element(By.TAG_NAME, "h1").text == "What base-4m learned and forgot"
+    headings = browser.find_elements(By.TAG_NAME, "h2")
+    assert len(headings) == 8
+    assert all(heading.is_displayed() for heading in headings)
+    scores = browser.find_elements(By.CSS_SELECTOR, ".matrix .score")
+    assert len(scores) == 20
+    assert all(score.is_displayed() for score in scores)
+    curves = browser.find_elements(By.CSS_SELECTOR, "svg.curve")
+    assert [curve.is_displayed() and curve.size["height"] > 80 for curve in curves] == [True] * 4
+
+
+def test_a_formula_is_one_click_away(browser: Chrome, make_run: MakeRun) -> None:
+    show(browser, write_report(make_run()), 1280)
+    card = browser.find_element(By.CSS_SELECTOR, ".cards details")
+    equation = card.find_element(By.CSS_SELECTOR, ".equation")
+    assert not equation.is_displayed()
+    card.find_element(By.TAG_NAME, "summary").click()
+    assert equation.is_displayed()
+    assert equation.text == "AP = 1/T · Σ_j R[T][j]"
+
+
+@pytest.mark.parametrize("colours", ["light", "dark"])
+def test_words_stand_out_from_their_ground(browser: Chrome, make_run: MakeRun, colours: str) -> None:
+    """Words have a contrast of at least 4.5 to what they stand on (WCAG 2.1, 1.4.3)."""
+    show(browser, write_report(make_run(never_learned=["cola"])), 1280, colours)
+    weakest, where = browser.execute_script(CONTRAST)
+    assert 4.5 <= weakest < 99, where
+
+
+def test_no_request_leaves_the_page(browser: Chrome, make_run: MakeRun) -> None:
+    for log in ("performance", "browser"):
+        browser.get_log(log)  # forget what other pages did
+    page = write_report(make_run(text='<img src="http://example.org/x.png"><script>fetch("/y")</script>'))
+    show(browser, page, 1280)
+    browser.execute_script("for (const one of document.querySelectorAll('details')) one.open = true")
+    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    asked = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+    assert page.as_uri() in asked
+    assert [url for url in asked if url != page.as_uri() and not url.startswith("data:")] == []
+    assert browser.get_log("browser") == []
