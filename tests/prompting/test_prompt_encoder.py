@@ -4,9 +4,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+from transformers import ByT5Tokenizer
 
 from forgetmenot.errors import UserError
 from forgetmenot.prompting import Encoder, Prompt, choose_prompt
+from forgetmenot.prompting.tokens import Tokens
 from forgetmenot.tasks.task import Example, Kind, Task
 
 LABELS = ("negative", "positive")
@@ -179,7 +181,7 @@ def test_a_conversation_is_learned_from_the_last_turn_to_its_end(
 def test_a_chat_template_that_does_not_end_the_turn_leaves_it_to_eos(
     tokenizer_named: Callable[[str], Any],
 ) -> None:
-    tokenizer = tokenizer_named("byt5").__class__(
+    tokenizer = ByT5Tokenizer(
         chat_template="{% for turn in messages %}[{{ turn.role }}] {{ turn.content }}\n{% endfor %}"
         "{% if add_generation_prompt %}[assistant] {% endif %}"
     )
@@ -189,6 +191,36 @@ def test_a_chat_template_that_does_not_end_the_turn_leaves_it_to_eos(
     encoded = encoder_of(tokenizer, prompt, example, "messages").encode(example)
     assert tokenizer.decode(encoded.answer.tokens[encoded.answer.start :]) == "well</s>"
     assert tokenizer.decode(encoded.prompt) == "[user] hello\n[assistant] "
+
+
+@pytest.mark.parametrize("start", ["", "\n", "  ", "\n  ", "{# note #}\n", "{%- set x = 1 %}\n"])
+@pytest.mark.parametrize(
+    "body", ["{% for t in messages %}\n  {{ t.content }}\n{% endfor %}", "{{ messages[0].content }}\n"]
+)
+def test_the_stopped_clock_leaves_the_chat_template_as_it_is(start: str, body: str) -> None:
+    tokenizer = ByT5Tokenizer(chat_template=start + body)
+    turns = [{"role": "user", "content": "hello"}]
+    assert Tokens(tokenizer).conversation(turns, reply=True) == tokenizer.apply_chat_template(
+        turns, tokenize=False
+    )
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("{{ strftime_now('%Y-%m-%d') }}", "2024-07-26"),
+        ("{{ strftime_now('%A, %B %-d, %Y %H:%M') }}", "Friday, July 26, 2024 00:00"),
+        ("{% macro now() %}{{ strftime_now('%d %b %Y') }}{% endmacro %}{{ now() }}", "26 Jul 2024"),
+        (
+            "{% if date_string is not defined %}{% set date_string = 'today' %}{% endif %}{{ date_string }}",
+            "26 Jul 2024",
+        ),
+        ("{{ enable_thinking }}", "False"),
+    ],
+)
+def test_chat_is_written_on_the_same_day_with_the_same_options(written: str, read: str) -> None:
+    tokenizer = ByT5Tokenizer(chat_template=written)
+    assert Tokens(tokenizer).conversation([{"role": "user", "content": "hello"}], reply=True) == read
 
 
 # --- truncation
@@ -299,8 +331,8 @@ def test_a_label_or_target_that_is_not_there_is_named_with_its_row(
         encoder_of(tokenizer, Prompt("default", "{{ sentence }}"), blank, "answer").encode(blank)
 
 
-def test_a_tokenizer_must_know_how_to_end_and_how_to_chat(tokenizer_named: Callable[[str], Any]) -> None:
-    plain = tokenizer_named("byt5").__class__()
+def test_a_tokenizer_must_know_how_to_end_and_how_to_chat() -> None:
+    plain = ByT5Tokenizer()
     with pytest.raises(UserError, match=r"prompt 'chat', but the tokenizer has no chat template"):
         encoder_of(plain, CHAT, review("fine"))
     plain.eos_token = None
@@ -311,7 +343,7 @@ def test_a_tokenizer_must_know_how_to_end_and_how_to_chat(tokenizer_named: Calla
 def test_a_conversation_that_the_chat_template_refuses_is_named(
     tokenizer_named: Callable[[str], Any],
 ) -> None:
-    strict = tokenizer_named("byt5").__class__(
+    strict = ByT5Tokenizer(
         chat_template="{% for turn in messages %}{{ turn.content }}{% if turn.role == 'system' %}"
         "{{ raise_exception('no system turn') }}{% endif %}{% endfor %}"
     )

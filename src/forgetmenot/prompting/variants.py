@@ -12,9 +12,9 @@ from forgetmenot.tasks.task import Task
 
 _KEYS = ("template", "choices", "separator", "chat", "system", "truncate", "end")
 
-# Conversations and plain text bring their own words: there is nothing to fill in.
+# Conversations and plain text bring their own words: the template only names the field.
 _WORDLESS = {
-    "messages": {"default": Prompt("default", template="", separator="", chat=True)},
+    "messages": {"default": Prompt("default", template="{{ messages }}", separator="", chat=True)},
     "text": {"default": Prompt("default", template="{{ text }}", separator="")},
 }
 
