@@ -2,8 +2,10 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
+import pyarrow.parquet as parquet
 import pytest
 
 from forgetmenot.report.findings import load
@@ -22,26 +24,38 @@ def test_counts_agree_with_the_paired_test(make_run: MakeRun) -> None:
         assert (loss.forgotten, loss.gained, loss.n) == (test["forgotten"], test["gained"], test["n"])
 
 
+def rows(run_dir: Path, stage: str, task: str) -> dict[str, dict[str, Any]]:
+    table = parquet.read_table(run_dir / "stages" / stage / "predictions.parquet")
+    return {row["example"]: row for row in table.to_pylist() if row["task"] == task}
+
+
+def share(row: dict[str, Any]) -> float:
+    shares = [math.exp(value) for value in row["log_likelihoods"]]
+    return max(shares) / sum(shares)
+
+
 def test_those_shown_were_right_then_and_are_wrong_now(make_run: MakeRun) -> None:
     run_dir = make_run()
-    then = pd.read_parquet(run_dir / "stages" / "01-sst2" / "predictions.parquet")
-    now = pd.read_parquet(run_dir / "stages" / "04-mnli" / "predictions.parquet")
+    then, now = rows(run_dir, "01-sst2", "sst2"), rows(run_dir, "04-mnli", "sst2")
     for lost in lost_examples(run_dir, load(run_dir))[0].shown:
-        (before,) = then[(then.task == "sst2") & (then.example == lost.example)].itertuples()
-        (after,) = now[(now.task == "sst2") & (now.example == lost.example)].itertuples()
-        assert before.gold == before.predicted == lost.gold == lost.said_then
-        assert after.predicted == lost.said_now != lost.gold
-        assert lost.text == before.prompt_text
-        shares = [math.exp(value) for value in after.log_likelihoods]
-        assert lost.sure_now == pytest.approx(max(shares) / sum(shares))
+        before, after = then[lost.example], now[lost.example]
+        assert before["gold"] == before["predicted"] == lost.gold == lost.said_then
+        assert after["predicted"] == lost.said_now != lost.gold
+        assert lost.text == before["prompt_text"]
+        assert lost.sure_then == pytest.approx(share(before))
+        assert lost.sure_now == pytest.approx(share(after))
 
 
-def test_the_surest_come_first(make_run: MakeRun) -> None:
+def test_the_surest_are_shown(make_run: MakeRun) -> None:
     run_dir = make_run()
-    for loss in lost_examples(run_dir, load(run_dir)):
-        sureness = [min(lost.sure_then or 0, lost.sure_now or 0) for lost in loss.shown]
-        assert len(sureness) == 3
-        assert sureness == sorted(sureness, reverse=True)
+    then, now = rows(run_dir, "01-sst2", "sst2"), rows(run_dir, "04-mnli", "sst2")
+    lost = [
+        key
+        for key in then
+        if then[key]["predicted"] == then[key]["gold"] and now[key]["predicted"] != now[key]["gold"]
+    ]
+    surest = sorted(lost, key=lambda key: -min(share(then[key]), share(now[key])))
+    assert [one.example for one in lost_examples(run_dir, load(run_dir))[0].shown] == surest[:3]
 
 
 @pytest.mark.parametrize("method", ["joint", "single"])
@@ -59,9 +73,9 @@ def test_a_metric_without_right_and_wrong_is_left_out(make_run: MakeRun) -> None
 def test_generated_answers_have_no_probability(make_run: MakeRun) -> None:
     run_dir = make_run()
     for path in run_dir.glob("stages/*/predictions.parquet"):
-        rows = pd.read_parquet(path)
-        rows["log_likelihoods"] = None
-        rows.to_parquet(path)
+        answers = pd.read_parquet(path)
+        answers["log_likelihoods"] = None
+        answers.to_parquet(path)
     (lost, *_) = lost_examples(run_dir, load(run_dir))[0].shown
     assert lost.sure_then is None
     assert lost.sure_now is None

@@ -39,10 +39,10 @@ def test_the_table_fills_and_marks_what_was_learned_and_what_changed_since() -> 
     table = LiveTable(TASKS, STAGES, METRICS)
     table.fill(0, {"sst2": 0.5, "mrpc": 0.6})
     table.fill(1, {"sst2": 0.9, "mrpc": 0.6})
-    assert re.search(r"01-sst2 +0\.900 \* +0\.600 *\n", shown(table))
+    assert re.search(r"01-sst2 +0\.900 +\* +0\.600 *\n", shown(table))
     assert re.search(r"02-mrpc +· +·", shown(table))
     table.fill(2, {"sst2": 0.7, "mrpc": 0.8})
-    assert re.search(r"02-mrpc +0\.700 −0\.200 +0\.800 \*", shown(table))
+    assert re.search(r"02-mrpc +0\.700 +−0\.200 +0\.800 +\*", shown(table))
 
 
 def test_the_footer_comes_with_the_summary() -> None:
@@ -62,7 +62,7 @@ def test_joint_and_single_are_told_by_their_stages() -> None:
     joint = LiveTable(TASKS, ["00-base", "01-joint"], METRICS, trains_on=[[], TASKS])
     joint.fill(0, {"sst2": 0.5, "mrpc": 0.5})
     joint.fill(1, {"sst2": 0.9, "mrpc": 0.8})
-    assert re.search(r"01-joint +0\.900 \* +0\.800 \*", shown(joint))
+    assert re.search(r"01-joint +0\.900 +\* +0\.800 +\*", shown(joint))
     single = LiveTable(TASKS, STAGES, METRICS, follows=[True, False, False])
     for i in range(3):
         single.fill(i, {"sst2": 0.9 - 0.1 * i, "mrpc": 0.8})
@@ -97,7 +97,7 @@ def test_the_finished_table_says_what_became_of_each_task(make_run: MakeRun) -> 
     text = printed(make_run(never_learned=["cola"]))
     assert re.search(r"majority class +0\.520", text)
     assert re.search(r"95 % at the end +0\.\d{3}\.\.0\.\d{3}", text)
-    assert re.search(r"in the end +forgotten, p < 0\.001 .*not learned +learned last", text)
+    assert re.search(r"in the end +forgotten +forgotten +not learned +learned last *\n +p < 0\.001", text)
     assert re.search(r"forgetting +0\.\d{3} +0\.\d{3} to 0\.\d{3} +0\.014", text)
     assert "Trained on sst2, mrpc, cola and mnli in turn" in text
 

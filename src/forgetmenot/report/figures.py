@@ -13,7 +13,7 @@ from forgetmenot.report.wording import MINUS, number
 
 Axis = Callable[[float], float]
 
-CHARACTER = 6.2  # width of one character of an axis label, in SVG units
+CHARACTER = 6.8  # width of one character of an axis label, in SVG units
 POINTS = 160  # as many as a small figure can show
 
 
@@ -39,7 +39,7 @@ def curve(
         connected: Whether each stage went on from the one before, so that a line has a meaning.
         label: What a screen reader says.
     """
-    width, height, left, right, top, bottom = 260, 168, 28, 6, 22, 24
+    width, height, left, right, top, bottom = 260, 170, 30, 6, 24, 24
     x = _axis(0, max(len(scores) - 1, 1), left, width - right)
     y = _axis(*scale, height - bottom, top)
     parts = _grid(scale, y, left, width - right)
@@ -101,7 +101,7 @@ def loss_line(losses: Sequence[tuple[float, float]], highest: float, label: str)
         highest: The top of the axis, common to all stages.
         label: What a screen reader says.
     """
-    width, height, left, right, top, bottom = 260, 118, 28, 6, 10, 24
+    width, height, left, right, top, bottom = 260, 120, 30, 6, 10, 24
     first, last = losses[0][0], losses[-1][0]
     x = _axis(first, max(last, first + 1), left, width - right)
     y = _axis(0, highest, height - bottom, top)

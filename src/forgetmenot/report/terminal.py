@@ -117,8 +117,7 @@ def print_matrix(results: Mapping[str, Any], console: Console) -> None:
     ]
     for table in _tables(findings, console.width, margins):
         console.print(table)
-    console.print(Text(LEGEND, style="dim"))
-    console.print(_summary(findings))
+    console.print(Text(LEGEND, style="dim"), "", _summary(findings), "", sep="\n")
     console.print(Text(verdict(findings), style="bold"))
 
 
@@ -152,18 +151,17 @@ def _cell(findings: Findings, i: int, task: str) -> Text:
     """One score on its colour, the star of the stage that learned it, or the change since."""
     value, own = findings.column(task)[i], findings.own_stage(task)
     if i >= findings.measured:
-        return Text("·", style="dim")
+        return Text("  ·", style="dim")
     if value is None:
-        return Text("missing", style="yellow")
-    if not findings.above_majority(task, value):
-        cell = Text(f" {number(value)} ", style="dim")
-    else:
-        cell = Text(f" {number(value)} ", style=_heat(findings.level(task, value) or 0.0))
+        return Text(" missing", style="yellow")
+    above = findings.above_majority(task, value)
+    heat: Style | str = _heat(findings.level(task, value) or 0.0) if above else "dim"
+    cell = Text.assemble((f" {number(value)} ", heat))
     if i == own:
-        cell.append("*", style="bold")
+        cell.append(" *", style="bold")
     change = findings.since_learned(task, i)
     if change is not None:
-        cell.append(signed(change), style="red" if change < 0 else "green")
+        cell.append(f" {signed(change)}", style="red" if change < 0 else "green")
     return cell
 
 
@@ -183,7 +181,7 @@ def _fate(findings: Findings, task: str) -> Text:
     fate = findings.fate(task)
     if fate.not_learned:
         return Text("not learned", style="yellow")
-    words = STATES[fate.state] if fate.p is None else f"{STATES[fate.state]}, {p_value(fate.p)}"
+    words = STATES[fate.state] if fate.p is None else f"{STATES[fate.state]}\n{p_value(fate.p)}"
     return Text(words, style={"forgotten": "bold red", "improved": "green"}.get(fate.state, ""))
 
 
