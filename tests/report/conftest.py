@@ -197,7 +197,12 @@ def _results(
         ]
         for row in matrix
     ]
-    common = {"version": 1, "prompt": "default", "scoring": "likelihood", "n": dict.fromkeys(columns, n)}
+    common = {
+        "version": {"accuracy": 1},
+        "prompt": dict.fromkeys(columns, "default"),
+        "scoring": "likelihood",
+        "n": dict.fromkeys(columns, n),
+    }
     gaps = [
         {"stage": stages[i]["name"], "task": task, "reason": f"Out of memory while scoring {task}."}
         for i, task in missing

@@ -142,6 +142,11 @@ def test_a_run_that_is_still_going() -> None:
     assert findings.missing == []
 
 
+@pytest.mark.parametrize("model", ["tiny", "owner/tiny", "../models/tiny/"])
+def test_a_model_is_called_by_its_own_name(model: str) -> None:
+    assert Findings(results(model=model)).name == "tiny"
+
+
 def test_only_a_base_score() -> None:
     findings = Findings(results(matrix=results()["matrix"][:1]))
     assert verdict(findings) == "tiny has been scored and not trained yet."

@@ -70,6 +70,17 @@ def test_a_metric_without_right_and_wrong_is_left_out(make_run: MakeRun) -> None
     assert [loss.task for loss in lost_examples(run_dir, load(run_dir))] == ["mrpc"]
 
 
+def test_white_space_makes_no_answer_wrong(make_run: MakeRun) -> None:
+    run_dir = make_run()
+    before = lost_examples(run_dir, load(run_dir))
+    for path in run_dir.glob("stages/*/predictions.parquet"):
+        answers = pd.read_parquet(path)
+        answers["predicted"] = " " + answers["predicted"] + "\n"
+        answers.to_parquet(path)
+    after = lost_examples(run_dir, load(run_dir))
+    assert [loss.forgotten for loss in after] == [loss.forgotten for loss in before]
+
+
 def test_generated_answers_have_no_probability(make_run: MakeRun) -> None:
     run_dir = make_run()
     for path in run_dir.glob("stages/*/predictions.parquet"):

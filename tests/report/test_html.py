@@ -145,9 +145,21 @@ def test_a_long_text_is_cut(make_run: MakeRun) -> None:
 
 def test_further_readings_show_only_their_columns(make_run: MakeRun) -> None:
     words = read(make_run()).sections["Further readings"]
-    assert "f1" in words
-    assert "mrpc" in words
+    assert "f1 prompt default, by likelihood" in words
     assert "After stage mrpc base" in words
+
+
+def test_a_reading_names_the_choice_of_each_task(make_run: MakeRun) -> None:
+    run_dir = make_run()
+    results = json.loads((run_dir / "results.json").read_text())
+    results["readings"][1] |= {
+        "metric": {"mrpc": "f1", "cola": "matthews"},
+        "prompt": {"mrpc": "a", "cola": "b"},
+    }
+    (run_dir / "results.json").write_text(json.dumps(results))
+    words = read(run_dir).sections["Further readings"]
+    assert "mrpc: f1, cola: matthews prompt mrpc: a, cola: b" in words
+    assert "cola after 00-base: Not asked." in words
 
 
 def test_missing_cells_are_marked_and_explained(make_run: MakeRun) -> None:

@@ -91,6 +91,11 @@ class Findings:
         self.cost: Mapping[str, Any] = results.get("cost", {})
 
     @property
+    def name(self) -> str:
+        """The model's name without the folder or the owner it comes from."""
+        return self.model.rstrip("/").rpartition("/")[2]
+
+    @property
     def complete(self) -> bool:
         """Whether every stage has its row."""
         return self.measured == len(self.stages)

@@ -8,9 +8,9 @@ from typing import Any
 
 import pyarrow.parquet as parquet
 
+from forgetmenot.metrics import METRICS
 from forgetmenot.report.findings import Findings
 
-RIGHT_OR_WRONG = ("accuracy", "exact_match", "f1", "matthews")
 SHOWN = 3
 
 
@@ -56,7 +56,7 @@ def lost_examples(run_dir: Path, findings: Findings) -> list[Losses]:
     losses = []
     for task in findings.tasks:
         own = findings.own_stage(task)
-        if own is None or own >= last or findings.metrics[task] not in RIGHT_OR_WRONG:
+        if own is None or own >= last or METRICS[findings.metrics[task]].correct is None:
             continue
         for i in (own, last):
             if i not in answers:
@@ -86,7 +86,7 @@ def _compare(task: str, both: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -
 
 
 def _right(row: dict[str, Any]) -> bool:
-    return bool(row["predicted"] is not None and str(row["predicted"]) == str(row["gold"]))
+    return row["predicted"] is not None and str(row["predicted"]).strip() == str(row["gold"]).strip()
 
 
 def _lost(then: dict[str, Any], now: dict[str, Any]) -> Lost:

@@ -90,6 +90,7 @@ def _template() -> Any:
         "breakable": _breakable,
         "shortened": _shortened,
         "plain": _plain,
+        "common": _common,
     }
     return environment.get_template("report.html.jinja")
 
@@ -204,6 +205,15 @@ def _shortened(text: str) -> str:
 def _breakable(name: str) -> Markup:
     """A name that a narrow column may break after its own joints."""
     return Markup(re.sub(r"([_./:-])", r"\1<wbr>", str(escape(name))))
+
+
+def _common(choice: str | Mapping[str, str]) -> str:
+    """A reading's one metric or prompt, or each task's own where they differ."""
+    if isinstance(choice, str):
+        return choice
+    if len(set(choice.values())) == 1:
+        return next(iter(choice.values()))
+    return ", ".join(f"{task}: {name}" for task, name in choice.items())
 
 
 def _plain(value: Any) -> str:

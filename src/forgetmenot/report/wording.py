@@ -42,18 +42,18 @@ def verdict(findings: Findings) -> str:
     """One sentence: what was learned, what was forgotten, and whether that is more than noise."""
     trained = [fate for fate in findings.fates if fate.state not in ("scored", "ahead")]
     if not trained:
-        return f"{findings.model} has been scored and not trained yet."
+        return f"{findings.name} has been scored and not trained yet."
     sound = [fate for fate in trained if not fate.not_learned]
     weak = [fate for fate in trained if fate.not_learned]
     names = _few([fate.task for fate in trained], "tasks")
     if not findings.in_sequence:
-        clauses = [f"Trained on each of {names} from the base model, {findings.model} {_learned(sound)}"]
+        clauses = [f"Trained on each of {names} from the base model, {findings.name} {_learned(sound)}"]
     elif all(fate.state == "last" for fate in trained):
         how = names if len(trained) == 1 else f"{names} at once"
-        clauses = [f"Trained on {how}, {findings.model} {_learned(sound)}"]
+        clauses = [f"Trained on {how}, {findings.name} {_learned(sound)}"]
     else:
         clauses = _after_all(sound)
-        clauses[0] = f"Trained on {names} in turn, {findings.model} {clauses[0]}"
+        clauses[0] = f"Trained on {names} in turn, {findings.name} {clauses[0]}"
     if weak:
         verb = "was" if len(weak) == 1 else "were"
         tasks = _few([fate.task for fate in weak], "tasks")
