@@ -1,0 +1,35 @@
+"""Fine-tune one language model on one task after another, see what each step makes it forget, and stop it.
+
+>>> import forgetmenot as fmn
+>>> found = fmn.run({"model": "quickstart", "tasks": "quickstart"})
+>>> found.matrix          # R[i][j]: the score on task j after stage i
+>>> found.summary()       # average performance, backward transfer, forgetting, …
+>>> found.report()        # the path of report.html
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from forgetmenot.config import RunConfig, load_config
+    from forgetmenot.errors import UserError
+    from forgetmenot.run import Run, run
+
+__version__ = "0.1.0"
+__all__ = ["Run", "RunConfig", "UserError", "__version__", "load_config", "run"]
+
+_HOME = {
+    "Run": "forgetmenot.run",
+    "run": "forgetmenot.run",
+    "RunConfig": "forgetmenot.config",
+    "load_config": "forgetmenot.config",
+    "UserError": "forgetmenot.errors",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for when it is asked for: torch takes seconds."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'forgetmenot' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOME[name]), name)

@@ -3,6 +3,8 @@
 import difflib
 from collections.abc import Iterable
 
+from pydantic import BaseModel, ValidationError
+
 
 class UserError(Exception):
     """A wrong input: one sentence that says what is wrong, where (key, file, row) and what to do.
@@ -21,3 +23,29 @@ def nearest(word: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(word, names, n=1)
     hint = f"Did you mean {close[0]!r}? " if close else ""
     return f"{hint}Known: {', '.join(names)}."
+
+
+def validation_sentence(error: ValidationError, model: type[BaseModel], where: str = "") -> str:
+    """The first thing that is wrong in validated settings, as a sentence that names the key.
+
+    Args:
+        error: What pydantic found.
+        model: The settings' class, to name the nearest of its keys where one is unknown.
+        where: The key under which the settings themselves stand.
+    """
+    first = error.errors()[0]
+    path = [where] if where else []
+    section: type[BaseModel] | None = model
+    for part in first["loc"]:
+        if section is None:
+            break  # what follows names a member of a union, or a place inside a value
+        path.append(str(part))
+        field = section.model_fields.get(str(part))
+        known = section.model_fields
+        annotation = field.annotation if field else None
+        section = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+    key = ".".join(path)
+    if first["type"] == "extra_forbidden":
+        return f"{key}: there is no such key. {nearest(path[-1], known)}"
+    wrong = first["msg"].removeprefix("Value error, ").rstrip(".")
+    return f"{key}: {wrong[0].lower()}{wrong[1:]} (given: {first['input']!r})."

@@ -64,7 +64,8 @@ def adapt(model: Any, settings: AdapterSettings, stage: int, seed: int) -> Any:
                 {name.split(".")[-1] for name, m in model.named_modules() if hasattr(m, "weight")}
             )
             raise UserError(
-                f"adapter.targets {settings.targets} names no module of this model; it has {', '.join(linear)}."
+                f"adapter.targets: {settings.targets} names no module of this model, "
+                f"which has {', '.join(linear)}."
             ) from error
     name = f"stage-{stage:02d}"
     model.add_adapter(name, config)

@@ -1,6 +1,8 @@
 """Load a causal language model and its tokenizer, from the hub or a directory; safe by default."""
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -11,6 +13,7 @@ from huggingface_hub.errors import HFValidationError
 from pydantic import BaseModel, ConfigDict
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging
 
 from forgetmenot.errors import UserError
 
@@ -70,22 +73,41 @@ def load_model(settings: ModelSettings, *, trainable: bool, device: torch.device
     """
     source, options = model_source(settings)
     try:
-        config = AutoConfig.from_pretrained(source, **options)
-        dropout = _disable_dropout(config)
-        tokenizer = AutoTokenizer.from_pretrained(source, **options)
-        model = AutoModelForCausalLM.from_pretrained(
-            source,
-            config=config,
-            dtype=_dtype(settings, trainable=trainable, device=device),
-            use_safetensors=None if settings.allow_bin else True,
-            **options,
-        )
+        with without_bars() if Path(source).is_dir() else nullcontext():
+            return _load(settings, source, options, trainable=trainable, device=device)
     except SafetensorError as error:
         raise UserError(
             f"The weights of model {settings.name!r} are damaged ({error}); copy or download them again."
         ) from error
     except (OSError, ValueError, KeyError, HFValidationError) as error:
         raise UserError(_explain(settings, error)) from error
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Keep Transformers' bars for local files from tearing our own display apart."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def _load(
+    settings: ModelSettings, source: str, options: dict[str, Any], *, trainable: bool, device: torch.device
+) -> Loaded:
+    config = AutoConfig.from_pretrained(source, **options)
+    dropout = _disable_dropout(config)
+    tokenizer = AutoTokenizer.from_pretrained(source, **options)
+    model = AutoModelForCausalLM.from_pretrained(
+        source,
+        config=config,
+        dtype=_dtype(settings, trainable=trainable, device=device),
+        use_safetensors=None if settings.allow_bin else True,
+        **options,
+    )
     revision = getattr(config, "_commit_hash", None) or _fingerprint(Path(source))
     return Loaded(model.to(device).eval(), tokenizer, revision, dropout)
 

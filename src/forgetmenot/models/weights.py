@@ -8,14 +8,16 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM
 
 from forgetmenot.errors import UserError
+from forgetmenot.models.load import without_bars
 
 
 def save_weights(model: Any, folder: Path) -> None:
     """Write adapter/ or model/ under a stage's folder, as safetensors."""
-    if isinstance(model, PeftModel):
-        model.save_pretrained(folder / "adapter", save_embedding_layers=False)
-    else:
-        model.save_pretrained(folder / "model")
+    with without_bars():
+        if isinstance(model, PeftModel):
+            model.save_pretrained(folder / "adapter", save_embedding_layers=False)
+        else:
+            model.save_pretrained(folder / "model")
 
 
 def has_weights(folder: Path) -> bool:
@@ -40,9 +42,10 @@ def load_weights(base: Any, folder: Path, *, trainable: bool) -> Any:
             return _load_adapters(base, folder / "adapter", trainable=trainable)
         if (folder / "model").is_dir():
             device = next(base.parameters()).device
-            model = AutoModelForCausalLM.from_pretrained(
-                folder / "model", config=base.config, dtype=base.dtype, use_safetensors=True
-            )
+            with without_bars():
+                model = AutoModelForCausalLM.from_pretrained(
+                    folder / "model", config=base.config, dtype=base.dtype, use_safetensors=True
+                )
             return model.to(device).eval()
     except (SafetensorError, OSError) as error:
         raise UserError(f"The weights in {folder} are damaged ({error}).") from error

@@ -1,0 +1,5 @@
+"""`python -m forgetmenot`."""
+
+from forgetmenot.cli import main
+
+main()

@@ -1,0 +1,200 @@
+"""The verbs a person types; parses and calls, nothing else."""
+
+import argparse
+import os
+import signal
+import sys
+import tempfile
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from forgetmenot.errors import UserError
+
+DONE, MISTAKE, BUG = 0, 2, 70
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit with its status: 0, 2 for the person's mistake, 70 for ours."""
+    signal.signal(signal.SIGTERM, _terminated)
+    parsed = _parser().parse_args(arguments)
+    try:
+        parsed.verb(parsed)
+    except UserError as error:
+        print(f"forgetmenot: {error}", file=sys.stderr)
+        sys.exit(MISTAKE)
+    except KeyboardInterrupt:
+        print(
+            "forgetmenot: interrupted; the same command goes on from the last finished stage.",
+            file=sys.stderr,
+        )
+        sys.exit(128 + signal.SIGINT)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(DONE)
+    except Exception:  # noqa: BLE001 (whatever it is, it is ours: the person gets the trace in a file)
+        with tempfile.NamedTemporaryFile("w", prefix="forgetmenot-", suffix=".log", delete=False) as file:
+            file.write(traceback.format_exc())
+        print(f"forgetmenot: a bug of ours; please report it with the trace in {file.name}", file=sys.stderr)
+        sys.exit(BUG)
+    sys.exit(DONE)
+
+
+def run(parsed: argparse.Namespace) -> None:
+    """`fmn run`: train on one task after another, score all of them after each, report."""
+    from forgetmenot.config import load_config
+    from forgetmenot.run import run
+
+    config = load_config(parsed.config, _overrides(parsed))
+    console = Console()
+    found = run(config, fresh=parsed.fresh, console=console)
+    found.print(console)
+    console.print(f"\nReport: {found.path / 'report.html'}", highlight=False, soft_wrap=True)
+
+
+def score(parsed: argparse.Namespace) -> None:
+    """`fmn score`: put another prompt or task to the saved stages of a run."""
+    from forgetmenot.run import rescore
+
+    console = Console()
+    path, reading = rescore(parsed.run_dir, parsed.tasks, parsed.prompt, console=console)
+    table = Table("stage", *reading["tasks"], box=None)
+    for stage, row in zip(reading["stages"], reading["matrix"], strict=True):
+        table.add_row(stage, *("missing" if value is None else f"{value:.3f}" for value in row))
+    console.print(table)
+    console.print(f"\nReading: {path}", highlight=False, soft_wrap=True)
+
+
+def export(parsed: argparse.Namespace) -> None:
+    """`fmn export`: write a stage as one loadable model with its tokenizer."""
+    from forgetmenot.run import export
+
+    export(parsed.run_dir, parsed.stage, parsed.out)
+    print(f"Exported: {parsed.out}")
+
+
+def report(parsed: argparse.Namespace) -> None:
+    """`fmn report`: print a run's matrix and write its report.html anew."""
+    from forgetmenot.run import Run
+
+    found = Run(parsed.run_dir)
+    console = Console()
+    found.print(console)
+    console.print(f"\nReport: {found.report()}", highlight=False, soft_wrap=True)
+
+
+def list_known(parsed: argparse.Namespace) -> None:
+    """`fmn list`: what has a name here."""
+    table = Table("name", "", box=None, pad_edge=False)
+    for name, line in _known(parsed.what).items():
+        table.add_row(name, line)
+    Console().print(table)
+
+
+def _known(what: str) -> dict[str, str]:
+    if what == "tasks":
+        from forgetmenot.tasks import known_tasks
+
+        return known_tasks()
+    if what == "suites":
+        from forgetmenot.tasks import SUITES
+
+        return {name: ", ".join(tasks) for name, tasks in SUITES.items()}
+    if what == "methods":
+        from forgetmenot.methods import known_methods
+
+        return {name: (kind.__doc__ or "").strip().splitlines()[0] for name, kind in known_methods().items()}
+    if what == "models":
+        from forgetmenot.models import BUNDLED
+
+        return {**BUNDLED, "…": "any causal language model by hub id or local directory"}
+    from forgetmenot.prompting import known_prompts
+
+    return {task: ", ".join(variants) for task, variants in known_prompts().items()}
+
+
+def _overrides(parsed: argparse.Namespace) -> dict[str, Any]:
+    """The command line's values by dotted key; --set is read as YAML and comes last."""
+    named = {
+        "model": parsed.model,
+        "tasks": parsed.tasks,
+        "method": parsed.method,
+        "prompt": parsed.prompt,
+        "data_dir": parsed.data_dir,
+        "seed": parsed.seed,
+        "output": parsed.output,
+    }
+    overrides = {key: value for key, value in named.items() if value is not None}
+    for setting in parsed.set:
+        key, equals, value = setting.partition("=")
+        if not equals:
+            raise UserError(f"--set {setting}: write it as key.path=value.")
+        try:
+            overrides[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise UserError(f"--set {key}: {value!r} is not YAML.") from error
+    return overrides
+
+
+def _parser() -> argparse.ArgumentParser:
+    from forgetmenot import __version__
+
+    parser = argparse.ArgumentParser(
+        prog="forgetmenot",
+        description="Fine-tune one language model on one task after another, see what each step makes it "
+        "forget, and stop it.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    verbs = parser.add_subparsers(title="verbs", required=True, metavar="VERB")
+
+    verb = _verb(verbs, run, "run", "train on tasks in turn, score all of them after each, report")
+    verb.add_argument("config", nargs="?", type=Path, metavar="CONFIG.yaml", help="default: the bundled job")
+    verb.add_argument("--model", metavar="M", help="a bundled model, a hub id, or a local directory")
+    verb.add_argument("--tasks", metavar="a,b,c", help="names, suites, or paths to task files, in order")
+    verb.add_argument("--method", metavar="X", help="a way not to forget: see `fmn list methods`")
+    verb.add_argument("--prompt", metavar="P", help="a prompt variant: see `fmn list prompts`")
+    verb.add_argument("--data-dir", metavar="D", help="a folder with glue/ (or glue/ itself); else the hub")
+    verb.add_argument("--seed", type=int, metavar="N")
+    verb.add_argument("--output", metavar="DIR", help="the run directory")
+    verb.add_argument("--fresh", action="store_true", help="remove what is in the run directory first")
+    verb.add_argument(
+        "--set", action="append", default=[], metavar="key.path=value", help="any key of the config"
+    )
+
+    verb = _verb(verbs, score, "score", "put another prompt or task to the saved stages of a run")
+    verb.add_argument("run_dir", type=Path, metavar="RUN_DIR")
+    verb.add_argument("--tasks", type=_names, default=(), metavar="a,b,c", help="default: the run's own")
+    verb.add_argument("--prompt", metavar="P", help="default: the run's own")
+
+    verb = _verb(verbs, export, "export", "write a stage as one loadable model with its tokenizer")
+    verb.add_argument("run_dir", type=Path, metavar="RUN_DIR")
+    verb.add_argument("--stage", required=True, metavar="S", help="its number or name: 2, or 02-mrpc")
+    verb.add_argument("out", type=Path, metavar="OUT")
+
+    verb = _verb(verbs, report, "report", "print a run's matrix and write its report.html anew")
+    verb.add_argument("run_dir", type=Path, metavar="RUN_DIR")
+
+    verb = _verb(verbs, list_known, "list", "what has a name here")
+    verb.add_argument("what", choices=("tasks", "suites", "methods", "models", "prompts"))
+    return parser
+
+
+def _verb(verbs: Any, action: Any, name: str, text: str) -> argparse.ArgumentParser:
+    verb: argparse.ArgumentParser = verbs.add_parser(name, help=text, description=text, allow_abbrev=False)
+    verb.set_defaults(verb=action)
+    return verb
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(","))
+
+
+def _terminated(number: int, _frame: Any) -> NoReturn:
+    """Leave on SIGTERM as on Ctrl-C: what was committed stays."""
+    sys.exit(128 + number)

@@ -1,0 +1,148 @@
+"""One validated description of a run, composed of the settings that each room defines."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, ValidationError, field_validator
+
+from forgetmenot.engine import TrainingSettings
+from forgetmenot.errors import UserError, validation_sentence
+from forgetmenot.models import AdapterSettings, ModelSettings
+from forgetmenot.tasks.yaml_file import read_yaml
+
+
+class MethodSettings(BaseModel):
+    """Which method, and beside its name the options that the method itself defines."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: str = "sequential"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What stands beside the name."""
+        return dict(self.model_extra or {})
+
+
+class EvaluationSettings(BaseModel):
+    """What is scored after every stage.
+
+    Attributes:
+        limit: Score a fixed random sample of so many examples of each task, the same for every run.
+        also_score: Tasks that are scored and never trained on.
+        prompts: Prompt variants to read beside the run's own.
+        scoring: How a choice is read: by the likelihood of each candidate.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    limit: PositiveInt | None = None
+    also_score: tuple[str, ...] = ()
+    prompts: tuple[str, ...] = ()
+    scoring: Literal["likelihood"] = "likelihood"
+
+
+class RunConfig(BaseModel):
+    """A run: one model, one task order, one method, one prompt choice, one seed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: ModelSettings = ModelSettings()
+    tasks: tuple[str, ...] = ("quickstart",)
+    prompt: str | dict[str, str] = "default"
+    method: MethodSettings = MethodSettings()
+    adapter: AdapterSettings = AdapterSettings()
+    training: TrainingSettings = TrainingSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    data_dir: str | None = None
+    checkpoints: Literal["all", "last", "none"] = "all"
+    trackers: tuple[str, ...] = ()
+    seed: NonNegativeInt = 0
+    output: str = "runs/{model}-{method}-{hash}-{seed}"
+
+    @field_validator("model", "method", mode="before")
+    @classmethod
+    def _name_alone(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @field_validator("tasks", "trackers", mode="before")
+    @classmethod
+    def _one_or_more(cls, value: Any) -> Any:
+        return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+
+    @property
+    def hash(self) -> str:
+        """Eight hex digits that stand for everything but the seed and the output."""
+        described = self.model_dump(mode="json", exclude={"seed", "output"})
+        return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:8]
+
+    @property
+    def directory(self) -> Path:
+        """The run directory: `output` with its placeholders filled in."""
+        safe = re.sub(r"[^A-Za-z0-9._-]+", "-", self.model.name).strip("-.") or "model"
+        filled = {"model": safe, "method": self.method.name, "hash": self.hash, "seed": self.seed}
+        try:
+            return Path(self.output.format(**filled)).expanduser()
+        except (KeyError, IndexError, ValueError) as error:
+            raise UserError(
+                f"output: {self.output!r} has a placeholder that is none of {{{'}, {'.join(filled)}}}."
+            ) from error
+
+    def to_yaml(self) -> str:
+        """The resolved config, every key written out."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def load_config(path: Path | None = None, overrides: Mapping[str, Any] | None = None) -> RunConfig:
+    """Read a config file and put the command line's values over it.
+
+    Args:
+        path: A YAML file; None for the defaults.
+        overrides: Dotted keys to values: {"training.epochs": 2}.
+
+    Raises:
+        UserError: If a key is unknown or a value unfit; the sentence names the key.
+    """
+    values = read_yaml(path) if path is not None else {}
+    for key, value in (overrides or {}).items():
+        _put(values, key.split("."), value)
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        where = f"{path}: " if path is not None else ""
+        raise UserError(where + validation_sentence(error, RunConfig)) from error
+
+
+def differences(before: RunConfig, now: RunConfig) -> list[str]:
+    """The dotted keys in which two configs differ, `output` aside."""
+    one, other = (_flat(config.model_dump(mode="json", exclude={"output"})) for config in (before, now))
+    return sorted(key for key in one.keys() | other.keys() if one.get(key) != other.get(key))
+
+
+def _put(values: dict[str, Any], keys: Sequence[str], value: Any) -> None:
+    """Set a dotted key; a section that is written as a name alone (`model: gpt2`) becomes its `name`."""
+    for key in keys[:-1]:
+        section = values.get(key, {})
+        if isinstance(section, str):
+            section = {"name": section}
+        if not isinstance(section, dict):
+            raise UserError(f"--set {'.'.join(keys)}: {key} is {section!r}, which has no keys.")
+        values[key] = dict(section)
+        values = values[key]
+    values[keys[-1]] = value
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, dict) and value:
+            flat.update(_flat(value, f"{name}."))
+        else:
+            flat[name] = value
+    return flat

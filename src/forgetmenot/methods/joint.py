@@ -1,0 +1,13 @@
+"""All tasks at once: the upper bound of what one model can hold (multi-task learning)."""
+
+from collections.abc import Sequence
+
+from forgetmenot.methods.method import Method, Stage
+
+
+class Joint(Method):
+    """Train on all tasks at once, in one stage: the upper bound."""
+
+    def stages(self, tasks: Sequence[str]) -> list[Stage]:
+        """One stage over every task."""
+        return [Stage(1, tuple(tasks), label="joint")]

@@ -1,0 +1,102 @@
+"""What a method may do: the hooks that the continual loop calls, each with a default."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+
+from forgetmenot.engine import Learner
+from forgetmenot.prompting.encoded import Encoded
+
+
+class Options(BaseModel):
+    """The settings of a method: what stands beside `name` under `method` in a config."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One training episode.
+
+    Attributes:
+        number: From 1; stage 0 is the untouched base model.
+        tasks: The names of the tasks that it trains on.
+        label: What it is called; the task's name where there is one task.
+        data: Each of these tasks' training examples; filled by the loop before the hooks see the stage.
+    """
+
+    number: int
+    tasks: tuple[str, ...]
+    label: str = ""
+    data: Mapping[str, Sequence[Encoded]] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def name(self) -> str:
+        """The stage's name and folder: "01-sst2"."""
+        return f"{self.number:02d}-{self.label or self.tasks[0]}"
+
+
+class Method:
+    """A way of learning the next task without losing the last ones.
+
+    The class itself is plain sequential fine-tuning; a method overrides the hooks that it needs. It acts
+    through `learner` and sees examples, losses and parameters, never files, devices or ranks. A method that
+    draws at random owns its generator, so that it never shifts the others' streams.
+    """
+
+    Options: ClassVar[type[Options]] = Options
+
+    def __init__(self, options: Any = None, seed: int = 0) -> None:
+        self.options = options if options is not None else self.Options()
+        self.seed = seed
+
+    def stages(self, tasks: Sequence[str]) -> list[Stage]:
+        """The episodes; the default is one for each task, in order."""
+        return [Stage(number, (task,)) for number, task in enumerate(tasks, start=1)]
+
+    def start(self, stage: Stage) -> Literal["previous", "base"]:
+        """Which weights a stage begins with."""
+        return "previous"
+
+    def adapt(self, learner: Learner, stage: Stage) -> None:
+        """Choose what learns, after the configured adapter is in place: freeze, or add parameters."""
+
+    def examples(self, learner: Learner, stage: Stage) -> Sequence[Encoded]:
+        """What the stage trains on; the default is its own tasks' examples."""
+        return [example for examples in stage.data.values() for example in examples]
+
+    def begin(self, learner: Learner, stage: Stage) -> None:
+        """Before training: a teacher, anchors, memories."""
+
+    def loss(self, learner: Learner, batch: Sequence[Encoded]) -> Tensor:
+        """A sum over answer tokens; the default is the negative log-likelihood of the answers."""
+        return -learner.forward([example.answer for example in batch]).sum()
+
+    def penalty(self, learner: Learner) -> Tensor | None:
+        """Added once per optimizer step, on weights; None adds nothing."""
+        return None
+
+    def gradients(self, learner: Learner) -> None:
+        """After backward, before the step: projections of the gradients."""
+
+    def stepped(self, learner: Learner) -> None:
+        """After each optimizer step: moving averages."""
+
+    def end(self, learner: Learner, stage: Stage) -> None:
+        """After training: importances, merging, choosing what to remember."""
+
+    @contextmanager
+    def answering(self, learner: Learner) -> Iterator[None]:
+        """Context around every evaluation: other weights, merged adapters."""
+        yield
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that resuming needs beside the weights: tensors and plain data only."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up what `state_dict` gave."""

@@ -1,0 +1,7 @@
+"""Plain sequential fine-tuning: the baseline that forgets (SeqFT)."""
+
+from forgetmenot.methods.method import Method
+
+
+class Sequential(Method):
+    """Train on one task after another, with nothing against forgetting."""

@@ -1,0 +1,13 @@
+"""Each task from the base model: what it can learn when nothing came before (SingleFT)."""
+
+from typing import Literal
+
+from forgetmenot.methods.method import Method, Stage
+
+
+class Single(Method):
+    """Train each task from the base model, apart from the others."""
+
+    def start(self, stage: Stage) -> Literal["previous", "base"]:
+        """Every stage begins with the base model."""
+        return "base"

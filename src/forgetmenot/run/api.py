@@ -1,0 +1,213 @@
+"""Run a config from Python, and look at what a run found."""
+
+import errno
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+import yaml
+from rich.console import Console
+
+from forgetmenot.config import RunConfig, differences, load_config
+from forgetmenot.errors import UserError
+from forgetmenot.report import LiveTable, print_matrix, write_report
+from forgetmenot.run.directory import RunDirectory
+from forgetmenot.run.display import Display
+from forgetmenot.run.loop import Loop
+from forgetmenot.run.plan import Plan, make_plan
+from forgetmenot.run.results import assemble
+from forgetmenot.run.session import Session, open_session
+from forgetmenot.tasks import fingerprint
+
+
+class Run:
+    """A run on disk.
+
+    Attributes:
+        path: Its directory.
+        results: The content of results.json.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        results = RunDirectory(self.path).read_json("results.json")
+        if results is None:
+            raise UserError(f"{self.path} holds no finished run: there is no results.json.")
+        self.results: dict[str, Any] = results
+
+    @property
+    def matrix(self) -> pd.DataFrame:
+        """The score matrix R: stages × tasks."""
+        stages = [stage["name"] for stage in self.results["stages"]]
+        return pd.DataFrame(self.results["matrix"], index=stages, columns=self.results["tasks"], dtype=float)
+
+    def summary(self) -> dict[str, Any]:
+        """Average performance, backward transfer, forgetting, …: null where undefined, with the reason."""
+        return dict(self.results["summary"])
+
+    def predictions(self, stage: int) -> pd.DataFrame:
+        """One row for each (task, example) after a stage: gold, predicted, log-likelihoods."""
+        name = self.results["stages"][stage]["name"]
+        return pd.read_parquet(self.path / "stages" / name / "predictions.parquet")
+
+    def report(self) -> Path:
+        """Write report.html anew; returns its path."""
+        return write_report(self.path)
+
+    def print(self, console: Console | None = None) -> None:
+        """Print the matrix and the summary."""
+        print_matrix(self.results, console or Console())
+
+
+def run(
+    config: RunConfig | Mapping[str, Any] | str | Path | None = None,
+    *,
+    fresh: bool = False,
+    console: Console | None = None,
+) -> Run:
+    """Train on one task after another, score all of them after each, and report what was forgotten.
+
+    A run that was interrupted goes on from its last finished stage; a finished one is only read; one whose
+    list of tasks has grown goes on with the new ones.
+
+    Args:
+        config: A config, a path to one, or dotted keys to values; None for the bundled model and suite.
+        fresh: Remove what is in the run directory and start anew.
+        console: Where to show progress; None shows nothing.
+
+    Raises:
+        UserError: If anything that the config names is not there or does not fit.
+    """
+    config = _resolve(config)
+    directory = RunDirectory(config.directory)
+    with directory.locked(), Display(console or Console(quiet=True)) as display:
+        if fresh:
+            directory.clear()
+        if not _is_finished(directory, config):
+            try:
+                _go_on(config, directory, display)
+            except torch.OutOfMemoryError as error:
+                raise UserError(
+                    "The device's memory is full: set training.micro_batch to fewer examples, a smaller "
+                    "training.max_length, or training.activation_checkpointing: true. "
+                    "Finished stages are kept; the same command goes on from there."
+                ) from error
+            except OSError as error:
+                if error.errno != errno.ENOSPC:
+                    raise
+                raise UserError(
+                    f"The disk of {directory.path} is full: make room, or set checkpoints: last. "
+                    "Finished stages are kept; the same command goes on from there."
+                ) from error
+    return Run(directory.path)
+
+
+def _resolve(config: RunConfig | Mapping[str, Any] | str | Path | None) -> RunConfig:
+    if isinstance(config, RunConfig):
+        return config
+    if isinstance(config, Mapping):
+        return load_config(None, config)
+    return load_config(Path(config) if config is not None else None)
+
+
+def _is_finished(directory: RunDirectory, config: RunConfig) -> bool:
+    """Whether the directory holds this run, finished.
+
+    Raises:
+        UserError: If it holds another one that this does not go on from.
+    """
+    path = directory.path / "config.yaml"
+    if not path.is_file():
+        return False
+    before = RunConfig.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    finished = directory.read_json("results.json") is not None
+    different = differences(before, config)
+    if different == ["tasks"] and config.tasks[: len(before.tasks)] == before.tasks:
+        return False
+    if different:
+        raise UserError(
+            f"{directory.path} holds a run of another config: {', '.join(different)} differ. "
+            "Choose another output, or start anew with --fresh."
+        )
+    return finished
+
+
+def _go_on(config: RunConfig, directory: RunDirectory, display: Display) -> None:
+    """Take the run to its end and write what follows from it."""
+    plan = make_plan(config)
+    for note in plan.notes:
+        display.say(note)
+    environment = directory.read_json("environment.json") or {}
+    session = open_session(config, environment.get("identity", {}).get("threads"))
+    was_deterministic = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        loop = Loop(plan, session, directory, display)
+        session.examine(loop.first_sequences())
+        _identify(plan, session, directory, display)
+        directory.write_text("config.yaml", config.to_yaml())
+        display.show(_table(plan))
+        loop.run()
+    finally:
+        torch.use_deterministic_algorithms(was_deterministic)
+    described = {
+        "model": config.model.name,
+        "method": config.method.name,
+        "adapter": _adapter(config),
+        "seed": config.seed,
+    }
+    results = {**described, **assemble(directory, plan.rows, loop.questions)}
+    results["cost"] |= {"parameters": session.record["parameters"], "truncated_in_training": loop.truncated}
+    directory.write_json("results.json", results)
+    write_report(directory.path)
+    directory.event("finished")
+
+
+def _identify(plan: Plan, session: Session, directory: RunDirectory, display: Display) -> None:
+    """Hold what this process would compute with against what the run began with, and record it.
+
+    Raises:
+        UserError: If they differ, so that going on would mix two runs.
+    """
+    tasks = {task.name: task for task in (*plan.trained, *plan.scored)}
+    identity = {
+        **session.identity,
+        "tasks": {name: fingerprint(task) for name, task in tasks.items()},
+        "prompts": {name: prompt.hash for name, prompt in plan.prompts.items()},
+    }
+    before = (directory.read_json("environment.json") or {}).get("identity", identity)
+    for key, value in before.items():
+        now = identity[key]
+        if isinstance(value, dict):
+            now = {name: now.get(name) for name in value}
+        if now != value:
+            raise UserError(
+                f"{directory.path} began with {key} {value!r} and this machine or this data gives {now!r}: "
+                "going on would mix two runs. Put it back, or start anew with --fresh."
+            )
+    directory.write_json("environment.json", {"identity": identity, **session.record})
+    if session.learner.layout != "trie":
+        why = "; ".join(f"{name}: {reason}" for name, reason in session.record["guard"]["not_taken"].items())
+        display.say(f"This model takes {session.learner.layout} batches, not the trie ({why}).")
+    if session.loaded.dropout:
+        zeroed = ", ".join(session.loaded.dropout)
+        display.say(f"The model's own dropout ({zeroed}) is set to 0; that is recorded.")
+
+
+def _table(plan: Plan) -> LiveTable:
+    rows = plan.rows
+    return LiveTable(
+        [task.name for task in plan.scored],
+        [row.name for row in rows],
+        {task.name: task.metric for task in plan.scored},
+        trains_on=[row.trains_on for row in rows],
+        follows=[row.follows for row in rows],
+    )
+
+
+def _adapter(config: RunConfig) -> str:
+    if config.adapter.kind == "full":
+        return "full fine-tuning"
+    return f"LoRA, rank {config.adapter.rank}"

@@ -1,0 +1,135 @@
+"""A run's directory: what lies where, and nothing half-written is ever read."""
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from forgetmenot.errors import UserError
+
+
+class RunDirectory:
+    """Reads and writes the files of one run.
+
+    config.yaml, environment.json, events.jsonl, timing.json, stages/NN-name/…, results.json, report.html.
+    A stage's folder appears whole, by a rename, or not at all.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the directory, so that two processes never write into one run.
+
+        Raises:
+            UserError: If another process holds it, or it cannot be made.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = (self.path / ".lock").open("w")
+        except OSError as error:
+            raise UserError(f"output: {self.path} cannot be written ({error.strerror}).") from error
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise UserError(
+                    f"{self.path} is in use by another process; wait for it, or choose another output."
+                ) from error
+            yield
+
+    def clear(self) -> None:
+        """Remove everything that a run wrote here."""
+        for name in ("stages", "readings"):
+            if (self.path / name).exists():
+                shutil.rmtree(self.path / name)
+        for name in ("config.yaml", "environment.json", "events.jsonl", "timing.json", "results.json"):
+            (self.path / name).unlink(missing_ok=True)
+        (self.path / "report.html").unlink(missing_ok=True)
+
+    def stage(self, name: str) -> Path:
+        """The folder of a stage."""
+        return self.path / "stages" / name
+
+    def is_committed(self, name: str) -> bool:
+        """Whether a stage is finished: trained, scored and on disk."""
+        return (self.stage(name) / "scores.json").is_file()
+
+    @contextmanager
+    def committing(self, name: str) -> Iterator[Path]:
+        """Give a folder to write a stage into; when all went well it becomes the stage's folder.
+
+        What an earlier commit of the stage left there is in it already.
+        """
+        stage, aside = self.stage(name), self.stage(f".{name}.writing")
+        if aside.exists():
+            shutil.rmtree(aside)
+        if stage.exists():
+            shutil.copytree(stage, aside)
+        aside.mkdir(parents=True, exist_ok=True)
+        yield aside
+        for file in aside.rglob("*"):
+            _sync(file)
+        _sync(aside)
+        if stage.exists():
+            shutil.rmtree(stage)
+        aside.rename(stage)
+        _sync(aside.parent)
+
+    def remove_weights(self, name: str) -> None:
+        """Remove a stage's weights and keep the rest."""
+        for folder in (self.stage(name) / "adapter", self.stage(name) / "model"):
+            if folder.exists():
+                gone = folder.rename(folder.with_name(f".{folder.name}.gone"))
+                shutil.rmtree(gone)
+
+    def read_json(self, name: str) -> Any:
+        """A JSON file of the run; None where there is none."""
+        path = self.path / name
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+    def write_json(self, name: str, content: Any) -> None:
+        """Write a JSON file aside and rename it into place."""
+        self.write_text(name, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a text file aside and rename it into place."""
+        path = self.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_name(f".{path.name}.writing")
+        aside.write_text(text, encoding="utf-8")
+        _sync(aside)
+        aside.rename(path)
+        _sync(path.parent)
+
+    def event(self, kind: str, **content: Any) -> None:
+        """Append to events.jsonl: what happened, and when."""
+        line = json.dumps(
+            {"time": datetime.now(UTC).isoformat(timespec="seconds"), "event": kind, **content}, default=str
+        )
+        with (self.path / "events.jsonl").open("a", encoding="utf-8") as stream:
+            stream.write(line + "\n")
+
+    def record_time(self, stage: int, times: Mapping[str, float]) -> None:
+        """Set a stage's entries of timing.json: {"train_s": [stage 0, stage 1, …], …}."""
+        timing: dict[str, list[float | None]] = self.read_json("timing.json") or {}
+        for name, seconds in times.items():
+            row = timing.setdefault(name, [])
+            row.extend([None] * (stage + 1 - len(row)))
+            row[stage] = round(seconds, 3)
+        self.write_json("timing.json", timing)
+
+
+def _sync(path: Path) -> None:
+    """Flush a file or a folder to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,94 @@
+"""What a person sees while a run goes on: a table that fills, and a bar with a rate and an end time."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from forgetmenot.report import LiveTable
+
+Advance = Callable[..., None]
+
+
+class _Rate(ProgressColumn):
+    """How many a second."""
+
+    def render(self, task: Task) -> Text:
+        """The rate, or nothing before there is one."""
+        rate = task.finished_speed or task.speed
+        return Text(f"{rate:,.0f}/s" if rate and rate >= 10 else f"{rate:.1f}/s" if rate else "")
+
+
+class Display:
+    """Shows one run on a console; off a terminal it prints a line as each stage ends, and no bars."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.table: LiveTable | None = None
+        self.bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            _Rate(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}", style="dim"),
+            console=console,
+        )
+        self._live = Live(self.bars, console=console, refresh_per_second=4, transient=True)
+
+    def __enter__(self) -> Self:
+        """Begin to draw."""
+        if self.console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop drawing; the finished table is printed by whoever reports."""
+        self._live.stop()
+
+    def show(self, table: LiveTable) -> None:
+        """Put the score matrix above the bars."""
+        self.table = table
+        self._live.update(Group(table, self.bars))
+
+    def say(self, sentence: str) -> None:
+        """Tell the person something that stays on the screen."""
+        self.console.print(Text(sentence, style="dim"))
+
+    def stage_done(self, number: int, name: str, row: Mapping[str, float | None]) -> None:
+        """Fill a row of the matrix."""
+        if self.table is not None:
+            self.table.fill(number, row)
+        if not self.console.is_terminal:
+            cells = "  ".join(
+                f"{task} {'missing' if value is None else f'{value:.3f}'}" for task, value in row.items()
+            )
+            self.console.print(f"{name}:  {cells}", highlight=False)
+
+    @contextmanager
+    def progress(self, description: str, total: int) -> Iterator[Advance]:
+        """A bar; call what it gives with how many were done, and a note if there is one."""
+        bar = self.bars.add_task(description, total=total, note="")
+
+        def advance(count: int, note: str = "", **_: Any) -> None:
+            self.bars.update(bar, advance=count, note=note)
+
+        try:
+            yield advance
+        finally:
+            self.bars.remove_task(bar)

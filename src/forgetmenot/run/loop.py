@@ -1,0 +1,243 @@
+"""The continual loop: score the base, then train, score and commit one stage after another."""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+
+from forgetmenot.engine import Step, fit
+from forgetmenot.methods import Stage
+from forgetmenot.models import adapt, finish_stage, has_weights, save_weights
+from forgetmenot.prompting import Encoded, TokenSequence, choose_prompt
+from forgetmenot.run.directory import RunDirectory
+from forgetmenot.run.display import Display
+from forgetmenot.run.evaluate import Predictions, Question, ask, read_predictions, score, write_predictions
+from forgetmenot.run.method_state import load_method_state, save_method_state
+from forgetmenot.run.plan import Plan, for_task, question, training_examples
+from forgetmenot.run.session import Session
+
+BASE = "00-base"
+
+
+class Loop:
+    """Takes one run from wherever its directory stands to its last stage."""
+
+    def __init__(self, plan: Plan, session: Session, directory: RunDirectory, display: Display) -> None:
+        self.plan, self.session, self.directory, self.display = plan, session, directory, display
+        self.config, self.learner, self.method = plan.config, session.learner, plan.method
+        self.questions = self._questions()
+        self.data: dict[str, list[Encoded]] = {}
+        self.truncated: dict[str, dict[str, int]] = {}
+        tokenizer, longest = session.loaded.tokenizer, session.max_length
+        for task in plan.trained:
+            encoded = training_examples(self.config, task, plan.prompts[task.name], tokenizer, longest)
+            self.data[task.name], self.truncated[task.name] = encoded
+        self.accelerator = Accelerator(
+            cpu=not torch.cuda.is_available(),
+            log_with=list(self.config.trackers) or None,
+            project_dir=str(directory.path),
+        )
+
+    def first_sequences(self) -> list[TokenSequence]:
+        """What the guard looks at: the first batch that is scored."""
+        first = next(iter(self.questions.values()))[0]
+        examples = first.encoded[: self.config.training.batch_size]
+        return [s for example in examples for s in (example.candidates or (example.answer,))]
+
+    def run(self) -> None:
+        """Score the base model, then train and score every stage that is not committed yet."""
+        if self.config.trackers:
+            self.accelerator.init_trackers("forgetmenot")
+        present = BASE  # the stage whose weights the learner has
+        if not self.directory.is_committed(BASE):
+            self._score_base()
+        elif self._add_columns(BASE):
+            present = BASE
+        self._show(0, BASE)
+        previous = BASE
+        for stage in self.plan.stages:
+            if self.directory.is_committed(stage.name):
+                if self._add_columns(stage.name):
+                    present = stage.name
+            else:
+                start = BASE if self.method.start(stage) == "base" else previous
+                if present != start:
+                    self._go_to(start)
+                if present != previous and previous != BASE:  # this process has not lived through it
+                    load_method_state(self.method, self.directory.stage(previous))
+                self._train_and_score(stage)
+                present = stage.name
+                self._prune(stage)
+            self._show(stage.number, stage.name)
+            previous = stage.name
+        if self.config.trackers:
+            self.accelerator.end_training()
+
+    def _go_to(self, name: str) -> None:
+        if name == BASE:
+            self.session.to_base()
+        else:
+            self.session.to_stage(self.directory.stage(name), trainable=True)
+
+    def _score_base(self) -> None:
+        with self.directory.committing(BASE) as folder:
+            seconds = self._score(folder, BASE, self.questions)
+        self.directory.record_time(0, {"train_s": 0.0, "eval_s": seconds})
+        self.directory.event("committed", stage=BASE)
+
+    def _train_and_score(self, stage: Stage) -> None:
+        stage = replace(stage, data={name: self.data[name] for name in stage.tasks})
+        with self.directory.committing(stage.name) as folder:
+            self.directory.event("began", stage=stage.name)
+            began = time.perf_counter()
+            with (folder / "training.jsonl").open("w", encoding="utf-8") as log:
+                self._train(stage, log)
+            write_cost(folder, {"training": dict(self.learner.counts)})
+            seconds = time.perf_counter() - began
+            save_weights(self.learner.model, folder)
+            save_method_state(self.method, folder)
+            times = {"train_s": seconds, "eval_s": self._score(folder, stage.name, self.questions)}
+        self.directory.record_time(stage.number, times)
+        self.directory.event("committed", stage=stage.name)
+
+    def _train(self, stage: Stage, log: TextIO) -> None:
+        learner, method, settings = self.learner, self.method, self.config.training
+        learner.reset_counts()
+        seed = stage_seed(self.config.seed, stage.number)
+        learner.model = adapt(learner.model, self.config.adapter, stage.number, seed)
+        method.adapt(learner, stage)
+        examples = method.examples(learner, stage)
+        method.begin(learner, stage)
+        epochs = max(for_task(settings.epochs, name) or 1 for name in stage.tasks)
+        steps = -(-len(examples) // settings.batch_size) * epochs
+        with self.display.progress(stage.name, steps) as advance:
+            fit(
+                learner,
+                examples,
+                method,
+                settings,
+                accelerator=self.accelerator,
+                epochs=epochs,
+                learning_rate=self.session.learning_rate,
+                seed=seed,
+                on_step=self._recorder(stage, log, advance),
+            )
+        method.end(learner, stage)
+        learner.model = finish_stage(learner.model, self.config.adapter)
+
+    def _recorder(self, stage: Stage, log: TextIO, advance: Callable[..., None]) -> Callable[[Step], None]:
+        def record(step: Step) -> None:
+            row = asdict(step)
+            del row["steps"]
+            log.write(json.dumps(row) + "\n")
+            advance(1, f"loss {step.loss:.3f}")
+            if self.config.trackers:
+                self.accelerator.log({f"{stage.name}/{k}": v for k, v in row.items()}, step=step.step)
+
+        return record
+
+    def _questions(self) -> dict[str, list[Question]]:
+        """What is scored after every stage, by the file that its predictions go to: the headline first."""
+        tokenizer, longest = self.session.loaded.tokenizer, self.session.max_length
+        asked = {
+            "predictions.parquet": [
+                question(self.config, task, self.plan.prompts[task.name], tokenizer, longest)
+                for task in self.plan.scored
+            ]
+        }
+        for variant in self.config.evaluation.prompts:
+            asked[f"predictions-{variant}.parquet"] = [
+                question(self.config, task, choose_prompt(task, variant), tokenizer, longest)
+                for task in self.plan.scored
+            ]
+        return asked
+
+    def _score(self, folder: Path, name: str, asked: dict[str, list[Question]]) -> float:
+        """Score questions and add them to a stage's folder; returns the seconds that it took."""
+        began = time.perf_counter()
+        self.learner.reset_counts()
+        total = sum(max(1, len(e.candidates)) for qs in asked.values() for q in qs for e in q.encoded)
+        cells = json.loads(path.read_text()) if (path := folder / "scores.json").is_file() else []
+        before = read_cost(folder).get("scoring", {})
+        with self.method.answering(self.learner), self.display.progress(f"{name}: scoring", total) as advance:
+            for file, questions in asked.items():
+                answers = [ask(self.learner, one, advance) for one in questions]
+                write_predictions(folder / file, questions, answers)
+                cells += [_cell(*pair) for pair in zip(questions, answers, strict=True)]
+        counted = {name: count + before.get(name, 0) for name, count in self.learner.counts.items()}
+        write_cost(folder, {**read_cost(folder), "scoring": counted})
+        path.write_text(json.dumps(cells, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        return time.perf_counter() - began
+
+    def _add_columns(self, name: str) -> bool:
+        """Score what a committed stage has not been asked yet, since the list of tasks has grown.
+
+        Returns:
+            Whether anything was scored: the learner then has the stage's weights.
+        """
+        folder = self.directory.stage(name)
+        asked: dict[str, list[Question]] = {}
+        for file, questions in self.questions.items():
+            there = read_predictions(folder / file)
+            new = [one for one in questions if one.task.name not in there]
+            if new:
+                asked[file] = new
+        if not asked or not (name == BASE or has_weights(folder)):
+            return False
+        self._go_to(name)
+        with self.directory.committing(name) as writing:
+            self._score(writing, name, asked)
+        self.directory.event("scored further tasks", stage=name)
+        return True
+
+    def _show(self, number: int, name: str) -> None:
+        there = read_predictions(self.directory.stage(name) / "predictions.parquet")
+        scored = [task for task in self.plan.scored if task.name in there]
+        row = {task.name: score(task, task.metric, there[task.name]).value for task in scored}
+        self.display.stage_done(number, name, row)
+
+    def _prune(self, stage: Stage) -> None:
+        """Remove the weights that the config does not keep, once no later stage begins with them."""
+        if self.config.checkpoints == "all":
+            return
+        finished = stage.number == len(self.plan.stages)
+        for other in self.plan.stages[: stage.number]:
+            last = other.number == stage.number
+            if not last or (finished and self.config.checkpoints == "none"):
+                self.directory.remove_weights(other.name)
+
+
+def stage_seed(seed: int, stage: int) -> int:
+    """A seed of each stage's own, so that resuming draws what an undisturbed run draws."""
+    return int(np.random.SeedSequence([seed, stage]).generate_state(1)[0])
+
+
+def read_cost(folder: Path) -> dict[str, dict[str, int]]:
+    """A stage's input positions: computed, and without sharing; in training and in scoring."""
+    path = folder / "cost.json"
+    cost: dict[str, dict[str, int]] = json.loads(path.read_text()) if path.is_file() else {}
+    return cost
+
+
+def write_cost(folder: Path, cost: dict[str, dict[str, int]]) -> None:
+    """Write what `read_cost` reads."""
+    (folder / "cost.json").write_text(json.dumps(cost) + "\n")
+
+
+def _cell(question: Question, predictions: Predictions) -> dict[str, Any]:
+    """A task's scores after a stage, for a person who opens the file."""
+    measured = {metric: score(question.task, metric, predictions) for metric in question.metrics}
+    return {
+        "task": question.task.name,
+        "prompt": question.prompt.name,
+        "prompt_hash": question.prompt.hash,
+        "n": len(question.examples),
+        "truncated": question.truncated,
+        "scores": {metric: one.value for metric, one in measured.items()},
+    }

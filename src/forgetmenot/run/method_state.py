@@ -1,0 +1,27 @@
+"""A method's state on disk: tensors as safetensors, the rest as JSON."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from forgetmenot.methods import Method
+
+TENSORS, PLAIN = "method.safetensors", "method.json"
+
+
+def save_method_state(method: Method, folder: Path) -> None:
+    """Write what `method.state_dict()` gives beside a stage's weights."""
+    state = method.state_dict()
+    tensors = {name: value.contiguous() for name, value in state.items() if isinstance(value, Tensor)}
+    plain = {name: value for name, value in state.items() if name not in tensors}
+    save_file(tensors, folder / TENSORS)
+    (folder / PLAIN).write_text(json.dumps(plain), encoding="utf-8")
+
+
+def load_method_state(method: Method, folder: Path) -> None:
+    """Give a method back what it had at the end of a stage."""
+    state: dict[str, Any] = json.loads((folder / PLAIN).read_text(encoding="utf-8"))
+    method.load_state_dict({**state, **load_file(folder / TENSORS)})

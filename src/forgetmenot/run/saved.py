@@ -1,0 +1,114 @@
+"""What can be done with the saved stages of a run: score them anew, or export one."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+
+from forgetmenot.config import RunConfig
+from forgetmenot.errors import UserError
+from forgetmenot.models import has_weights, merged
+from forgetmenot.prompting import choose_prompt
+from forgetmenot.run.directory import RunDirectory
+from forgetmenot.run.display import Display
+from forgetmenot.run.evaluate import Predictions, Question, ask
+from forgetmenot.run.loop import BASE
+from forgetmenot.run.plan import data_folder, make_plan, question, variant_of
+from forgetmenot.run.results import reading
+from forgetmenot.run.session import Session, open_session
+from forgetmenot.tasks import load_tasks
+
+
+def rescore(
+    run_dir: Path, tasks: Sequence[str] = (), prompt: str | None = None, *, console: Console | None = None
+) -> tuple[Path, dict[str, Any]]:
+    """Put another prompt or other tasks to every stage of a run whose weights are still there.
+
+    Args:
+        run_dir: The run's directory.
+        tasks: Names, suites or task files; the run's own if empty.
+        prompt: A variant for all of them; the run's own if None.
+        console: Where to show progress.
+
+    Returns:
+        The file under readings/ that the reading is in, and the reading: as in results.json, with its
+        `tasks` and `stages`.
+
+    Raises:
+        UserError: If this is no run, or a task or variant does not exist.
+    """
+    directory = RunDirectory(run_dir)
+    config = _config(directory)
+    plan = make_plan(config)
+    asked = [task for task in load_tasks(tasks, data_folder(config)) if task.score] if tasks else plan.scored
+    prompts = [choose_prompt(task, prompt or variant_of(config, task.name)) for task in asked]
+    with directory.locked(), Display(console or Console(quiet=True)) as display:
+        session = _open(directory, config)
+        tokenizer, longest = session.loaded.tokenizer, session.max_length
+        questions = [question(config, *pair, tokenizer, longest) for pair in zip(asked, prompts, strict=True)]
+        session.examine([s for one in questions[0].encoded[:32] for s in one.candidates or (one.answer,)])
+        answers = [_answer(directory, session, row.name, questions, display) for row in plan.rows]
+    found = {
+        "tasks": [task.name for task in asked],
+        "stages": [row.name for row in plan.rows],
+        **reading(plan.rows, questions, answers, {task.name: task.metric for task in asked}),
+    }
+    name = f"readings/{'-'.join([prompt or 'own', *found['tasks']])}.json"
+    directory.write_json(name, found)
+    return directory.path / name, found
+
+
+def export(run_dir: Path, stage: str, out: Path) -> None:
+    """Write a stage as one model that Transformers loads by itself, with its tokenizer.
+
+    Args:
+        run_dir: The run's directory.
+        stage: Its number or name.
+        out: A new directory.
+
+    Raises:
+        UserError: If there is no such stage, its weights are gone, or `out` has something in it.
+    """
+    directory = RunDirectory(run_dir)
+    config = _config(directory)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out} is not empty; give a new directory.")
+    names = [row.name for row in make_plan(config).rows]
+    found = [name for k, name in enumerate(names) if stage in (name, str(k), f"{k:02d}")]
+    if not found:
+        raise UserError(f"--stage: this run has no stage {stage!r}. Known: {', '.join(names)}.")
+    session = _open(directory, config)
+    if found[0] != BASE:
+        session.to_stage(directory.stage(found[0]), trainable=False)
+    model = merged(session.learner.model)
+    model.save_pretrained(out)
+    session.loaded.tokenizer.save_pretrained(out)
+
+
+def _config(directory: RunDirectory) -> RunConfig:
+    path = directory.path / "config.yaml"
+    if not path.is_file():
+        raise UserError(f"{directory.path} is not a run's directory: it has no config.yaml.")
+    return RunConfig.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+
+
+def _open(directory: RunDirectory, config: RunConfig) -> Session:
+    environment = directory.read_json("environment.json") or {}
+    return open_session(config, environment.get("identity", {}).get("threads"))
+
+
+def _answer(
+    directory: RunDirectory, session: Session, stage: str, questions: Sequence[Question], display: Display
+) -> dict[str, Predictions]:
+    """The answers of one stage; none where its weights are gone."""
+    if stage == BASE:
+        session.to_base()
+    elif has_weights(directory.stage(stage)):
+        session.to_stage(directory.stage(stage), trainable=False)
+    else:
+        return {}
+    total = sum(max(1, len(e.candidates)) for one in questions for e in one.encoded)
+    with display.progress(f"{stage}: scoring", total) as advance:
+        return {one.task.name: ask(session.learner, one, advance) for one in questions}
