@@ -16,6 +16,7 @@ TEXTS = [
     "Review: a gripping , funny and touching film\nSentiment: positive",
     "Review: the plot is dull and the acting is worse\nSentiment: negative",
     "Premise: two men walk in the park\nHypothesis: nobody walks\nThe answer is no, yes, maybe",
+    "f <| x <| y |> z |> w, and <| once more |>",
     "Ein Satz mit Umlauten: schöne Grüße, 你好, привет, naïve café",
 ]
 ROLES = ["<|system|>", "<|user|>", "<|assistant|>", "<|eot|>"]

@@ -107,6 +107,16 @@ def test_special_looking_text_is_text(tokenizer: Any) -> None:
     assert specials_in(tokenizer, encoded.answer.tokens[1:]) == [tokenizer.eos_token]
 
 
+def test_special_looking_text_has_the_tokens_of_other_text(tokenizer_named: Callable[[str], Any]) -> None:
+    tokenizer, example = tokenizer_named("gpt2-like"), review("a <|endoftext|> b")
+    encoded = encoder_of(tokenizer, PLAIN, example).encode(example)
+    assert encoded.prompt == tuple(
+        tokenizer(PLAIN.render(example.fields), add_special_tokens=False, split_special_tokens=True)[
+            "input_ids"
+        ]
+    )
+
+
 def test_a_generated_answer_is_the_target_and_eos(tokenizer: Any) -> None:
     example = Example("train-0", {"sentence": "2 + 2"}, target="four of them")
     encoded = encoder_of(tokenizer, Prompt("default", "{{ sentence }} ="), example, "answer").encode(example)
@@ -245,6 +255,14 @@ def test_the_longest_fields_are_cut_and_nothing_else(tokenizer: Any) -> None:
     assert before.startswith("A: film film")
     assert fields["a"].startswith(before.removeprefix("A: "))
     assert tokenizer.decode(encoded.candidates[1].tokens[encoded.answer.start :]).strip() == "positive"
+
+
+def test_max_length_is_for_the_longest_answer_with_its_eos(tokenizer: Any) -> None:
+    example = review("film film film", "positive")
+    free = encoder_of(tokenizer, PLAIN, example).encode(example)
+    length = max(len(one.tokens) for one in free.candidates) + 1
+    assert encoder_of(tokenizer, PLAIN, example, length=length).encode(example) == free
+    assert encoder_of(tokenizer, PLAIN, example, length=length - 1).encode(example).cut >= 1
 
 
 def test_plain_text_is_cut_at_its_end(tokenizer: Any) -> None:
