@@ -155,6 +155,7 @@ def test_a_reading_names_the_choice_of_each_task(make_run: MakeRun) -> None:
     results["readings"][1] |= {
         "metric": {"mrpc": "f1", "cola": "matthews"},
         "prompt": {"mrpc": "a", "cola": "b"},
+        "missing": [{"stage": "00-base", "task": "cola", "reason": "Not asked."}],
     }
     (run_dir / "results.json").write_text(json.dumps(results))
     words = read(run_dir).sections["Further readings"]
