@@ -177,6 +177,10 @@ def test_a_sequence_without_predictions_counts_zero(llama: Any, layout: Layout) 
     assert values[0].item() == pytest.approx(plain(llama, sequences[0]).item(), rel=1e-5)
     assert values[1].item() == 0
     assert learner.forward(sequences[1:]).tolist() == [0]
+    alone = TokenSequence((9,), 1)  # neither input nor prediction
+    values, gradients = with_gradients(llama, learner.forward([*sequences, alone]))
+    assert values[2].item() == 0
+    assert_equal((values[:1], gradients), one_by_one(llama, sequences[:1]))
 
 
 def test_only_positions_that_predict_go_through_the_head(llama: Any, sequences: list[TokenSequence]) -> None:

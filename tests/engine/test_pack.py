@@ -114,3 +114,9 @@ def test_candidates_of_one_token_cost_nothing_beyond_their_prompt(layout: Layout
     candidates = [TokenSequence((1, 2, 3, answer), 3) for answer in (7, 8, 9)]
     rows = 1 if layout == "trie" else 3
     assert pack(candidates, layout).nodes == 3 * rows
+
+
+def test_a_pack_pays_for_the_head_that_it_begins_with() -> None:
+    sequences = [TokenSequence((1, 2, 3, 4, branch, 5, 6), 4) for branch in range(10)]
+    packs = cut(sequences, "trie", budget=12)
+    assert [pack([sequences[k] for k in indices], "trie").nodes for indices in packs] == [12, 12, 8]
