@@ -5,7 +5,7 @@ import pytest
 
 from scripts.quickstart import judgements, reviews, world
 from scripts.quickstart.corpus import GENRES, HeldOut, documents
-from scripts.quickstart.meanings import Comparison, Event, Order, Thing
+from scripts.quickstart.meanings import Comparison, Event, Meaning, Order, Thing
 from scripts.quickstart.morphology import article, gerund, participle, past, plural, third
 from scripts.quickstart.pretrain import score_files
 from scripts.quickstart.quantities import Counted, Quantified
@@ -36,7 +36,7 @@ def test_inflection(made: str, expected: str) -> None:
 ANNA, BEN = Thing("Anna"), Thing("Ben")
 
 
-def neighbours(meaning: world.Meaning, relation: world.Relation) -> set[world.Meaning]:
+def neighbours(meaning: Meaning, relation: world.Relation) -> set[Meaning]:
     found = (world.related(meaning, relation, Random(seed)) for seed in range(200))
     return {each for each in found if each is not None}
 
