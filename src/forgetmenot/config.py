@@ -118,6 +118,23 @@ def load_config(path: Path | None = None, overrides: Mapping[str, Any] | None = 
         raise UserError(where + validation_sentence(error, RunConfig)) from error
 
 
+def read_resolved(path: Path) -> RunConfig:
+    """The config that a run wrote into its directory.
+
+    Raises:
+        UserError: If there is none, or another version of the program wrote it.
+    """
+    if not path.is_file():
+        raise UserError(f"{path.parent} is not a run's directory: it has no {path.name}.")
+    try:
+        return RunConfig.model_validate(read_yaml(path))
+    except ValidationError as error:
+        raise UserError(
+            f"{path} does not fit this version of forgetmenot ({validation_sentence(error, RunConfig)}) "
+            "Use the version that wrote it, or start anew with --fresh."
+        ) from error
+
+
 def differences(before: RunConfig, now: RunConfig) -> list[str]:
     """The dotted keys in which two configs differ, `output` aside."""
     one, other = (_flat(config.model_dump(mode="json", exclude={"output"})) for config in (before, now))

@@ -56,7 +56,7 @@ def choose_layout(learner: Learner, sequences: Sequence[TokenSequence]) -> Verdi
 
 def _score(learner: Learner, sequences: Sequence[TokenSequence], layout: Layout) -> torch.Tensor:
     before, learner.layout = learner.layout, layout
-    seen = dict(learner.seen)
+    counts = dict(learner.counts)
     try:
         with evaluating(learner.model):
             if layout == "single":
@@ -64,4 +64,4 @@ def _score(learner: Learner, sequences: Sequence[TokenSequence], layout: Layout)
             return learner.forward(sequences).double()
     finally:
         learner.layout = before
-        learner.seen = seen
+        learner.counts = counts

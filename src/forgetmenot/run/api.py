@@ -7,10 +7,9 @@ from typing import Any
 
 import pandas as pd
 import torch
-import yaml
 from rich.console import Console
 
-from forgetmenot.config import RunConfig, differences, load_config
+from forgetmenot.config import RunConfig, differences, load_config, read_resolved
 from forgetmenot.errors import UserError
 from forgetmenot.report import LiveTable, print_matrix, write_report
 from forgetmenot.run.directory import RunDirectory
@@ -121,7 +120,7 @@ def _is_finished(directory: RunDirectory, config: RunConfig) -> bool:
     path = directory.path / "config.yaml"
     if not path.is_file():
         return False
-    before = RunConfig.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    before = read_resolved(path)
     finished = directory.read_json("results.json") is not None
     different = differences(before, config)
     if different == ["tasks"] and config.tasks[: len(before.tasks)] == before.tasks:
@@ -147,7 +146,7 @@ def _go_on(config: RunConfig, directory: RunDirectory, display: Display) -> None
         loop = Loop(plan, session, directory, display)
         session.examine(loop.first_sequences())
         _identify(plan, session, directory, display)
-        directory.write_text("config.yaml", config.to_yaml())
+        directory.begin(config.to_yaml())
         display.show(_table(plan))
         loop.run()
     finally:
@@ -179,8 +178,8 @@ def _identify(plan: Plan, session: Session, directory: RunDirectory, display: Di
     }
     before = (directory.read_json("environment.json") or {}).get("identity", identity)
     for key, value in before.items():
-        now = identity[key]
-        if isinstance(value, dict):
+        now: Any = identity.get(key)
+        if isinstance(value, dict) and isinstance(now, dict):  # tasks may have come, none may have changed
             now = {name: now.get(name) for name in value}
         if now != value:
             raise UserError(

@@ -53,6 +53,11 @@ class RunDirectory:
             (self.path / name).unlink(missing_ok=True)
         (self.path / "report.html").unlink(missing_ok=True)
 
+    def begin(self, config: str) -> None:
+        """Write the config; what an earlier, shorter list of tasks ended in no longer stands."""
+        (self.path / "results.json").unlink(missing_ok=True)
+        self.write_text("config.yaml", config)
+
     def stage(self, name: str) -> Path:
         """The folder of a stage."""
         return self.path / "stages" / name

@@ -4,17 +4,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.console import Console
 
-from forgetmenot.config import RunConfig
+from forgetmenot.config import RunConfig, read_resolved
 from forgetmenot.errors import UserError
+from forgetmenot.methods import Method
 from forgetmenot.models import has_weights, merged
 from forgetmenot.prompting import choose_prompt
 from forgetmenot.run.directory import RunDirectory
 from forgetmenot.run.display import Display
 from forgetmenot.run.evaluate import Predictions, Question, ask
 from forgetmenot.run.loop import BASE
+from forgetmenot.run.method_state import load_method_state
 from forgetmenot.run.plan import data_folder, make_plan, question, variant_of
 from forgetmenot.run.results import reading
 from forgetmenot.run.session import Session, open_session
@@ -40,7 +41,7 @@ def rescore(
         UserError: If this is no run, or a task or variant does not exist.
     """
     directory = RunDirectory(run_dir)
-    config = _config(directory)
+    config = read_resolved(directory.path / "config.yaml")
     plan = make_plan(config)
     asked = [task for task in load_tasks(tasks, data_folder(config)) if task.score] if tasks else plan.scored
     prompts = [choose_prompt(task, prompt or variant_of(config, task.name)) for task in asked]
@@ -49,7 +50,9 @@ def rescore(
         tokenizer, longest = session.loaded.tokenizer, session.max_length
         questions = [question(config, *pair, tokenizer, longest) for pair in zip(asked, prompts, strict=True)]
         session.examine([s for one in questions[0].encoded[:32] for s in one.candidates or (one.answer,)])
-        answers = [_answer(directory, session, row.name, questions, display) for row in plan.rows]
+        answers = [
+            _answer(directory, session, plan.method, row.name, questions, display) for row in plan.rows
+        ]
     found = {
         "tasks": [task.name for task in asked],
         "stages": [row.name for row in plan.rows],
@@ -72,7 +75,7 @@ def export(run_dir: Path, stage: str, out: Path) -> None:
         UserError: If there is no such stage, its weights are gone, or `out` has something in it.
     """
     directory = RunDirectory(run_dir)
-    config = _config(directory)
+    config = read_resolved(directory.path / "config.yaml")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} is not empty; give a new directory.")
     names = [row.name for row in make_plan(config).rows]
@@ -87,28 +90,27 @@ def export(run_dir: Path, stage: str, out: Path) -> None:
     session.loaded.tokenizer.save_pretrained(out)
 
 
-def _config(directory: RunDirectory) -> RunConfig:
-    path = directory.path / "config.yaml"
-    if not path.is_file():
-        raise UserError(f"{directory.path} is not a run's directory: it has no config.yaml.")
-    return RunConfig.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-
-
 def _open(directory: RunDirectory, config: RunConfig) -> Session:
     environment = directory.read_json("environment.json") or {}
     return open_session(config, environment.get("identity", {}).get("threads"))
 
 
 def _answer(
-    directory: RunDirectory, session: Session, stage: str, questions: Sequence[Question], display: Display
+    directory: RunDirectory,
+    session: Session,
+    method: Method,
+    stage: str,
+    questions: Sequence[Question],
+    display: Display,
 ) -> dict[str, Predictions]:
     """The answers of one stage; none where its weights are gone."""
     if stage == BASE:
         session.to_base()
     elif has_weights(directory.stage(stage)):
         session.to_stage(directory.stage(stage), trainable=False)
+        load_method_state(method, directory.stage(stage))
     else:
         return {}
     total = sum(max(1, len(e.candidates)) for one in questions for e in one.encoded)
-    with display.progress(f"{stage}: scoring", total) as advance:
+    with method.answering(session.learner), display.progress(f"{stage}: scoring", total) as advance:
         return {one.task.name: ask(session.learner, one, advance) for one in questions}
