@@ -97,7 +97,7 @@ def write_run(
             {
                 "python": "3.11.9",
                 "torch": "2.13.0",
-                "dtype": "float32",
+                "learning_rate": 0.0002,
                 "hardware": {"cpu": "x86_64", "cores": 2},
             }
         )

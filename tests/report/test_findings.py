@@ -80,6 +80,19 @@ def test_the_verdict_says_what_was_not_learned() -> None:
     assert "b shows" not in sentence
 
 
+def test_the_verdict_of_a_run_that_learned_nothing() -> None:
+    sentence = verdict(Findings(results(not_learned=["a", "b", "c"])))
+    assert (
+        sentence
+        == "Trained on a, b and c in turn, tiny did not rise above the majority class on any of them."
+    )
+
+
+def test_the_verdict_where_only_the_last_task_was_learned() -> None:
+    sentence = plain(verdict(Findings(results(not_learned=["a", "b"]))))
+    assert "in turn, tiny learned c (0.400 → 0.700); a and b were not learned" in sentence
+
+
 def test_the_verdict_of_a_run_that_kept_everything() -> None:
     kept = {task: {"p_holm": 0.5, "interval": [-0.1, 0.1]} for task in "ab"}
     assert "had forgotten nothing by the end that a test can tell from noise" in verdict(

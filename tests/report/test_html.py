@@ -172,7 +172,14 @@ def test_missing_cells_are_marked_and_explained(make_run: MakeRun) -> None:
 
 def test_settings_are_there(make_run: MakeRun) -> None:
     words = read(make_run()).sections["Settings"]
-    for word in ("model: base-4m", "torch 2.13.0", "cores 2", "training 1,234,567", "train_s 12.500, 12.500"):
+    for word in (
+        "model: base-4m",
+        "torch 2.13.0",
+        "cores 2",
+        "learning_rate 0.0002",
+        "training 1,234,567",
+        "train_s 12.500, 12.500",
+    ):
         assert word in words
 
 

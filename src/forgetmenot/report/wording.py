@@ -46,15 +46,20 @@ def verdict(findings: Findings) -> str:
     sound = [fate for fate in trained if not fate.not_learned]
     weak = [fate for fate in trained if fate.not_learned]
     names = _few([fate.task for fate in trained], "tasks")
+    one_by_one = any(fate.state not in ("last", "apart") for fate in trained)
     if not findings.in_sequence:
-        clauses = [f"Trained on each of {names} from the base model, {findings.name} {_learned(sound)}"]
-    elif all(fate.state == "last" for fate in trained):
-        how = names if len(trained) == 1 else f"{names} at once"
-        clauses = [f"Trained on {how}, {findings.name} {_learned(sound)}"]
+        opening = f"Trained on each of {names} from the base model, {findings.name}"
+    elif len(trained) == 1:
+        opening = f"Trained on {names}, {findings.name}"
     else:
-        clauses = _after_all(sound)
-        clauses[0] = f"Trained on {names} in turn, {findings.name} {clauses[0]}"
-    if weak:
+        opening = f"Trained on {names} {'in turn' if one_by_one else 'at once'}, {findings.name}"
+    if not sound:
+        on_what = "it" if len(weak) == 1 else "any of them"
+        clauses = [f"{opening} did not rise above the majority class on {on_what}"]
+    else:
+        clauses = _after_all(sound) if one_by_one else [_learned(sound)]
+        clauses[0] = f"{opening} {clauses[0]}"
+    if weak and sound:
         verb = "was" if len(weak) == 1 else "were"
         tasks = _few([fate.task for fate in weak], "tasks")
         clauses.append(f"{tasks} {verb} not learned, staying at or below the majority class")
@@ -65,8 +70,6 @@ def verdict(findings: Findings) -> str:
 
 def _learned(sound: Sequence[Fate]) -> str:
     """The predicate of a run in which nothing comes after a task."""
-    if not sound:
-        return "learned nothing"
     return f"learned {_few([f'{fate.task} ({_move(fate.base, fate.learned)})' for fate in sound], 'tasks')}"
 
 
@@ -89,11 +92,9 @@ def _after_all(sound: Sequence[Fate]) -> list[str]:
         moves = [f"{fate.task} ({_move(fate.learned, fate.end)})" for fate in untested]
         clauses.append(f"changed on {_few(moves, 'tasks')} by the end, not tested for significance")
         untested = []
-    elif last:
+    else:
         clauses.append(_learned(last))
         last = []
-    else:
-        clauses.append("learned nothing")
     if of["improved"]:
         moves = [f"{fate.task} ({_move(fate.learned, fate.end)})" for fate in of["improved"]]
         clauses.append(f"{_few(moves, 'tasks')} rose significantly after training on later tasks")
