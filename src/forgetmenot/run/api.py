@@ -14,7 +14,7 @@ from forgetmenot.errors import UserError
 from forgetmenot.report import LiveTable, print_matrix, write_report
 from forgetmenot.run.directory import RunDirectory
 from forgetmenot.run.display import Display
-from forgetmenot.run.loop import Loop
+from forgetmenot.run.loop import HEADLINE, Loop
 from forgetmenot.run.plan import Plan, make_plan
 from forgetmenot.run.results import assemble
 from forgetmenot.run.session import Session, open_session
@@ -147,7 +147,7 @@ def _go_on(config: RunConfig, directory: RunDirectory, display: Display) -> None
         session.examine(loop.first_sequences())
         _identify(plan, session, directory, display)
         directory.begin(config.to_yaml())
-        display.show(_table(plan))
+        display.show(_table(loop))
         loop.run()
     finally:
         torch.use_deterministic_algorithms(was_deterministic)
@@ -195,13 +195,14 @@ def _identify(plan: Plan, session: Session, directory: RunDirectory, display: Di
         display.say(f"The model's own dropout ({zeroed}) is set to 0; that is recorded.")
 
 
-def _table(plan: Plan) -> LiveTable:
-    rows = plan.rows
+def _table(loop: Loop) -> LiveTable:
+    rows, questions = loop.plan.rows, loop.questions[HEADLINE]
     return LiveTable(
-        [task.name for task in plan.scored],
+        [one.task.name for one in questions],
         [row.name for row in rows],
-        {task.name: task.metric for task in plan.scored},
+        {one.task.name: one.task.metric for one in questions},
         trains_on=[row.trains_on for row in rows],
+        majority={one.task.name: one.majority for one in questions},
         follows=[row.follows for row in rows],
     )
 

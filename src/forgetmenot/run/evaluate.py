@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 
 from forgetmenot.engine import Learner
-from forgetmenot.metrics import Measured, measure
+from forgetmenot.metrics import Measured, majority, measure
 from forgetmenot.prompting import Encoded, Prompt
 from forgetmenot.tasks import Example, Task
 
@@ -38,6 +38,13 @@ class Question:
     def metrics(self) -> tuple[str, ...]:
         """The task's headline metric, then those read beside it."""
         return (self.task.metric, *self.task.further_metrics)
+
+    @property
+    def majority(self) -> float | None:
+        """The score of always giving the commonest answer; None where that has no meaning."""
+        if self.task.kind != "choice" or self.task.metric in NUMERIC:
+            return None
+        return majority(self.task.metric, [self.task.labels.index(str(e.label)) for e in self.examples])
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from forgetmenot.run.plan import Plan, for_task, question, training_examples
 from forgetmenot.run.session import Session
 
 BASE = "00-base"
+HEADLINE = "predictions.parquet"
 
 
 class Loop:
@@ -46,7 +47,7 @@ class Loop:
 
     def first_sequences(self) -> list[TokenSequence]:
         """What the guard looks at: the first batch that is scored."""
-        first = next(iter(self.questions.values()))[0]
+        first = self.questions[HEADLINE][0]
         examples = first.encoded[: self.config.training.batch_size]
         return [s for example in examples for s in (example.candidates or (example.answer,))]
 
@@ -146,7 +147,7 @@ class Loop:
         """What is scored after every stage, by the file that its predictions go to: the headline first."""
         tokenizer, longest = self.session.loaded.tokenizer, self.session.max_length
         asked = {
-            "predictions.parquet": [
+            HEADLINE: [
                 question(self.config, task, self.plan.prompts[task.name], tokenizer, longest)
                 for task in self.plan.scored
             ]
@@ -197,7 +198,7 @@ class Loop:
         return True
 
     def _show(self, number: int, name: str) -> None:
-        there = read_predictions(self.directory.stage(name) / "predictions.parquet")
+        there = read_predictions(self.directory.stage(name) / HEADLINE)
         scored = [task for task in self.plan.scored if task.name in there]
         row = {task.name: score(task, task.metric, there[task.name]).value for task in scored}
         self.display.stage_done(number, name, row)
