@@ -121,7 +121,7 @@ def _is_finished(directory: RunDirectory, config: RunConfig) -> bool:
     if not path.is_file():
         return False
     before = read_resolved(path)
-    finished = directory.read_json("results.json") is not None
+    finished = all((directory.path / name).is_file() for name in ("results.json", "report.html"))
     different = differences(before, config)
     if different == ["tasks"] and config.tasks[: len(before.tasks)] == before.tasks:
         return False
@@ -175,6 +175,7 @@ def _identify(plan: Plan, session: Session, directory: RunDirectory, display: Di
         **session.identity,
         "tasks": {name: fingerprint(task) for name, task in tasks.items()},
         "prompts": {name: prompt.hash for name, prompt in plan.prompts.items()},
+        "stages": {stage.name: list(stage.tasks) for stage in plan.stages},
     }
     before = (directory.read_json("environment.json") or {}).get("identity", identity)
     for key, value in before.items():
@@ -183,8 +184,8 @@ def _identify(plan: Plan, session: Session, directory: RunDirectory, display: Di
             now = {name: now.get(name) for name in value}
         if now != value:
             raise UserError(
-                f"{directory.path} began with {key} {value!r} and this machine or this data gives {now!r}: "
-                "going on would mix two runs. Put it back, or start anew with --fresh."
+                f"{directory.path} began with {key} {value!r} and now, by the command, the machine or the data, "
+                f"it is {now!r}: going on would mix two runs. Put it back, or start anew with --fresh."
             )
     directory.write_json("environment.json", {"identity": identity, **session.record})
     if session.learner.layout != "trie":

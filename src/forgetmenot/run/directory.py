@@ -42,16 +42,20 @@ class RunDirectory:
                 raise UserError(
                     f"{self.path} is in use by another process; wait for it, or choose another output."
                 ) from error
+            for gone in self.path.glob("stages/.*.gone"):  # a commit was killed while it replaced a stage
+                stage = self.stage(gone.name.removeprefix(".").removesuffix(".gone"))
+                if not stage.exists():
+                    gone.rename(stage)
             yield
 
     def clear(self) -> None:
-        """Remove everything that a run wrote here."""
-        for name in ("stages", "readings"):
-            if (self.path / name).exists():
-                shutil.rmtree(self.path / name)
-        for name in ("config.yaml", "environment.json", "events.jsonl", "timing.json", "results.json"):
+        """Remove everything that a run wrote here; the stages go before the config that they are of."""
+        for name in ("results.json", "report.html", "events.jsonl", "timing.json"):
             (self.path / name).unlink(missing_ok=True)
-        (self.path / "report.html").unlink(missing_ok=True)
+        for name in ("stages", "readings"):
+            _remove(self.path / name)
+        for name in ("environment.json", "config.yaml"):
+            (self.path / name).unlink(missing_ok=True)
 
     def begin(self, config: str) -> None:
         """Write the config; what an earlier, shorter list of tasks ended in no longer stands."""
@@ -82,17 +86,15 @@ class RunDirectory:
         for file in aside.rglob("*"):
             _sync(file)
         _sync(aside)
-        if stage.exists():
-            shutil.rmtree(stage)
+        gone = _put_aside(stage)
         aside.rename(stage)
         _sync(aside.parent)
+        shutil.rmtree(gone, ignore_errors=True)
 
     def remove_weights(self, name: str) -> None:
         """Remove a stage's weights and keep the rest."""
-        for folder in (self.stage(name) / "adapter", self.stage(name) / "model"):
-            if folder.exists():
-                gone = folder.rename(folder.with_name(f".{folder.name}.gone"))
-                shutil.rmtree(gone)
+        for folder in ("adapter", "model"):
+            _remove(self.stage(name) / folder)
 
     def read_json(self, name: str) -> Any:
         """A JSON file of the run; None where there is none."""
@@ -129,6 +131,20 @@ class RunDirectory:
             row.extend([None] * (stage + 1 - len(row)))
             row[stage] = round(seconds, 3)
         self.write_json("timing.json", timing)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder, which goes at once: a kill leaves no half of it to be read."""
+    shutil.rmtree(_put_aside(folder), ignore_errors=True)
+
+
+def _put_aside(folder: Path) -> Path:
+    """Give a folder, if it is there, a name that is never read, and return that; there may be no folder."""
+    gone = folder.with_name(f".{folder.name}.gone")
+    if folder.exists():
+        shutil.rmtree(gone, ignore_errors=True)
+        folder.rename(gone)
+    return gone
 
 
 def _sync(path: Path) -> None:

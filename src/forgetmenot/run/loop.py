@@ -56,10 +56,10 @@ class Loop:
         if self.config.trackers:
             self.accelerator.init_trackers("forgetmenot")
         present = BASE  # the stage whose weights the learner has
-        if not self.directory.is_committed(BASE):
+        if self.directory.is_committed(BASE):
+            self._add_columns(BASE)
+        else:
             self._score_base()
-        elif self._add_columns(BASE):
-            present = BASE
         self._show(0, BASE)
         previous = BASE
         for stage in self.plan.stages:
@@ -70,11 +70,11 @@ class Loop:
                 start = BASE if self.method.start(stage) == "base" else previous
                 if present != start:
                     self._go_to(start)
-                if present != previous and previous != BASE:  # this process has not lived through it
+                if previous != BASE:  # from disk always: a resumed run knows what an undisturbed one does
                     load_method_state(self.method, self.directory.stage(previous))
                 self._train_and_score(stage)
                 present = stage.name
-                self._prune(stage)
+            self._prune(stage)
             self._show(stage.number, stage.name)
             previous = stage.name
         if self.config.trackers:
@@ -192,6 +192,8 @@ class Loop:
         if not asked or not (name == BASE or has_weights(folder)):
             return False
         self._go_to(name)
+        if name != BASE:
+            load_method_state(self.method, folder)
         with self.directory.committing(name) as writing:
             self._score(writing, name, asked)
         self.directory.event("scored further tasks", stage=name)
