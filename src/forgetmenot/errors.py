@@ -22,7 +22,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
     names = sorted(known)
     close = difflib.get_close_matches(word, names, n=1)
     hint = f"Did you mean {close[0]!r}? " if close else ""
-    return f"{hint}Known: {', '.join(names)}."
+    return f"{hint}Known: {', '.join(names) or 'none'}."
 
 
 def validation_sentence(error: ValidationError, model: type[BaseModel], where: str = "") -> str:
@@ -47,5 +47,10 @@ def validation_sentence(error: ValidationError, model: type[BaseModel], where: s
     key = ".".join(path)
     if first["type"] == "extra_forbidden":
         return f"{key}: there is no such key. {nearest(path[-1], known)}"
-    wrong = first["msg"].removeprefix("Value error, ").rstrip(".")
+    if first["type"] == "model_type":
+        return f"{key}: {first['input']!r} is given where keys with their values belong."
+    here = first["loc"][: len(path) - bool(where)]
+    said = [one["msg"] for one in error.errors() if one["loc"][: len(here)] == here]  # one by union member
+    others = [wrong.removeprefix("Input should be ") for wrong in said[1:]]
+    wrong = ", or ".join(dict.fromkeys([said[0].removeprefix("Value error, ").rstrip("."), *others]))
     return f"{key}: {wrong[0].lower()}{wrong[1:]} (given: {first['input']!r})."

@@ -193,7 +193,7 @@ class Encoder:
                 how = "are" if shorter == longer else "begin"
                 cure = (
                     "Use other words."
-                    if self._prompt.end
+                    if self._prompt.end or shorter == longer
                     else 'Set `end`, such as "\\n", or use other words.'
                 )
                 raise UserError(

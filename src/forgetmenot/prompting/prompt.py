@@ -65,7 +65,8 @@ class Prompt:
             _compiled(self.template)
         except TemplateSyntaxError as error:
             raise UserError(
-                f"prompt {self.name!r}: the template's line {error.lineno} is no valid Jinja: {error.message}"
+                f"prompt {self.name!r}: the template's line {error.lineno} is no valid Jinja: "
+                f"{str(error.message).rstrip('.')}."
             ) from error
 
     @cached_property
@@ -100,4 +101,6 @@ class Prompt:
                 f"prompt {self.name!r}: {error.message}. The example has: {', '.join(sorted(fields))}."
             ) from error
         except (TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-            raise UserError(f"prompt {self.name!r}: the template cannot be rendered: {error}") from error
+            raise UserError(
+                f"prompt {self.name!r}: the template cannot be rendered: {str(error).rstrip('.')}."
+            ) from error

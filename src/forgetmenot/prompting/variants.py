@@ -78,12 +78,15 @@ def _bundled_names() -> list[str]:
 def _variants(content: Any, where: str) -> dict[str, Prompt]:
     if not isinstance(content, Mapping):
         raise UserError(f"{where}: `prompts` must map the name of each variant to its settings.")
-    return {str(name): _prompt(str(name), settings, where) for name, settings in content.items()}
+    try:
+        return {str(name): _prompt(str(name), settings) for name, settings in content.items()}
+    except UserError as error:
+        raise UserError(f"{where}, {error}") from error
 
 
-def _prompt(name: str, settings: Any, where: str) -> Prompt:
+def _prompt(name: str, settings: Any) -> Prompt:
     """Check one variant, written as plain data, and make it a prompt."""
-    where = f"{where}, prompt {name!r}"
+    where = f"prompt {name!r}"
     if not isinstance(settings, Mapping):
         raise UserError(f"{where}: a variant is a map with a template, not {settings!r}.")
     for key in settings:
