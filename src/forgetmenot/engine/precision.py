@@ -11,8 +11,8 @@ Precision = Literal["fp32", "bf16"]
 def choose_precision(wanted: Literal["auto", "fp32", "bf16"], device: torch.device, width: int) -> Precision:
     """Resolve `auto`: bf16 where the processor multiplies it natively and the model is wide enough to gain.
 
-    On CPU narrow models stay in fp32: casting their fp32 weights costs about what the multiplications save
-    (`benchmarks/precision.py` measures it). The bound of 512 on the hidden size is our choice.
+    On CPU models narrower than 512 stay in fp32: they are fast enough, and fp32 answers do not depend on how
+    sequences are packed. The bound is our choice; `benchmarks/precision.py` measures what bf16 gains.
     """
     if wanted != "auto":
         return wanted
