@@ -15,7 +15,7 @@ from forgetmenot.report import LiveTable, print_matrix, write_report
 from forgetmenot.run.directory import RunDirectory
 from forgetmenot.run.display import Display
 from forgetmenot.run.loop import HEADLINE, Loop
-from forgetmenot.run.plan import Plan, make_plan
+from forgetmenot.run.plan import Plan, check_trackers, make_plan
 from forgetmenot.run.results import assemble
 from forgetmenot.run.session import Session, open_session
 from forgetmenot.tasks import fingerprint
@@ -135,6 +135,7 @@ def _is_finished(directory: RunDirectory, config: RunConfig) -> bool:
 
 def _go_on(config: RunConfig, directory: RunDirectory, display: Display) -> None:
     """Take the run to its end and write what follows from it."""
+    check_trackers(config)
     plan = make_plan(config)
     for note in plan.notes:
         display.say(note)
@@ -184,8 +185,8 @@ def _identify(plan: Plan, session: Session, directory: RunDirectory, display: Di
             now = {name: now.get(name) for name in value}
         if now != value:
             raise UserError(
-                f"{directory.path} began with {key} {value!r} and now, by the command, the machine or the data, "
-                f"it is {now!r}: going on would mix two runs. Put it back, or start anew with --fresh."
+                f"{directory.path} began with {key} {value!r}; by this command, machine and data "
+                f"it is {now!r} now: going on would mix two runs. Put it back, or start anew with --fresh."
             )
     directory.write_json("environment.json", {"identity": identity, **session.record})
     if session.learner.layout != "trie":
