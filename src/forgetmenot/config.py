@@ -5,10 +5,18 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+)
 
 from forgetmenot.engine import TrainingSettings
 from forgetmenot.errors import UserError, validation_sentence
@@ -53,7 +61,7 @@ class RunConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: ModelSettings = ModelSettings()
-    tasks: tuple[str, ...] = ("quickstart",)
+    tasks: Annotated[tuple[str, ...], Field(min_length=1)] = ("quickstart",)
     prompt: str | dict[str, str] = "default"
     method: MethodSettings = MethodSettings()
     adapter: AdapterSettings = AdapterSettings()

@@ -97,9 +97,16 @@ class RunDirectory:
             _remove(self.stage(name) / folder)
 
     def read_json(self, name: str) -> Any:
-        """A JSON file of the run; None where there is none."""
+        """A JSON file of the run; None where there is none.
+
+        Raises:
+            UserError: If it is no JSON.
+        """
         path = self.path / name
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        try:
+            return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        except ValueError as error:
+            raise UserError(f"{path} is damaged ({error}); start the run anew with --fresh.") from error
 
     def write_json(self, name: str, content: Any) -> None:
         """Write a JSON file aside and rename it into place."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 
 from forgetmenot.config import RunConfig
 from forgetmenot.errors import UserError, nearest
@@ -115,8 +116,23 @@ def data_folder(config: RunConfig) -> Path | None:
         return None
     folder = Path(config.data_dir).expanduser()
     if not folder.is_dir():
-        raise UserError(f"data_dir: there is no folder {config.data_dir!r}.")
+        raise UserError(f"data_dir: there is no folder {config.data_dir!r}; give the one that holds glue/.")
     return folder
+
+
+def check_trackers(config: RunConfig) -> None:
+    """Hold `trackers` against what Accelerate knows and what is installed; it passes over the latter.
+
+    Raises:
+        UserError: If one is unknown or not installed.
+    """
+    for name in config.trackers:
+        if name not in LOGGER_TYPE_TO_CLASS:
+            raise UserError(f"trackers: there is no tracker {name!r}. {nearest(name, LOGGER_TYPE_TO_CLASS)}")
+        if name not in get_available_trackers():
+            raise UserError(
+                f"trackers: {name!r} is not installed here; install its package, or leave it out."
+            )
 
 
 def variant_of(config: RunConfig, task: str) -> str:
