@@ -73,7 +73,7 @@ def load_model(settings: ModelSettings, *, trainable: bool, device: torch.device
     """
     source, options = model_source(settings)
     try:
-        with without_bars() if Path(source).is_dir() else nullcontext():
+        with _reports_kept_down(), without_bars() if Path(source).is_dir() else nullcontext():
             return _load(settings, source, options, trainable=trainable, device=device)
     except SafetensorError as error:
         raise UserError(
@@ -95,26 +95,62 @@ def without_bars() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
+@contextmanager
+def _reports_kept_down() -> Iterator[None]:
+    """Keep Transformers' own report of missing weights from the screen: `_refuse_unfit` says it."""
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+
+
 def _load(
     settings: ModelSettings, source: str, options: dict[str, Any], *, trainable: bool, device: torch.device
 ) -> Loaded:
     config = AutoConfig.from_pretrained(source, **options)
     dropout = _disable_dropout(config)
     tokenizer = AutoTokenizer.from_pretrained(source, **options)
-    model = AutoModelForCausalLM.from_pretrained(
+    model, found = AutoModelForCausalLM.from_pretrained(
         source,
         config=config,
         dtype=_dtype(settings, trainable=trainable, device=device),
         use_safetensors=None if settings.allow_bin else True,
+        ignore_mismatched_sizes=True,
+        output_loading_info=True,
         **options,
     )
+    _refuse_unfit(settings, found)
     revision = getattr(config, "_commit_hash", None) or _fingerprint(Path(source))
     return Loaded(model.to(device).eval(), tokenizer, revision, dropout)
+
+
+def _refuse_unfit(settings: ModelSettings, found: dict[str, Any]) -> None:
+    """Refuse weights that do not fill the model: Transformers draws the rest at random.
+
+    Args:
+        settings: Which model.
+        found: The loading info of `from_pretrained`.
+    """
+    other_shape = [name for name, *_ in found["mismatched_keys"]]
+    for how, names in (("has other shapes for", other_shape), ("lacks", sorted(found["missing_keys"]))):
+        if names:
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            raise UserError(
+                f"The checkpoint of model {settings.name!r} {how} weights that its config.json names "
+                f"({names[0]}{more}); copy or download it again."
+            )
 
 
 def model_source(settings: ModelSettings) -> tuple[str, dict[str, Any]]:
     """Where `from_pretrained` finds the model, and the options that it gets."""
     options: dict[str, Any] = {"trust_remote_code": settings.trust_remote_code}
+    if settings.revision is not None and (settings.name in BUNDLED or Path(settings.name).is_dir()):
+        raise UserError(
+            f"model.revision: {settings.revision!r} is for a hub id, which {settings.name!r} is not; "
+            "leave it out."
+        )
     if settings.name in BUNDLED:
         folder = resources.files("forgetmenot.models") / "quickstart" / BUNDLED[settings.name]
         return str(folder), options
@@ -151,8 +187,8 @@ def _disable_dropout(config: Any) -> dict[str, float]:
 
 
 def _explain(settings: ModelSettings, error: Exception) -> str:
-    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    text = str(error)
+    text = str(error).strip() or type(error).__name__
+    first = text.splitlines()[0].rstrip(".: ")
     if "trust_remote_code" in text:
         return (
             f"Model {settings.name!r} comes with code of its own; "
@@ -163,9 +199,15 @@ def _explain(settings: ModelSettings, error: Exception) -> str:
             f"Model {settings.name!r} has no safetensors weights; "
             "set model.allow_bin: true to read its .bin files (unpickled with weights_only)."
         )
+    if AutoModelForCausalLM.__name__ in text:
+        return f"Model {settings.name!r} is no causal language model; take one that generates text."
+    if "tokenizer" in text:
+        return f"Model {settings.name!r} has no tokenizer that can be read ({first}); save one beside it."
+    if Path(settings.name).is_dir():
+        return f"The model in the directory {settings.name!r} could not be loaded: {first}."
     return (
         f"Model {settings.name!r} could not be loaded: it is neither a bundled model "
-        f"({', '.join(BUNDLED)}), a readable local directory, nor a hub id that can be reached now ({first})"
+        f"({', '.join(BUNDLED)}), a local directory, nor a hub id that can be reached now ({first})."
     )
 
 
