@@ -6,6 +6,7 @@ import signal
 import sys
 import tempfile
 import traceback
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -22,9 +23,13 @@ DONE, MISTAKE, BUG = 0, 2, 70
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit with its status: 0, 2 for the person's mistake, 70 for ours."""
     signal.signal(signal.SIGTERM, _terminated)
-    parsed = _parser().parse_args(arguments)
+    warnings.simplefilter("ignore", FutureWarning)  # what libraries tell one another is not for the person
     try:
-        parsed.verb(parsed)
+        try:
+            parsed = _parser().parse_args(arguments)
+            parsed.verb(parsed)
+        finally:
+            sys.stdout.flush()  # here, where a reader that has gone can still be met
     except UserError as error:
         print(f"forgetmenot: {error}", file=sys.stderr)
         sys.exit(MISTAKE)
@@ -34,9 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             file=sys.stderr,
         )
         sys.exit(128 + signal.SIGINT)
-    except BrokenPipeError:
+    except BrokenPipeError:  # as in `fmn … | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(DONE)
+        sys.exit(128 + signal.SIGPIPE)
     except Exception:  # noqa: BLE001 (whatever it is, it is ours: the person gets the trace in a file)
         with tempfile.NamedTemporaryFile("w", prefix="forgetmenot-", suffix=".log", delete=False) as file:
             file.write(traceback.format_exc())
@@ -45,13 +50,21 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     sys.exit(DONE)
 
 
+class _Screen(Console):
+    """A console that leaves it to `main` what a closed stdout means; Rich's own exits with 1."""
+
+    def on_broken_pipe(self) -> None:
+        """Pass the error on."""
+        raise
+
+
 def run(parsed: argparse.Namespace) -> None:
     """`fmn run`: train on one task after another, score all of them after each, report."""
     from forgetmenot.config import load_config
     from forgetmenot.run import run
 
     config = load_config(parsed.config, _overrides(parsed))
-    console = Console()
+    console = _Screen()
     found = run(config, fresh=parsed.fresh, console=console)
     found.print(console)
     console.print(f"\nReport: {found.path / 'report.html'}", highlight=False, soft_wrap=True)
@@ -61,7 +74,7 @@ def score(parsed: argparse.Namespace) -> None:
     """`fmn score`: put another prompt or task to the saved stages of a run."""
     from forgetmenot.run import rescore
 
-    console = Console()
+    console = _Screen()
     path, reading = rescore(parsed.run_dir, parsed.tasks, parsed.prompt, console=console)
     table = Table("stage", *reading["tasks"], box=None)
     for stage, row in zip(reading["stages"], reading["matrix"], strict=True):
@@ -83,7 +96,7 @@ def report(parsed: argparse.Namespace) -> None:
     from forgetmenot.run import Run
 
     found = Run(parsed.run_dir)
-    console = Console()
+    console = _Screen()
     found.print(console)
     console.print(f"\nReport: {found.report()}", highlight=False, soft_wrap=True)
 
@@ -93,7 +106,7 @@ def list_known(parsed: argparse.Namespace) -> None:
     table = Table("name", "", box=None, pad_edge=False)
     for name, line in _known(parsed.what).items():
         table.add_row(name, line)
-    Console().print(table)
+    _Screen().print(table)
 
 
 def _known(what: str) -> dict[str, str]:
@@ -132,7 +145,7 @@ def _overrides(parsed: argparse.Namespace) -> dict[str, Any]:
     overrides = {key: value for key, value in named.items() if value is not None}
     for setting in parsed.set:
         key, equals, value = setting.partition("=")
-        if not equals:
+        if not key or not equals:
             raise UserError(f"--set {setting}: write it as key.path=value.")
         try:
             overrides[key] = yaml.safe_load(value)
