@@ -39,8 +39,7 @@ def paraphrase(label: str, rng: Random) -> Fields | None:
 
 def acceptability(label: str, rng: Random) -> Fields | None:
     """Return a sentence with a fault of grammar or without."""
-    words = judgements.pair(rng)[label == "unacceptable"]
-    return {"sentence": sentence(words, "?" if judgements.is_question(words) else ".")}
+    return {"sentence": sentence(judgements.pair(rng)[label == "unacceptable"])}
 
 
 def inference(label: str, rng: Random) -> Fields | None:

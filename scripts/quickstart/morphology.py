@@ -56,9 +56,9 @@ def article(words: str) -> str:
     return ("an " if words[0] in "aeiou" else "a ") + words
 
 
-def sentence(words: str, end: str = ".") -> str:
-    """Return the words as a written sentence: a capital in front, a mark at the end."""
-    return words[0].upper() + words[1:] + end
+def sentence(words: str) -> str:
+    """Return the words as a written sentence: a capital in front, a full stop at the end."""
+    return words[0].upper() + words[1:] + "."
 
 
 def _regular(verb: str) -> str:

@@ -49,7 +49,7 @@ class Size:
 
 SIZES = {
     "small": Size(hidden=96, feed_forward=192, layers=4, heads=3, learning_rate=4e-3, steps=2000),
-    "base": Size(hidden=192, feed_forward=512, layers=4, heads=6, learning_rate=2e-3, steps=2800),
+    "base": Size(hidden=192, feed_forward=512, layers=4, heads=6, learning_rate=2e-3, steps=2400),
 }
 
 

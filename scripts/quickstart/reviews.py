@@ -92,16 +92,16 @@ def review(opinion: Opinion, rng: Random, subject: str | None = None) -> str:
     contrary = other_opinion(opinion)
     yes, also, no = clause(opinion, one, rng), clause(opinion, two, rng), clause(contrary, two, rng)
     way = rng.random()
-    if way < 0.3:
+    if way < 0.44:
         return yes
-    if way < 0.38:
+    if way < 0.6:
         return f"{yes} and {also}"
-    if way < 0.56:
+    if way < 0.74:
         return rng.choice([f"{no}, but {yes}", f"{no}, and yet {yes}", f"{no}; still, {yes}"])
-    if way < 0.8:
+    if way < 0.9:
         although = rng.choice(["although", "even though", "while"])
         return rng.choice([f"{although} {no}, {yes}", f"{yes}, {although} {no}"])
-    if way < 0.9:
+    if way < 0.95:
         who, said = _somebody(rng), rng.choice(["said", "thought", "wrote"])
         return f"{who} {said} that {no}, but {_plain(opinion, two, rng)}"
     # Somebody else's opinion, and what becomes of it.
@@ -114,7 +114,7 @@ def review(opinion: Opinion, rng: Random, subject: str | None = None) -> str:
 
 def clause(opinion: Opinion, part: str, rng: Random) -> str:
     """Return a main clause that holds the opinion of one part, said straight or the other way round."""
-    return _plain(opinion, part, rng) if rng.random() < 0.6 else _roundabout(opinion, part, rng)
+    return _plain(opinion, part, rng) if rng.random() < 0.75 else _roundabout(opinion, part, rng)
 
 
 def outcome(opinion: Opinion, rng: Random) -> str:

@@ -54,7 +54,7 @@ def test_some_combinations_of_words_are_kept_for_score(task: str) -> None:
 
 
 # What a bag of words may reach at most; a model that reads is above (see the models' cards).
-CEILINGS = {"qs-sentiment": 0.70, "qs-paraphrase": 0.66, "qs-acceptability": 0.66, "qs-inference": 0.67}
+CEILINGS = {"qs-sentiment": 0.76, "qs-paraphrase": 0.66, "qs-acceptability": 0.66, "qs-inference": 0.67}
 
 
 @pytest.mark.parametrize("task", TASKS)
