@@ -27,7 +27,7 @@ REFERENCE_WIDTH = 2048
 class TrainingSettings(BaseModel):
     """How a stage trains: the `training` part of a config."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     epochs: PositiveInt | dict[str, PositiveInt] = 1
     batch_size: PositiveInt = 32

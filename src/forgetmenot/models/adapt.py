@@ -22,7 +22,7 @@ class AdapterSettings(BaseModel):
             (which stay active but frozen), or `merge` it into the weights and begin a new one.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     kind: Literal["lora", "full"] = "lora"
     rank: PositiveInt = 8

@@ -6,11 +6,11 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from huggingface_hub.errors import HFValidationError
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
@@ -37,7 +37,7 @@ class ModelSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str = "quickstart"
+    name: Annotated[str, Field(min_length=1)] = "quickstart"
     revision: str | None = None
     dtype: Literal["auto", "fp32", "bf16"] = "auto"
     trust_remote_code: bool = False

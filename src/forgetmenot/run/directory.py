@@ -106,7 +106,7 @@ class RunDirectory:
         try:
             return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
         except ValueError as error:
-            raise UserError(f"{path} is damaged ({error}); start the run anew with --fresh.") from error
+            raise UserError(f"{path} is not JSON ({error}); start the run anew with --fresh.") from error
 
     def write_json(self, name: str, content: Any) -> None:
         """Write a JSON file aside and rename it into place."""

@@ -72,7 +72,8 @@ def export(run_dir: Path, stage: str, out: Path) -> None:
         out: A new directory.
 
     Raises:
-        UserError: If there is no such stage, its weights are gone, or `out` has something in it.
+        UserError: If there is no such stage, its weights are gone, or `out` has something in it or cannot
+            be made.
     """
     directory = RunDirectory(run_dir)
     config = read_resolved(directory.path / "config.yaml")
@@ -82,6 +83,10 @@ def export(run_dir: Path, stage: str, out: Path) -> None:
     found = [name for k, name in enumerate(names) if stage in (name, str(k), f"{k:02d}")]
     if not found:
         raise UserError(f"--stage: this run has no stage {stage!r}. Known: {', '.join(names)}.")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{out} cannot be made ({error.strerror}); give another directory.") from error
     session = _open(directory, config)
     if found[0] != BASE:
         session.to_stage(directory.stage(found[0]), trainable=False)
