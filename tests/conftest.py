@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -143,3 +144,29 @@ def make_word_task(tmp_path: Path) -> Callable[..., Path]:
         return word_task(tmp_path / "own-tasks", name, train, score, **settings)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def furnished(
+    tmp_path_factory: pytest.TempPathFactory, tiny_llama: Path, tiny_tasks: dict[str, Path]
+) -> Path:
+    """A folder with model/, tasks/ and done/, a finished run of two stages; not to be changed."""
+    from forgetmenot.run import run
+
+    folder = tmp_path_factory.mktemp("furnished")
+    shutil.copytree(tiny_llama, folder / "model")
+    shutil.copytree(tiny_tasks["animal"].parent, folder / "tasks")
+    limits = {"training.limit": 8, "evaluation.limit": 4}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        run({"model": "model", "tasks": "tasks/animal.yaml,tasks/colour.yaml", "output": "done", **limits})
+    return folder
+
+
+@pytest.fixture
+def here(furnished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of `furnished` to work in or to break something in; it is the working directory."""
+    folder = tmp_path / "here"
+    shutil.copytree(furnished, folder)
+    monkeypatch.chdir(folder)
+    return folder

@@ -1,0 +1,413 @@
+"""Every mistake of a person gives one sentence that says what is wrong, where, and what to do; status 2."""
+
+import json
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from forgetmenot.cli import main
+from forgetmenot.run.directory import RunDirectory
+
+RUN = "run --model model --output out --tasks "
+ANIMAL = RUN + "tasks/animal.yaml "
+MINE = RUN + "mine.yaml"
+TASK = """
+name: mine
+data: {train: rows.jsonl, score: rows.jsonl}
+label: kind
+prompts:
+  default: {template: "{{ word }} is a", choices: {cat: cat, dog: dog}}
+"""
+ROWS = '{"word": "tabby", "kind": "cat"}\n{"word": "hound", "kind": "dog"}\n'
+CHATS = """
+name: mine
+data: {train: rows.jsonl, score: rows.jsonl}
+messages: turns
+"""
+GLUE_HEADER = "sentence\tlabel\n"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A command that is wrong.
+
+    Attributes:
+        command: What stands behind `fmn`.
+        says: What the sentence must contain.
+        files: What is written beforehand, beside model/, tasks/ and the finished run done/. mine.yaml and
+            rows.jsonl are there as well: a task that is right, for cases that break one thing in it.
+        prepare: Breaks what a text cannot.
+    """
+
+    command: str
+    says: tuple[str, ...]
+    files: Mapping[str, str] = field(default_factory=dict)
+    prepare: Callable[[Path], object] = lambda folder: None
+
+
+def of_config(text: str, *says: str) -> Case:
+    return Case(ANIMAL + "run.yaml", says, {"run.yaml": text})
+
+
+def of_set(setting: str, *says: str) -> Case:
+    return Case(ANIMAL + f"--set {shlex.quote(setting)}", says)
+
+
+def of_task(old: str, new: str, *says: str) -> Case:
+    assert old in TASK
+    return Case(MINE, says, {"mine.yaml": TASK.replace(old, new)})
+
+
+def of_rows(rows: str, *says: str) -> Case:
+    return Case(MINE, says, {"rows.jsonl": rows})
+
+
+def of_chat(turns: list[dict[str, str]], *says: str) -> Case:
+    return Case(MINE, says, {"mine.yaml": CHATS, "rows.jsonl": json.dumps({"turns": turns})})
+
+
+def of_glue(says: tuple[str, ...], train: str = "good\t1\n", dev: str = "bad\t0\n") -> Case:
+    files = {"data/SST-2/train.tsv": GLUE_HEADER + train, "data/SST-2/dev.tsv": GLUE_HEADER + dev}
+    return Case(RUN + "sst2 --data-dir data", says, files)
+
+
+def of_model(prepare: Callable[[Path], object], *says: str) -> Case:
+    """`prepare` breaks the model's directory."""
+    return Case(ANIMAL, says, prepare=lambda folder: prepare(folder / "model"))
+
+
+def truncate(weights: Path) -> None:
+    weights.write_bytes(weights.read_bytes()[:-500])
+
+
+def pickle(model: Path) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    torch.save(load_file(model / "model.safetensors"), model / "pytorch_model.bin")
+    (model / "model.safetensors").unlink()
+
+
+def edit_json(file: str, **changes: object) -> Callable[[Path], object]:
+    """A change of some keys; None takes a key away."""
+
+    def edit(model: Path) -> None:
+        content = json.loads((model / file).read_text()) | changes
+        (model / file).write_text(json.dumps({k: v for k, v in content.items() if v is not None}))
+
+    return edit
+
+
+def remove(*names: str) -> Callable[[Path], object]:
+    def removing(folder: Path) -> None:
+        for name in names:
+            (folder / name).unlink()
+
+    return removing
+
+
+CASES = {
+    # The command line and the config
+    "a key that is unknown": of_config("training: {epoch: 2}", "run.yaml: training.epoch:", "'epochs'"),
+    "a section that is unknown": of_set("trainning.epochs=2", "trainning:", "'training'"),
+    "a wrong type": of_set("training.epochs=many", "training.epochs:", "'many'"),
+    "a wrong type of a section": of_set("training=3", "training:", "3"),
+    "negative epochs": of_set("training.epochs=-1", "training.epochs:", "greater than 0", "-1"),
+    "a choice that is unknown": of_set("adapter.kind=qlora", "adapter.kind:", "'lora' or 'full'", "'qlora'"),
+    "a negative seed": Case(ANIMAL + "--seed -1", ("seed:", "-1")),
+    "a rate that is no number": of_set("training.learning_rate=high", "training.learning_rate:", "'high'"),
+    "targets of a wrong kind": of_set("adapter.targets=q_proj", "adapter.targets:", "'q_proj'"),
+    "no tasks at all": Case("run run.yaml", ("run.yaml: tasks:", "at least 1"), {"run.yaml": "tasks: []"}),
+    "a task file where a config belongs": Case("run mine.yaml", ("mine.yaml: name:", "no such key", "tasks")),
+    "a config that is missing": Case("run nowhere.yaml", ("nowhere.yaml", "No such file")),
+    "a config that is a folder": Case("run tasks", ("tasks", "directory")),
+    "a config that is no YAML": of_config("seed: 1\ntraining: {epochs: [\n", "run.yaml, line 3", "not YAML"),
+    "a config with no keys": of_config("- sst2\n", "run.yaml", "keys"),
+    "a key that stands twice": of_config("seed: 1\nseed: 2\n", "run.yaml, line 2", "'seed' stands twice"),
+    "--set without a value": of_set("training.epochs", "--set training.epochs", "key.path=value"),
+    "--set without YAML": of_set("seed=[1", "--set seed", "'[1'", "not YAML"),
+    "--set below a value": of_set("seed.first=1", "seed:", "'first'"),
+    "--set without a key": of_set("=1", "--set =1", "key.path=value"),
+    "an output with an unknown placeholder": Case(
+        "run --output 'runs/{mdoel}'", ("output", "{mdoel}", "{model}")
+    ),
+    "a tracker that is unknown": of_set("trackers=[tensorbord]", "trackers", "'tensorbord'", "tensorboard"),
+    "no name for a task": Case(RUN + "''", ("''", "sst2")),
+    "no name for a model": Case("run --model '' --output out", ("model.name:", "at least 1")),
+    "a rate without end": of_set("training.learning_rate=.inf", "training.learning_rate:", "finite", "inf"),
+    "a tracker that is not installed": of_set("trackers=[clearml]", "trackers", "'clearml'"),
+    # Methods, prompts and keys that stand for tasks
+    "a method that is unknown": Case(ANIMAL + "--method joints", ("method", "'joints'", "'joint'")),
+    "a method's option that is unknown": of_set("method.strength=1", "method.strength:", "no such key"),
+    "a prompt that is unknown": Case(ANIMAL + "--prompt ters", ("'animal'", "'ters'", "'terse'")),
+    "a further prompt that is unknown": of_set("evaluation.prompts=[ters]", "'animal'", "'ters'", "'terse'"),
+    "a prompt for a task that is not there": of_set(
+        "prompt={animals: terse}", "prompt:", "'animals'", "'animal'"
+    ),
+    "epochs for a task that is not there": of_set(
+        "training.epochs={animals: 2}", "training.epochs:", "'animals'", "'animal'"
+    ),
+    # Tasks
+    "a task that is unknown": Case(RUN + "sst", ("'sst'", "Did you mean 'sst2'")),
+    "a suite spelled nearly right": Case(RUN + "glue-4", ("'glue-4'", "Did you mean 'glue4'")),
+    "a task named twice": Case(RUN + "sst2,mrpc,sst2", ("'sst2'", "twice")),
+    "a suite and its own task": Case(RUN + "glue4,cola", ("'cola'", "twice")),
+    "two tasks of one name": Case(RUN + "mine.yaml,other.yaml", ("'mine'", "twice"), {"other.yaml": TASK}),
+    "a name that is taken": of_task("name: mine", "name: sst2", "mine.yaml", "'sst2'", "taken"),
+    "a task scored beside itself": of_set("evaluation.also_score=[tasks/animal.yaml]", "animal", "twice"),
+    "a task file that is missing": Case(RUN + "yours.yaml", ("yours.yaml", "No such file")),
+    "a task with an unknown key": of_task("label: kind", "labels: kind", "mine.yaml", "'labels'", "'label'"),
+    "a task without a name": of_task("name: mine", "", "mine.yaml", "'name'", "missing"),
+    "a task without an answer": of_task("label: kind", "", "mine.yaml", "label, target, messages, text"),
+    "a task with two answers": of_task(
+        "label: kind", "label: kind\ntarget: word", "mine.yaml", "exactly one"
+    ),
+    "a metric that does not fit": of_task(
+        "label: kind", "label: kind\nmetric: rouge_l", "'rouge_l'", "accuracy"
+    ),
+    "f1 with three labels": Case(
+        RUN + "mine.yaml",
+        ("mine.yaml", "f1", "two labels", "3"),
+        {"mine.yaml": TASK.replace("dog: dog", "dog: dog, cow: cow") + "metric: f1\n"},
+    ),
+    "preferences": of_task("label: kind", "chosen: a\nrejected: b", "mine.yaml", "'chosen'", "not supported"),
+    "no data to train on": of_task("train: rows.jsonl, ", "", "mine", "train split"),
+    "a file of rows that is missing": of_task("score: rows", "score: raws", "data.score", "raws.jsonl"),
+    "a file of rows of unknown kind": Case(
+        MINE,
+        ("rows.xlsx", ".jsonl"),
+        {"mine.yaml": TASK.replace("rows.jsonl", "rows.xlsx"), "rows.xlsx": ""},
+    ),
+    "choices without words": of_task("choices: {cat: cat, dog: dog}", "choices: {}", "mine.yaml", "choices"),
+    # Rows
+    "a split without rows": of_rows("", "rows.jsonl", "no rows"),
+    "a label outside the choices": of_rows(
+        ROWS + '{"word": "cod", "kind": "fish"}', "rows.jsonl, line 3", "'fish'", "cat, dog"
+    ),
+    "hidden labels": of_rows('{"word": "cod", "kind": -1}', "rows.jsonl, line 1", "hidden", "labelled one"),
+    "a row without its label": of_rows(ROWS + '{"word": "cod"}', "rows.jsonl, line 3", "'kind'", "word"),
+    "a row that is no JSON": of_rows(ROWS + '{"word": "cod"', "rows.jsonl, line 3", "not JSON"),
+    "a row that is no object": of_rows(ROWS + '["cod", "cat"]', "rows.jsonl, line 3", "named fields"),
+    "rows that are not UTF-8": Case(
+        MINE,
+        ("rows.jsonl, line 1", "UTF-8"),
+        prepare=lambda folder: (folder / "rows.jsonl").write_bytes(
+            ROWS.replace("tabby", "Kätzchen").encode("latin-1")
+        ),
+    ),
+    "a CSV row with too few fields": Case(
+        MINE,
+        ("rows.csv, line 3", "1 cells", "2"),
+        {"mine.yaml": TASK.replace("jsonl", "csv"), "rows.csv": "word,kind\ntabby,cat\nhound\n"},
+    ),
+    "a TSV row with a wrong label": Case(
+        MINE,
+        ("rows.tsv, line 2", "'fish'", "cat, dog"),
+        {"mine.yaml": TASK.replace("jsonl", "tsv"), "rows.tsv": "word\tkind\ncod\tfish\n"},
+    ),
+    "a parquet file that is none": Case(
+        MINE,
+        ("rows.parquet", "parquet"),
+        {"mine.yaml": TASK.replace("jsonl", "parquet"), "rows.parquet": "word,kind\n"},
+    ),
+    "a chat without the assistant's last turn": of_chat(
+        [{"role": "user", "content": "Hello"}, {"role": "user", "content": "?"}],
+        "rows.jsonl, line 1",
+        "last turn",
+        "assistant",
+    ),
+    "a turn without a role": of_chat([{"content": "Hello"}], "rows.jsonl, line 1", "turn 1", "role"),
+    # Public data on disk
+    "a data folder that is missing": Case(RUN + "sst2 --data-dir nowhere", ("data_dir", "'nowhere'")),
+    "a data folder without the task": Case(RUN + "sst2 --data-dir tasks", ("sst2", "SST-2", "train.tsv")),
+    "a label outside GLUE's": of_glue(("train.tsv, line 2", "'7'", "negative, positive"), train="good\t7\n"),
+    "hidden labels in GLUE": of_glue(("dev.tsv, line 2", "hidden"), dev="bad\t-1\n"),
+    "GLUE without its column": Case(
+        RUN + "sst2 --data-dir data",
+        ("train.tsv", "'label'", "sentence"),
+        {"data/SST-2/train.tsv": "sentence\ngood\n", "data/SST-2/dev.tsv": "sentence\ngood\n"},
+    ),
+    # Templates and candidates
+    "a template with a missing field": of_task("{{ word }}", "{{ wrod }}", "'mine'", "'wrod'", "'word'"),
+    "a template that is no Jinja": of_task("{{ word }}", "{{ word }", "'mine'", "'default'", "line 1"),
+    "a template that reaches out": of_task(
+        "{{ word }}", "{{ word.__class__.__mro__ }}", "'mine'", "'default'", "sandbox"
+    ),
+    "a template that fails": of_task("{{ word }}", "{{ word / 2 }}", "'mine'", "'default'", "rendered"),
+    "a candidate that begins another": of_task("dog: dog", "dog: cats", "'mine'", "'cat'", "'cats'", "`end`"),
+    "candidates that are equal": of_task("dog: dog", "dog: cat", "'mine'", "'cat'", "other words"),
+    "a label without a choice": Case(
+        MINE + " --prompt other",
+        ("'mine'", "'other'", "'dog'", "`choices`"),
+        {"mine.yaml": TASK + '  other: {template: "{{ word }}", choices: {cat: cat}}\n'},
+    ),
+    "a choice without a label": Case(
+        MINE + " --prompt other",
+        ("'mine'", "'other'", "'cow'", "no label"),
+        {"mine.yaml": TASK + '  other: {template: "{{ word }}", choices: {cat: cat, dog: dog, cow: cow}}\n'},
+    ),
+    "a prompt with an unknown key": of_task(
+        "{template:", "{seperator: '', template:", "'seperator'", "'separator'"
+    ),
+    "a word that YAML takes for a truth value": of_task(
+        'template: "{{ word }} is a"', "template: true", "'mine'", "quotes"
+    ),
+    "a system turn outside a chat": of_task("{template:", "{system: Hi, template:", "'mine'", "`chat: true`"),
+    "a chat without a chat template": Case(
+        MINE,
+        ("'mine'", "'default'", "chat template"),
+        {"mine.yaml": TASK.replace("{template:", "{chat: true, template:")},
+        prepare=lambda folder: (folder / "model" / "chat_template.jinja").unlink(),
+    ),
+    "a prompt that is too long": of_set(
+        "training.max_length=5", "'animal'", "'score-", "max_length", "5", "leave the row out"
+    ),
+    # Models
+    "a model that is unknown": Case(
+        "run --model nobody/nothing --output out --tasks tasks/animal.yaml", ("'nobody/nothing'", "hub")
+    ),
+    "a model's name that cannot be": Case(
+        "run --model 'no such model' --output out --tasks tasks/animal.yaml", ("'no such model'", "bundled")
+    ),
+    "a model's directory that is missing": Case(
+        "run --model ./nowhere --output out --tasks tasks/animal.yaml", ("'./nowhere'", "model")
+    ),
+    "a model without config.json": of_model(remove("config.json"), "'model'", "config.json"),
+    "a model without weights": of_model(remove("model.safetensors"), "'model'", "weights"),
+    "a model without a tokenizer": of_model(
+        remove("tokenizer.json", "tokenizer_config.json"), "'model'", "tokenizer"
+    ),
+    "a tokenizer without an end": of_model(
+        edit_json("tokenizer_config.json", eos_token=None), "tokenizer", "eos_token"
+    ),
+    "a config that is no JSON": of_model(
+        lambda model: (model / "config.json").write_text("{"), "'model'", "config.json", "JSON"
+    ),
+    "a kind of model that is unknown": of_model(
+        edit_json("config.json", model_type="lama"), "'model'", "lama"
+    ),
+    "a model that does not generate": of_model(
+        edit_json("config.json", model_type="vit", architectures=["ViTModel"]), "'model'", "causal"
+    ),
+    "weights of another shape": of_model(edit_json("config.json", hidden_size=64), "'model'", "config.json"),
+    "weights that are not all there": of_model(
+        edit_json("config.json", num_hidden_layers=3), "'model'", "lacks", "model.layers.2.", "config.json"
+    ),
+    "a checkpoint cut short": of_model(
+        lambda model: truncate(model / "model.safetensors"), "'model'", "damaged", "again"
+    ),
+    "pickled weights": of_model(pickle, "'model'", "safetensors", "model.allow_bin: true"),
+    "a model with code of its own": of_model(
+        edit_json(
+            "config.json",
+            model_type="own",
+            auto_map={"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"},
+        ),
+        "'model'",
+        "model.trust_remote_code: true",
+    ),
+    "a revision of a directory": of_set("model.revision=v2", "model.revision", "'v2'"),
+    "an adapter's target that is unknown": of_set(
+        "adapter.targets=[q_prj]", "adapter.targets", "q_prj", "q_proj"
+    ),
+    # Run directories
+    "another run's directory": Case(
+        "run --model model --output done --tasks tasks/animal.yaml --set training.epochs=7",
+        ("done", "training.epochs", "--fresh"),
+    ),
+    "an output that is a file": Case("run --model model --output mine.yaml", ("output", "mine.yaml")),
+    "an output below a file": Case("run --model model --output mine.yaml/out", ("output", "mine.yaml/out")),
+    "report of no run": Case("report tasks", ("tasks", "results.json")),
+    "report of nothing": Case("report nowhere", ("nowhere", "results.json")),
+    "report of a broken run": Case("report out", ("results.json", "JSON"), {"out/results.json": "{"}),
+    "a broken config in the run's directory": Case(
+        ANIMAL, ("out/config.yaml",), {"out/config.yaml": "seed: [1"}
+    ),
+    "score of no run": Case("score tasks", ("tasks", "config.yaml")),
+    "score of an unknown prompt": Case("score done --prompt ters", ("'animal'", "'ters'", "'terse'")),
+    "score of an unknown task": Case("score done --tasks sst", ("'sst'", "'sst2'")),
+    "score of damaged weights": Case(
+        "score done",
+        ("done/stages/01-animal", "damaged"),
+        prepare=lambda folder: truncate(folder / "done/stages/01-animal/adapter/adapter_model.safetensors"),
+    ),
+    "export of no run": Case("export tasks --stage 1 new", ("tasks", "config.yaml")),
+    "export of an unknown stage": Case("export done --stage 7 new", ("--stage", "'7'", "01-animal")),
+    "export into a directory in use": Case("export done --stage 1 tasks", ("tasks", "not empty")),
+    "export below a file": Case("export done --stage 1 mine.yaml/new", ("mine.yaml/new",)),
+    "export of weights that are gone": Case(
+        "export done --stage 1 new",
+        ("01-animal", "weights", "checkpoints: all"),
+        prepare=lambda folder: shutil.rmtree(folder / "done/stages/01-animal/adapter"),
+    ),
+}
+
+
+def refusal(command: str, capfd: pytest.CaptureFixture[str]) -> str:
+    """What a command says on stderr when it ends with status 2."""
+    capfd.readouterr()
+    with pytest.raises(SystemExit) as exit:
+        main(shlex.split(command))
+    said = capfd.readouterr().err
+    assert exit.value.code == 2, said
+    return said
+
+
+def is_one_sentence(said: str) -> bool:
+    return said.startswith("forgetmenot: ") and said.endswith(".\n") and said.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_mistake_gives_one_sentence(name: str, here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    case = CASES[name]
+    for file, text in {"mine.yaml": TASK, "rows.jsonl": ROWS, **case.files}.items():
+        (here / file).parent.mkdir(parents=True, exist_ok=True)
+        (here / file).write_text(text)
+    case.prepare(here)
+    said = refusal(case.command, capfd)
+    assert is_one_sentence(said), said
+    for word in case.says:
+        assert word in said
+
+
+def test_a_directory_in_use_is_refused(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with RunDirectory(here / "out").locked():
+        said = refusal(ANIMAL, capfd)
+    assert is_one_sentence(said), said
+    assert "out is in use by another process" in said
+
+
+def test_libraries_add_nothing_to_the_sentence(here: Path) -> None:
+    """In a process of its own, where their warnings and reports would reach the screen."""
+    edit_json("config.json", hidden_size=64)(here / "model")
+    command = [sys.executable, "-m", "forgetmenot", *shlex.split(ANIMAL)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    assert is_one_sentence(ended.stderr), ended.stderr
+    assert "'model'" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        ("", "VERB"),
+        ("rum", "'rum'"),
+        ("run --sed 1", "--sed"),
+        ("run --seed one", "'one'"),
+        ("run a.yaml b.yaml", "b.yaml"),
+        ("list modles", "'modles'"),
+        ("score", "RUN_DIR"),
+        ("export done new", "--stage"),
+    ],
+)
+def test_wrong_usage_shows_the_usage(command: str, says: str, capfd: pytest.CaptureFixture[str]) -> None:
+    usage, *_, last = refusal(command, capfd).splitlines()
+    assert usage.startswith("usage: forgetmenot")
+    assert ": error: " in last
+    assert says in last
