@@ -1,0 +1,185 @@
+"""Killed at any moment, the same command goes on and ends as if nothing had happened."""
+
+import itertools
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import forgetmenot.run
+from forgetmenot.config import load_config
+from forgetmenot.engine import Learner
+from forgetmenot.methods import Sequential
+from forgetmenot.run import Run
+from forgetmenot.run.directory import RunDirectory
+
+Go = Callable[..., Run]
+Same = Callable[[Run, Run], None]
+Config = Mapping[str, Any]
+SMALL = {"evaluation.limit": 8, "training.limit": 16}
+
+
+def _die_at(owner: Any, name: str, count: int, *, after: bool = False) -> None:
+    """From now on this process dies by SIGKILL just before (or after) the count-th call of owner.name."""
+    original, calls = getattr(owner, name), itertools.count(1)
+
+    def mortal(*arguments: Any, **named: Any) -> Any:
+        last = next(calls) == count
+        if last and not after:
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = original(*arguments, **named)
+        if last:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    setattr(owner, name, mortal)
+
+
+def _run_and_die(config: Config, owner: Any, name: str, count: int, *, after: bool = False) -> None:
+    """Run in a process of its own, which must die before it is through."""
+
+    def child() -> None:
+        _die_at(owner, name, count, after=after)
+        forgetmenot.run(config)
+
+    process = multiprocessing.get_context("fork").Process(target=child)
+    process.start()
+    process.join(120)
+    assert process.exitcode == -signal.SIGKILL
+
+
+@pytest.fixture(scope="module", params=["lora", "full"])
+def undisturbed(
+    request: pytest.FixtureRequest, tiny: Config, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Config, Run]:
+    """A config without its output, and the run that it gives undisturbed."""
+    config = {**tiny, **SMALL, "adapter.kind": request.param}
+    return config, forgetmenot.run({**config, "output": str(tmp_path_factory.mktemp("runs") / "undisturbed")})
+
+
+# Three stages of two steps each: 6 steps, 4 stages scored on 3 tasks, 4 commits.
+MOMENTS = {
+    "in the first stage": [(Learner, "forward", 18)],
+    "between two steps": [(Sequential, "stepped", 3)],
+    "while scoring the base": [(Learner, "score", 2)],
+    "while scoring a stage": [(Learner, "score", 8)],
+    "before its folder appears": [(Path, "rename", 9)],
+    "after a commit, before its time is noted": [(RunDirectory, "record_time", 3)],
+    "before the results": [(forgetmenot.run.api, "assemble", 1)],
+    "before the report": [(forgetmenot.run.api, "write_report", 1)],
+    "again and again": [
+        (Learner, "score", 1),
+        (Sequential, "stepped", 1),
+        (RunDirectory, "record_time", 1),
+        (Learner, "score", 3),
+        (Sequential, "stepped", 2),
+        (forgetmenot.run.api, "assemble", 1),
+    ],
+}
+
+
+@pytest.mark.parametrize("deaths", MOMENTS.values(), ids=MOMENTS)
+def test_a_killed_run_ends_as_an_undisturbed_one(
+    undisturbed: tuple[Config, Run], tmp_path: Path, same: Same, deaths: list[tuple[Any, str, int]]
+) -> None:
+    config = {**undisturbed[0], "output": str(tmp_path / "killed")}
+    for death in deaths:
+        _run_and_die(config, *death)
+        assert not (tmp_path / "killed" / "results.json").exists() or death[1] == "write_report"
+    same(undisturbed[1], forgetmenot.run(config))
+
+
+def test_no_rename_is_a_bad_moment(undisturbed: tuple[Config, Run], tmp_path: Path, same: Same) -> None:
+    """Whatever becomes visible does so by a rename: die before each, go on, die after it, go on."""
+    config = {**undisturbed[0], "output": str(tmp_path / "killed")}
+    # Each attempt renames environment.json and config.yaml, then one thing more: a stage, or the results.
+    for _ in range(4 + 1):
+        assert not (tmp_path / "killed" / "results.json").exists()
+        _run_and_die(config, os, "rename", 3)
+        _run_and_die(config, os, "rename", 3, after=True)
+    assert (tmp_path / "killed" / "results.json").exists()
+    assert not (tmp_path / "killed" / "report.html").exists()
+    same(undisturbed[1], forgetmenot.run(config))
+    assert (tmp_path / "killed" / "report.html").exists()
+
+
+def test_a_grown_list_may_be_killed_while_an_old_stage_is_replaced(
+    tiny: Config, tmp_path: Path, same: Same
+) -> None:
+    """Its old stages are scored on the new task, and the old folder gives way to the new one."""
+    config = {**tiny, **SMALL, "tasks": tiny["tasks"][:2]}
+    direct = forgetmenot.run({**config, "output": str(tmp_path / "direct")})
+    config |= {"output": str(tmp_path / "grown")}
+    forgetmenot.run({**config, "tasks": tiny["tasks"][:1]})
+    for _ in ("00-base", "01-animal"):
+        for moment in (3, 4):  # the old folder put aside; the new one in its place
+            for after in (False, True):
+                _run_and_die(config, os, "rename", moment, after=after)
+                assert not (tmp_path / "grown" / "results.json").exists()
+    same(direct, forgetmenot.run(config))
+    told = _events(tmp_path / "grown")
+    assert [told.count(event) for event in (("committed", "00-base"), ("began", "01-animal"))] == [1, 1]
+
+
+def test_what_is_half_written_is_not_read(
+    undisturbed: tuple[Config, Run], tmp_path: Path, same: Same
+) -> None:
+    config = {**undisturbed[0], "output": str(tmp_path / "killed")}
+    _run_and_die(config, Learner, "score", 8)
+    (left,) = (tmp_path / "killed" / "stages").glob(".*.writing")
+    assert left.name == ".02-colour.writing"
+    for file in ("scores.json", "predictions.parquet", "cost.json", "method.json"):
+        (left / file).write_text("{", encoding="utf-8")
+    same(undisturbed[1], forgetmenot.run(config))
+    assert not left.exists()
+
+
+@pytest.fixture(scope="module")
+def long(tiny: Config, tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, Run]:
+    """A config whose second stage takes a while, and its undisturbed run."""
+    config = {**tiny, "tasks": tiny["tasks"][:2], "training.epochs": {"colour": 30}, "evaluation.limit": 8}
+    return config, forgetmenot.run({**config, "output": str(tmp_path_factory.mktemp("runs") / "long")})
+
+
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [
+        pytest.param(signal.SIGKILL, -signal.SIGKILL, id="SIGKILL"),
+        pytest.param(signal.SIGTERM, 143, id="SIGTERM", marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, 130, id="SIGINT", marks=pytest.mark.slow),
+    ],
+)
+def test_the_command_goes_on_after_a_signal(
+    long: tuple[Config, Run], tmp_path: Path, same: Same, number: int, status: int
+) -> None:
+    """A real process and a real signal, at whatever moment it comes once the second stage has begun."""
+    config, undisturbed = long
+    killed = tmp_path / "killed"
+    file = tmp_path / "config.yaml"
+    file.write_text(load_config(None, {**config, "output": str(killed)}).to_yaml(), encoding="utf-8")
+    command = [sys.executable, "-m", "forgetmenot", "run", str(file)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while ("began", "02-colour") not in _events(killed) and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(number)
+    _, complaint = process.communicate(timeout=60)
+    assert process.returncode == status, complaint
+    assert "Traceback" not in complaint
+    assert sorted(path.name for path in (killed / "stages").glob("0*")) == ["00-base", "01-animal"]
+    same(undisturbed, forgetmenot.run(load_config(file)))
+
+
+def _events(run: Path) -> list[tuple[str, str | None]]:
+    path = run / "events.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return [(event["event"], event.get("stage")) for event in map(json.loads, lines)]
