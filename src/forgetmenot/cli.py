@@ -125,7 +125,8 @@ def _known(what: str) -> dict[str, str]:
     if what == "models":
         from forgetmenot.models import BUNDLED
 
-        return {**BUNDLED, "…": "any causal language model by hub id or local directory"}
+        bundled = dict.fromkeys(BUNDLED, "Bundled: a small Llama that knows the words of the bundled tasks")
+        return {**bundled, "…": "any causal language model by hub id or local directory"}
     from forgetmenot.prompting import known_prompts
 
     return {task: ", ".join(variants) for task, variants in known_prompts().items()}

@@ -1,7 +1,7 @@
 """Models: load one, choose what learns, keep its weights; the bundled quickstart model."""
 
 from forgetmenot.models.adapt import AdapterSettings, adapt, finish_stage, merged
-from forgetmenot.models.load import BUNDLED, Loaded, ModelSettings, load_model
+from forgetmenot.models.load import BUNDLED, Loaded, ModelSettings, load_model, without_bars
 from forgetmenot.models.weights import has_weights, load_weights, save_weights
 
 __all__ = [
@@ -16,4 +16,5 @@ __all__ = [
     "load_weights",
     "merged",
     "save_weights",
+    "without_bars",
 ]

@@ -9,7 +9,7 @@ from rich.console import Console
 from forgetmenot.config import RunConfig, read_resolved
 from forgetmenot.errors import UserError
 from forgetmenot.methods import Method
-from forgetmenot.models import has_weights, merged
+from forgetmenot.models import has_weights, merged, without_bars
 from forgetmenot.prompting import choose_prompt
 from forgetmenot.run.directory import RunDirectory
 from forgetmenot.run.display import Display
@@ -91,7 +91,8 @@ def export(run_dir: Path, stage: str, out: Path) -> None:
     if found[0] != BASE:
         session.to_stage(directory.stage(found[0]), trainable=False)
     model = merged(session.learner.model)
-    model.save_pretrained(out)
+    with without_bars():
+        model.save_pretrained(out)
     session.loaded.tokenizer.save_pretrained(out)
 
 
