@@ -1,0 +1,286 @@
+"""The command line as a person meets it: what each verb prints, leaves on disk and ends with."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import forgetmenot
+from forgetmenot.cli import main
+from forgetmenot.config import RunConfig
+
+VERBS = ("run", "score", "export", "report", "list")
+SETTINGS = ("--set", "training.limit=8", "--set", "evaluation.limit=4")
+TASKS = "tasks/animal.yaml,tasks/colour.yaml"
+RUN = ("run", "--model", "model", "--tasks", TASKS, *SETTINGS)
+
+Fmn = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def fmn(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Fmn:
+    """Run the command line in this process, on a screen of 100 columns: its status, stdout and stderr."""
+    monkeypatch.setenv("COLUMNS", "100")
+
+    def fmn(*arguments: str) -> tuple[int, str, str]:
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as exit:
+            main(arguments)
+        assert isinstance(exit.value.code, int)
+        return exit.value.code, *capfd.readouterr()
+
+    return fmn
+
+
+def lines_of(text: str) -> list[list[str]]:
+    return [line.split() for line in text.splitlines()]
+
+
+def results(run_dir: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((run_dir / "results.json").read_text())
+    return found
+
+
+# What there is to type
+
+
+def test_help_names_every_verb(fmn: Fmn) -> None:
+    status, said, _ = fmn("--help")
+    assert status == 0
+    assert {line[0] for line in lines_of(said) if line} >= set(VERBS)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_explains_itself(verb: str, fmn: Fmn) -> None:
+    status, said, complaint = fmn(verb, "--help")
+    assert (status, complaint) == (0, "")
+    assert said.startswith(f"usage: forgetmenot {verb}")
+
+
+def test_help_of_run_names_its_options(fmn: Fmn) -> None:
+    _, said, _ = fmn("run", "--help")
+    words = said.replace(",", " ").split()
+    options = ["model", "tasks", "method", "prompt", "data-dir", "seed", "output", "fresh", "set"]
+    assert {f"--{option}" for option in options} <= set(words)
+
+
+def test_the_version(fmn: Fmn) -> None:
+    assert fmn("--version") == (0, f"{forgetmenot.__version__}\n", "")
+
+
+def test_both_commands_are_installed() -> None:
+    installed = {one.name: one for one in entry_points(group="console_scripts")}
+    assert installed["forgetmenot"].load() is main
+    assert installed["fmn"].load() is main
+
+
+def test_help_needs_no_torch() -> None:
+    """Torch takes seconds, and who asks for help has none to spare."""
+    program = (
+        "import runpy, sys\n"
+        "try: runpy.run_module('forgetmenot', run_name='__main__')\n"
+        "except SystemExit as exit: sys.exit(exit.code or 'torch' in sys.modules)\n"
+    )
+    command = [sys.executable, "-c", program, "--help"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.startswith("usage: forgetmenot")
+
+
+@pytest.mark.parametrize(
+    ("what", "name", "words"),
+    [
+        ("tasks", "sst2", "SST-2"),
+        ("tasks", "qs-sentiment", "Bundled"),
+        ("suites", "glue4", "sst2, mrpc, cola, mnli"),
+        ("methods", "joint", "upper bound"),
+        ("models", "quickstart", "Bundled"),
+        ("prompts", "sst2", "default"),
+    ],
+)
+def test_list_shows_what_has_a_name(what: str, name: str, words: str, fmn: Fmn) -> None:
+    status, said, complaint = fmn("list", what)
+    assert (status, complaint) == (0, "")
+    [line] = [line for line in said.splitlines() if line.split()[0] == name]
+    assert words in line
+
+
+# What the verbs do
+
+
+def test_run_prints_the_matrix_and_leaves_a_report(here: Path, fmn: Fmn) -> None:
+    status, said, complaint = fmn(*RUN, "--output", "out")
+    assert (status, complaint) == (0, "")
+    rows = {line[0]: line[1:] for line in lines_of(said) if line}
+    for stage, row in zip(results(here / "out")["stages"], results(here / "out")["matrix"], strict=True):
+        assert f"{row[0]:.3f}" in rows[stage["name"]]
+    assert said.endswith("\nReport: out/report.html\n")
+    assert (here / "out/report.html").is_file()
+
+
+def test_run_does_what_the_python_interface_does(here: Path, fmn: Fmn) -> None:
+    assert fmn(*RUN, "--output", "out")[0] == 0
+    assert (here / "out/results.json").read_bytes() == (here / "done/results.json").read_bytes()
+
+
+def test_a_terminal_gets_its_cursor_back_and_the_finished_matrix(
+    here: Path, fmn: Fmn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hide, show = "\x1b[?25l", "\x1b[?25h"
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    status, said, _ = fmn(*RUN, "--output", "out")
+    assert status == 0
+    while_at_work, _, afterwards = said.rpartition(show)
+    assert while_at_work.startswith(hide)
+    assert "00-base" in while_at_work
+    assert "02-colour" in afterwards
+    assert hide not in afterwards
+
+
+def test_report_prints_the_matrix_again(here: Path, fmn: Fmn) -> None:
+    (here / "done/report.html").unlink()
+    status, said, complaint = fmn("report", "done")
+    assert (status, complaint) == (0, "")
+    assert {"00-base", "01-animal", "02-colour"} <= {line[0] for line in lines_of(said) if line}
+    assert said.endswith("\nReport: done/report.html\n")
+    assert (here / "done/report.html").is_file()
+
+
+def test_score_reads_the_saved_stages_anew(here: Path, fmn: Fmn) -> None:
+    status, said, complaint = fmn("score", "done")
+    assert (status, complaint) == (0, "")
+    printed = {line[0]: line[1:] for line in lines_of(said) if line}
+    assert printed["stage"] == ["animal", "colour"]
+    found = results(here / "done")
+    for stage, row in zip(found["stages"], found["matrix"], strict=True):
+        assert printed[stage["name"]] == [f"{value:.3f}" for value in row]
+    assert (here / printed["Reading:"][0]).is_file()
+
+
+def test_score_puts_another_prompt_and_another_task(here: Path, fmn: Fmn) -> None:
+    status, said, _ = fmn(
+        "score", "done", "--prompt", "terse", "--tasks", "tasks/size.yaml, tasks/colour.yaml"
+    )
+    assert status == 0
+    printed = {line[0]: line[1:] for line in lines_of(said) if line}
+    assert printed["stage"] == ["size", "colour"]
+    reading = json.loads((here / printed["Reading:"][0]).read_text())
+    assert reading["prompt"] == {"size": "terse", "colour": "terse"}
+
+
+def test_export_gives_a_model_with_its_tokenizer(here: Path, fmn: Fmn) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    assert fmn("export", "done", "--stage", "2", "new") == (0, "Exported: new\n", "")
+    model, tokenizer = AutoModelForCausalLM.from_pretrained("new"), AutoTokenizer.from_pretrained("new")
+    read = tokenizer("Word: puppy\nKind:", return_tensors="pt")
+    assert model(**read).logits.shape[-1] == len(tokenizer)
+
+
+# What beats what
+
+
+@pytest.fixture
+def configs(monkeypatch: pytest.MonkeyPatch) -> list[RunConfig]:
+    """The configs that `fmn run` would have run."""
+    taken: list[RunConfig] = []
+
+    def take(config: RunConfig, **_: Any) -> Any:
+        taken.append(config)
+        return SimpleNamespace(print=lambda console: None, path=Path("nowhere"))
+
+    monkeypatch.setattr(sys.modules["forgetmenot.run"], "run", take)
+    return taken
+
+
+def test_set_beats_options_beat_the_file_beats_the_default(
+    tmp_path: Path, fmn: Fmn, configs: list[RunConfig]
+) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("model: mine\nseed: 1\nmethod: joint\ntraining: {epochs: 5, batch_size: 7}\n")
+    options = ("--seed", "2", "--tasks", "sst2, cola", "--method", "single")
+    settings = ("--set", "training.epochs=6", "--set", "seed=3", "--set", "model.dtype=bf16")
+    assert fmn("run", str(file), *options, *settings)[0] == 0
+    [config] = configs
+    assert (config.model.name, config.model.dtype) == ("mine", "bf16")
+    assert config.seed == 3
+    assert config.method.name == "single"
+    assert config.tasks == ("sst2", "cola")
+    assert (config.training.epochs, config.training.batch_size) == (6, 7)
+    assert config.training.warmup_ratio == RunConfig().training.warmup_ratio
+
+
+def test_nothing_typed_is_the_bundled_job(fmn: Fmn, configs: list[RunConfig]) -> None:
+    assert fmn("run")[0] == 0
+    assert configs == [RunConfig()]
+
+
+# How it ends
+
+
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]], None]:
+    """Put something in the place of what `fmn report` does."""
+
+    def put(action: Callable[[], object]) -> None:
+        monkeypatch.setattr(sys.modules["forgetmenot.run"], "Run", lambda path: action())
+
+    return put
+
+
+def raising(error: BaseException) -> Callable[[], object]:
+    def action() -> object:
+        raise error
+
+    return action
+
+
+def test_a_bug_leaves_its_trace_in_a_file(
+    failing: Any, fmn: Fmn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    failing(raising(ZeroDivisionError("a slip of ours")))
+    status, said, complaint = fmn("report", "done")
+    assert (status, said) == (70, "")
+    [trace] = tmp_path.glob("forgetmenot-*.log")
+    assert complaint.startswith("forgetmenot: a bug of ours; ")
+    assert complaint.endswith(f"{trace}\n")
+    assert complaint.count("\n") == 1
+    assert "ZeroDivisionError: a slip of ours" in trace.read_text()
+
+
+def test_an_interrupt_ends_with_130(failing: Any, fmn: Fmn) -> None:
+    failing(lambda: os.kill(os.getpid(), signal.SIGINT))
+    status, _, complaint = fmn("report", "done")
+    assert status == 130
+    assert "the same command goes on" in complaint
+
+
+def test_a_request_to_end_ends_with_143(failing: Any, fmn: Fmn) -> None:
+    failing(lambda: os.kill(os.getpid(), signal.SIGTERM))
+    assert fmn("report", "done")[0] == 143
+
+
+@pytest.mark.parametrize("arguments", [("list", "tasks"), ("--version",)])
+def test_a_reader_that_has_gone_is_no_bug(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    """As in `fmn list tasks | head -1`: what Rich prints, and what stays in the buffer of stdout."""
+    command = [sys.executable, "-m", "forgetmenot", *arguments]
+    environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONUNBUFFERED": ""}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 128 + signal.SIGPIPE
+    assert not list(tmp_path.glob("forgetmenot-*.log"))
