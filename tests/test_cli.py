@@ -208,13 +208,14 @@ def test_set_beats_options_beat_the_file_beats_the_default(
     file = tmp_path / "run.yaml"
     file.write_text("model: mine\nseed: 1\nmethod: joint\ntraining: {epochs: 5, batch_size: 7}\n")
     options = ("--seed", "2", "--tasks", "sst2, cola", "--method", "single")
-    settings = ("--set", "training.epochs=6", "--set", "seed=3", "--set", "model.dtype=bf16")
-    assert fmn("run", str(file), *options, *settings)[0] == 0
+    settings = ("training.epochs=6", "seed=3", "model.dtype=bf16", "evaluation.also_score=rte, wnli")
+    typed = [part for setting in settings for part in ("--set", setting)]
+    assert fmn("run", str(file), *options, *typed)[0] == 0
     [config] = configs
     assert (config.model.name, config.model.dtype) == ("mine", "bf16")
     assert config.seed == 3
     assert config.method.name == "single"
-    assert config.tasks == ("sst2", "cola")
+    assert (config.tasks, config.evaluation.also_score) == (("sst2", "cola"), ("rte", "wnli"))
     assert (config.training.epochs, config.training.batch_size) == (6, 7)
     assert config.training.warmup_ratio == RunConfig().training.warmup_ratio
 

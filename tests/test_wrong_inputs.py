@@ -316,6 +316,14 @@ CASES = {
     "an adapter's target that is unknown": of_set(
         "adapter.targets=[q_prj]", "adapter.targets", "q_prj", "q_proj"
     ),
+    "one target of two that is unknown": of_set(
+        "adapter.targets=[q_proj, v_prj]", "adapter.targets", "'v_prj'", "Did you mean 'v_proj'"
+    ),
+    "a target that cannot be adapted": of_set(
+        "adapter.targets=[norm]", "adapter.targets", "'norm'", "q_proj"
+    ),
+    "no target": of_set("adapter.targets=[]", "adapter.targets", "at least 1"),
+    "a rank for full fine-tuning": of_set("adapter={kind: full, rank: 4}", "adapter:", "rank", "kind: full"),
     # Run directories
     "another run's directory": Case(
         "run --model model --output done --tasks tasks/animal.yaml --set training.epochs=7",
@@ -381,6 +389,14 @@ def test_a_directory_in_use_is_refused(here: Path, capfd: pytest.CaptureFixture[
         said = refusal(ANIMAL, capfd)
     assert is_one_sentence(said), said
     assert "out is in use by another process" in said
+
+
+def test_a_mistake_beside_fresh_costs_no_run(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    before = {path: path.read_bytes() for path in Path("done").rglob("*") if path.is_file()}
+    assert "'ters'" in refusal(
+        "run --model model --output done --tasks tasks/animal.yaml --prompt ters --fresh", capfd
+    )
+    assert {path: path.read_bytes() for path in Path("done").rglob("*") if path.is_file()} == before
 
 
 def test_libraries_add_nothing_to_the_sentence(here: Path) -> None:

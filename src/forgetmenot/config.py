@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     NonNegativeInt,
@@ -22,6 +23,14 @@ from forgetmenot.engine import TrainingSettings
 from forgetmenot.errors import UserError, validation_sentence
 from forgetmenot.models import AdapterSettings, ModelSettings
 from forgetmenot.tasks.yaml_file import read_yaml
+
+
+def _split(value: Any) -> Any:
+    return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
+"""A list of names, or one text with commas between them."""
 
 
 class MethodSettings(BaseModel):
@@ -50,8 +59,8 @@ class EvaluationSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     limit: PositiveInt | None = None
-    also_score: tuple[str, ...] = ()
-    prompts: tuple[str, ...] = ()
+    also_score: Names = ()
+    prompts: Names = ()
     scoring: Literal["likelihood"] = "likelihood"
 
 
@@ -61,7 +70,7 @@ class RunConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: ModelSettings = ModelSettings()
-    tasks: Annotated[tuple[str, ...], Field(min_length=1)] = ("quickstart",)
+    tasks: Annotated[Names, Field(min_length=1)] = ("quickstart",)
     prompt: str | dict[str, str] = "default"
     method: MethodSettings = MethodSettings()
     adapter: AdapterSettings = AdapterSettings()
@@ -69,7 +78,7 @@ class RunConfig(BaseModel):
     evaluation: EvaluationSettings = EvaluationSettings()
     data_dir: str | None = None
     checkpoints: Literal["all", "last", "none"] = "all"
-    trackers: tuple[str, ...] = ()
+    trackers: Names = ()
     seed: NonNegativeInt = 0
     output: str = "runs/{model}-{method}-{hash}-{seed}"
 
@@ -77,11 +86,6 @@ class RunConfig(BaseModel):
     @classmethod
     def _name_alone(cls, value: Any) -> Any:
         return {"name": value} if isinstance(value, str) else value
-
-    @field_validator("tasks", "trackers", mode="before")
-    @classmethod
-    def _one_or_more(cls, value: Any) -> Any:
-        return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
 
     @property
     def hash(self) -> str:

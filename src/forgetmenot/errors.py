@@ -53,4 +53,5 @@ def validation_sentence(error: ValidationError, model: type[BaseModel], where: s
     said = [one["msg"] for one in error.errors() if one["loc"][: len(here)] == here]  # one by union member
     others = [wrong.removeprefix("Input should be ") for wrong in said[1:]]
     wrong = ", or ".join(dict.fromkeys([said[0].removeprefix("Value error, ").rstrip("."), *others]))
+    wrong = wrong.replace("tuple", "list")  # as YAML's reader knows it
     return f"{key}: {wrong[0].lower()}{wrong[1:]} (given: {first['input']!r})."

@@ -1,12 +1,13 @@
 """Which parameters learn: all of them, or LoRA adapters through PEFT."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from transformers.pytorch_utils import Conv1D
 
-from forgetmenot.errors import UserError
+from forgetmenot.errors import UserError, nearest
 
 
 class AdapterSettings(BaseModel):
@@ -28,8 +29,34 @@ class AdapterSettings(BaseModel):
     rank: PositiveInt = 8
     alpha: PositiveFloat = 16.0
     dropout: float = Field(default=0.0, ge=0, lt=1)
-    targets: Literal["all-linear"] | list[str] = "all-linear"
+    targets: Literal["all-linear"] | Annotated[list[str], Field(min_length=1)] = "all-linear"
     per_stage: Literal["continue", "new", "merge"] = "continue"
+
+    @model_validator(mode="after")
+    def _all_of_use(self) -> Self:
+        if self.kind == "full":
+            for name, field in type(self).model_fields.items():
+                if name != "kind" and getattr(self, name) != field.default:
+                    raise ValueError(f"{name} is LoRA's and means nothing with kind: full; leave it out")
+        return self
+
+
+def check_targets(model: Any, settings: AdapterSettings) -> None:
+    """Hold the targets against the model's layers; PEFT passes over one of several that is unknown.
+
+    Raises:
+        UserError: If a target names no layer that can be adapted.
+    """
+    if settings.kind == "full" or settings.targets == "all-linear":
+        return
+    adaptable = (torch.nn.Linear, torch.nn.Embedding, Conv1D)
+    layers = [name for name, module in model.named_modules() if isinstance(module, adaptable)]
+    for target in settings.targets:
+        if not any(f".{layer}".endswith(f".{target}") for layer in layers):
+            raise UserError(
+                f"adapter.targets: this model has no layer {target!r} that can be adapted. "
+                f"{nearest(target, {layer.split('.')[-1] for layer in layers})}"
+            )
 
 
 def adapt(model: Any, settings: AdapterSettings, stage: int, seed: int) -> Any:
@@ -42,7 +69,7 @@ def adapt(model: Any, settings: AdapterSettings, stage: int, seed: int) -> Any:
         seed: For the initial values of an adapter.
 
     Raises:
-        UserError: If a target names no module of the model.
+        UserError: If a target names no layer of the model.
     """
     if settings.kind == "full":
         return model.requires_grad_(True)
@@ -57,16 +84,8 @@ def adapt(model: Any, settings: AdapterSettings, stage: int, seed: int) -> Any:
     )
     torch.manual_seed(seed)
     if not isinstance(model, PeftModel):
-        try:
-            return _in_fp32(get_peft_model(model, config))
-        except ValueError as error:
-            linear = sorted(
-                {name.split(".")[-1] for name, m in model.named_modules() if hasattr(m, "weight")}
-            )
-            raise UserError(
-                f"adapter.targets: {settings.targets} names no module of this model, "
-                f"which has {', '.join(linear)}."
-            ) from error
+        check_targets(model, settings)
+        return _in_fp32(get_peft_model(model, config))
     name = f"stage-{stage:02d}"
     model.add_adapter(name, config)
     model.base_model.set_adapter([*model.active_adapters, name])

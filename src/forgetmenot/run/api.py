@@ -82,11 +82,9 @@ def run(
     config = _resolve(config)
     directory = RunDirectory(config.directory)
     with directory.locked(), Display(console or Console(quiet=True)) as display:
-        if fresh:
-            directory.clear()
-        if not _is_finished(directory, config):
+        if fresh or not _is_finished(directory, config):
             try:
-                _go_on(config, directory, display)
+                _go_on(config, directory, display, fresh)
             except torch.OutOfMemoryError as error:
                 raise UserError(
                     "The device's memory is full: set training.micro_batch to fewer examples, a smaller "
@@ -133,19 +131,21 @@ def _is_finished(directory: RunDirectory, config: RunConfig) -> bool:
     return finished
 
 
-def _go_on(config: RunConfig, directory: RunDirectory, display: Display) -> None:
+def _go_on(config: RunConfig, directory: RunDirectory, display: Display, fresh: bool) -> None:
     """Take the run to its end and write what follows from it."""
     check_trackers(config)
     plan = make_plan(config)
     for note in plan.notes:
         display.say(note)
-    environment = directory.read_json("environment.json") or {}
+    environment = {} if fresh else directory.read_json("environment.json") or {}
     session = open_session(config, environment.get("identity", {}).get("threads"))
     was_deterministic = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(True, warn_only=True)
     try:
         loop = Loop(plan, session, directory, display)
         session.examine(loop.first_sequences())
+        if fresh:
+            directory.clear()  # not before: a mistake in the config must not cost the run that is there
         _identify(plan, session, directory, display)
         directory.begin(config.to_yaml())
         display.show(_table(loop))

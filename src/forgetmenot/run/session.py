@@ -17,7 +17,7 @@ from forgetmenot.engine import (
     choose_layout,
     choose_precision,
 )
-from forgetmenot.models import Loaded, load_model, load_weights
+from forgetmenot.models import Loaded, check_targets, load_model, load_weights
 from forgetmenot.prompting import TokenSequence
 
 PACKAGES = ("forgetmenot", "torch", "transformers", "peft", "accelerate", "tokenizers", "numpy")
@@ -100,6 +100,7 @@ def open_session(config: RunConfig, threads: int | None = None) -> Session:
     device = _device()
     loaded = load_model(config.model, trainable=config.adapter.kind == "full", device=device)
     model = loaded.model
+    check_targets(model, config.adapter)
     width = model.config.get_text_config().hidden_size
     precision = choose_precision(config.training.precision, device, width)
     learner = Learner(model, loaded.tokenizer, NODE_BUDGET.get(device.type, NODE_BUDGET["cpu"]), precision)
