@@ -5,8 +5,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as parquet
 import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import forgetmenot.run
 from forgetmenot.run import Run
@@ -60,6 +63,30 @@ def same() -> Same:
             assert parquet.read_table(one.path / name).equals(parquet.read_table(other.path / name))
 
     return same
+
+
+@pytest.fixture(scope="session")
+def answers_alone() -> Callable[[Path, Run, int], None]:
+    """A model that Transformers loads by itself gives a stage's log-likelihoods, one text at a time."""
+
+    def answers_alone(folder: Path, run: Run, stage: int) -> None:
+        model = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True).eval()
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        rows = run.predictions(stage)
+        for row in rows[rows["task"] == "colour"].itertuples():
+            prompt = f"Word: {str(row.prompt_text).removeprefix('word: ')}\nKind:"
+            scores = [_score(model, tokenizer, prompt, f" {label}") for label in ("blue", "red")]
+            assert scores == pytest.approx(list(np.asarray(row.log_likelihoods)), abs=1e-4)
+
+    return answers_alone
+
+
+def _score(model: Any, tokenizer: Any, prompt: str, answer: str) -> float:
+    given, whole = tokenizer(prompt)["input_ids"], tokenizer(prompt + answer)["input_ids"]
+    assert whole[: len(given)] == given
+    with torch.no_grad():
+        log_probs = model(torch.tensor([whole])).logits[0].double().log_softmax(-1)
+    return float(sum(log_probs[i - 1, whole[i]] for i in range(len(given), len(whole))))
 
 
 def _results(run: Run) -> bytes:

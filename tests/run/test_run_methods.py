@@ -21,7 +21,7 @@ from forgetmenot.engine import Learner
 from forgetmenot.errors import UserError
 from forgetmenot.methods import METHODS, Method, Options, Stage, make_method
 from forgetmenot.prompting import Encoded
-from forgetmenot.run import Run, rescore
+from forgetmenot.run import Run, export, rescore
 
 Go = Callable[..., Run]
 Same = Callable[[Run, Run], None]
@@ -225,15 +225,23 @@ def test_a_method_knows_after_a_kill_what_it_knew(
     assert state[0] == state[1] == {"remembered": ["01-animal", "02-colour", "03-size"], "steps": 3}
 
 
-def test_a_grown_list_and_a_rescore_answer_as_the_method_does(
-    recorder: type[Recorder], go: Go, tiny: Mapping[str, Any], same: Same
+def test_who_comes_later_gets_the_answers_of_the_method(
+    recorder: type[Recorder],
+    go: Go,
+    tiny: Mapping[str, Any],
+    same: Same,
+    tmp_path: Path,
+    answers_alone: Callable[[Path, Run, int], None],
 ) -> None:
+    """A grown list, a rescore, an export: all with the averaged weights."""
     settings = {**SMALL, "method": "recorder"}
     go("grown", {**settings, "tasks": tiny["tasks"][:2]})
     grown = go("grown", settings)
     same(go("direct", settings), grown)
     _, reading = rescore(grown.path)
     assert reading["matrix"] == grown.results["matrix"]
+    export(grown.path, "2", tmp_path / "out")
+    answers_alone(tmp_path / "out", grown, 2)
 
 
 def test_options_of_a_method_are_checked(recorder: type[Recorder], go: Go) -> None:

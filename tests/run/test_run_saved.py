@@ -1,0 +1,110 @@
+"""What can be done with the saved stages of a run."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from forgetmenot.errors import UserError
+from forgetmenot.run import Run, export, rescore
+
+Go = Callable[..., Run]
+STAGES = ["00-base", "01-animal", "02-colour", "03-size"]
+SMALL = {"evaluation.limit": 8, "training.limit": 16}
+
+
+@pytest.mark.parametrize(("keep", "kept"), [("all", STAGES[1:]), ("last", STAGES[3:]), ("none", [])])
+@pytest.mark.parametrize("kind", ["lora", "full"])
+def test_checkpoints_are_kept_as_asked(go: Go, keep: str, kept: list[str], kind: str) -> None:
+    run = go("one", {**SMALL, "checkpoints": keep, "adapter.kind": kind})
+    weights = sorted(path.parent.parent.name for path in (run.path / "stages").rglob("*model.safetensors"))
+    assert weights == kept
+    assert np.array(run.results["matrix"]).shape == (4, 3)
+    left = {path.name for path in (run.path / "stages").rglob(".*")}
+    assert left == set()
+
+
+@pytest.mark.parametrize("adapter", ["continue", "new", "merge", "full"])
+def test_scored_anew_a_run_gives_what_it_gave(go: Go, adapter: str) -> None:
+    settings = {"adapter.kind": "full"} if adapter == "full" else {"adapter.per_stage": adapter}
+    run = go("one", {**SMALL, **settings})
+    path, reading = rescore(run.path)
+    own = run.results["readings"][0]
+    assert {key: reading[key] for key in own} == own
+    assert reading["tasks"] == run.results["tasks"]
+    assert reading["stages"] == STAGES
+    assert path.parent == run.path / "readings"
+
+
+def test_scored_by_another_prompt(go: Go) -> None:
+    run = go("one", {**SMALL, "evaluation.prompts": ["terse"]})
+    _, reading = rescore(run.path, prompt="terse")
+    assert reading["matrix"] == run.results["readings"][1]["matrix"]
+    assert reading["prompt"] == dict.fromkeys(run.results["tasks"], "terse")
+
+
+def test_scored_on_another_task(go: Go, tiny: Mapping[str, Any]) -> None:
+    run = go("two", {**SMALL, "tasks": tiny["tasks"][:2]})
+    _, reading = rescore(run.path, [tiny["tasks"][2]])
+    beside = go("besides", {**SMALL, "tasks": tiny["tasks"][:2], "evaluation.also_score": [tiny["tasks"][2]]})
+    assert reading["matrix"] == [row[2:] for row in beside.results["matrix"]]
+
+
+def test_stages_without_weights_are_null_with_a_reason(go: Go) -> None:
+    run = go("one", {**SMALL, "checkpoints": "last"})
+    _, reading = rescore(run.path)
+    assert [reading["matrix"][k] for k in (0, 3)] == [run.results["matrix"][k] for k in (0, 3)]
+    assert reading["matrix"][1:3] == [[None] * 3] * 2
+    assert {(one["stage"], one["task"]) for one in reading["missing"]} == {
+        (stage, task) for stage in STAGES[1:3] for task in run.results["tasks"]
+    }
+    assert all("no longer on disk" in one["reason"] for one in reading["missing"])
+
+
+def test_what_cannot_be_scored_is_said(go: Go, make_word_task: Callable[..., Path], tmp_path: Path) -> None:
+    run = go("one", SMALL)
+    with pytest.raises(UserError, match="has no prompt 'short'"):
+        rescore(run.path, prompt="short")
+    with pytest.raises(UserError, match=r"none of .*size.yaml has a score split"):
+        rescore(run.path, [str(make_word_task("size", 24, 0))])
+    with pytest.raises(UserError, match=r"is not a run's directory: it has no config\.yaml"):
+        rescore(tmp_path)
+
+
+@pytest.mark.parametrize("adapter", ["continue", "new", "merge", "full"])
+@pytest.mark.parametrize("stage", [0, 2])
+def test_an_exported_stage_answers_by_itself(
+    go: Go, tmp_path: Path, adapter: str, stage: int, answers_alone: Callable[[Path, Run, int], None]
+) -> None:
+    settings = {"adapter.kind": "full"} if adapter == "full" else {"adapter.per_stage": adapter}
+    run = go("one", {**SMALL, **settings})
+    export(run.path, str(stage), tmp_path / "out")
+    answers_alone(tmp_path / "out", run, stage)
+
+
+def test_full_weights_are_exported_to_the_bit(go: Go, tmp_path: Path) -> None:
+    run = go("one", {**SMALL, "adapter.kind": "full"})
+    export(run.path, "02-colour", tmp_path / "out")
+    saved = load_file(run.path / "stages/02-colour/model/model.safetensors")
+    exported = load_file(tmp_path / "out/model.safetensors")
+    assert saved.keys() == exported.keys()
+    assert all(torch.equal(saved[name], exported[name]) for name in saved)
+
+
+def test_what_cannot_be_exported_is_said(go: Go, tmp_path: Path) -> None:
+    run = go("one", {**SMALL, "checkpoints": "last"})
+    with pytest.raises(UserError, match=r"no stage '7'\. Known: 00-base, 01-animal, 02-colour, 03-size\."):
+        export(run.path, "7", tmp_path / "out")
+    with pytest.raises(UserError, match="holds no weights any more"):
+        export(run.path, "1", tmp_path / "out")
+    assert not any((tmp_path / "out").iterdir())
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").write_text("")
+    with pytest.raises(UserError, match=r"full is not empty; give a new directory\."):
+        export(run.path, "3", tmp_path / "full")
+    with pytest.raises(UserError, match="is not a run's directory"):
+        export(tmp_path, "3", tmp_path / "out")

@@ -1,0 +1,22 @@
+"""What Accelerate's trackers are told."""
+
+from collections.abc import Callable
+
+import pytest
+
+from forgetmenot.run import Run
+
+Go = Callable[..., Run]
+
+
+def test_tensorboard_gets_every_step(go: Go, finished: Run) -> None:
+    pytest.importorskip("tensorboard", reason="the extra `trackers` is not installed")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = go("one", {"trackers": ["tensorboard"]})
+    assert run.results["matrix"] == finished.results["matrix"]
+    (file,) = run.path.rglob("events.out.tfevents.*")
+    told = EventAccumulator(str(file.parent)).Reload()
+    losses = told.Scalars("02-colour/loss")
+    assert [event.step for event in losses] == [1, 2, 3, 4, 5]
+    assert all(event.value > 0 for event in losses)
