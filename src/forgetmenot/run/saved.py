@@ -44,6 +44,8 @@ def rescore(
     config = read_resolved(directory.path / "config.yaml")
     plan = make_plan(config)
     asked = [task for task in load_tasks(tasks, data_folder(config)) if task.score] if tasks else plan.scored
+    if not asked:
+        raise UserError(f"--tasks: none of {', '.join(tasks)} has a score split.")
     prompts = [choose_prompt(task, prompt or variant_of(config, task.name)) for task in asked]
     with directory.locked(), Display(console or Console(quiet=True)) as display:
         session = _open(directory, config)
@@ -79,7 +81,8 @@ def export(run_dir: Path, stage: str, out: Path) -> None:
     config = read_resolved(directory.path / "config.yaml")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} is not empty; give a new directory.")
-    names = [row.name for row in make_plan(config).rows]
+    plan = make_plan(config)
+    names = [row.name for row in plan.rows]
     found = [name for k, name in enumerate(names) if stage in (name, str(k), f"{k:02d}")]
     if not found:
         raise UserError(f"--stage: this run has no stage {stage!r}. Known: {', '.join(names)}.")
@@ -90,9 +93,9 @@ def export(run_dir: Path, stage: str, out: Path) -> None:
     session = _open(directory, config)
     if found[0] != BASE:
         session.to_stage(directory.stage(found[0]), trainable=False)
-    model = merged(session.learner.model)
-    with without_bars():
-        model.save_pretrained(out)
+        load_method_state(plan.method, directory.stage(found[0]))
+    with plan.method.answering(session.learner), without_bars():
+        merged(session.learner.model).save_pretrained(out)
     session.loaded.tokenizer.save_pretrained(out)
 
 
