@@ -20,8 +20,12 @@ Same = Callable[[Run, Run], None]
 @pytest.mark.parametrize(
     "config",
     [
-        pytest.param(lambda size: BloomConfig(size, hidden_size=32, n_layer=2, n_head=4), id="bloom"),
-        pytest.param(lambda size: MambaConfig(size, hidden_size=32, num_hidden_layers=2), id="mamba"),
+        pytest.param(
+            lambda size: BloomConfig(vocab_size=size, hidden_size=32, n_layer=2, n_head=4), id="bloom"
+        ),
+        pytest.param(
+            lambda size: MambaConfig(vocab_size=size, hidden_size=32, num_hidden_layers=2), id="mamba"
+        ),
     ],
 )
 def test_a_model_without_a_mask_takes_padded_batches(
@@ -37,7 +41,8 @@ def test_a_model_without_a_mask_takes_padded_batches(
     tiny_tokenizer.save_pretrained(tmp_path / "model")
     settings = {
         **tiny,
-        **{"evaluation.limit": 6, "training.limit": 8},
+        "evaluation.limit": 6,
+        "training.limit": 8,
         "model": str(tmp_path / "model"),
         "tasks": tiny["tasks"][:2],
     }
