@@ -12,6 +12,7 @@ from transformers import (
     GPT2Config,
     GPTNeoXConfig,
     LlamaConfig,
+    MambaConfig,
     OPTConfig,
     PhiConfig,
 )
@@ -38,6 +39,10 @@ ARCHITECTURES = {
     "bloom": (
         BloomConfig(vocab_size=61, hidden_size=32, n_layer=2, n_head=4),
         {"query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"},
+    ),
+    "mamba": (
+        MambaConfig(vocab_size=61, hidden_size=32, num_hidden_layers=2),
+        {"in_proj", "x_proj", "dt_proj"},  # PEFT refuses the others of a state-space model
     ),
     "opt": (
         OPTConfig(**SIZE, ffn_dim=48, word_embed_proj_dim=32),
@@ -133,6 +138,12 @@ def test_full_fine_tuning_learns_everything() -> None:
 def test_an_unknown_target_names_the_layers_there_are() -> None:
     with pytest.raises(UserError, match=r"adapter\.targets: .*'c_attn'.*down_proj.*q_proj"):
         adapt(_llama(), AdapterSettings(targets=["c_attn"]), 1, 0)
+
+
+def test_a_target_that_peft_refuses_is_refused() -> None:
+    model = AutoModelForCausalLM.from_config(ARCHITECTURES["mamba"][0])
+    with pytest.raises(UserError, match=r"adapter\.targets: 'out_proj' of a mamba cannot be adapted\."):
+        adapt(model, AdapterSettings(targets=["in_proj", "out_proj"]), 1, 0)
 
 
 def test_continue_goes_on_with_the_same_adapter() -> None:

@@ -41,6 +41,12 @@ class AdapterSettings(BaseModel):
         return self
 
 
+NOT_ADAPTED = {
+    name: ["out_proj", "conv1d"] for name in ("falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h")
+}
+"""What `all-linear` leaves out, by type of model: PEFT refuses layers whose weights kernels read directly."""
+
+
 def check_targets(model: Any, settings: AdapterSettings) -> None:
     """Hold the targets against the model's layers; PEFT passes over one of several that is unknown.
 
@@ -52,6 +58,8 @@ def check_targets(model: Any, settings: AdapterSettings) -> None:
     adaptable = (torch.nn.Linear, torch.nn.Embedding, Conv1D)
     layers = [name for name, module in model.named_modules() if isinstance(module, adaptable)]
     for target in settings.targets:
+        if target in NOT_ADAPTED.get(model.config.model_type, ()):
+            raise UserError(f"adapter.targets: {target!r} of a {model.config.model_type} cannot be adapted.")
         if not any(f".{layer}".endswith(f".{target}") for layer in layers):
             raise UserError(
                 f"adapter.targets: this model has no layer {target!r} that can be adapted. "
@@ -80,6 +88,9 @@ def adapt(model: Any, settings: AdapterSettings, stage: int, seed: int) -> Any:
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
         target_modules=settings.targets,
+        exclude_modules=NOT_ADAPTED.get(model.config.model_type)
+        if settings.targets == "all-linear"
+        else None,
         task_type="CAUSAL_LM",
     )
     torch.manual_seed(seed)

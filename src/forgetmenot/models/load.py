@@ -13,7 +13,8 @@ from huggingface_hub.errors import HFValidationError
 from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-from transformers.utils import logging
+from transformers.utils import cached_file, logging
+from transformers.utils.hub import extract_commit_hash
 
 from forgetmenot.errors import UserError
 
@@ -122,8 +123,7 @@ def _load(
         **options,
     )
     _refuse_unfit(settings, found)
-    revision = getattr(config, "_commit_hash", None) or _fingerprint(Path(source))
-    return Loaded(model.to(device).eval(), tokenizer, revision, dropout)
+    return Loaded(model.to(device).eval(), tokenizer, _revision(source, options), dropout)
 
 
 def _refuse_unfit(settings: ModelSettings, found: dict[str, Any]) -> None:
@@ -211,8 +211,16 @@ def _explain(settings: ModelSettings, error: Exception) -> str:
     )
 
 
+def _revision(source: str, options: dict[str, Any]) -> str:
+    """The commit of a hub repository, by the place of its files in the cache; a hash for a directory."""
+    if Path(source).is_dir():
+        return _fingerprint(Path(source))
+    commit: str = extract_commit_hash(cached_file(source, "config.json", revision=options["revision"]), None)
+    return commit
+
+
 def _fingerprint(folder: Path) -> str:
-    """A hash over the weight files of a directory: its revision."""
+    """A hash over the weight files of a directory."""
     digest = hashlib.sha256()
     for file in sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")]):
         digest.update(file.name.encode())
