@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy.stats import spearmanr
+from transformers import AutoModelForCausalLM, GPT2Config
 
 import forgetmenot.run.plan
 from forgetmenot.errors import UserError
@@ -45,6 +46,21 @@ def test_generated_answers(go: Go, make_task: Make, metric: str) -> None:
     for row in _read(run):
         assert row["predicted"] == row["gold"] == "It is one."
         assert row["log_likelihoods"] is None
+
+
+def test_an_answer_ends_where_the_positions_do(
+    go: Go, make_task: Make, tiny_tokenizer: Any, tmp_path: Path
+) -> None:
+    """GPT-2 looks positions up in a table: past its end there is nothing to look up."""
+    config = GPT2Config(vocab_size=len(tiny_tokenizer), n_embd=32, n_layer=1, n_head=2, n_positions=64)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "gpt2")
+    tiny_tokenizer.save_pretrained(tmp_path / "gpt2")
+    rows = [{"word": f"w{k} " + "x" * length, "reply": "one"} for k, length in enumerate((1, 20, 20, 30) * 5)]
+    prompts = {"default": {"template": "Say: {{ word }}\nReply:"}}
+    task = str(make_task("reply", rows, rows, target="reply", prompts=prompts))
+    run = go("one", {"model": str(tmp_path / "gpt2"), "tasks": task})
+    assert len(_read(run, 0)) == 20
+    assert all(row["predicted"] is not None for row in _read(run, 0))
 
 
 def test_the_loss_of_an_answer(go: Go, make_task: Make) -> None:

@@ -1,6 +1,7 @@
 """Generated answers: greedy, in batches of like length."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -17,14 +18,16 @@ def generate(
 ) -> list[str]:
     """The text that the model writes after each prompt, greedily, up to EOS or `max_new_tokens`.
 
-    Prompts are batched by length and padded on the left; padding is masked and has no position.
+    It ends as well where the model has no further position. Prompts are batched by length and padded on the
+    left; padding is masked and has no position.
     """
     device = next(model.parameters()).device
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None) or float("inf")
     answers = [""] * len(prompts)
+    room = [min(max_new_tokens, positions - len(prompt)) for prompt in prompts]
     order = sorted(range(len(prompts)), key=lambda k: (len(prompts[k]), prompts[k]))
-    for begin in range(0, len(order), BATCH):
-        batch = order[begin : begin + BATCH]
+    for batch in _batches(order, room):
         width = max(len(prompts[k]) for k in batch)
         tokens = torch.full((len(batch), width), pad, dtype=torch.long)
         mask = torch.zeros_like(tokens)
@@ -38,7 +41,7 @@ def generate(
             num_beams=1,
             repetition_penalty=1.0,  # some checkpoints bring their own, which greedy search obeys too
             no_repeat_ngram_size=0,
-            max_new_tokens=max_new_tokens,
+            max_new_tokens=room[batch[0]],
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=pad,
         )
@@ -47,3 +50,11 @@ def generate(
         if advance is not None:
             advance(len(batch))
     return answers
+
+
+def _batches(order: Sequence[int], room: Sequence[float]) -> Iterator[list[int]]:
+    """Batches of prompts that have the same room, so that none ends sooner for its neighbours' sake."""
+    for _, alike in groupby(order, key=room.__getitem__):
+        group = list(alike)
+        for begin in range(0, len(group), BATCH):
+            yield group[begin : begin + BATCH]
