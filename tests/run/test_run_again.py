@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 import forgetmenot.run
 from forgetmenot.cli import main
 from forgetmenot.errors import UserError
-from forgetmenot.run import Run
+from forgetmenot.run import Run, api
 from forgetmenot.run.directory import RunDirectory
 
 Go = Callable[..., Run]
@@ -33,7 +33,7 @@ def test_a_finished_run_is_only_reported(
 ) -> None:
     first = go("one", SMALL)
     told, written = _events(first), (first.path / "results.json").stat().st_mtime_ns
-    monkeypatch.setattr(forgetmenot.run.api, "open_session", None)  # no model is loaded
+    monkeypatch.setattr(api, "open_session", None)  # no model is loaded
     again = go("one", SMALL)
     same(first, again)
     assert _events(again) == told
@@ -140,7 +140,7 @@ def test_changed_data_is_not_gone_on_with(
 ) -> None:
     path = str(make_word_task("animal"))
     with monkeypatch.context() as patched:
-        patched.setattr(forgetmenot.run.api, "assemble", None)  # all stages are there, the results are not
+        patched.setattr(api, "assemble", None)  # all stages are there, the results are not
         with pytest.raises(TypeError):
             go("one", {"tasks": path})
     rows = path.replace(".yaml", "-score.jsonl")

@@ -17,8 +17,8 @@ import pytest
 import forgetmenot.run
 from forgetmenot.config import load_config
 from forgetmenot.engine import Learner
-from forgetmenot.methods import Sequential
-from forgetmenot.run import Run
+from forgetmenot.methods import METHODS
+from forgetmenot.run import Run, api
 from forgetmenot.run.directory import RunDirectory
 
 Go = Callable[..., Run]
@@ -68,20 +68,20 @@ def undisturbed(
 # Three stages of two steps each: 6 steps, 4 stages scored on 3 tasks, 4 commits.
 MOMENTS = {
     "in the first stage": [(Learner, "forward", 18)],
-    "between two steps": [(Sequential, "stepped", 3)],
+    "between two steps": [(METHODS["sequential"], "stepped", 3)],
     "while scoring the base": [(Learner, "score", 2)],
     "while scoring a stage": [(Learner, "score", 8)],
     "before its folder appears": [(Path, "rename", 9)],
     "after a commit, before its time is noted": [(RunDirectory, "record_time", 3)],
-    "before the results": [(forgetmenot.run.api, "assemble", 1)],
-    "before the report": [(forgetmenot.run.api, "write_report", 1)],
+    "before the results": [(api, "assemble", 1)],
+    "before the report": [(api, "write_report", 1)],
     "again and again": [
         (Learner, "score", 1),
-        (Sequential, "stepped", 1),
+        (METHODS["sequential"], "stepped", 1),
         (RunDirectory, "record_time", 1),
         (Learner, "score", 3),
-        (Sequential, "stepped", 2),
-        (forgetmenot.run.api, "assemble", 1),
+        (METHODS["sequential"], "stepped", 2),
+        (api, "assemble", 1),
     ],
 }
 

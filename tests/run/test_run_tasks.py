@@ -13,9 +13,8 @@ import pytest
 from scipy.stats import spearmanr
 from transformers import AutoModelForCausalLM, GPT2Config
 
-import forgetmenot.run.plan
 from forgetmenot.errors import UserError
-from forgetmenot.run import Run
+from forgetmenot.run import Run, plan
 from forgetmenot.tasks import Example, Task
 
 Go = Callable[..., Run]
@@ -29,8 +28,8 @@ def _answers(count: int) -> list[dict[str, str]]:
 
 def _read(run: Run, stage: int = -1) -> list[dict[str, Any]]:
     stages = run.results["stages"]
-    rows: list[dict[str, Any]] = run.predictions(range(len(stages))[stage]).to_dict("records")
-    return rows
+    rows = run.predictions(range(len(stages))[stage]).to_dict("records")
+    return [{str(name): value for name, value in row.items()} for row in rows]
 
 
 @pytest.mark.parametrize("metric", ["exact_match", "rouge_l"])
@@ -131,8 +130,8 @@ def test_graded_choices_are_read_by_their_expectation(go: Go, monkeypatch: pytes
         "grade", "choice", "spearman", examples("train", 40), [], examples("score", 24),
         labels, ("pearson",), prompts,
     )  # fmt: skip
-    monkeypatch.setattr(forgetmenot.run.plan, "load_tasks", lambda names, folder: [task])
-    monkeypatch.setattr(forgetmenot.run.plan, "expand", lambda names: ["grade"])
+    monkeypatch.setattr(plan, "load_tasks", lambda names, folder: [task])
+    monkeypatch.setattr(plan, "expand", lambda names: ["grade"])
     run = go("one", {"tasks": "grade"})
     for stage in (0, 1):
         rows = _read(run, stage)

@@ -51,7 +51,7 @@ class Method:
     Options: ClassVar[type[Options]] = Options
 
     def __init__(self, options: Any = None, seed: int = 0) -> None:
-        self.options = options if options is not None else self.Options()
+        self.options: Any = options if options is not None else self.Options()
         self.seed = seed
 
     def stages(self, tasks: Sequence[str]) -> list[Stage]:
