@@ -129,7 +129,7 @@ def check_trackers(config: RunConfig) -> None:
     for name in config.trackers:
         if name not in LOGGER_TYPE_TO_CLASS:
             raise UserError(f"trackers: there is no tracker {name!r}. {nearest(name, LOGGER_TYPE_TO_CLASS)}")
-        if name not in get_available_trackers():
+        if name not in [str(one.value) for one in get_available_trackers()]:
             raise UserError(
                 f"trackers: {name!r} is not installed here; install its package, or leave it out."
             )
