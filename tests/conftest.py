@@ -151,7 +151,7 @@ def furnished(
     tmp_path_factory: pytest.TempPathFactory, tiny_llama: Path, tiny_tasks: dict[str, Path]
 ) -> Path:
     """A folder with model/, tasks/ and done/, a finished run of two stages; not to be changed."""
-    from forgetmenot.run import run
+    from forgetmenot.runs import run
 
     folder = tmp_path_factory.mktemp("furnished")
     shutil.copytree(tiny_llama, folder / "model")

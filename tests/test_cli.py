@@ -198,7 +198,7 @@ def configs(monkeypatch: pytest.MonkeyPatch) -> list[RunConfig]:
         taken.append(config)
         return SimpleNamespace(print=lambda console: None, path=Path("nowhere"))
 
-    monkeypatch.setattr(sys.modules["forgetmenot.run"], "run", take)
+    monkeypatch.setattr(sys.modules["forgetmenot.runs"], "run", take)
     return taken
 
 
@@ -233,7 +233,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]],
     """Put something in the place of what `fmn report` does."""
 
     def put(action: Callable[[], object]) -> None:
-        monkeypatch.setattr(sys.modules["forgetmenot.run"], "Run", lambda path: action())
+        monkeypatch.setattr(sys.modules["forgetmenot.runs"], "Run", lambda path: action())
 
     return put
 

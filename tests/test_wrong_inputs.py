@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from forgetmenot.cli import main
-from forgetmenot.run.directory import RunDirectory
+from forgetmenot.runs.directory import RunDirectory
 
 RUN = "run --model model --output out --tasks "
 ANIMAL = RUN + "tasks/animal.yaml "

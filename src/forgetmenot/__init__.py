@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from forgetmenot.config import RunConfig, load_config
     from forgetmenot.errors import UserError
-    from forgetmenot.run import Run, run
+    from forgetmenot.runs import Run, run
 
 __version__ = "0.1.0"
 __all__ = ["Run", "RunConfig", "UserError", "__version__", "load_config", "run"]
 
 _HOME = {
-    "Run": "forgetmenot.run",
-    "run": "forgetmenot.run",
+    "Run": "forgetmenot.runs",
+    "run": "forgetmenot.runs",
     "RunConfig": "forgetmenot.config",
     "load_config": "forgetmenot.config",
     "UserError": "forgetmenot.errors",

@@ -61,7 +61,7 @@ class _Screen(Console):
 def run(parsed: argparse.Namespace) -> None:
     """`fmn run`: train on one task after another, score all of them after each, report."""
     from forgetmenot.config import load_config
-    from forgetmenot.run import run
+    from forgetmenot.runs import run
 
     config = load_config(parsed.config, _overrides(parsed))
     console = _Screen()
@@ -72,7 +72,7 @@ def run(parsed: argparse.Namespace) -> None:
 
 def score(parsed: argparse.Namespace) -> None:
     """`fmn score`: put another prompt or task to the saved stages of a run."""
-    from forgetmenot.run import rescore
+    from forgetmenot.runs import rescore
 
     console = _Screen()
     path, reading = rescore(parsed.run_dir, parsed.tasks, parsed.prompt, console=console)
@@ -85,7 +85,7 @@ def score(parsed: argparse.Namespace) -> None:
 
 def export(parsed: argparse.Namespace) -> None:
     """`fmn export`: write a stage as one loadable model with its tokenizer."""
-    from forgetmenot.run import export
+    from forgetmenot.runs import export
 
     export(parsed.run_dir, parsed.stage, parsed.out)
     print(f"Exported: {parsed.out}")
@@ -93,7 +93,7 @@ def export(parsed: argparse.Namespace) -> None:
 
 def report(parsed: argparse.Namespace) -> None:
     """`fmn report`: print a run's matrix and write its report.html anew."""
-    from forgetmenot.run import Run
+    from forgetmenot.runs import Run
 
     found = Run(parsed.run_dir)
     console = _Screen()

@@ -299,7 +299,9 @@ def test_a_conversation_is_never_cut(tokenizer_named: Callable[[str], Any]) -> N
 def test_candidates_that_cannot_be_told_apart_are_refused(tokenizer: Any) -> None:
     example = review("fine")
     equal = Prompt("default", "{{ sentence }}:", {"negative": "no", "positive": "no"})
-    with pytest.raises(UserError, match=r"example 'train-0': .*'no' are those of 'no'.*compared. Use other words"):
+    with pytest.raises(
+        UserError, match=r"example 'train-0': .*'no' are those of 'no'.*compared. Use other words"
+    ):
         encoder_of(tokenizer, equal, example).encode(example)
     begun = Prompt("default", "{{ sentence }}:", {"negative": "a", "positive": "a b"})
     with pytest.raises(UserError, match=r"'a' begin those of 'a b'.*Set `end`"):

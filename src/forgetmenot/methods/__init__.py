@@ -18,7 +18,18 @@ METHODS: dict[str, type[Method]] = {
 }
 ENTRY_POINTS = "forgetmenot.methods"
 
-__all__ = ["ENTRY_POINTS", "METHODS", "Method", "Options", "Stage", "known_methods", "make_method"]
+__all__ = [
+    "ENTRY_POINTS",
+    "METHODS",
+    "Joint",
+    "Method",
+    "Options",
+    "Sequential",
+    "Single",
+    "Stage",
+    "known_methods",
+    "make_method",
+]
 
 
 def known_methods() -> dict[str, type[Method]]:

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 import forgetmenot.methods
-import forgetmenot.run
+import forgetmenot.runs
 from forgetmenot.engine import Learner
 from forgetmenot.errors import UserError
 from forgetmenot.methods import METHODS, Method, Options, Stage, make_method
 from forgetmenot.prompting import Encoded
-from forgetmenot.run import Run, export, rescore
+from forgetmenot.runs import Run, export, rescore
 
 Go = Callable[..., Run]
 Same = Callable[[Run, Run], None]

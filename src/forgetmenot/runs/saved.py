@@ -11,14 +11,14 @@ from forgetmenot.errors import UserError
 from forgetmenot.methods import Method
 from forgetmenot.models import has_weights, merged, without_bars
 from forgetmenot.prompting import choose_prompt
-from forgetmenot.run.directory import RunDirectory
-from forgetmenot.run.display import Display
-from forgetmenot.run.evaluate import Predictions, Question, ask
-from forgetmenot.run.loop import BASE
-from forgetmenot.run.method_state import load_method_state
-from forgetmenot.run.plan import data_folder, make_plan, question, variant_of
-from forgetmenot.run.results import reading
-from forgetmenot.run.session import Session, open_session
+from forgetmenot.runs.directory import RunDirectory
+from forgetmenot.runs.display import Display
+from forgetmenot.runs.evaluate import Predictions, Question, ask
+from forgetmenot.runs.loop import BASE
+from forgetmenot.runs.method_state import load_method_state
+from forgetmenot.runs.plan import data_folder, make_plan, question, variant_of
+from forgetmenot.runs.results import reading
+from forgetmenot.runs.session import Session, open_session
 from forgetmenot.tasks import load_tasks
 
 

@@ -15,12 +15,12 @@ from forgetmenot.engine import Step, fit
 from forgetmenot.methods import Stage
 from forgetmenot.models import adapt, finish_stage, has_weights, save_weights
 from forgetmenot.prompting import Encoded, TokenSequence, choose_prompt
-from forgetmenot.run.directory import RunDirectory
-from forgetmenot.run.display import Display
-from forgetmenot.run.evaluate import Predictions, Question, ask, read_predictions, score, write_predictions
-from forgetmenot.run.method_state import load_method_state, save_method_state
-from forgetmenot.run.plan import Plan, for_task, question, training_examples
-from forgetmenot.run.session import Session
+from forgetmenot.runs.directory import RunDirectory
+from forgetmenot.runs.display import Display
+from forgetmenot.runs.evaluate import Predictions, Question, ask, read_predictions, score, write_predictions
+from forgetmenot.runs.method_state import load_method_state, save_method_state
+from forgetmenot.runs.plan import Plan, for_task, question, training_examples
+from forgetmenot.runs.session import Session
 
 BASE = "00-base"
 HEADLINE = "predictions.parquet"

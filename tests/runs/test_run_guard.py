@@ -11,8 +11,8 @@ import torch
 from rich.console import Console
 from transformers import AutoModelForCausalLM, BloomConfig, MambaConfig
 
-import forgetmenot.run
-from forgetmenot.run import Run
+import forgetmenot.runs
+from forgetmenot.runs import Run
 
 Same = Callable[[Run, Run], None]
 

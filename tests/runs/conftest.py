@@ -11,8 +11,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-import forgetmenot.run
-from forgetmenot.run import Run
+import forgetmenot.runs
+from forgetmenot.runs import Run
 
 Go = Callable[..., Run]
 Same = Callable[[Run, Run], None]

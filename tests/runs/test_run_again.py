@@ -12,11 +12,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-import forgetmenot.run
+import forgetmenot.runs
 from forgetmenot.cli import main
 from forgetmenot.errors import UserError
-from forgetmenot.run import Run, api
-from forgetmenot.run.directory import RunDirectory
+from forgetmenot.runs import Run, api
+from forgetmenot.runs.directory import RunDirectory
 
 Go = Callable[..., Run]
 Same = Callable[[Run, Run], None]

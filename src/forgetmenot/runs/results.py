@@ -18,9 +18,9 @@ from forgetmenot.metrics import (
     summarize,
 )
 from forgetmenot.metrics import Stage as Row
-from forgetmenot.run.directory import RunDirectory
-from forgetmenot.run.evaluate import Predictions, Question, for_metric, read_predictions
-from forgetmenot.run.loop import read_cost
+from forgetmenot.runs.directory import RunDirectory
+from forgetmenot.runs.evaluate import Predictions, Question, for_metric, read_predictions
+from forgetmenot.runs.loop import read_cost
 
 NOT_ASKED = "The stage's weights were no longer on disk when this task was added."
 

@@ -14,7 +14,7 @@ from forgetmenot.errors import UserError, nearest
 from forgetmenot.methods import Method, Stage, make_method
 from forgetmenot.metrics import Stage as Row
 from forgetmenot.prompting import Encoded, Encoder, Prompt, choose_prompt
-from forgetmenot.run.evaluate import Question
+from forgetmenot.runs.evaluate import Question
 from forgetmenot.tasks import Example, Task, expand, load_tasks
 
 SAMPLE_SEED = 20250402  # fixed: a limit takes the same examples in every run

@@ -12,12 +12,12 @@ from rich.console import Console
 from forgetmenot.config import RunConfig, differences, load_config, read_resolved
 from forgetmenot.errors import UserError
 from forgetmenot.report import LiveTable, print_matrix, write_report
-from forgetmenot.run.directory import RunDirectory
-from forgetmenot.run.display import Display
-from forgetmenot.run.loop import HEADLINE, Loop
-from forgetmenot.run.plan import Plan, check_trackers, make_plan
-from forgetmenot.run.results import assemble
-from forgetmenot.run.session import Session, open_session
+from forgetmenot.runs.directory import RunDirectory
+from forgetmenot.runs.display import Display
+from forgetmenot.runs.loop import HEADLINE, Loop
+from forgetmenot.runs.plan import Plan, check_trackers, make_plan
+from forgetmenot.runs.results import assemble
+from forgetmenot.runs.session import Session, open_session
 from forgetmenot.tasks import fingerprint
 
 

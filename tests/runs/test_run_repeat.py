@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from forgetmenot.errors import UserError
-from forgetmenot.run import Run
+from forgetmenot.runs import Run
 
 Go = Callable[..., Run]
 Same = Callable[[Run, Run], None]

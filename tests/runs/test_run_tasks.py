@@ -14,7 +14,7 @@ from scipy.stats import spearmanr
 from transformers import AutoModelForCausalLM, GPT2Config
 
 from forgetmenot.errors import UserError
-from forgetmenot.run import Run, plan
+from forgetmenot.runs import Run, plan
 from forgetmenot.tasks import Example, Task
 
 Go = Callable[..., Run]

@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
-import forgetmenot.run
+import forgetmenot.runs
 from forgetmenot.config import load_config
 from forgetmenot.engine import Learner
 from forgetmenot.methods import METHODS
-from forgetmenot.run import Run, api
-from forgetmenot.run.directory import RunDirectory
+from forgetmenot.runs import Run, api
+from forgetmenot.runs.directory import RunDirectory
 
 Go = Callable[..., Run]
 Same = Callable[[Run, Run], None]

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from forgetmenot.errors import UserError
-from forgetmenot.run import Run, export, rescore
+from forgetmenot.runs import Run, export, rescore
 
 Go = Callable[..., Run]
 STAGES = ["00-base", "01-animal", "02-colour", "03-size"]

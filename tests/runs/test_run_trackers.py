@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from forgetmenot.run import Run
+from forgetmenot.runs import Run
 
 Go = Callable[..., Run]
 
