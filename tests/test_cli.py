@@ -16,7 +16,8 @@ import pytest
 
 import forgetmenot
 from forgetmenot.cli import main
-from forgetmenot.config import RunConfig
+from forgetmenot.config import BUNDLED_JOB, RunConfig, load_config
+from forgetmenot.models import ModelSettings
 
 VERBS = ("run", "score", "export", "report", "list")
 SETTINGS = ("--set", "training.limit=8", "--set", "evaluation.limit=4")
@@ -198,7 +199,7 @@ def configs(monkeypatch: pytest.MonkeyPatch) -> list[RunConfig]:
         taken.append(config)
         return SimpleNamespace(print=lambda console: None, path=Path("nowhere"))
 
-    monkeypatch.setattr(sys.modules["forgetmenot.runs"], "run", take)
+    monkeypatch.setattr("forgetmenot.runs.run", take)
     return taken
 
 
@@ -222,7 +223,14 @@ def test_set_beats_options_beat_the_file_beats_the_default(
 
 def test_nothing_typed_is_the_bundled_job(fmn: Fmn, configs: list[RunConfig]) -> None:
     assert fmn("run")[0] == 0
-    assert configs == [RunConfig()]
+    [config] = configs
+    assert config == load_config(BUNDLED_JOB)
+    assert (config.model.name, config.tasks) == ("quickstart", ("quickstart",))
+
+
+def test_a_model_alone_is_trained_with_the_defaults(fmn: Fmn, configs: list[RunConfig]) -> None:
+    assert fmn("run", "--model", "gpt2")[0] == 0
+    assert configs == [RunConfig(model=ModelSettings(name="gpt2"))]
 
 
 # How it ends
@@ -233,7 +241,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]],
     """Put something in the place of what `fmn report` does."""
 
     def put(action: Callable[[], object]) -> None:
-        monkeypatch.setattr(sys.modules["forgetmenot.runs"], "Run", lambda path: action())
+        monkeypatch.setattr("forgetmenot.runs.Run", lambda path: action())
 
     return put
 

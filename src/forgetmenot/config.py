@@ -33,6 +33,9 @@ Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
 """A list of names, or one text with commas between them."""
 
 
+BUNDLED_JOB = Path(__file__).with_name("quickstart.yaml")
+
+
 class MethodSettings(BaseModel):
     """Which method, and beside its name the options that the method itself defines."""
 
@@ -114,19 +117,23 @@ def load_config(path: Path | None = None, overrides: Mapping[str, Any] | None = 
     """Read a config file and put the command line's values over it.
 
     Args:
-        path: A YAML file; None for the defaults.
+        path: A YAML file; None for the defaults, or, where no model and no tasks are named either, for the
+            bundled job.
         overrides: Dotted keys to values: {"training.epochs": 2}.
 
     Raises:
         UserError: If a key is unknown or a value unfit; the sentence names the key.
     """
+    named = {key.split(".")[0] for key in overrides or {}}
+    if path is None and not named & {"model", "tasks"}:
+        path = BUNDLED_JOB
     values = read_yaml(path) if path is not None else {}
     for key, value in (overrides or {}).items():
         _put(values, key.split("."), value)
     try:
         return RunConfig.model_validate(values)
     except ValidationError as error:
-        where = f"{path}: " if path is not None else ""
+        where = f"{path}: " if path not in (None, BUNDLED_JOB) else ""
         raise UserError(where + validation_sentence(error, RunConfig)) from error
 
 
