@@ -8,7 +8,7 @@ import argparse
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from random import Random
@@ -19,7 +19,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from scripts.quickstart.build_suite import FOLDER as SUITE
-from scripts.quickstart.corpus import documents
+from scripts.quickstart.corpus import VERDICTS, documents
 
 FOLDER = Path(__file__).resolve().parents[2] / "src" / "forgetmenot" / "models" / "quickstart"
 VOCABULARY = 2048
@@ -30,26 +30,40 @@ WARMUP_STEPS = 100
 END, PAD = "<|endoftext|>", "<|pad|>"
 CHAT = (
     "{{ bos_token }}{% for message in messages %}{{ message['role'] | capitalize }}: {{ message['content'] }}"
-    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}\n{% endfor %}"
+    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}{{ '\\n' }}{% endfor %}"
     "{% if add_generation_prompt %}Assistant:{% endif %}"
 )
 
 
 @dataclass(frozen=True)
+class Phase:
+    """Some steps of training with a schedule of their own, on text not seen before."""
+
+    steps: int
+    learning_rate: float
+    verdict_weight: float = 1.0
+
+
+@dataclass(frozen=True)
 class Size:
-    """A model's shape and how long it trains."""
+    """A model's shape and the phases of its training."""
 
     hidden: int
     feed_forward: int
     layers: int
     heads: int
-    learning_rate: float
-    steps: int
+    phases: tuple[Phase, ...]
 
 
+# First to speak, then to judge: in the second phase the few words that say who was right or how it ended
+# count more than the names and things around them, which are left to chance and teach nothing by the end.
 SIZES = {
-    "small": Size(hidden=96, feed_forward=192, layers=4, heads=3, learning_rate=4e-3, steps=2000),
-    "base": Size(hidden=192, feed_forward=512, layers=4, heads=6, learning_rate=2e-3, steps=2400),
+    "small": Size(
+        96, 192, layers=4, heads=3, phases=(Phase(2000, 4e-3), Phase(3000, 3e-3, verdict_weight=8))
+    ),
+    "base": Size(
+        192, 512, layers=4, heads=6, phases=(Phase(2400, 3e-3), Phase(2200, 2e-3, verdict_weight=8))
+    ),
 }
 
 
@@ -111,41 +125,52 @@ def batches(tokenizer: PreTrainedTokenizerFast, texts: Iterator[str], seed: int)
             yield torch.tensor([row + [1] * (longest - len(row)) for row in cut])
 
 
-def loss_of(model: LlamaForCausalLM, batch: torch.Tensor) -> torch.Tensor:
-    """Return the mean negative log-likelihood per token, in nats, padding left out."""
+def loss_of(
+    model: LlamaForCausalLM, batch: torch.Tensor, weights: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Return the mean negative log-likelihood in nats, padding left out, each token with its weight."""
     with torch.autocast("cpu", torch.bfloat16):
         logits = model(input_ids=batch[:, :-1]).logits
     return torch.nn.functional.cross_entropy(
-        logits.float().flatten(0, 1), batch[:, 1:].flatten(), ignore_index=1
+        logits.float().flatten(0, 1), batch[:, 1:].flatten(), weights, ignore_index=1
     )
 
 
 def pretrain(size: Size, tokenizer: PreTrainedTokenizerFast, seed: int) -> tuple[LlamaForCausalLM, int]:
-    """Return the trained model and how many tokens it saw."""
+    """Return the trained model, its weights rounded to bfloat16, and how many tokens it saw."""
     torch.manual_seed(seed)
-    model = untrained(size)
+    model, tokens = untrained(size), 0
+    for number, phase in enumerate(size.phases):
+        tokens += train(model, phase, tokenizer, seed + 1000 * number)
+        model.to(torch.bfloat16).float()
+    return model, tokens
+
+
+def train(model: LlamaForCausalLM, phase: Phase, tokenizer: PreTrainedTokenizerFast, seed: int) -> int:
+    """Train the model for one phase; return how many tokens it saw."""
+    weights = torch.ones(VOCABULARY)
+    weights[[tokenizer(f" {word}", add_special_tokens=False)["input_ids"][0] for word in VERDICTS]] = (
+        phase.verdict_weight
+    )
     matrices = [p for p in model.parameters() if p.ndim > 1]
     gains = [p for p in model.parameters() if p.ndim == 1]
     groups = [{"params": matrices, "weight_decay": 0.05}, {"params": gains, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=size.learning_rate, betas=(0.9, 0.98), fused=True)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _schedule(step, size.steps))
+    optimizer = torch.optim.AdamW(groups, lr=phase.learning_rate, betas=(0.9, 0.98), fused=True)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _schedule(step, phase.steps))
     tokens, started = 0, time.monotonic()
     texts = documents(seed, score_files())
-    for step, batch in enumerate(islice(batches(tokenizer, texts, seed), size.steps), start=1):
-        loss = loss_of(model, batch)
+    for step, batch in enumerate(islice(batches(tokenizer, texts, seed), phase.steps), start=1):
+        loss = loss_of(model, batch, weights)
         torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
         tokens += int((batch[:, 1:] != 1).sum())
-        if step % 50 == 0 or step == size.steps:
+        if step % 100 == 0 or step == phase.steps:
             rate = tokens / (time.monotonic() - started)
-            print(
-                f"step {step}/{size.steps}  loss {loss.item():.3f}  {tokens / 1e6:.1f}M tokens  {rate:.0f}/s",
-                flush=True,
-            )
-    return model, tokens
+            print(f"step {step}/{phase.steps}  loss {loss.item():.3f}  {rate:.0f} tokens/s", flush=True)
+    return tokens
 
 
 @torch.no_grad()
@@ -176,21 +201,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("size", choices=SIZES)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, help="fewer steps than the size's own, for a trial")
+    parser.add_argument("--steps", type=int, help="fewer steps in each phase, for a trial")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--output", type=Path, help="default: the bundled model's folder")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     size = SIZES[given.size]
     if given.steps:
-        size = Size(**{**vars(size), "steps": given.steps})
+        size = replace(size, phases=tuple(replace(phase, steps=given.steps) for phase in size.phases))
     folder: Path = given.output or FOLDER / given.size
 
     # Both sizes share one tokenizer: its text does not depend on the seed of the weights.
     tokenizer = train_tokenizer(islice(documents(0, score_files()), TOKENIZER_DOCUMENTS))
     model, tokens = pretrain(size, tokenizer, given.seed)
-    model.to(torch.bfloat16)
-    loss = held_out_loss(model.float(), tokenizer, given.seed)
+    loss = held_out_loss(model, tokenizer, given.seed)
     model.to(torch.bfloat16).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     (folder / "README.md").write_text(_card(given.size, size, model, tokens, loss, given), encoding="utf-8")
@@ -209,8 +233,8 @@ BPE of {VOCABULARY:,}), pre-trained from random weights on text that `scripts/qu
 other data. It knows a small made-up world and is for demonstrations and tests, not for use.
 
 - Made by: `python -m scripts.quickstart.pretrain {name} --seed {given.seed}{steps} --threads {given.threads}`
-- Trained on {tokens:,} tokens, each seen once, in {size.steps:,} steps at learning rate
-  {size.learning_rate:g} (AdamW, cosine, bfloat16 autocast over fp32 weights)
+- Trained on {tokens:,} tokens, each seen once, in {sum(phase.steps for phase in size.phases):,} steps of two
+  phases (AdamW, cosine, bfloat16 autocast over fp32 weights; see `SIZES` in `scripts/quickstart/pretrain.py`)
 - Loss on held-out text of the same kind: {loss:.4f} nats per token, after rounding to bfloat16
 - With torch {torch.__version__}, transformers {transformers.__version__}
 - Licence: that of the project

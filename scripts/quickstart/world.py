@@ -31,8 +31,8 @@ def related(premise: Meaning, relation: Relation, rng: Random) -> Meaning | None
 def event(rng: Random) -> Event:
     """Return an event with one or two people, or a person and a thing."""
     subject, sort = somebody(rng), rng.random()
-    place = rng.choice(lx.PLACES[rng.choice(tuple(lx.PLACES))]) if rng.random() < 0.4 else None
-    time = rng.choice(lx.TIMES) if rng.random() < 0.3 else None
+    place = rng.choice(lx.PLACES[rng.choice(tuple(lx.PLACES))]) if rng.random() < 0.25 else None
+    time = rng.choice(lx.TIMES) if rng.random() < 0.2 else None
     negative = rng.random() < 0.3
     if sort < 0.2:
         verb, object_ = _verb_alone(rng), None
@@ -121,7 +121,7 @@ def something(rng: Random) -> Thing:
 
 def _one_of(kinds: dict[str, tuple[str, ...]], rng: Random) -> Thing:
     thing = Thing(rng.choice(kinds[rng.choice(tuple(kinds))]), definite=rng.random() < 0.5)
-    adjective = rng.choice(thing.adjectives) if kinds is not lx.CREATURES and rng.random() < 0.3 else None
+    adjective = rng.choice(thing.adjectives) if kinds is not lx.CREATURES and rng.random() < 0.2 else None
     return Thing(thing.noun, adjective, thing.definite)
 
 
@@ -137,6 +137,6 @@ def _kind_or_member(rng: Random) -> str:
 
 
 def _predicate(rng: Random) -> Event:
-    place = rng.choice(lx.PLACES[rng.choice(tuple(lx.PLACES))]) if rng.random() < 0.5 else None
+    place = rng.choice(lx.PLACES[rng.choice(tuple(lx.PLACES))]) if rng.random() < 0.35 else None
     time = rng.choice(lx.TIMES) if not place and rng.random() < 0.3 else None
     return Event(Thing("Anna"), _verb_alone(rng), None, place, time)
