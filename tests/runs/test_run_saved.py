@@ -9,8 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from forgetmenot.config import read_resolved
 from forgetmenot.errors import UserError
 from forgetmenot.runs import Run, export, rescore
+from forgetmenot.runs.session import open_session
 
 Go = Callable[..., Run]
 STAGES = ["00-base", "01-animal", "02-colour", "03-size"]
@@ -108,3 +110,12 @@ def test_what_cannot_be_exported_is_said(go: Go, tmp_path: Path) -> None:
         export(run.path, "3", tmp_path / "full")
     with pytest.raises(UserError, match="is not a run's directory"):
         export(tmp_path, "3", tmp_path / "out")
+
+
+@pytest.mark.parametrize("kind", ["lora", "full"])
+def test_a_stage_taken_up_again_trades_time_for_memory_as_before(go: Go, kind: str) -> None:
+    run = go("one", {**SMALL, "training.activation_checkpointing": True, "adapter.kind": kind})
+    session = open_session(read_resolved(run.path / "config.yaml"))
+    session.to_stage(run.path / "stages" / STAGES[1], trainable=True)
+    checkpointed = [getattr(m, "gradient_checkpointing", False) for m in session.learner.model.modules()]
+    assert any(checkpointed)

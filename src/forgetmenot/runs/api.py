@@ -192,8 +192,8 @@ def _identify(plan: Plan, session: Session, directory: RunDirectory, display: Di
     if session.learner.layout != "trie":
         why = "; ".join(f"{name}: {reason}" for name, reason in session.record["guard"]["not_taken"].items())
         display.say(f"This model takes {session.learner.layout} batches, not the trie ({why}).")
-    if session.loaded.dropout:
-        zeroed = ", ".join(session.loaded.dropout)
+    if session.record["dropout_set_to_0"]:
+        zeroed = ", ".join(session.record["dropout_set_to_0"])
         display.say(f"The model's own dropout ({zeroed}) is set to 0; that is recorded.")
 
 

@@ -35,7 +35,7 @@ class Loop:
         self.questions = self._questions()
         self.data: dict[str, list[Encoded]] = {}
         self.truncated: dict[str, dict[str, int]] = {}
-        tokenizer, longest = session.loaded.tokenizer, session.max_length
+        tokenizer, longest = session.learner.tokenizer, session.max_length
         for task in plan.trained:
             encoded = training_examples(self.config, task, plan.prompts[task.name], tokenizer, longest)
             self.data[task.name], self.truncated[task.name] = encoded
@@ -145,7 +145,7 @@ class Loop:
 
     def _questions(self) -> dict[str, list[Question]]:
         """What is scored after every stage, by the file that its predictions go to: the headline first."""
-        tokenizer, longest = self.session.loaded.tokenizer, self.session.max_length
+        tokenizer, longest = self.session.learner.tokenizer, self.session.max_length
         asked = {
             HEADLINE: [
                 question(self.config, task, self.plan.prompts[task.name], tokenizer, longest)

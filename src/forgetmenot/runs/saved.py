@@ -49,7 +49,7 @@ def rescore(
     prompts = [choose_prompt(task, prompt or variant_of(config, task.name)) for task in asked]
     with directory.locked(), Display(console or Console(quiet=True)) as display:
         session = _open(directory, config)
-        tokenizer, longest = session.loaded.tokenizer, session.max_length
+        tokenizer, longest = session.learner.tokenizer, session.max_length
         questions = [question(config, *pair, tokenizer, longest) for pair in zip(asked, prompts, strict=True)]
         session.examine([s for one in questions[0].encoded[:32] for s in one.candidates or (one.answer,)])
         answers = [
@@ -96,7 +96,7 @@ def export(run_dir: Path, stage: str, out: Path) -> None:
         load_method_state(plan.method, directory.stage(found[0]))
     with plan.method.answering(session.learner), without_bars():
         merged(session.learner.model).save_pretrained(out)
-    session.loaded.tokenizer.save_pretrained(out)
+    session.learner.tokenizer.save_pretrained(out)
 
 
 def _open(directory: RunDirectory, config: RunConfig) -> Session:

@@ -17,7 +17,7 @@ from forgetmenot.engine import (
     choose_layout,
     choose_precision,
 )
-from forgetmenot.models import Loaded, check_targets, load_model, load_weights
+from forgetmenot.models import check_targets, load_model, load_weights
 from forgetmenot.prompting import TokenSequence
 
 PACKAGES = ("forgetmenot", "torch", "transformers", "peft", "accelerate", "tokenizers", "numpy")
@@ -36,7 +36,6 @@ class Session:
 
     config: RunConfig
     learner: Learner
-    loaded: Loaded
     identity: dict[str, Any] = field(default_factory=dict)
     record: dict[str, Any] = field(default_factory=dict)
 
@@ -56,7 +55,7 @@ class Session:
     @property
     def width(self) -> int:
         """The model's hidden size."""
-        width: int = self.loaded.model.config.get_text_config().hidden_size
+        width: int = self.learner.model.config.get_text_config().hidden_size
         return width
 
     def examine(self, sequences: Sequence[TokenSequence]) -> None:
@@ -79,6 +78,7 @@ class Session:
     def to_base(self) -> None:
         """Go back to the untouched base model."""
         trainable = self.config.adapter.kind == "full"
+        self.learner.model = None  # first make room: two models need not fit
         self.learner.model = load_model(self.config.model, trainable=trainable, device=_device()).model
         _set_checkpointing(self.learner.model, self.config)
 
@@ -86,6 +86,7 @@ class Session:
         """Go to the weights that a stage left on disk."""
         self.to_base()
         self.learner.model = load_weights(self.learner.model, folder, trainable=trainable)
+        _set_checkpointing(self.learner.model, self.config)
 
 
 def open_session(config: RunConfig, threads: int | None = None) -> Session:
@@ -105,7 +106,7 @@ def open_session(config: RunConfig, threads: int | None = None) -> Session:
     precision = choose_precision(config.training.precision, device, width)
     learner = Learner(model, loaded.tokenizer, NODE_BUDGET.get(device.type, NODE_BUDGET["cpu"]), precision)
     _set_checkpointing(model, config)
-    session = Session(config, learner, loaded)
+    session = Session(config, learner)
     session.identity = {
         "model_revision": loaded.revision,
         "device": torch.cuda.get_device_name() if device.type == "cuda" else device.type,
