@@ -143,3 +143,50 @@ def test_evaluating_restores_the_mode(training: bool, learner: Learner) -> None:
         raise ZeroDivisionError
     assert all(module.training is training for module in learner.model.modules())
     assert torch.is_grad_enabled()
+
+
+def test_whole_distributions_are_the_plain_ones(learner: Learner, sequences: list[TokenSequence]) -> None:
+    for layout in ("trie", "padded"):
+        learner.layout = layout
+        with torch.no_grad():
+            found = learner.log_probs(sequences)
+            expected = [
+                learner.model(input_ids=torch.tensor([s.tokens])).logits[0, s.start - 1 : -1].log_softmax(-1)
+                for s in sequences
+            ]
+        assert torch.allclose(found, torch.cat(expected), atol=1e-5)
+
+
+def test_hidden_states_are_those_of_the_last_token(learner: Learner, sequences: list[TokenSequence]) -> None:
+    prompts = [s.tokens for s in sequences]
+    learner.budget = 40
+    for layout in ("trie", "padded"):
+        learner.layout = layout
+        for layer in (0, 1, -1):
+            found = learner.hidden(prompts, layer)
+            with torch.no_grad():
+                plain = [
+                    learner.model(input_ids=torch.tensor([p]), output_hidden_states=True).hidden_states[layer]
+                    for p in prompts
+                ]
+            assert torch.allclose(found, torch.stack([states[0, -1] for states in plain]), atol=1e-5)
+
+
+def test_a_gradient_is_that_of_the_answers_and_leaves_what_was_gathered(
+    learner: Learner, examples: list[Encoded]
+) -> None:
+    model = learner.model.requires_grad_(True)
+    learner.budget = 40
+    gathered = {name: torch.ones_like(p) for name, p in model.named_parameters()}
+    for name, p in model.named_parameters():
+        p.grad = gathered[name].clone()
+    found = learner.gradient_of(examples)
+    assert equal({name: p.grad for name, p in model.named_parameters() if p.grad is not None}, gathered)
+    for example in examples:
+        tokens, start = example.answer.tokens, example.answer.start
+        log_probs = model(input_ids=torch.tensor([tokens])).logits[0].log_softmax(-1)
+        torch.autograd.backward(-log_probs[torch.arange(start - 1, len(tokens) - 1), tokens[start:]].sum())
+    expected = {n: p.grad - gathered[n] for n, p in model.named_parameters() if p.grad is not None}
+    difference = {name: found[name] - expected[name] for name in expected}
+    assert learner.norm(difference) < 1e-5 * learner.norm(expected)
+    assert learner.dot(expected, expected) == pytest.approx(learner.norm(expected) ** 2)

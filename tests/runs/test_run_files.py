@@ -158,6 +158,14 @@ def test_sharing_heads_costs_fewer_positions(finished: Run) -> None:
             assert 0 < cost[part]["computed"] < cost[part]["without_sharing"]
 
 
+def test_what_is_kept_and_added_is_counted(finished: Run) -> None:
+    cost = finished.results["cost"]
+    assert cost["memory_kept"] == dict.fromkeys(STAGES[1:], 0)
+    assert cost["parameters_added"].keys() == set(STAGES[1:])
+    assert len(set(cost["parameters_added"].values())) == 1  # one adapter goes on
+    assert cost["past_data"] is False
+
+
 @pytest.mark.parametrize("name", ["colour", "size"])
 def test_the_report_names_every_task(finished: Run, name: str) -> None:
     assert name in (finished.path / "report.html").read_text(encoding="utf-8")

@@ -22,40 +22,70 @@ def log_likelihoods(model: Any, pack: Pack) -> Tensor:
 
 
 def edge_log_probs(model: Any, pack: Pack) -> Tensor:
-    """The log-probability of each edge's token after its position, in nats and fp32 [edges].
+    """The log-probability of each edge's token after its position, in nats and fp32 [edges]."""
+    logits, rows = _edge_logits(model, pack)
+    targets = torch.from_numpy(pack.targets).to(logits.device)
+    log_probs: Tensor = logits[rows, targets] - logits.logsumexp(-1)[rows]
+    return log_probs
+
+
+def next_token_log_probs(model: Any, pack: Pack) -> Tensor:
+    """The whole distribution that predicts each predicted token, sequence after sequence.
+
+    Returns:
+        Log-probabilities in nats and fp32 [predicted tokens, vocabulary].
+    """
+    logits, rows = _edge_logits(model, pack)
+    return logits.log_softmax(-1)[rows[torch.from_numpy(pack.edges).to(logits.device)]]
+
+
+def hidden_states(model: Any, pack: Pack, layer: int) -> Tensor:
+    """The hidden states that predict each predicted token, sequence after sequence, in fp32.
+
+    Layers count as in Transformers: 0 is the embeddings, −1 what goes into the LM head.
+    """
+    device = next(model.parameters()).device
+    states = _run(model, pack, output_hidden_states=True, **_one_logit(pack)).hidden_states[layer]
+    sources = torch.from_numpy(pack.sources[pack.edges]).to(device)
+    found: Tensor = states.flatten(0, 1)[sources].float()
+    return found
+
+
+def _edge_logits(model: Any, pack: Pack) -> tuple[Tensor, Tensor]:
+    """Logits in fp32 [rows, vocabulary], and the row that predicts each edge [edges].
 
     Only positions that predict something go through the LM head, and those in fp32.
     """
+    sources = torch.from_numpy(pack.sources).to(next(model.parameters()).device)
+    with fp32_head(model):
+        if pack.end is None:
+            return _run(model, pack).logits.flatten(0, 1).float(), sources
+        kept, rows = torch.unique(sources, return_inverse=True)
+        return _run(model, pack, logits_to_keep=kept).logits[0].float(), rows
+
+
+def _run(model: Any, pack: Pack, **how: Any) -> Any:
+    """What the model gives for a pack: a trie with its mask, or padded rows."""
     device = next(model.parameters()).device
     tokens = torch.from_numpy(pack.tokens).to(device)
-    sources = torch.from_numpy(pack.sources).to(device)
-    targets = torch.from_numpy(pack.targets).to(device)
-    with fp32_head(model):
-        if pack.end is not None:
-            kept, rows = torch.unique(sources, return_inverse=True)
-            positions = torch.from_numpy(pack.positions).to(device)
-            mask = attention_mask(
-                model.config.get_text_config(),
-                torch.from_numpy(pack.end).to(device),
-                positions[0],
-                _activation_dtype(model),
-            )
-            logits = model(
-                input_ids=tokens,
-                attention_mask=mask,
-                position_ids=positions,
-                logits_to_keep=kept,
-                use_cache=False,
-            ).logits[0]
-        else:
-            assert pack.lengths is not None
-            lengths = torch.from_numpy(pack.lengths).to(device)
-            mask = (torch.arange(tokens.shape[1], device=device)[None] < lengths[:, None]).long()
-            rows = sources
-            logits = model(input_ids=tokens, attention_mask=mask, use_cache=False).logits.flatten(0, 1)
-    logits = logits.float()
-    log_probs: Tensor = logits[rows, targets] - logits.logsumexp(-1)[rows]
-    return log_probs
+    if pack.end is None:
+        assert pack.lengths is not None
+        lengths = torch.from_numpy(pack.lengths).to(device)
+        mask = (torch.arange(tokens.shape[1], device=device)[None] < lengths[:, None]).long()
+        return model(input_ids=tokens, attention_mask=mask, use_cache=False, **how)
+    positions = torch.from_numpy(pack.positions).to(device)
+    trie_mask = attention_mask(
+        model.config.get_text_config(),
+        torch.from_numpy(pack.end).to(device),
+        positions[0],
+        _activation_dtype(model),
+    )
+    return model(input_ids=tokens, attention_mask=trie_mask, position_ids=positions, use_cache=False, **how)
+
+
+def _one_logit(pack: Pack) -> dict[str, int]:
+    """Spare the LM head where only hidden states are asked; padded models may not know the option."""
+    return {"logits_to_keep": 1} if pack.end is not None else {}
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """The engine's handle on the current model: what methods, evaluation and probes act through."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -10,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from forgetmenot.engine.forward import log_likelihoods
+from forgetmenot.engine.forward import hidden_states, log_likelihoods, next_token_log_probs
 from forgetmenot.engine.generate import generate
-from forgetmenot.engine.pack import Layout, cut, pack
+from forgetmenot.engine.pack import Layout, Pack, cut, pack
 from forgetmenot.engine.precision import Precision, autocast
 from forgetmenot.prompting.encoded import Encoded, TokenSequence
 
@@ -67,12 +68,22 @@ class Learner:
 
         One forward pass: the caller cuts (`cut`) what does not fit.
         """
-        layout = self.training_layout if self.model.training else self.layout
-        packed = pack(sequences, layout)
+        with autocast(self.device, self.precision):
+            return log_likelihoods(self.model, self._pack(sequences))
+
+    def log_probs(self, sequences: Sequence[TokenSequence]) -> Tensor:
+        """The whole distribution at each predicted token, with gradients: nats, fp32 [predicted, vocabulary].
+
+        Sequence after sequence, in one forward pass: the caller cuts (`cut`) what does not fit.
+        """
+        with autocast(self.device, self.precision):
+            return next_token_log_probs(self.model, self._pack(sequences))
+
+    def _pack(self, sequences: Sequence[TokenSequence]) -> Pack:
+        packed = pack(sequences, self.training_layout if self.model.training else self.layout)
         self.counts["computed"] += packed.nodes
         self.counts["without_sharing"] += sum(len(s.tokens) - 1 for s in sequences)
-        with autocast(self.device, self.precision):
-            return log_likelihoods(self.model, packed)
+        return packed
 
     def cut(self, sequences: Sequence[TokenSequence]) -> list[list[int]]:
         """Divide sequences into packs that the model takes in one forward pass."""
@@ -97,6 +108,47 @@ class Learner:
         values = self.log_likelihoods(flat, advance).numpy()
         bounds = np.cumsum([0] + [len(example.candidates) for example in examples])
         return [values[a:b] for a, b in pairwise(bounds.tolist())]
+
+    def hidden(self, prompts: Sequence[tuple[int, ...]], layer: int = -1) -> Tensor:
+        """The hidden state of each prompt's last token, without gradients: fp32 [prompts, width].
+
+        Args:
+            prompts: Token ids, none empty.
+            layer: As Transformers counts: 0 is the embeddings, −1 what goes into the LM head.
+        """
+        # A state is found where something is predicted: any token does, and it is computed nowhere.
+        sequences = [TokenSequence((*prompt, 0), len(prompt)) for prompt in prompts]
+        width = self.model.config.get_text_config().hidden_size
+        result = torch.empty(len(prompts), width)
+        with evaluating(self.model), autocast(self.device, self.precision):
+            for indices in self.cut(sequences):
+                packed = self._pack([sequences[k] for k in indices])
+                result[indices] = hidden_states(self.model, packed, layer).cpu()
+        return result
+
+    def gradient_of(self, examples: Sequence[Encoded]) -> dict[str, Tensor]:
+        """Gradient of the summed negative log-likelihood of the examples' answers, by parameter that learns.
+
+        What `.grad` holds stays as it is.
+        """
+        parameters = self.trainable()
+        total = {name: torch.zeros_like(p) for name, p in parameters.items()}
+        answers = [example.answer for example in examples]
+        for indices in self.cut(answers):
+            loss = -self.forward([answers[k] for k in indices]).sum()
+            found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+            for name, gradient in zip(parameters, found, strict=True):
+                if gradient is not None:
+                    total[name] += gradient
+        return total
+
+    def dot(self, one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> float:
+        """The inner product over all parameters of two sets of values for them, summed in fp64."""
+        return float(sum((value.double() * other[name].double()).sum() for name, value in one.items()))
+
+    def norm(self, values: Mapping[str, Tensor]) -> float:
+        """The Euclidean norm over all parameters."""
+        return math.sqrt(self.dot(values, values))
 
     def generate(
         self,

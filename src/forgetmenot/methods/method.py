@@ -49,6 +49,10 @@ class Method:
     """
 
     Options: ClassVar[type[Options]] = Options
+    keeps: ClassVar[str] = "nothing"
+    """What it stores for each task beside the weights, in a few words: "a copy of the weights"."""
+    past_data: ClassVar[bool] = False
+    """Whether it needs examples of tasks that it has learned before."""
 
     def __init__(self, options: Any = None, seed: int = 0) -> None:
         self.options: Any = options if options is not None else self.Options()

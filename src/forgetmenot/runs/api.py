@@ -159,7 +159,11 @@ def _go_on(config: RunConfig, directory: RunDirectory, display: Display, fresh: 
         "seed": config.seed,
     }
     results = {**described, **assemble(directory, plan.rows, loop.questions)}
-    results["cost"] |= {"parameters": session.record["parameters"], "truncated_in_training": loop.truncated}
+    results["cost"] |= {
+        "parameters": session.record["parameters"],
+        "past_data": plan.method.past_data,
+        "truncated_in_training": loop.truncated,
+    }
     directory.write_json("results.json", results)
     write_report(directory.path)
     directory.event("finished")

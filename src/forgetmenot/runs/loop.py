@@ -99,10 +99,13 @@ class Loop:
             began = time.perf_counter()
             with (folder / "training.jsonl").open("w", encoding="utf-8") as log:
                 self._train(stage, log)
-            write_cost(folder, {"training": dict(self.learner.counts)})
             seconds = time.perf_counter() - began
             save_weights(self.learner.model, folder)
-            save_method_state(self.method, folder)
+            kept = {
+                "bytes": save_method_state(self.method, folder),
+                "parameters_added": self._parameters() - self.session.record["parameters"],
+            }
+            write_cost(folder, {"training": dict(self.learner.counts), "kept": kept})
             times = {"train_s": seconds, "eval_s": self._score(folder, stage.name, self.questions)}
         self.directory.record_time(stage.number, times)
         self.directory.event("committed", stage=stage.name)
@@ -131,6 +134,9 @@ class Loop:
             )
         method.end(learner, stage)
         learner.model = finish_stage(learner.model, self.config.adapter)
+
+    def _parameters(self) -> int:
+        return sum(p.numel() for p in self.learner.model.parameters())
 
     def _recorder(self, stage: Stage, log: TextIO, advance: Callable[..., None]) -> Callable[[Step], None]:
         def record(step: Step) -> None:
@@ -222,7 +228,7 @@ def stage_seed(seed: int, stage: int) -> int:
 
 
 def read_cost(folder: Path) -> dict[str, dict[str, int]]:
-    """A stage's input positions: computed, and without sharing; in training and in scoring."""
+    """A stage's input positions in training and in scoring, and what it keeps for the next one."""
     path = folder / "cost.json"
     cost: dict[str, dict[str, int]] = json.loads(path.read_text()) if path.is_file() else {}
     return cost

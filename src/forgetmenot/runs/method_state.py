@@ -12,13 +12,15 @@ from forgetmenot.methods import Method
 TENSORS, PLAIN = "method.safetensors", "method.json"
 
 
-def save_method_state(method: Method, folder: Path) -> None:
-    """Write what `method.state_dict()` gives beside a stage's weights."""
+def save_method_state(method: Method, folder: Path) -> int:
+    """Write what `method.state_dict()` gives beside a stage's weights; returns how many bytes that takes."""
     state = method.state_dict()
     tensors = {name: value.contiguous() for name, value in state.items() if isinstance(value, Tensor)}
     plain = {name: value for name, value in state.items() if name not in tensors}
     save_file(tensors, folder / TENSORS)
     (folder / PLAIN).write_text(json.dumps(plain), encoding="utf-8")
+    held = sum(value.numel() * value.element_size() for value in tensors.values())
+    return held + ((folder / PLAIN).stat().st_size if plain else 0)
 
 
 def load_method_state(method: Method, folder: Path) -> None:

@@ -64,7 +64,19 @@ def assemble(
             for chosen in _choices_of_metric(questions[file])
         ],
         "probes": {},
-        "cost": {"positions": {row.name: read_cost(directory.stage(row.name)) for row in rows}},
+        "cost": _cost({row.name: read_cost(directory.stage(row.name)) for row in rows}),
+    }
+
+
+def _cost(stages: Mapping[str, Mapping[str, dict[str, int]]]) -> dict[str, Any]:
+    """Input positions of each stage, and what the method keeps after each trained one."""
+    kept = {name: cost["kept"] for name, cost in stages.items() if "kept" in cost}
+    return {
+        "positions": {
+            name: {part: n for part, n in cost.items() if part != "kept"} for name, cost in stages.items()
+        },
+        "memory_kept": {name: one["bytes"] for name, one in kept.items()},
+        "parameters_added": {name: one["parameters_added"] for name, one in kept.items()},
     }
 
 
