@@ -10,10 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from forgetmenot.engine import ranks, shards
 from forgetmenot.engine.forward import log_likelihoods
 from forgetmenot.engine.generate import generate
-from forgetmenot.engine.pack import Layout, cut, pack
+from forgetmenot.engine.pack import Layout, cut, pack, positions
 from forgetmenot.engine.precision import Precision, autocast
+from forgetmenot.engine.ranks import Turn
 from forgetmenot.prompting.encoded import Encoded, TokenSequence
 
 Snapshot = Mapping[str, Tensor]
@@ -52,6 +54,11 @@ class Learner:
         """Count from here."""
         self.counts = {"computed": 0, "without_sharing": 0}
 
+    def counted(self) -> dict[str, int]:
+        """The counts, summed over the processes."""
+        summed = ranks.total(torch.tensor(list(self.counts.values()), dtype=torch.int64))
+        return dict(zip(self.counts, summed.tolist(), strict=True))
+
     @property
     def device(self) -> torch.device:
         """Where the model is."""
@@ -60,6 +67,7 @@ class Learner:
 
     def trainable(self) -> dict[str, Tensor]:
         """The parameters that learn, by name."""
+        shards.put_away(self.model)
         return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
 
     def forward(self, sequences: Sequence[TokenSequence]) -> Tensor:
@@ -67,26 +75,37 @@ class Learner:
 
         One forward pass: the caller cuts (`cut`) what does not fit.
         """
-        layout = self.training_layout if self.model.training else self.layout
-        packed = pack(sequences, layout)
+        packed = pack(sequences, self._layout)
         self.counts["computed"] += packed.nodes
         self.counts["without_sharing"] += sum(len(s.tokens) - 1 for s in sequences)
         with autocast(self.device, self.precision):
             return log_likelihoods(self.model, packed)
 
-    def cut(self, sequences: Sequence[TokenSequence]) -> list[list[int]]:
-        """Divide sequences into packs that the model takes in one forward pass."""
-        return cut(sequences, self.training_layout if self.model.training else self.layout, self.budget)
+    def cut(self, sequences: Sequence[TokenSequence], parts: int = 1) -> list[list[int]]:
+        """Divide sequences into packs that the model takes in one forward pass, about `parts` or more."""
+        budget = self.budget
+        if parts > 1:
+            budget = min(budget, -(-positions(sequences, self._layout) // parts))
+        return cut(sequences, self._layout, budget)
+
+    def turns(self, packs: Sequence[Sequence[TokenSequence]]) -> Iterator[Turn]:
+        """Which of these packs this process computes, in turn; see `forgetmenot.engine.ranks`."""
+        dealt = ranks.size() > 1
+        return ranks.turns([positions(pack, self._layout) if dealt else 0 for pack in packs])
 
     def log_likelihoods(self, sequences: Sequence[TokenSequence], advance: Advance | None = None) -> Tensor:
         """Log-likelihood of each sequence's predicted tokens, without gradients: nats, fp64 [sequences]."""
-        result = torch.empty(len(sequences), dtype=torch.float64)
+        result = torch.zeros(len(sequences), dtype=torch.float64)
         with evaluating(self.model):
-            for indices in self.cut(sequences):
-                result[indices] = self.forward([sequences[k] for k in indices]).double().cpu()
+            packs = self.cut(sequences)
+            for turn in self.turns([[sequences[k] for k in indices] for indices in packs]):
+                indices = packs[turn.pack]
+                values = self.forward([sequences[k] for k in indices]).double().cpu()
+                if turn.counts:
+                    result[indices] = values
                 if advance is not None:
-                    advance(len(indices))
-        return result
+                    advance(sum(len(packs[k]) for k in turn.dealt))
+        return ranks.total(result)
 
     def score(self, examples: Sequence[Encoded], advance: Advance | None = None) -> list[np.ndarray]:
         """Log-likelihood of each example's candidates, in nats: one array [candidates] for each example.
@@ -115,13 +134,19 @@ class Learner:
     @contextmanager
     def with_weights(self, snapshot: Snapshot) -> Iterator[None]:
         """Answer with other values of the named parameters, then put the present ones back."""
+        shards.put_away(self.model)
         parameters = dict(self.model.named_parameters())
         present = {name: parameters[name].detach().clone() for name in snapshot}
         try:
             load_weights(parameters, snapshot)
             yield
         finally:
+            shards.put_away(self.model)
             load_weights(parameters, present)
+
+    @property
+    def _layout(self) -> Layout:
+        return self.training_layout if self.model.training else self.layout
 
 
 def load_weights(parameters: Mapping[str, Tensor], values: Snapshot) -> None:
