@@ -62,8 +62,7 @@ def _own(batches: Sequence[Sequence[int]], *, everything: bool) -> Iterator[tupl
     """The batches that this process writes, each with those that all processes write meanwhile."""
     if everything:
         return ((k, (k,)) for k in range(len(batches)))
-    turns = ranks.turns([len(batch) for batch in batches])
-    return ((turn.pack, turn.dealt) for turn in turns if turn.counts)
+    return ((turn.pack, turn.dealt) for turn in ranks.turns([len(batch) for batch in batches]))
 
 
 def _batches(order: Sequence[int], room: Sequence[float]) -> Iterator[list[int]]:

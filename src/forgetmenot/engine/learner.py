@@ -91,7 +91,8 @@ class Learner:
     def turns(self, packs: Sequence[Sequence[TokenSequence]]) -> Iterator[Turn]:
         """Which of these packs this process computes, in turn; see `forgetmenot.engine.ranks`."""
         dealt = ranks.size() > 1
-        return ranks.turns([positions(pack, self._layout) if dealt else 0 for pack in packs])
+        sizes = [positions(pack, self._layout) if dealt else 0 for pack in packs]
+        return ranks.turns(sizes, keep_step=shards.is_sharded(self.model))
 
     def log_likelihoods(self, sequences: Sequence[TokenSequence], advance: Advance | None = None) -> Tensor:
         """Log-likelihood of each sequence's predicted tokens, without gradients: nats, fp64 [sequences]."""

@@ -168,8 +168,7 @@ class Turn:
 
     Attributes:
         pack: Its index.
-        counts: False where all packs are dealt and others still compute: the pack is repeated, so that every
-            process makes the same number of forward passes, and its result is of no account.
+        counts: False where another process computes this pack and this one only keeps step with it.
         dealt: The packs that all processes compute in this turn.
     """
 
@@ -178,13 +177,22 @@ class Turn:
     dealt: tuple[int, ...]
 
 
-def turns(sizes: Sequence[int]) -> Iterator[Turn]:
-    """What this process computes of packs of so many input positions: as many turns as any other has."""
+def turns(sizes: Sequence[int], *, keep_step: bool = False) -> Iterator[Turn]:
+    """What this process computes of packs of so many input positions.
+
+    Args:
+        sizes: The input positions of each pack.
+        keep_step: Whether a process whose packs are done repeats others' (with weight 0) until all are: the
+            processes of a sharded model must make the same number of forward passes.
+    """
     hands = deal(sizes, size())
     for turn in range(len(hands[0])):
         dealt = tuple(hand[turn] for hand in hands if turn < len(hand))
         own = hands[rank()]
-        yield Turn(own[turn], True, dealt) if turn < len(own) else Turn(dealt[0], False, dealt)
+        if turn < len(own):
+            yield Turn(own[turn], True, dealt)
+        elif keep_step:
+            yield Turn(dealt[0], False, dealt)
 
 
 def deal(sizes: Sequence[int], hands: int) -> list[list[int]]:
