@@ -211,3 +211,21 @@ def in_processes(tmp_path: Path) -> Callable[..., list[Any]]:
         return [torch.load(file, weights_only=False) for file in files]
 
     return call
+
+
+@pytest.fixture
+def join_sharded() -> Callable[[], None]:
+    """Join processes on CPUs as if Accelerate had let its FSDP plugin take effect, which it does on GPUs."""
+    from accelerate.state import AcceleratorState
+    from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+
+    from forgetmenot.engine import ranks
+
+    join = ranks.join  # a test may put this fixture in its place
+
+    def joined() -> None:
+        join()
+        plugin = FullyShardedDataParallelPlugin(fsdp_version=2, auto_wrap_policy="transformer_based_wrap")
+        AcceleratorState._shared_state |= {"distributed_type": DistributedType.FSDP, "fsdp_plugin": plugin}
+
+    return joined
