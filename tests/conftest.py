@@ -216,7 +216,7 @@ def in_processes(tmp_path: Path) -> Callable[..., list[Any]]:
 @pytest.fixture
 def join_sharded() -> Callable[[], None]:
     """Join processes on CPUs as if Accelerate had let its FSDP plugin take effect, which it does on GPUs."""
-    from accelerate.state import AcceleratorState
+    from accelerate.state import AcceleratorState, PartialState
     from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 
     from forgetmenot.engine import ranks
@@ -226,6 +226,7 @@ def join_sharded() -> Callable[[], None]:
     def joined() -> None:
         join()
         plugin = FullyShardedDataParallelPlugin(fsdp_version=2, auto_wrap_policy="transformer_based_wrap")
+        PartialState._shared_state["distributed_type"] = DistributedType.FSDP
         AcceleratorState._shared_state |= {"distributed_type": DistributedType.FSDP, "fsdp_plugin": plugin}
 
     return joined
