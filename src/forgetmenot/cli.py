@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         finally:
             sys.stdout.flush()  # here, where a reader that has gone can still be met
     except PeerLostError:
-        sys.exit(TERMINATED)
+        _leave(TERMINATED)
     except UserError as error:
         _end(MISTAKE, str(error))
     except KeyboardInterrupt:
@@ -57,8 +57,15 @@ def _end(status: int, sentence: str) -> NoReturn:
     else:
         speaks = os.environ.get("RANK", "0") == "0"
     if not speaks:
-        sys.exit(TERMINATED)
+        _leave(TERMINATED)
     print(f"forgetmenot: {sentence}", file=sys.stderr)
+    _leave(status)
+
+
+def _leave(status: int) -> NoReturn:
+    """Exit; the launcher of several processes sends SIGTERM when it sees the first end, here too late."""
+    if "RANK" in os.environ:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     sys.exit(status)
 
 

@@ -182,6 +182,11 @@ def test_what_processes_tell_one_another(in_processes: InProcesses) -> None:
             "gradients": [p.grad if p.grad is None else p.grad.tolist() for p in parameters],
             "speaks": sum(ranks.speaks() for _ in range(3)),
         }
+        ranks.check_alike(parameters)
+        try:
+            ranks.check_alike([torch.tensor([1.0, me])])
+        except RuntimeError as error:
+            found["differs"] = str(error)
         ranks.wait()
         ranks.leave()
         return found
@@ -190,6 +195,8 @@ def test_what_processes_tell_one_another(in_processes: InProcesses) -> None:
     assert [one["before"] for one in found] == [(1, 0, True, True), (1, 0, True, False)]
     assert [one["writes"] for one in found] == [True, False]
     assert sum(one["speaks"] for one in found) == 1
+    assert "differs" not in found[0]
+    assert "weights differ" in found[1]["differs"]
     for one in found:
         assert one["size"] == 2
         assert one["total"] == [3.0, 1.0]

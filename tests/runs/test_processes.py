@@ -133,7 +133,7 @@ def test_a_mistake_is_said_once(tiny: Config, tmp_path: Path) -> None:
 def test_what_ends_one_process_ends_all_and_the_run_goes_on(
     tiny: Config, tmp_path: Path, in_processes: InProcesses, number: int, status: int, sentence: str
 ) -> None:
-    config = {**tiny, "tasks": tiny["tasks"][:2], "training.epochs": {"colour": 60}, "evaluation.limit": 8}
+    config = {**tiny, "tasks": tiny["tasks"][:2], "training.epochs": {"colour": 20}, "evaluation.limit": 8}
     killed = {**config, "output": str(tmp_path / "killed")}
     process = subprocess.Popen(
         command(killed, tmp_path / "c.yaml"), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
@@ -148,8 +148,8 @@ def test_what_ends_one_process_ends_all_and_the_run_goes_on(
     os.kill(started[1].pid if number == signal.SIGKILL else process.pid, number)
     _, complaint = process.communicate(timeout=100)
     assert process.returncode == status, complaint
-    assert complaint.startswith(f"forgetmenot: {sentence}")
-    assert complaint.count("\n") == 1
+    assert complaint.startswith(f"forgetmenot: {sentence}"), complaint
+    assert complaint.count("\n") == 1, complaint
     assert not any(child.is_running() for child in started)
     assert not (tmp_path / "killed" / "results.json").exists()
     direct = {**config, "output": str(tmp_path / "direct")}

@@ -162,6 +162,20 @@ def sum_gradients(parameters: Iterable[Tensor]) -> None:
             gradient.copy_(summed.view_as(gradient))
 
 
+def check_alike(parameters: Iterable[Tensor]) -> None:
+    """Hold the parameters that every process has whole against the writer's.
+
+    Raises:
+        RuntimeError: If their sums differ: some hook did not do the same on every process.
+    """
+    whole = [p.detach() for p in parameters if not isinstance(p, DTensor)]
+    if size() == 1 or not whole:
+        return
+    sums = torch.stack([p.double().sum() for p in whole]).cpu()
+    if not torch.allclose(sums, agreed(lambda: sums), rtol=1e-9, atol=1e-9, equal_nan=True):
+        raise RuntimeError("The processes' weights differ after training: a hook did not do the same on all.")
+
+
 @dataclass(frozen=True)
 class Turn:
     """One of the packs that this process computes.

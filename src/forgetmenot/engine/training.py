@@ -149,6 +149,7 @@ def fit(
         optimizer.zero_grad()
         objective.stepped(learner)
         on_step(Step(step, steps, loss, float(shards.whole(norm)), rate, tokens, len(batch)))
+    ranks.check_alike(learner.trainable().values())
     model.eval()
     accelerator.free_memory()
 

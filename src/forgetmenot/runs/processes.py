@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from uuid import uuid4
@@ -13,8 +14,8 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from forgetmenot.errors import UserError
 
-ENDED_BY_ANOTHER = 143
-"""The status of a process that ends only since another of its run has: as if it were terminated."""
+TERMINATED = 128 + signal.SIGTERM
+"""The status of a process that ends only since another of its run has, or the launcher said so."""
 
 
 def launched() -> bool:
@@ -56,17 +57,22 @@ def launch(arguments: Sequence[str], processes: int) -> int:
     )
     try:
         elastic_launch(config, sys.executable)("-m", "forgetmenot", *arguments)
-    except SignalException as signal:
-        return 128 + int(signal.sigval)
+    except SignalException as received:
+        return 128 + int(received.sigval)
     except ChildFailedError as error:
-        codes = {failure.exitcode for failure in error.failures.values()} - {ENDED_BY_ANOTHER}
-        killed = [-code for code in codes if code < 0]
-        if killed:
-            print(
-                f"forgetmenot: a process of the run was ended by signal {killed[0]}; "
-                "the same command goes on from the last finished stage.",
-                file=sys.stderr,
-            )
-            return 128 + killed[0]
-        return next(iter(codes), ENDED_BY_ANOTHER)
+        return _status([failure.exitcode for failure in error.failures.values()])
     return 0
+
+
+def _status(codes: Sequence[int]) -> int:
+    """One exit status for several: that of the process which ended by itself, else of one that was killed."""
+    own = [code for code in codes if code > 0 and code != TERMINATED]
+    killed = [-code for code in codes if code < 0 and code != -signal.SIGTERM]
+    if own or not killed:
+        return next(iter(own), TERMINATED)
+    print(
+        f"forgetmenot: a process of the run was ended by signal {killed[0]}; "
+        "the same command goes on from the last finished stage.",
+        file=sys.stderr,
+    )
+    return 128 + killed[0]

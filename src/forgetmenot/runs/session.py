@@ -90,7 +90,7 @@ class Session:
     def _load(self) -> Any:
         self.learner.model = None  # first make room: two models need not fit
         trainable = self.config.adapter.kind == "full"
-        return load_model(self.config.model, trainable=trainable, device=_device()).model
+        return load_model(self.config.model, trainable=trainable, device=_loads_on()).model
 
     def _take_up(self, model: Any) -> None:
         _set_checkpointing(model, self.config)
@@ -112,7 +112,7 @@ def open_session(config: RunConfig, threads: int | None = None) -> Session:
     if threads is not None:
         torch.set_num_threads(threads)
     device = _device()
-    loaded = load_model(config.model, trainable=config.adapter.kind == "full", device=device)
+    loaded = load_model(config.model, trainable=config.adapter.kind == "full", device=_loads_on())
     model = loaded.model
     check_targets(model, config.adapter)
     width = model.config.get_text_config().hidden_size
@@ -143,10 +143,13 @@ def open_session(config: RunConfig, threads: int | None = None) -> Session:
 
 
 def _device() -> torch.device:
-    """Where the model is loaded: what is going to be sharded need not fit one device."""
-    if shards.wanted():
-        return torch.device("cpu")
+    """Where the model computes."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _loads_on() -> torch.device:
+    """Where the model is loaded: what is going to be sharded need not fit one device."""
+    return torch.device("cpu") if shards.wanted() else _device()
 
 
 def _set_checkpointing(model: Any, config: RunConfig) -> None:
