@@ -1,10 +1,12 @@
 """A tiny random Llama and small tasks of one's own: what the tests of models, run and command line share."""
 
 import json
+import multiprocessing
 import os
 import random
 import shutil
 import signal
+import socket
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -174,3 +176,61 @@ def here(furnished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     shutil.copytree(furnished, folder)
     monkeypatch.chdir(folder)
     return folder
+
+
+@pytest.fixture
+def in_processes(tmp_path: Path) -> Callable[..., list[Any]]:
+    """Call a function in two processes that a launcher might have started; what each of them returned."""
+    import torch
+    from accelerate.state import AcceleratorState
+
+    def call(function: Callable[[], Any], count: int = 2) -> list[Any]:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        files = [tmp_path / f"returned-{rank}.pt" for rank in range(count)]
+
+        def child(rank: int) -> None:
+            numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
+            os.environ |= {name: str(number) for name, number in numbers.items()}
+            os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+            AcceleratorState._reset_state(reset_partial_state=True)  # what the parent made is not the child's
+            torch.save(function(), files[rank])
+
+        context = multiprocessing.get_context("fork")
+        processes = [context.Process(target=child, args=(rank,)) for rank in range(count)]
+        for process in processes:
+            process.start()
+        try:
+            for process in processes:
+                process.join(300)
+            assert [process.exitcode for process in processes] == [0] * count
+        finally:
+            for process in processes:
+                process.kill()
+        return [torch.load(file, weights_only=False) for file in files]
+
+    return call
+
+
+@pytest.fixture
+def join_sharded() -> Callable[[], None]:
+    """Join processes on CPUs as if Accelerate had let its FSDP plugin take effect, which it does on GPUs."""
+    from accelerate.state import AcceleratorState, PartialState
+    from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+
+    from forgetmenot.engine import ranks
+
+    join = ranks.join  # a test may put this fixture in its place
+
+    def joined() -> None:
+        join()
+        os.environ |= {
+            "ACCELERATE_USE_FSDP": "true",
+            "FSDP_CPU_RAM_EFFICIENT_LOADING": "true",
+        }  # as it launches
+        plugin = FullyShardedDataParallelPlugin(fsdp_version=2, auto_wrap_policy="transformer_based_wrap")
+        PartialState._shared_state["distributed_type"] = DistributedType.FSDP
+        AcceleratorState._shared_state |= {"distributed_type": DistributedType.FSDP, "fsdp_plugin": plugin}
+
+    return joined

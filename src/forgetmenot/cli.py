@@ -15,9 +15,10 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from forgetmenot.errors import UserError
+from forgetmenot.errors import PeerLostError, UserError
 
 DONE, MISTAKE, BUG = 0, 2, 70
+TERMINATED = 128 + signal.SIGTERM
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -27,27 +28,45 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     try:
         try:
             parsed = _parser().parse_args(arguments)
+            parsed.arguments = sys.argv[1:] if arguments is None else arguments
             parsed.verb(parsed)
         finally:
             sys.stdout.flush()  # here, where a reader that has gone can still be met
+    except PeerLostError:
+        _leave(TERMINATED)
     except UserError as error:
-        print(f"forgetmenot: {error}", file=sys.stderr)
-        sys.exit(MISTAKE)
+        _end(MISTAKE, str(error))
     except KeyboardInterrupt:
-        print(
-            "forgetmenot: interrupted; the same command goes on from the last finished stage.",
-            file=sys.stderr,
-        )
-        sys.exit(128 + signal.SIGINT)
+        _end(128 + signal.SIGINT, "interrupted; the same command goes on from the last finished stage.")
     except BrokenPipeError:  # as in `fmn … | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
     except Exception:  # noqa: BLE001 (whatever it is, it is ours: the person gets the trace in a file)
         with tempfile.NamedTemporaryFile("w", prefix="forgetmenot-", suffix=".log", delete=False) as file:
             file.write(traceback.format_exc())
-        print(f"forgetmenot: a bug of ours; please report it with the trace in {file.name}", file=sys.stderr)
-        sys.exit(BUG)
+        _end(BUG, f"a bug of ours; please report it with the trace in {file.name}")
     sys.exit(DONE)
+
+
+def _end(status: int, sentence: str) -> NoReturn:
+    """Say why and exit; of several processes the first that ends says it, and its status is the run's."""
+    if "forgetmenot.engine" in sys.modules:
+        from forgetmenot.engine import ranks
+
+        speaks = ranks.speaks()
+    else:
+        speaks = os.environ.get("RANK", "0") == "0"
+    if not speaks:
+        _leave(TERMINATED)
+    print(f"forgetmenot: {sentence}", file=sys.stderr)
+    _leave(status)
+
+
+def _leave(status: int) -> NoReturn:
+    """Exit; the launcher of several processes sends SIGTERM when it sees the first end, here too late."""
+    if "RANK" in os.environ:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(status)
 
 
 class _Screen(Console):
@@ -61,26 +80,42 @@ class _Screen(Console):
 def run(parsed: argparse.Namespace) -> None:
     """`fmn run`: train on one task after another, score all of them after each, report."""
     from forgetmenot.config import load_config
+    from forgetmenot.engine import ranks
     from forgetmenot.runs import run
 
     config = load_config(parsed.config, _overrides(parsed))
-    console = _Screen()
-    found = run(config, fresh=parsed.fresh, console=console)
+    _in_processes(parsed)
+    found = run(config, fresh=parsed.fresh, console=_Screen())
+    console = _Screen(quiet=not ranks.writes())
     found.print(console)
     console.print(f"\nReport: {found.path / 'report.html'}", highlight=False, soft_wrap=True)
+    ranks.leave()
 
 
 def score(parsed: argparse.Namespace) -> None:
     """`fmn score`: put another prompt or task to the saved stages of a run."""
+    from forgetmenot.engine import ranks
     from forgetmenot.runs import rescore
 
-    console = _Screen()
-    path, reading = rescore(parsed.run_dir, parsed.tasks, parsed.prompt, console=console)
+    _in_processes(parsed)
+    path, reading = rescore(parsed.run_dir, parsed.tasks, parsed.prompt, console=_Screen())
+    console = _Screen(quiet=not ranks.writes())
     table = Table("stage", *reading["tasks"], box=None)
     for stage, row in zip(reading["stages"], reading["matrix"], strict=True):
         table.add_row(stage, *("missing" if value is None else f"{value:.3f}" for value in row))
     console.print(table)
     console.print(f"\nReading: {path}", highlight=False, soft_wrap=True)
+    ranks.leave()
+
+
+def _in_processes(parsed: argparse.Namespace) -> None:
+    """With --num-processes this process starts the others, and ends with their status."""
+    if parsed.num_processes is not None:
+        from forgetmenot.runs.processes import check_processes, launch, launched
+
+        check_processes(parsed.num_processes)
+        if not launched():
+            sys.exit(launch(parsed.arguments, parsed.num_processes))
 
 
 def export(parsed: argparse.Namespace) -> None:
@@ -180,11 +215,13 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument(
         "--set", action="append", default=[], metavar="key.path=value", help="any key of the config"
     )
+    _several(verb)
 
     verb = _verb(verbs, score, "score", "put another prompt or task to the saved stages of a run")
     verb.add_argument("run_dir", type=Path, metavar="RUN_DIR")
     verb.add_argument("--tasks", type=_names, default=(), metavar="a,b,c", help="default: the run's own")
     verb.add_argument("--prompt", metavar="P", help="default: the run's own")
+    _several(verb)
 
     verb = _verb(verbs, export, "export", "write a stage as one loadable model with its tokenizer")
     verb.add_argument("run_dir", type=Path, metavar="RUN_DIR")
@@ -203,6 +240,22 @@ def _verb(verbs: Any, action: Any, name: str, text: str) -> argparse.ArgumentPar
     verb: argparse.ArgumentParser = verbs.add_parser(name, help=text, description=text, allow_abbrev=False)
     verb.set_defaults(verb=action)
     return verb
+
+
+def _several(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--num-processes",
+        type=_positive,
+        metavar="N",
+        help="share the work among N processes, one for each GPU",
+    )
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -13,6 +13,10 @@ class UserError(Exception):
     """
 
 
+class PeerLostError(Exception):
+    """Another process of the same run has ended, and said why itself."""
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """Return the tail of an error sentence: the closest known name, and all of them.
 

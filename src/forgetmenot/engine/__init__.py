@@ -3,6 +3,7 @@
 It knows nothing of tasks: it gets token sequences and gives back numbers.
 """
 
+from forgetmenot.engine import ranks, shards
 from forgetmenot.engine.guard import Verdict, choose_layout
 from forgetmenot.engine.learner import Learner
 from forgetmenot.engine.pack import NODE_BUDGET, Layout
@@ -21,4 +22,6 @@ __all__ = [
     "choose_layout",
     "choose_precision",
     "fit",
+    "ranks",
+    "shards",
 ]

@@ -11,10 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from forgetmenot.engine import ranks, shards
 from forgetmenot.engine.forward import hidden_states, log_likelihoods, next_token_log_probs
 from forgetmenot.engine.generate import generate
-from forgetmenot.engine.pack import Layout, Pack, cut, pack
+from forgetmenot.engine.pack import Layout, Pack, cut, pack, positions
 from forgetmenot.engine.precision import Precision, autocast
+from forgetmenot.engine.ranks import Turn
+from forgetmenot.errors import UserError
 from forgetmenot.prompting.encoded import Encoded, TokenSequence
 
 Snapshot = Mapping[str, Tensor]
@@ -53,6 +56,11 @@ class Learner:
         """Count from here."""
         self.counts = {"computed": 0, "without_sharing": 0}
 
+    def counted(self) -> dict[str, int]:
+        """The counts, summed over the processes."""
+        summed = ranks.total(torch.tensor(list(self.counts.values()), dtype=torch.int64))
+        return dict(zip(self.counts, summed.tolist(), strict=True))
+
     @property
     def device(self) -> torch.device:
         """Where the model is."""
@@ -61,6 +69,7 @@ class Learner:
 
     def trainable(self) -> dict[str, Tensor]:
         """The parameters that learn, by name."""
+        shards.put_away(self.model)
         return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
 
     def forward(self, sequences: Sequence[TokenSequence]) -> Tensor:
@@ -80,24 +89,37 @@ class Learner:
             return next_token_log_probs(self.model, self._pack(sequences))
 
     def _pack(self, sequences: Sequence[TokenSequence]) -> Pack:
-        packed = pack(sequences, self.training_layout if self.model.training else self.layout)
+        packed = pack(sequences, self._layout)
         self.counts["computed"] += packed.nodes
         self.counts["without_sharing"] += sum(len(s.tokens) - 1 for s in sequences)
         return packed
 
-    def cut(self, sequences: Sequence[TokenSequence]) -> list[list[int]]:
-        """Divide sequences into packs that the model takes in one forward pass."""
-        return cut(sequences, self.training_layout if self.model.training else self.layout, self.budget)
+    def cut(self, sequences: Sequence[TokenSequence], parts: int = 1) -> list[list[int]]:
+        """Divide sequences into packs that the model takes in one forward pass, about `parts` or more."""
+        budget = self.budget
+        if parts > 1:
+            budget = min(budget, -(-positions(sequences, self._layout) // parts))
+        return cut(sequences, self._layout, budget)
+
+    def turns(self, packs: Sequence[Sequence[TokenSequence]]) -> Iterator[Turn]:
+        """Which of these packs this process computes, in turn; see `forgetmenot.engine.ranks`."""
+        dealt = ranks.size() > 1
+        sizes = [positions(pack, self._layout) if dealt else 0 for pack in packs]
+        return ranks.turns(sizes, keep_step=shards.is_sharded(self.model))
 
     def log_likelihoods(self, sequences: Sequence[TokenSequence], advance: Advance | None = None) -> Tensor:
         """Log-likelihood of each sequence's predicted tokens, without gradients: nats, fp64 [sequences]."""
-        result = torch.empty(len(sequences), dtype=torch.float64)
+        result = torch.zeros(len(sequences), dtype=torch.float64)
         with evaluating(self.model):
-            for indices in self.cut(sequences):
-                result[indices] = self.forward([sequences[k] for k in indices]).double().cpu()
+            packs = self.cut(sequences)
+            for turn in self.turns([[sequences[k] for k in indices] for indices in packs]):
+                indices = packs[turn.pack]
+                values = self.forward([sequences[k] for k in indices]).double().cpu()
+                if turn.counts:
+                    result[indices] = values
                 if advance is not None:
-                    advance(len(indices))
-        return result
+                    advance(sum(len(packs[k]) for k in turn.dealt))
+        return ranks.total(result)
 
     def score(self, examples: Sequence[Encoded], advance: Advance | None = None) -> list[np.ndarray]:
         """Log-likelihood of each example's candidates, in nats: one array [candidates] for each example.
@@ -119,32 +141,45 @@ class Learner:
         # A state is found where something is predicted: any token does, and it is computed nowhere.
         sequences = [TokenSequence((*prompt, 0), len(prompt)) for prompt in prompts]
         width = self.model.config.get_text_config().hidden_size
-        result = torch.empty(len(prompts), width)
+        result = torch.zeros(len(prompts), width)
         with evaluating(self.model), autocast(self.device, self.precision):
-            for indices in self.cut(sequences):
-                packed = self._pack([sequences[k] for k in indices])
-                result[indices] = hidden_states(self.model, packed, layer).cpu()
-        return result
+            packs = self.cut(sequences)
+            for turn in self.turns([[sequences[k] for k in indices] for indices in packs]):
+                indices = packs[turn.pack]
+                states = hidden_states(self.model, self._pack([sequences[k] for k in indices]), layer)
+                if turn.counts:
+                    result[indices] = states.cpu()
+        return ranks.total(result)
 
     def gradient_of(self, examples: Sequence[Encoded]) -> dict[str, Tensor]:
         """Gradient of the summed negative log-likelihood of the examples' answers, by parameter that learns.
 
         What `.grad` holds stays as it is.
+
+        Raises:
+            UserError: If the model is sharded: PyTorch sums its gradients into `.grad` alone.
         """
+        if shards.is_sharded(self.model):
+            raise UserError(
+                "This method takes gradients of its own, which a sharded model does not give; "
+                "launch without --use_fsdp."
+            )
         parameters = self.trainable()
         total = {name: torch.zeros_like(p) for name, p in parameters.items()}
         answers = [example.answer for example in examples]
-        for indices in self.cut(answers):
-            loss = -self.forward([answers[k] for k in indices]).sum()
+        packs = [[answers[k] for k in indices] for indices in self.cut(answers)]
+        for turn in self.turns(packs):
+            loss = -self.forward(packs[turn.pack]).sum()
             found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
             for name, gradient in zip(parameters, found, strict=True):
                 if gradient is not None:
                     total[name] += gradient
-        return total
+        return {name: ranks.total(gradient) for name, gradient in total.items()}
 
     def dot(self, one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> float:
         """The inner product over all parameters of two sets of values for them, summed in fp64."""
-        return float(sum((value.double() * other[name].double()).sum() for name, value in one.items()))
+        products = [(value.double() * other[name].double()).sum() for name, value in one.items()]
+        return sum(shards.whole(product).item() for product in products)
 
     def norm(self, values: Mapping[str, Tensor]) -> float:
         """The Euclidean norm over all parameters."""
@@ -167,13 +202,19 @@ class Learner:
     @contextmanager
     def with_weights(self, snapshot: Snapshot) -> Iterator[None]:
         """Answer with other values of the named parameters, then put the present ones back."""
+        shards.put_away(self.model)
         parameters = dict(self.model.named_parameters())
         present = {name: parameters[name].detach().clone() for name in snapshot}
         try:
             load_weights(parameters, snapshot)
             yield
         finally:
+            shards.put_away(self.model)
             load_weights(parameters, present)
+
+    @property
+    def _layout(self) -> Layout:
+        return self.training_layout if self.model.training else self.layout
 
 
 def load_weights(parameters: Mapping[str, Tensor], values: Snapshot) -> None:

@@ -88,6 +88,15 @@ def pack(sequences: Sequence[TokenSequence], layout: Layout) -> Pack:
     )
 
 
+def positions(sequences: Sequence[TokenSequence], layout: Layout) -> int:
+    """How many input positions one pack of these sequences has."""
+    lengths = [len(sequence.tokens) - 1 for sequence in sequences]
+    if layout == "padded":
+        return len(lengths) * max(lengths, default=0)
+    rows = sorted(sequence.tokens[:-1] for sequence in sequences)
+    return sum(lengths) - (int(common_prefixes(rows).sum()) if layout == "trie" else 0)
+
+
 def cut(sequences: Sequence[TokenSequence], layout: Layout, budget: int) -> list[list[int]]:
     """Divide sequences into packs of at most `budget` input positions, or twice the longest sequence.
 

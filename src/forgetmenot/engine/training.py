@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+import numpy as np
 import torch
 from pydantic import (
     BaseModel,
@@ -17,6 +18,7 @@ from pydantic import (
 from torch import Tensor
 from transformers import get_scheduler
 
+from forgetmenot.engine import ranks, shards
 from forgetmenot.engine.learner import Learner
 from forgetmenot.prompting.encoded import Encoded
 
@@ -105,33 +107,38 @@ def fit(
 ) -> None:
     """Train the learner's model on examples: a fresh optimizer and schedule, over `epochs` permutations.
 
-    The loss is the mean over all answer tokens of the batch, however it is cut into packs; the penalty is
-    added once per step.
+    The loss is the mean over all answer tokens of the batch, however it is cut into packs and dealt to
+    processes; gradients are summed over these once, and then the penalty is added, once per step.
     """
     model = learner.model
     batches = -(-len(examples) // settings.batch_size)
     steps = batches * epochs
-    optimizer = accelerator.prepare(_optimizer(model, learning_rate, settings.weight_decay))
+    optimizer = _optimizer(learner, learning_rate, settings.weight_decay)
     schedule = get_scheduler(
         "constant_with_warmup" if settings.schedule == "constant" else settings.schedule,
         optimizer,
         num_warmup_steps=round(settings.warmup_ratio * steps),
         num_training_steps=steps,
     )
-    torch.manual_seed(seed)  # adapter dropout is the only draw from the global generator
     model.train()
     for step, indices in enumerate(draw_batches(len(examples), settings.batch_size, epochs, seed), start=1):
         batch = [examples[k] for k in indices]
         tokens = sum(len(example.answer.tokens) - example.answer.start for example in batch)
         loss = 0.0
-        for micro_batch in _micro_batches(learner, batch, settings.micro_batch):
-            part = objective.loss(learner, micro_batch) / tokens
-            accelerator.backward(part)
+        micro_batches = list(_micro_batches(learner, batch, settings.micro_batch))
+        for turn in learner.turns([[example.answer for example in one] for one in micro_batches]):
+            # Only adapter dropout draws from the generator; a pack draws the same whoever computes it.
+            torch.manual_seed(_seed(seed, step, turn.pack))
+            part = objective.loss(learner, micro_batches[turn.pack])
+            part = part / tokens if turn.counts else part * 0
+            torch.autograd.backward(part)
             loss += part.item()
+        ranks.sum_gradients(learner.trainable().values())
+        loss = ranks.total(torch.tensor(loss, dtype=torch.float64)).item()
         penalty = objective.penalty(learner)
         if penalty is not None:
-            accelerator.backward(penalty)
-            loss += penalty.item()
+            torch.autograd.backward(penalty)
+            loss += shards.whole(penalty).item()
         objective.gradients(learner)
         norm = accelerator.clip_grad_norm_(
             learner.trainable().values(), settings.max_grad_norm or float("inf")
@@ -141,7 +148,8 @@ def fit(
         schedule.step()
         optimizer.zero_grad()
         objective.stepped(learner)
-        on_step(Step(step, steps, loss, float(norm), rate, tokens, len(batch)))
+        on_step(Step(step, steps, loss, float(shards.whole(norm)), rate, tokens, len(batch)))
+    ranks.check_alike(learner.trainable().values())
     model.eval()
     accelerator.free_memory()
 
@@ -150,15 +158,20 @@ def _micro_batches(
     learner: Learner, batch: Sequence[Encoded], micro_batch: int | Literal["auto"]
 ) -> Iterator[list[Encoded]]:
     """The batch in parts that go through the model at once: packs of the budget, or so many examples."""
-    for indices in learner.cut([example.answer for example in batch]):
+    for indices in learner.cut([example.answer for example in batch], parts=ranks.size()):
         size = len(indices) if micro_batch == "auto" else micro_batch
         for begin in range(0, len(indices), size):
             yield [batch[k] for k in indices[begin : begin + size]]
 
 
-def _optimizer(model: Any, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
+def _seed(*numbers: int) -> int:
+    """A seed that follows from several numbers."""
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
+
+
+def _optimizer(learner: Learner, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
     """AdamW; weight decay on matrices only, as is usual."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
+    parameters = list(learner.trainable().values())
     groups = [
         {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": weight_decay},
         {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},

@@ -1,23 +1,31 @@
 """A stage's weights on disk: a folder `adapter/` in PEFT's layout, or `model/` in Transformers'."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from peft import PeftModel
 from safetensors import SafetensorError
+from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from forgetmenot.errors import UserError
 from forgetmenot.models.load import without_bars
 
 
-def save_weights(model: Any, folder: Path) -> None:
-    """Write adapter/ or model/ under a stage's folder, as safetensors."""
+def save_weights(model: Any, folder: Path, weights: Mapping[str, Tensor] | None = None) -> None:
+    """Write adapter/ or model/ under a stage's folder, as safetensors.
+
+    Args:
+        model: The model.
+        folder: The stage's folder.
+        weights: The full weights of a model that holds only its shard of them.
+    """
     with without_bars():
         if isinstance(model, PeftModel):
             model.save_pretrained(folder / "adapter", save_embedding_layers=False)
         else:
-            model.save_pretrained(folder / "model")
+            model.save_pretrained(folder / "model", state_dict=weights)
 
 
 def has_weights(folder: Path) -> bool:

@@ -10,9 +10,10 @@ import torch
 from rich.console import Console
 
 from forgetmenot.config import RunConfig, differences, load_config, read_resolved
+from forgetmenot.engine import ranks
 from forgetmenot.errors import UserError
 from forgetmenot.report import LiveTable, print_matrix, write_report
-from forgetmenot.runs.directory import RunDirectory
+from forgetmenot.runs.directory import RunDirectory, begun_with
 from forgetmenot.runs.display import Display
 from forgetmenot.runs.loop import HEADLINE, Loop
 from forgetmenot.runs.plan import Plan, check_trackers, make_plan
@@ -69,7 +70,8 @@ def run(
     """Train on one task after another, score all of them after each, and report what was forgotten.
 
     A run that was interrupted goes on from its last finished stage; a finished one is only read; one whose
-    list of tasks has grown goes on with the new ones.
+    list of tasks has grown goes on with the new ones. In processes that a launcher started (`accelerate
+    launch`, `torchrun`) all of them call this, and share the work.
 
     Args:
         config: A config, a path to one, or dotted keys to values; None for the bundled model and suite.
@@ -80,9 +82,11 @@ def run(
         UserError: If anything that the config names is not there or does not fit.
     """
     config = _resolve(config)
+    ranks.join()
     directory = RunDirectory(config.directory)
-    with directory.locked(), Display(console or Console(quiet=True)) as display:
-        if fresh or not _is_finished(directory, config):
+    console = console if console and ranks.writes() else Console(quiet=True)
+    with directory.locked(), Display(console) as display:
+        if not ranks.agreed(lambda: not fresh and _is_finished(directory, config)):
             try:
                 _go_on(config, directory, display, fresh)
             except torch.OutOfMemoryError as error:
@@ -137,8 +141,7 @@ def _go_on(config: RunConfig, directory: RunDirectory, display: Display, fresh: 
     plan = make_plan(config)
     for note in plan.notes:
         display.say(note)
-    environment = {} if fresh else directory.read_json("environment.json") or {}
-    session = open_session(config, environment.get("identity", {}).get("threads"))
+    session = open_session(config, None if fresh else begun_with(directory).get("threads"))
     was_deterministic = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(True, warn_only=True)
     try:
@@ -158,15 +161,17 @@ def _go_on(config: RunConfig, directory: RunDirectory, display: Display, fresh: 
         "adapter": _adapter(config),
         "seed": config.seed,
     }
-    results = {**described, **assemble(directory, plan.rows, loop.questions)}
-    results["cost"] |= {
-        "parameters": session.record["parameters"],
-        "past_data": plan.method.past_data,
-        "truncated_in_training": loop.truncated,
-    }
-    directory.write_json("results.json", results)
-    write_report(directory.path)
-    directory.event("finished")
+    if ranks.writes():
+        results = {**described, **assemble(directory, plan.rows, loop.questions)}
+        results["cost"] |= {
+            "parameters": session.record["parameters"],
+            "past_data": plan.method.past_data,
+            "truncated_in_training": loop.truncated,
+        }
+        directory.write_json("results.json", results)
+        write_report(directory.path)
+        directory.event("finished")
+    ranks.wait()
 
 
 def _identify(plan: Plan, session: Session, directory: RunDirectory, display: Display) -> None:
@@ -182,7 +187,7 @@ def _identify(plan: Plan, session: Session, directory: RunDirectory, display: Di
         "prompts": {name: prompt.hash for name, prompt in plan.prompts.items()},
         "stages": {stage.name: list(stage.tasks) for stage in plan.stages},
     }
-    before = (directory.read_json("environment.json") or {}).get("identity", identity)
+    before = begun_with(directory) or identity
     for key, value in before.items():
         now: Any = identity.get(key)
         if isinstance(value, dict) and isinstance(now, dict):  # tasks may have come, none may have changed

@@ -4,20 +4,37 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
+from forgetmenot.engine import ranks
 from forgetmenot.errors import UserError
+
+Change = TypeVar("Change", bound=Callable[..., None])
+
+
+def _by_the_writer(change: Change) -> Change:
+    """Let one process of several make a change; for the others it does nothing."""
+
+    @wraps(change)
+    def made(*arguments: Any, **named: Any) -> None:
+        if ranks.writes():
+            change(*arguments, **named)
+
+    return cast(Change, made)
 
 
 class RunDirectory:
     """Reads and writes the files of one run.
 
     config.yaml, environment.json, events.jsonl, timing.json, stages/NN-name/…, results.json, report.html.
-    A stage's folder appears whole, by a rename, or not at all.
+    A stage's folder appears whole, by a rename, or not at all. Of several processes one writes; all read, so
+    that processes on several machines need a directory that they share.
     """
 
     def __init__(self, path: Path) -> None:
@@ -25,11 +42,14 @@ class RunDirectory:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the directory, so that two processes never write into one run.
+        """Hold the directory, so that two runs never write into it.
 
         Raises:
-            UserError: If another process holds it, or it cannot be made.
+            UserError: If another run holds it, or it cannot be made.
         """
+        if not ranks.writes():
+            yield
+            return
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             lock = (self.path / ".lock").open("w")
@@ -48,6 +68,7 @@ class RunDirectory:
                     gone.rename(stage)
             yield
 
+    @_by_the_writer
     def clear(self) -> None:
         """Remove everything that a run wrote here; the stages go before the config that they are of."""
         for name in ("results.json", "report.html", "events.jsonl", "timing.json"):
@@ -57,6 +78,7 @@ class RunDirectory:
         for name in ("environment.json", "config.yaml"):
             (self.path / name).unlink(missing_ok=True)
 
+    @_by_the_writer
     def begin(self, config: str) -> None:
         """Write the config; what an earlier, shorter list of tasks ended in no longer stands."""
         (self.path / "results.json").unlink(missing_ok=True)
@@ -74,8 +96,14 @@ class RunDirectory:
     def committing(self, name: str) -> Iterator[Path]:
         """Give a folder to write a stage into; when all went well it becomes the stage's folder.
 
-        What an earlier commit of the stage left there is in it already.
+        What an earlier commit of the stage left there is in it already. A process that does not write gets
+        a folder that is thrown away, and goes on when the stage's is in its place.
         """
+        if not ranks.writes():
+            with tempfile.TemporaryDirectory() as unread:
+                yield Path(unread)
+            ranks.wait()
+            return
         stage, aside = self.stage(name), self.stage(f".{name}.writing")
         if aside.exists():
             shutil.rmtree(aside)
@@ -90,7 +118,9 @@ class RunDirectory:
         aside.rename(stage)
         _sync(aside.parent)
         shutil.rmtree(gone, ignore_errors=True)
+        ranks.wait()
 
+    @_by_the_writer
     def remove_weights(self, name: str) -> None:
         """Remove a stage's weights and keep the rest."""
         for folder in ("adapter", "model"):
@@ -112,6 +142,7 @@ class RunDirectory:
         """Write a JSON file aside and rename it into place."""
         self.write_text(name, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
+    @_by_the_writer
     def write_text(self, name: str, text: str) -> None:
         """Write a text file aside and rename it into place."""
         path = self.path / name
@@ -122,6 +153,7 @@ class RunDirectory:
         aside.rename(path)
         _sync(path.parent)
 
+    @_by_the_writer
     def event(self, kind: str, **content: Any) -> None:
         """Append to events.jsonl: what happened, and when."""
         line = json.dumps(
@@ -130,6 +162,7 @@ class RunDirectory:
         with (self.path / "events.jsonl").open("a", encoding="utf-8") as stream:
             stream.write(line + "\n")
 
+    @_by_the_writer
     def record_time(self, stage: int, times: Mapping[str, float]) -> None:
         """Set a stage's entries of timing.json: {"train_s": [stage 0, stage 1, …], …}."""
         timing: dict[str, list[float | None]] = self.read_json("timing.json") or {}
@@ -138,6 +171,13 @@ class RunDirectory:
             row.extend([None] * (stage + 1 - len(row)))
             row[stage] = round(seconds, 3)
         self.write_json("timing.json", timing)
+
+
+def begun_with(directory: RunDirectory) -> dict[str, Any]:
+    """The identity that a run began with, by the writer's reading; nothing for a new run."""
+    environment = ranks.agreed(lambda: directory.read_json("environment.json"))
+    identity: dict[str, Any] = (environment or {}).get("identity", {})
+    return identity
 
 
 def _remove(folder: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from forgetmenot.engine import Step, fit
+from forgetmenot.engine import Step, fit, ranks, shards
 from forgetmenot.methods import Stage
 from forgetmenot.models import adapt, finish_stage, has_weights, save_weights
 from forgetmenot.prompting import Encoded, TokenSequence, choose_prompt
@@ -55,15 +55,17 @@ class Loop:
         """Score the base model, then train and score every stage that is not committed yet."""
         if self.config.trackers:
             self.accelerator.init_trackers("forgetmenot")
+        names = [BASE, *(stage.name for stage in self.plan.stages)]
+        committed = ranks.agreed(lambda: [name for name in names if self.directory.is_committed(name)])
         present = BASE  # the stage whose weights the learner has
-        if self.directory.is_committed(BASE):
+        if BASE in committed:
             self._add_columns(BASE)
         else:
             self._score_base()
         self._show(0, BASE)
         previous = BASE
         for stage in self.plan.stages:
-            if self.directory.is_committed(stage.name):
+            if stage.name in committed:
                 if self._add_columns(stage.name):
                     present = stage.name
             else:
@@ -100,15 +102,26 @@ class Loop:
             with (folder / "training.jsonl").open("w", encoding="utf-8") as log:
                 self._train(stage, log)
             seconds = time.perf_counter() - began
-            save_weights(self.learner.model, folder)
             kept = {
-                "bytes": save_method_state(self.method, folder),
+                "bytes": self._save(folder),
                 "parameters_added": self._parameters() - self.session.record["parameters"],
             }
-            write_cost(folder, {"training": dict(self.learner.counts), "kept": kept})
+            write_cost(folder, {"training": self.learner.counted(), "kept": kept})
             times = {"train_s": seconds, "eval_s": self._score(folder, stage.name, self.questions)}
         self.directory.record_time(stage.number, times)
         self.directory.event("committed", stage=stage.name)
+
+    def _save(self, folder: Path) -> int:
+        """Write the weights and the method's state, once, however many processes hold them.
+
+        Returns:
+            How many bytes the method's state takes; 0 where another process writes.
+        """
+        weights = shards.whole_weights(self.learner.model)
+        if not ranks.writes():
+            return 0
+        save_weights(self.learner.model, folder, weights)
+        return save_method_state(self.method, folder)
 
     def _train(self, stage: Stage, log: TextIO) -> None:
         learner, method, settings = self.learner, self.method, self.config.training
@@ -177,7 +190,7 @@ class Loop:
                 answers = [ask(self.learner, one, advance) for one in questions]
                 write_predictions(folder / file, questions, answers)
                 cells += [_cell(*pair) for pair in zip(questions, answers, strict=True)]
-        counted = {name: count + before.get(name, 0) for name, count in self.learner.counts.items()}
+        counted = {name: count + before.get(name, 0) for name, count in self.learner.counted().items()}
         write_cost(folder, {**read_cost(folder), "scoring": counted})
         path.write_text(json.dumps(cells, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         return time.perf_counter() - began

@@ -6,15 +6,26 @@ from typing import Any
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
+from forgetmenot.errors import UserError
 from forgetmenot.methods import Method
 
 TENSORS, PLAIN = "method.safetensors", "method.json"
 
 
 def save_method_state(method: Method, folder: Path) -> int:
-    """Write what `method.state_dict()` gives beside a stage's weights; returns how many bytes that takes."""
+    """Write what `method.state_dict()` gives beside a stage's weights; returns how many bytes that takes.
+
+    Raises:
+        UserError: If it holds weights that are sharded.
+    """
     state = method.state_dict()
+    if any(isinstance(value, DTensor) for value in state.values()):
+        raise UserError(
+            f"The method {type(method).__name__} keeps weights of its own, which cannot be sharded; "
+            "launch without --use_fsdp."
+        )
     tensors = {name: value.contiguous() for name, value in state.items() if isinstance(value, Tensor)}
     plain = {name: value for name, value in state.items() if name not in tensors}
     save_file(tensors, folder / TENSORS)

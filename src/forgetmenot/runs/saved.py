@@ -7,11 +7,12 @@ from typing import Any
 from rich.console import Console
 
 from forgetmenot.config import RunConfig, read_resolved
+from forgetmenot.engine import ranks
 from forgetmenot.errors import UserError
 from forgetmenot.methods import Method
 from forgetmenot.models import has_weights, merged, without_bars
 from forgetmenot.prompting import choose_prompt
-from forgetmenot.runs.directory import RunDirectory
+from forgetmenot.runs.directory import RunDirectory, begun_with
 from forgetmenot.runs.display import Display
 from forgetmenot.runs.evaluate import Predictions, Question, ask
 from forgetmenot.runs.loop import BASE
@@ -42,12 +43,14 @@ def rescore(
     """
     directory = RunDirectory(run_dir)
     config = read_resolved(directory.path / "config.yaml")
+    ranks.join()
     plan = make_plan(config)
     asked = [task for task in load_tasks(tasks, data_folder(config)) if task.score] if tasks else plan.scored
     if not asked:
         raise UserError(f"--tasks: none of {', '.join(tasks)} has a score split.")
     prompts = [choose_prompt(task, prompt or variant_of(config, task.name)) for task in asked]
-    with directory.locked(), Display(console or Console(quiet=True)) as display:
+    console = console if console and ranks.writes() else Console(quiet=True)
+    with directory.locked(), Display(console) as display:
         session = _open(directory, config)
         tokenizer, longest = session.learner.tokenizer, session.max_length
         questions = [question(config, *pair, tokenizer, longest) for pair in zip(asked, prompts, strict=True)]
@@ -100,8 +103,7 @@ def export(run_dir: Path, stage: str, out: Path) -> None:
 
 
 def _open(directory: RunDirectory, config: RunConfig) -> Session:
-    environment = directory.read_json("environment.json") or {}
-    return open_session(config, environment.get("identity", {}).get("threads"))
+    return open_session(config, begun_with(directory).get("threads"))
 
 
 def _answer(

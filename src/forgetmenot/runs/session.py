@@ -16,7 +16,10 @@ from forgetmenot.engine import (
     auto_learning_rate,
     choose_layout,
     choose_precision,
+    ranks,
+    shards,
 )
+from forgetmenot.errors import UserError
 from forgetmenot.models import check_targets, load_model, load_weights
 from forgetmenot.prompting import TokenSequence
 
@@ -60,7 +63,8 @@ class Session:
 
     def examine(self, sequences: Sequence[TokenSequence]) -> None:
         """Let the guard choose the layout on the run's first sequences."""
-        verdict = choose_layout(self.learner, sequences)
+        own = choose_layout(self.learner, sequences)
+        verdict = ranks.agreed(lambda: own)
         self.learner.layout = verdict.layout
         self.learner.training_layout = verdict.layout
         if (
@@ -77,16 +81,20 @@ class Session:
 
     def to_base(self) -> None:
         """Go back to the untouched base model."""
-        trainable = self.config.adapter.kind == "full"
-        self.learner.model = None  # first make room: two models need not fit
-        self.learner.model = load_model(self.config.model, trainable=trainable, device=_device()).model
-        _set_checkpointing(self.learner.model, self.config)
+        self._take_up(self._load())
 
     def to_stage(self, folder: Path, *, trainable: bool) -> None:
         """Go to the weights that a stage left on disk."""
-        self.to_base()
-        self.learner.model = load_weights(self.learner.model, folder, trainable=trainable)
-        _set_checkpointing(self.learner.model, self.config)
+        self._take_up(load_weights(self._load(), folder, trainable=trainable))
+
+    def _load(self) -> Any:
+        self.learner.model = None  # first make room: two models need not fit
+        trainable = self.config.adapter.kind == "full"
+        return load_model(self.config.model, trainable=trainable, device=_loads_on()).model
+
+    def _take_up(self, model: Any) -> None:
+        _set_checkpointing(model, self.config)
+        self.learner.model = shards.shard(model) if shards.wanted() else model
 
 
 def open_session(config: RunConfig, threads: int | None = None) -> Session:
@@ -96,21 +104,27 @@ def open_session(config: RunConfig, threads: int | None = None) -> Session:
         config: The run's.
         threads: How many CPU threads the run began with; None for a new run.
     """
+    if shards.wanted() and config.adapter.kind != "full":
+        raise UserError(
+            "FSDP is for full fine-tuning (adapter.kind: full); with LoRA every process holds the model: "
+            "launch without --use_fsdp."
+        )
     if threads is not None:
         torch.set_num_threads(threads)
     device = _device()
-    loaded = load_model(config.model, trainable=config.adapter.kind == "full", device=device)
+    loaded = load_model(config.model, trainable=config.adapter.kind == "full", device=_loads_on())
     model = loaded.model
     check_targets(model, config.adapter)
     width = model.config.get_text_config().hidden_size
     precision = choose_precision(config.training.precision, device, width)
     learner = Learner(model, loaded.tokenizer, NODE_BUDGET.get(device.type, NODE_BUDGET["cpu"]), precision)
-    _set_checkpointing(model, config)
     session = Session(config, learner)
     session.identity = {
         "model_revision": loaded.revision,
         "device": torch.cuda.get_device_name() if device.type == "cuda" else device.type,
         "threads": torch.get_num_threads(),
+        "processes": ranks.size(),
+        "sharded": shards.wanted(),
         "precision": precision,
         "dtype": str(model.dtype).removeprefix("torch."),
         "attention": model.config._attn_implementation,
@@ -124,11 +138,18 @@ def open_session(config: RunConfig, threads: int | None = None) -> Session:
         "parameters": sum(p.numel() for p in model.parameters()),
         "dropout_set_to_0": loaded.dropout,
     }
+    session._take_up(model)
     return session
 
 
 def _device() -> torch.device:
+    """Where the model computes."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _loads_on() -> torch.device:
+    """Where the model is loaded: what is going to be sharded need not fit one device."""
+    return torch.device("cpu") if shards.wanted() else _device()
 
 
 def _set_checkpointing(model: Any, config: RunConfig) -> None:

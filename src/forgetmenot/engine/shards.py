@@ -1,0 +1,60 @@
+"""A model whose weights are spread over the processes: FSDP2, for full fine-tuning of what fits no device.
+
+Each process holds a part of every parameter, a DTensor; PyTorch gathers a layer's weights while it computes
+and sums the gradients in the backward pass. Every process must make the same number of forward passes.
+"""
+
+from typing import Any, cast
+
+import torch.distributed as dist
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedType
+from accelerate.utils.fsdp_utils import fsdp2_prepare_model
+from torch import Tensor
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
+
+
+def wanted() -> bool:
+    """Whether this run was launched to be sharded."""
+    return dist.is_initialized() and AcceleratorState().distributed_type == DistributedType.FSDP
+
+
+def shard(model: Any) -> Any:
+    """Spread a model over the processes by Accelerate's FSDP plugin; gradients are summed, not averaged."""
+    model = fsdp2_prepare_model(Accelerator(), model)
+    for part in _parts(model):
+        part.set_force_sum_reduction_for_comms(True)
+        part.set_gradient_divide_factor(1.0)
+    return model
+
+
+def is_sharded(model: Any) -> bool:
+    """Whether the model is spread over the processes."""
+    return isinstance(model, FSDPModule)
+
+
+def put_away(model: Any) -> None:
+    """Let go of what a forward pass gathered, so that the model's parameters are its shards again."""
+    if is_sharded(model):
+        for part in _parts(model):
+            part.reshard()
+
+
+def whole(value: Tensor) -> Tensor:
+    """A tensor gathered from the processes, where it is spread over them."""
+    return value.full_tensor() if isinstance(value, DTensor) else value
+
+
+def whole_weights(model: Any) -> dict[str, Tensor] | None:
+    """All weights of a sharded model, on the writer's CPU; the others get none. None if it is not sharded."""
+    if not is_sharded(model):
+        return None
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    return cast(dict[str, Tensor], get_model_state_dict(model, options=options))
+
+
+def _parts(model: Any) -> list[FSDPModule]:
+    return [module for module in model.modules() if isinstance(module, FSDPModule)]

@@ -1,0 +1,160 @@
+"""A run in two processes is the run in one: the same matrix, one writer, one sentence, one exit status."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import torch
+from rich.console import Console
+from transformers import AutoModelForCausalLM
+
+import forgetmenot
+from forgetmenot import UserError
+from forgetmenot.config import load_config
+from forgetmenot.engine import ranks
+from forgetmenot.runs import Run, rescore
+
+Config = Mapping[str, Any]
+InProcesses = Callable[..., list[Any]]
+SMALL = {"evaluation.limit": 8, "training.limit": 16}
+
+
+def run_and_show(config: Config) -> tuple[Run, str]:
+    screen = Console(file=io.StringIO(), width=100)
+    run = forgetmenot.run(config, console=screen)
+    return run, screen.file.getvalue()
+
+
+def test_two_processes_make_the_run_of_one(
+    tiny: Config,
+    finished: Run,
+    tmp_path: Path,
+    in_processes: InProcesses,
+) -> None:
+    config = {**tiny, "output": str(tmp_path / "two")}
+    (first, shown), (second, quiet) = in_processes(lambda: run_and_show(config))
+    assert first.results == second.results
+    assert "03-size" in shown
+    assert quiet == ""
+    assert first.results["matrix"] == finished.results["matrix"]
+    for stage in range(4):
+        mine, wanted = (run.predictions(stage)["log_likelihoods"] for run in (first, finished))
+        difference = np.abs(np.concatenate(list(mine)) - np.concatenate(list(wanted))).max()
+        assert difference <= (0 if stage == 0 else 1e-3)
+    scored = [run.results["cost"]["positions"]["00-base"] for run in (first, finished)]
+    assert scored[0] == scored[1]
+    lines = [
+        (run.path / "stages/01-animal/training.jsonl").read_text().splitlines() for run in (first, finished)
+    ]
+    for got, expected in zip(*(map(json.loads, one) for one in lines), strict=True):
+        assert got["loss"] == pytest.approx(expected["loss"], rel=1e-4)
+
+    # Scored anew in two processes and in one.
+    (path, reading), other = in_processes(lambda: rescore(tmp_path / "two", prompt="terse"))
+    assert other[1] == reading
+    assert path == tmp_path / "two" / "readings" / "terse-animal-colour-size.json"
+    assert rescore(tmp_path / "two", prompt="terse")[1]["matrix"] == reading["matrix"]
+
+    # Going on with another number of processes would mix two runs.
+    (tmp_path / "two" / "results.json").unlink()
+    with pytest.raises(UserError, match=r"began with processes 2; .* it is 1 now"):
+        forgetmenot.run(config)
+
+
+def test_a_sharded_run_is_the_run_of_a_whole_model(
+    tiny: Config,
+    tmp_path: Path,
+    in_processes: InProcesses,
+    join_sharded: Callable[[], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The list grows in between, so that the weights of a stage are saved whole and sharded again."""
+    config = {**tiny, **SMALL, "adapter.kind": "full"}
+    short = {**config, "tasks": tiny["tasks"][:1]}
+    alone = forgetmenot.run({**config, "output": str(tmp_path / "alone")})
+    monkeypatch.setattr(ranks, "join", join_sharded)
+    for each in (short, config):
+        first, second = in_processes(
+            lambda each=each: run_and_show({**each, "output": str(tmp_path / "two")})
+        )
+    assert first[0].results == second[0].results
+    assert first[0].results["matrix"] == alone.results["matrix"]
+    assert json.loads((tmp_path / "two" / "environment.json").read_text())["identity"]["sharded"]
+    models = [
+        AutoModelForCausalLM.from_pretrained(run.path / "stages/03-size/model", use_safetensors=True)
+        for run in (first[0], alone)
+    ]
+    mine, wanted = (torch.nn.utils.parameters_to_vector(model.parameters()).detach() for model in models)
+    assert (mine - wanted).norm() < 1e-4 * wanted.norm()  # AdamW makes a whole step of a zero's rounding
+
+    def with_adapters() -> str:
+        with pytest.raises(UserError) as error:
+            forgetmenot.run({**config, "adapter.kind": "lora", "output": str(tmp_path / "lora")})
+        return str(error.value)
+
+    assert "FSDP is for full fine-tuning" in in_processes(with_adapters)[0]
+
+
+def command(config: Config, file: Path, *more: str) -> list[str]:
+    file.write_text(load_config(None, config).to_yaml(), encoding="utf-8")
+    return [sys.executable, "-m", "forgetmenot", "run", str(file), "--num-processes", "2", *more]
+
+
+@pytest.mark.slow
+def test_a_mistake_is_said_once(tiny: Config, tmp_path: Path) -> None:
+    config = {**tiny, "tasks": ["nowhere.yaml"], "output": str(tmp_path / "run")}
+    done = subprocess.run(command(config, tmp_path / "c.yaml"), capture_output=True, text=True, timeout=200)
+    assert done.returncode == 2
+    assert done.stderr.startswith("forgetmenot: ")
+    assert done.stderr.count("\n") == 1
+    assert "nowhere.yaml" in done.stderr
+    assert done.stdout == ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "status", "sentence"),
+    [
+        (signal.SIGKILL, 137, "a process of the run was ended by signal 9; the same command goes on"),
+        (signal.SIGINT, 130, "interrupted; the same command goes on"),
+    ],
+    ids=["kill -9 of one process", "Ctrl-C"],
+)
+def test_what_ends_one_process_ends_all_and_the_run_goes_on(
+    tiny: Config, tmp_path: Path, in_processes: InProcesses, number: int, status: int, sentence: str
+) -> None:
+    config = {**tiny, "tasks": tiny["tasks"][:2], "training.epochs": {"colour": 20}, "evaluation.limit": 8}
+    killed = {**config, "output": str(tmp_path / "killed")}
+    process = subprocess.Popen(
+        command(killed, tmp_path / "c.yaml"), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    events = tmp_path / "killed" / "events.jsonl"
+    deadline = time.monotonic() + 200
+    while not (events.is_file() and '"02-colour"' in events.read_text()) and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    started = psutil.Process(process.pid).children()
+    assert len(started) == 2
+    os.kill(started[1].pid if number == signal.SIGKILL else process.pid, number)
+    _, complaint = process.communicate(timeout=100)
+    assert process.returncode == status, complaint
+    assert complaint.startswith(f"forgetmenot: {sentence}"), complaint
+    assert complaint.count("\n") == 1, complaint
+    assert not any(child.is_running() for child in started)
+    assert not (tmp_path / "killed" / "results.json").exists()
+    direct = {**config, "output": str(tmp_path / "direct")}
+    resumed, _ = in_processes(lambda: forgetmenot.run(killed))
+    undisturbed, _ = in_processes(lambda: forgetmenot.run(direct))
+    assert (resumed.path / "results.json").read_bytes() == (undisturbed.path / "results.json").read_bytes()
+    for stage in range(3):
+        assert resumed.predictions(stage).equals(undisturbed.predictions(stage))
