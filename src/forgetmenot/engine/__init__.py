@@ -3,6 +3,7 @@
 It knows nothing of tasks: it gets token sequences and gives back numbers.
 """
 
+from forgetmenot.engine.flex import Attention, attention_of, choose_attention, use_attention
 from forgetmenot.engine.guard import Verdict, choose_layout
 from forgetmenot.engine.learner import Learner
 from forgetmenot.engine.pack import NODE_BUDGET, Layout
@@ -11,14 +12,18 @@ from forgetmenot.engine.training import Step, TrainingSettings, auto_learning_ra
 
 __all__ = [
     "NODE_BUDGET",
+    "Attention",
     "Layout",
     "Learner",
     "Precision",
     "Step",
     "TrainingSettings",
     "Verdict",
+    "attention_of",
     "auto_learning_rate",
+    "choose_attention",
     "choose_layout",
     "choose_precision",
     "fit",
+    "use_attention",
 ]
