@@ -1,6 +1,7 @@
-"""FlexAttention over a trie: the interval test as a block mask, so that attention skips what no node attends to.
+"""FlexAttention over a trie: the interval test as a block mask, so that attention skips unrelated branches.
 
-A pack's mask is a `BlockMask`; every other forward pass (padded rows, generation) keeps the model's own kernel.
+A trie's mask is then a `BlockMask`; every other forward pass (padded rows, generation) keeps the model's own
+kernel.
 """
 
 import sys
@@ -22,7 +23,7 @@ Attention = Literal["flex", "dense"]
 
 BLOCK = 128  # FlexAttention's own
 FLEX_OVER = "flex_over_"
-"""What a kernel's name begins with that takes block masks by FlexAttention and leaves others to the one named."""
+"""Begins the name of a kernel that gives block masks to FlexAttention and others to the one named after."""
 
 
 def choose_attention(wanted: Literal["auto", "flex", "dense"], device: torch.device, model: Any) -> Attention:
@@ -33,8 +34,8 @@ def choose_attention(wanted: Literal["auto", "flex", "dense"], device: torch.dev
     """
     if wanted == "flex" and device.type != "cuda":
         raise UserError(
-            "training.attention: flex needs a CUDA device, since FlexAttention computes no gradients elsewhere; "
-            "set auto or dense."
+            "training.attention: flex needs a CUDA device, since FlexAttention computes no gradients "
+            "elsewhere; set auto or dense."
         )
     if wanted == "flex" and not model._supports_flex_attn:
         raise UserError(
@@ -86,17 +87,15 @@ def block_mask(end: Tensor, depth: Tensor, window: int | None) -> BlockMask:
     diagonal = torch.eye(blocks, dtype=torch.bool, device=end.device)
     end, depth = end.int(), depth.int()
 
-    def in_subtree(batch: Tensor, head: Tensor, i: Tensor, j: Tensor) -> Tensor:
-        return (j <= i) & (i < end[j])
-
-    def in_window(batch: Tensor, head: Tensor, i: Tensor, j: Tensor) -> Tensor:
-        return (j <= i) & (i < end[j]) & (depth[i] - depth[j] < window)
+    def allowed(batch: Tensor, head: Tensor, i: Tensor, j: Tensor) -> Tensor:
+        in_subtree = (j <= i) & (i < end[j])
+        return in_subtree if window is None else in_subtree & (depth[i] - depth[j] < window)
 
     return BlockMask.from_kv_blocks(
         *_listed((touched & ~full) | diagonal),
         *_listed(full),
         BLOCK_SIZE=BLOCK,
-        mask_mod=in_subtree if window is None else in_window,
+        mask_mod=allowed,
         seq_lengths=(n, n),
     )
 
@@ -111,7 +110,7 @@ def _flex_over_sdpa(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **options: Any
 ) -> tuple[Tensor, Tensor | None]:
     attend = _flex if isinstance(attention_mask, BlockMask) else sdpa_attention_forward
-    return attend(module, query, key, value, attention_mask, **options)  # type: ignore[no-any-return]
+    return attend(module, query, key, value, attention_mask, **options)
 
 
 def _flex_over_eager(
@@ -119,7 +118,7 @@ def _flex_over_eager(
 ) -> tuple[Tensor, Tensor | None]:
     own = sys.modules[type(module).__module__].eager_attention_forward  # each architecture has its own
     attend = _flex if isinstance(attention_mask, BlockMask) else own
-    return attend(module, query, key, value, attention_mask, **options)  # type: ignore[no-any-return]
+    return attend(module, query, key, value, attention_mask, **options)
 
 
 def _flex(
@@ -128,7 +127,7 @@ def _flex(
     # Autocast, which brings SDPA's inputs to one dtype, knows nothing of FlexAttention, and rotary embeddings
     # or a norm in fp32 have left query and key in fp32.
     query, key = query.to(value.dtype), key.to(value.dtype)
-    return flex_attention_forward(module, query, key, value, attention_mask, **options)  # type: ignore[no-any-return]
+    return flex_attention_forward(module, query, key, value, attention_mask, **options)
 
 
 AttentionInterface.register(f"{FLEX_OVER}sdpa", _flex_over_sdpa)
