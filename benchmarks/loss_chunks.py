@@ -2,9 +2,9 @@
 
     python benchmarks/loss_chunks.py
 
-A random Llama of two layers with the width, vocabulary and tied embeddings of Qwen2.5-0.5B, LoRA, and one pack
-in which every position predicts: the worst case. Memory is what the process adds at its peak to what it held
-before the step (Linux only); CPU time the median of two steps, after one that does not count.
+A random Llama of two layers with the width, vocabulary and tied embeddings of Qwen2.5-0.5B, LoRA, and one
+pack in which every position predicts: the worst case. Memory is what the process adds at its peak to what it
+held before the step (Linux only); CPU time the median of two steps, after one that does not count.
 """
 
 import platform

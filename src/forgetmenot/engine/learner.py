@@ -93,10 +93,14 @@ class Learner:
         """Log-likelihood of each sequence's predicted tokens, without gradients: nats, fp64 [sequences]."""
         result = torch.empty(len(sequences), dtype=torch.float64)
         with evaluating(self.model):
-            for indices in self.cut(sequences):
-                result[indices] = self.forward([sequences[k] for k in indices]).double().cpu()
+            packs = self.cut(sequences)
+            found = []
+            for indices in packs:  # what is found is read last: the next pack is laid out meanwhile
+                found.append(self.forward([sequences[k] for k in indices]))
                 if advance is not None:
                     advance(len(indices))
+        for indices, values in zip(packs, found, strict=True):
+            result[indices] = values.double().cpu()
         return result
 
     def score(self, examples: Sequence[Encoded], advance: Advance | None = None) -> list[np.ndarray]:

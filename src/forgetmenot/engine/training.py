@@ -40,6 +40,7 @@ class TrainingSettings(BaseModel):
     max_length: PositiveInt = 1024
     limit: NonNegativeInt | dict[str, NonNegativeInt] | None = None
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    attention: Literal["auto", "flex", "dense"] = "auto"
     activation_checkpointing: bool | Literal["auto"] = "auto"
 
 
@@ -123,15 +124,15 @@ def fit(
     for step, indices in enumerate(draw_batches(len(examples), settings.batch_size, epochs, seed), start=1):
         batch = [examples[k] for k in indices]
         tokens = sum(len(example.answer.tokens) - example.answer.start for example in batch)
-        loss = 0.0
+        loss = torch.zeros((), dtype=torch.float64, device=learner.device)  # read once: reading waits for it
         for micro_batch in _micro_batches(learner, batch, settings.micro_batch):
             part = objective.loss(learner, micro_batch) / tokens
             accelerator.backward(part)
-            loss += part.item()
+            loss += part.detach()
         penalty = objective.penalty(learner)
         if penalty is not None:
             accelerator.backward(penalty)
-            loss += penalty.item()
+            loss += penalty.detach()
         objective.gradients(learner)
         norm = accelerator.clip_grad_norm_(
             learner.trainable().values(), settings.max_grad_norm or float("inf")
@@ -141,7 +142,7 @@ def fit(
         schedule.step()
         optimizer.zero_grad()
         objective.stepped(learner)
-        on_step(Step(step, steps, loss, float(norm), rate, tokens, len(batch)))
+        on_step(Step(step, steps, loss.item(), float(norm), rate, tokens, len(batch)))
     model.eval()
     accelerator.free_memory()
 

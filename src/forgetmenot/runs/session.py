@@ -12,10 +12,13 @@ import torch
 from forgetmenot.config import RunConfig
 from forgetmenot.engine import (
     NODE_BUDGET,
+    Attention,
     Learner,
     auto_learning_rate,
+    choose_attention,
     choose_layout,
     choose_precision,
+    use_attention,
 )
 from forgetmenot.models import check_targets, load_model, load_weights
 from forgetmenot.prompting import TokenSequence
@@ -30,12 +33,14 @@ class Session:
 
     Attributes:
         learner: The engine's handle on the current weights.
+        attention: How every model that is loaded masks tries.
         identity: What two runs must share to give the same numbers to the last bit.
         record: What is worth knowing beside that.
     """
 
     config: RunConfig
     learner: Learner
+    attention: Attention
     identity: dict[str, Any] = field(default_factory=dict)
     record: dict[str, Any] = field(default_factory=dict)
 
@@ -61,6 +66,8 @@ class Session:
     def examine(self, sequences: Sequence[TokenSequence]) -> None:
         """Let the guard choose the layout on the run's first sequences."""
         verdict = choose_layout(self.learner, sequences)
+        self.attention = verdict.attention
+        use_attention(self.learner.model, self.attention)
         self.learner.layout = verdict.layout
         self.learner.training_layout = verdict.layout
         if (
@@ -70,6 +77,7 @@ class Session:
         ):
             self.learner.training_layout = "blocks"
         self.identity |= {
+            "attention": self.learner.model.config._attn_implementation,
             "layout": self.learner.layout,
             "training_layout": self.learner.training_layout,
         }
@@ -80,12 +88,16 @@ class Session:
         trainable = self.config.adapter.kind == "full"
         self.learner.model = None  # first make room: two models need not fit
         self.learner.model = load_model(self.config.model, trainable=trainable, device=_device()).model
-        _set_checkpointing(self.learner.model, self.config)
+        self._prepare()
 
     def to_stage(self, folder: Path, *, trainable: bool) -> None:
         """Go to the weights that a stage left on disk."""
         self.to_base()
         self.learner.model = load_weights(self.learner.model, folder, trainable=trainable)
+        self._prepare()
+
+    def _prepare(self) -> None:
+        use_attention(self.learner.model, self.attention)
         _set_checkpointing(self.learner.model, self.config)
 
 
@@ -105,8 +117,8 @@ def open_session(config: RunConfig, threads: int | None = None) -> Session:
     width = model.config.get_text_config().hidden_size
     precision = choose_precision(config.training.precision, device, width)
     learner = Learner(model, loaded.tokenizer, NODE_BUDGET.get(device.type, NODE_BUDGET["cpu"]), precision)
-    _set_checkpointing(model, config)
-    session = Session(config, learner)
+    session = Session(config, learner, choose_attention(config.training.attention, device, model))
+    session._prepare()
     session.identity = {
         "model_revision": loaded.revision,
         "device": torch.cuda.get_device_name() if device.type == "cuda" else device.type,
