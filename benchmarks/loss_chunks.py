@@ -2,7 +2,7 @@
 
     python benchmarks/loss_chunks.py
 
-A random Llama of two layers with the width, vocabulary and tied embeddings of Qwen2.5-0.5B, LoRA, and one
+A random Llama of two layers, width 256 and the vocabulary and tied embeddings of Qwen2.5-0.5B, LoRA, and one
 pack in which every position predicts: the worst case. Memory is what the process adds at its peak to what it
 held before the step (Linux only); CPU time the median of two steps, after one that does not count.
 """
@@ -23,7 +23,7 @@ from forgetmenot.engine import NODE_BUDGET, Learner
 from forgetmenot.engine import head as head_module
 from forgetmenot.prompting import TokenSequence
 
-VOCABULARY, WIDTH, STEPS = 151_936, 896, 2
+VOCABULARY, WIDTH, STEPS = 151_936, 256, 2
 BOUNDS = (2**26, 2**28, 2**40)
 
 
@@ -48,9 +48,9 @@ def learner() -> Learner:
     config = LlamaConfig(
         vocab_size=VOCABULARY,
         hidden_size=WIDTH,
-        intermediate_size=4864,
+        intermediate_size=704,
         num_hidden_layers=2,
-        num_attention_heads=14,
+        num_attention_heads=8,
         num_key_value_heads=2,
         tie_word_embeddings=True,
     )

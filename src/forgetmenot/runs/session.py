@@ -20,7 +20,7 @@ from forgetmenot.engine import (
     choose_precision,
     use_attention,
 )
-from forgetmenot.models import check_targets, load_model, load_weights
+from forgetmenot.models import check_quantization, check_targets, compute_in, load_model, load_weights
 from forgetmenot.prompting import TokenSequence
 
 PACKAGES = ("forgetmenot", "torch", "transformers", "peft", "accelerate", "tokenizers", "numpy")
@@ -88,16 +88,18 @@ class Session:
         trainable = self.config.adapter.kind == "full"
         self.learner.model = None  # first make room: two models need not fit
         self.learner.model = load_model(self.config.model, trainable=trainable, device=_device()).model
-        self._prepare()
+        self.prepare()
 
     def to_stage(self, folder: Path, *, trainable: bool) -> None:
         """Go to the weights that a stage left on disk."""
         self.to_base()
         self.learner.model = load_weights(self.learner.model, folder, trainable=trainable)
-        self._prepare()
+        self.prepare()
 
-    def _prepare(self) -> None:
+    def prepare(self) -> None:
+        """Bring a model that was just loaded into the run's ways of computing."""
         use_attention(self.learner.model, self.attention)
+        compute_in(self.learner.model, torch.bfloat16 if self.learner.precision == "bf16" else torch.float32)
         _set_checkpointing(self.learner.model, self.config)
 
 
@@ -111,6 +113,7 @@ def open_session(config: RunConfig, threads: int | None = None) -> Session:
     if threads is not None:
         torch.set_num_threads(threads)
     device = _device()
+    check_quantization(config.model, config.adapter)
     loaded = load_model(config.model, trainable=config.adapter.kind == "full", device=device)
     model = loaded.model
     check_targets(model, config.adapter)
@@ -118,20 +121,22 @@ def open_session(config: RunConfig, threads: int | None = None) -> Session:
     precision = choose_precision(config.training.precision, device, width)
     learner = Learner(model, loaded.tokenizer, NODE_BUDGET.get(device.type, NODE_BUDGET["cpu"]), precision)
     session = Session(config, learner, choose_attention(config.training.attention, device, model))
-    session._prepare()
+    session.prepare()
     session.identity = {
         "model_revision": loaded.revision,
         "device": torch.cuda.get_device_name() if device.type == "cuda" else device.type,
         "threads": torch.get_num_threads(),
         "precision": precision,
         "dtype": str(model.dtype).removeprefix("torch."),
+        "quantization": config.model.quantization,
         "attention": model.config._attn_implementation,
         "pack_budget": learner.budget,
         "max_length": session.max_length,
         "learning_rate": session.learning_rate,
     }
+    packages = (*PACKAGES, "bitsandbytes") if config.model.quantization else PACKAGES
     session.record = {
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
         "machine": f"{platform.system()} {platform.machine()}, {torch.backends.cpu.get_cpu_capability()}",
         "parameters": sum(p.numel() for p in model.parameters()),
         "dropout_set_to_0": loaded.dropout,
