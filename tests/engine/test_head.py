@@ -73,7 +73,7 @@ def test_activation_checkpointing_and_bf16_change_nothing_about_it(
     llama.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     llama.train()
     values, gradients = run()
-    monkeypatch.setattr(head_module, "LOGITS_BYTES", 2**28)
+    monkeypatch.setattr(head_module, "LOGITS_BYTES", 2**29)
     at_once, truth = run()
     assert torch.allclose(values, at_once, rtol=1e-6)
     for name, gradient in truth.items():
@@ -84,7 +84,7 @@ def test_activation_checkpointing_and_bf16_change_nothing_about_it(
 def test_the_model_is_left_as_it_was(llama: Any, sequences: list[TokenSequence]) -> None:
     before = llama(input_ids=torch.tensor([[5, 6, 7]])).logits
     packed = pack(sequences, "trie")
-    edge_log_probs(llama, packed).sum().backward()
+    edge_log_probs(llama, packed).sum().backward()  # type: ignore[no-untyped-call]
     assert torch.equal(llama(input_ids=torch.tensor([[5, 6, 7]])).logits, before)
     assert not llama.get_decoder()._forward_hooks
 

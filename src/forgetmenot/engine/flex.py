@@ -127,7 +127,10 @@ def _flex(
     # Autocast, which brings SDPA's inputs to one dtype, knows nothing of FlexAttention, and rotary embeddings
     # or a norm in fp32 have left query and key in fp32.
     query, key = query.to(value.dtype), key.to(value.dtype)
-    return flex_attention_forward(module, query, key, value, attention_mask, **options)
+    attended: tuple[Tensor, Tensor | None] = flex_attention_forward(
+        module, query, key, value, attention_mask, **options
+    )
+    return attended
 
 
 AttentionInterface.register(f"{FLEX_OVER}sdpa", _flex_over_sdpa)

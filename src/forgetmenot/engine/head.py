@@ -13,8 +13,8 @@ from torch.utils.checkpoint import checkpoint
 
 from forgetmenot.engine.trie import Ints
 
-LOGITS_BYTES = 2**28
-"""The most bytes of fp32 logits at a time; a training step holds about four times as many."""
+LOGITS_BYTES = 2**29
+"""The most bytes of fp32 logits at a time; a training step holds about four times as many at its peak."""
 
 
 def chunks(rows: int, vocabulary: int) -> list[slice]:
