@@ -4,6 +4,7 @@ It knows nothing of tasks: it gets token sequences and gives back numbers.
 """
 
 from forgetmenot.engine import ranks, shards
+from forgetmenot.engine.flex import Attention, attention_of, choose_attention, use_attention
 from forgetmenot.engine.guard import Verdict, choose_layout
 from forgetmenot.engine.learner import Learner
 from forgetmenot.engine.pack import NODE_BUDGET, Layout
@@ -12,16 +13,20 @@ from forgetmenot.engine.training import Step, TrainingSettings, auto_learning_ra
 
 __all__ = [
     "NODE_BUDGET",
+    "Attention",
     "Layout",
     "Learner",
     "Precision",
     "Step",
     "TrainingSettings",
     "Verdict",
+    "attention_of",
     "auto_learning_rate",
+    "choose_attention",
     "choose_layout",
     "choose_precision",
     "fit",
     "ranks",
     "shards",
+    "use_attention",
 ]

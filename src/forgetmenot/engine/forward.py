@@ -1,13 +1,19 @@
 """One pack through the model: the log-probability of every edge."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from forgetmenot.engine.head import (
+    chunks,
+    decoder_states,
+    edge_log_probs_in_chunks,
+    fp32_head,
+    on_device,
+    picked,
+)
 from forgetmenot.engine.mask import attention_mask
 from forgetmenot.engine.pack import Pack
 
@@ -16,17 +22,19 @@ def log_likelihoods(model: Any, pack: Pack) -> Tensor:
     """The log-likelihood of each sequence's predicted tokens, in nats and fp32 [sequences]."""
     edges = edge_log_probs(model, pack)
     device = edges.device
-    per_token = edges[torch.from_numpy(pack.edges).to(device)]
-    owners = torch.from_numpy(pack.owners).to(device)
-    return torch.zeros(pack.sequences, device=device).index_add(0, owners, per_token)
+    per_token = edges[on_device(pack.edges, device)]
+    return torch.zeros(pack.sequences, device=device).index_add(0, on_device(pack.owners, device), per_token)
 
 
 def edge_log_probs(model: Any, pack: Pack) -> Tensor:
     """The log-probability of each edge's token after its position, in nats and fp32 [edges]."""
-    logits, rows = _edge_logits(model, pack)
-    targets = torch.from_numpy(pack.targets).to(logits.device)
-    log_probs: Tensor = logits[rows, targets] - logits.logsumexp(-1)[rows]
-    return log_probs
+    kept, rows = np.unique(pack.sources, return_inverse=True)
+    if pack.end is not None and len(chunks(len(kept), model.config.get_text_config().vocab_size)) > 1:
+        with decoder_states(model) as states:
+            _run(model, pack, **_one_logit(pack))
+        return edge_log_probs_in_chunks(model, states[0], kept, rows, pack.targets)
+    logits, edge_rows = _edge_logits(model, pack)
+    return picked(logits, edge_rows, on_device(pack.targets, logits.device))
 
 
 def next_token_log_probs(model: Any, pack: Pack) -> Tensor:
@@ -36,7 +44,7 @@ def next_token_log_probs(model: Any, pack: Pack) -> Tensor:
         Log-probabilities in nats and fp32 [predicted tokens, vocabulary].
     """
     logits, rows = _edge_logits(model, pack)
-    return logits.log_softmax(-1)[rows[torch.from_numpy(pack.edges).to(logits.device)]]
+    return logits.log_softmax(-1)[rows[on_device(pack.edges, logits.device)]]
 
 
 def hidden_states(model: Any, pack: Pack, layer: int) -> Tensor:
@@ -46,7 +54,7 @@ def hidden_states(model: Any, pack: Pack, layer: int) -> Tensor:
     """
     device = next(model.parameters()).device
     states = _run(model, pack, output_hidden_states=True, **_one_logit(pack)).hidden_states[layer]
-    sources = torch.from_numpy(pack.sources[pack.edges]).to(device)
+    sources = on_device(pack.sources[pack.edges], device)
     found: Tensor = states.flatten(0, 1)[sources].float()
     return found
 
@@ -56,27 +64,28 @@ def _edge_logits(model: Any, pack: Pack) -> tuple[Tensor, Tensor]:
 
     Only positions that predict something go through the LM head, and those in fp32.
     """
-    sources = torch.from_numpy(pack.sources).to(next(model.parameters()).device)
+    device = next(model.parameters()).device
     with fp32_head(model):
         if pack.end is None:
-            return _run(model, pack).logits.flatten(0, 1).float(), sources
-        kept, rows = torch.unique(sources, return_inverse=True)
-        return _run(model, pack, logits_to_keep=kept).logits[0].float(), rows
+            return _run(model, pack).logits.flatten(0, 1).float(), on_device(pack.sources, device)
+        kept, rows = np.unique(pack.sources, return_inverse=True)
+        logits = _run(model, pack, logits_to_keep=on_device(kept, device)).logits[0].float()
+        return logits, on_device(rows, device)
 
 
 def _run(model: Any, pack: Pack, **how: Any) -> Any:
     """What the model gives for a pack: a trie with its mask, or padded rows."""
     device = next(model.parameters()).device
-    tokens = torch.from_numpy(pack.tokens).to(device)
+    tokens = on_device(pack.tokens, device)
     if pack.end is None:
         assert pack.lengths is not None
-        lengths = torch.from_numpy(pack.lengths).to(device)
+        lengths = on_device(pack.lengths, device)
         mask = (torch.arange(tokens.shape[1], device=device)[None] < lengths[:, None]).long()
         return model(input_ids=tokens, attention_mask=mask, use_cache=False, **how)
-    positions = torch.from_numpy(pack.positions).to(device)
+    positions = on_device(pack.positions, device)
     trie_mask = attention_mask(
         model.config.get_text_config(),
-        torch.from_numpy(pack.end).to(device),
+        on_device(pack.end, device),
         positions[0],
         _activation_dtype(model),
     )
@@ -86,28 +95,6 @@ def _run(model: Any, pack: Pack, **how: Any) -> Any:
 def _one_logit(pack: Pack) -> dict[str, int]:
     """Spare the LM head where only hidden states are asked; padded models may not know the option."""
     return {"logits_to_keep": 1} if pack.end is not None else {}
-
-
-@contextmanager
-def fp32_head(model: Any) -> Iterator[None]:
-    """Run the LM head in fp32, whatever the precision of the rest.
-
-    An adapter on the head adds to its base layer's result, so it is the base layer that runs in fp32.
-    """
-    head = model.get_output_embeddings()
-    head = head.get_base_layer() if hasattr(head, "get_base_layer") else head
-    original = head.forward
-
-    def forward(hidden: Tensor) -> Tensor:
-        with torch.autocast(hidden.device.type, enabled=False):
-            bias = head.bias.float() if getattr(head, "bias", None) is not None else None
-            return F.linear(hidden.float(), head.weight.float(), bias)
-
-    head.forward = forward
-    try:
-        yield
-    finally:
-        head.forward = original
 
 
 def _activation_dtype(model: Any) -> torch.dtype:

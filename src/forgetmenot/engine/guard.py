@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
+from forgetmenot.engine.flex import Attention, attention_of, use_attention
 from forgetmenot.engine.learner import Learner, evaluating
 from forgetmenot.engine.pack import Layout
 from forgetmenot.prompting.encoded import TokenSequence
@@ -19,11 +20,13 @@ class Verdict:
     """The layout that a model can take, and why not a faster one.
 
     Attributes:
+        attention: How a trie is masked: `flex` only where the model uses it already.
         difference: The largest relative difference seen with the layout that was chosen.
-        reasons: For each faster layout, why it was not taken.
+        reasons: For `flex` and for each faster layout, why it was not taken.
     """
 
     layout: Layout
+    attention: Attention
     difference: float
     reasons: dict[str, str]
 
@@ -35,33 +38,40 @@ def choose_layout(learner: Learner, sequences: Sequence[TokenSequence]) -> Verdi
     need a model whose answer does not depend on the padding.
     """
     sample = list(sequences[:: max(1, len(sequences) // EXAMINED)][:EXAMINED])
-    truth = _score(learner, sample, "single")
+    truth = _score(learner, sample, "single", "dense")
     reasons: dict[str, str] = {}
-    for layout in ("trie", "padded"):
+    ways: list[tuple[str, Layout, Attention]] = [("trie", "trie", "dense"), ("padded", "padded", "dense")]
+    if attention_of(learner.model) == "flex":
+        ways.insert(0, ("flex", "trie", "flex"))
+    for name, layout, attention in ways:
         try:
-            difference = float(
-                ((_score(learner, sample, layout) - truth).abs() / truth.abs().clamp(min=1)).max()
-            )
+            scores = _score(learner, sample, layout, attention)
         except torch.OutOfMemoryError:
             raise
         except (RuntimeError, ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
             # A model that has no place for the mask says so in its own way: by any of these.
-            reasons[layout] = f"{type(error).__name__}: {error}"
+            reasons[name] = f"{type(error).__name__}: {error}"
             continue
+        difference = float(((scores - truth).abs() / truth.abs().clamp(min=1)).max())
         if difference <= TOLERANCE[learner.precision]:
-            return Verdict(layout, difference, reasons)
-        reasons[layout] = f"log-likelihoods differ by {difference:.1e} relative"
-    return Verdict("single", 0.0, reasons)
+            return Verdict(layout, attention, difference, reasons)
+        reasons[name] = f"log-likelihoods differ by {difference:.1e} relative"
+    return Verdict("single", "dense", 0.0, reasons)
 
 
-def _score(learner: Learner, sequences: Sequence[TokenSequence], layout: Layout) -> torch.Tensor:
-    before, learner.layout = learner.layout, layout
+def _score(
+    learner: Learner, sequences: Sequence[TokenSequence], layout: Layout, attention: Attention
+) -> torch.Tensor:
+    before = learner.layout, attention_of(learner.model)
     counts = dict(learner.counts)
+    learner.layout = layout
+    use_attention(learner.model, attention)
     try:
         with evaluating(learner.model):
             if layout == "single":
                 return torch.cat([learner.forward([sequence]) for sequence in sequences]).double()
             return learner.forward(sequences).double()
     finally:
-        learner.layout = before
+        learner.layout = before[0]
+        use_attention(learner.model, before[1])
         learner.counts = counts

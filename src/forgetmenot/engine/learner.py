@@ -112,13 +112,16 @@ class Learner:
         result = torch.zeros(len(sequences), dtype=torch.float64)
         with evaluating(self.model):
             packs = self.cut(sequences)
+            found = []
+            # What is found is read last: the next pack is laid out while the device works.
             for turn in self.turns([[sequences[k] for k in indices] for indices in packs]):
-                indices = packs[turn.pack]
-                values = self.forward([sequences[k] for k in indices]).double().cpu()
+                values = self.forward([sequences[k] for k in packs[turn.pack]])
                 if turn.counts:
-                    result[indices] = values
+                    found.append((packs[turn.pack], values))
                 if advance is not None:
                     advance(sum(len(packs[k]) for k in turn.dealt))
+        for indices, values in found:
+            result[indices] = values.double().cpu()
         return ranks.total(result)
 
     def score(self, examples: Sequence[Encoded], advance: Advance | None = None) -> list[np.ndarray]:

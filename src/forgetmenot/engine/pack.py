@@ -14,7 +14,10 @@ Layout = Literal["trie", "blocks", "padded", "single"]
 Ints = NDArray[np.int64]
 
 NODE_BUDGET = {"cpu": 512, "cuda": 4096}
-"""Input positions in a pack, by device: enough to fill it, and attention stays cheap beside the MLPs."""
+"""Input positions in a pack, by device: enough to fill it, and attention stays cheap beside the MLPs.
+
+See docs/gpu.md for the figure of a GPU, which is reasoned and not yet measured.
+"""
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,7 @@ class TrainingSettings(BaseModel):
     max_length: PositiveInt = 1024
     limit: NonNegativeInt | dict[str, NonNegativeInt] | None = None
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    attention: Literal["auto", "flex", "dense"] = "auto"
     activation_checkpointing: bool | Literal["auto"] = "auto"
 
 
@@ -124,7 +125,7 @@ def fit(
     for step, indices in enumerate(draw_batches(len(examples), settings.batch_size, epochs, seed), start=1):
         batch = [examples[k] for k in indices]
         tokens = sum(len(example.answer.tokens) - example.answer.start for example in batch)
-        loss = 0.0
+        loss = torch.zeros((), dtype=torch.float64, device=learner.device)  # read once: reading waits for it
         micro_batches = list(_micro_batches(learner, batch, settings.micro_batch))
         for turn in learner.turns([[example.answer for example in one] for one in micro_batches]):
             # Only adapter dropout draws from the generator; a pack draws the same whoever computes it.
@@ -132,13 +133,13 @@ def fit(
             part = objective.loss(learner, micro_batches[turn.pack])
             part = part / tokens if turn.counts else part * 0
             torch.autograd.backward(part)
-            loss += part.item()
+            loss += part.detach()
         ranks.sum_gradients(learner.trainable().values())
-        loss = ranks.total(torch.tensor(loss, dtype=torch.float64)).item()
+        loss = ranks.total(loss)
         penalty = objective.penalty(learner)
         if penalty is not None:
             torch.autograd.backward(penalty)
-            loss += shards.whole(penalty).item()
+            loss += shards.whole(penalty.detach())
         objective.gradients(learner)
         norm = accelerator.clip_grad_norm_(
             learner.trainable().values(), settings.max_grad_norm or float("inf")
@@ -148,7 +149,7 @@ def fit(
         schedule.step()
         optimizer.zero_grad()
         objective.stepped(learner)
-        on_step(Step(step, steps, loss, float(shards.whole(norm)), rate, tokens, len(batch)))
+        on_step(Step(step, steps, loss.item(), float(shards.whole(norm)), rate, tokens, len(batch)))
     ranks.check_alike(learner.trainable().values())
     model.eval()
     accelerator.free_memory()

@@ -1,7 +1,8 @@
 """Models: load one, choose what learns, keep its weights; the bundled quickstart model."""
 
-from forgetmenot.models.adapt import AdapterSettings, adapt, check_targets, finish_stage, merged
+from forgetmenot.models.adapt import AdapterSettings, adapt, check_targets, finish_stage
 from forgetmenot.models.load import BUNDLED, Loaded, ModelSettings, load_model, without_bars
+from forgetmenot.models.quantize import check_quantization, compute_in, merged
 from forgetmenot.models.weights import has_weights, load_weights, save_weights
 
 __all__ = [
@@ -10,7 +11,9 @@ __all__ = [
     "Loaded",
     "ModelSettings",
     "adapt",
+    "check_quantization",
     "check_targets",
+    "compute_in",
     "finish_stage",
     "has_weights",
     "load_model",

@@ -112,11 +112,6 @@ def finish_stage(model: Any, settings: AdapterSettings) -> Any:
     return model
 
 
-def merged(model: Any) -> Any:
-    """A plain model that answers as this one: adapters become part of the weights."""
-    return model.merge_and_unload() if isinstance(model, PeftModel) else model
-
-
 def _in_fp32(model: Any) -> Any:
     """What learns, learns in fp32."""
     for parameter in model.parameters():

@@ -10,9 +10,10 @@ from typing import Annotated, Any, Literal
 
 import torch
 from huggingface_hub.errors import HFValidationError
+from peft import prepare_model_for_kbit_training
 from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from transformers.utils import cached_file, logging
 from transformers.utils.hub import extract_commit_hash
 
@@ -24,6 +25,8 @@ BUNDLED = {
 }
 """Models that come with the package: name → folder."""
 
+NF4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True)
+
 
 class ModelSettings(BaseModel):
     """Which model: the `model` part of a config.
@@ -32,6 +35,7 @@ class ModelSettings(BaseModel):
         name: A bundled model, a local directory, or a hub id.
         revision: A branch, tag or commit of the hub repository.
         dtype: Of the weights that do not learn; those that learn are always fp32.
+        quantization: Keep the linear layers' weights in four bits (`nf4`, doubly quantized); for LoRA only.
         trust_remote_code: Run code that comes with the model.
         allow_bin: Read pickled `.bin` weights (with `weights_only=True`) where there are no safetensors.
     """
@@ -41,6 +45,7 @@ class ModelSettings(BaseModel):
     name: Annotated[str, Field(min_length=1)] = "quickstart"
     revision: str | None = None
     dtype: Literal["auto", "fp32", "bf16"] = "auto"
+    quantization: Literal["nf4"] | None = None
     trust_remote_code: bool = False
     allow_bin: bool = False
 
@@ -113,6 +118,8 @@ def _load(
     config = AutoConfig.from_pretrained(source, **options)
     dropout = _disable_dropout(config)
     tokenizer = AutoTokenizer.from_pretrained(source, **options)
+    if settings.quantization is not None:
+        options |= {"quantization_config": NF4, "device_map": {"": device}}
     model, found = AutoModelForCausalLM.from_pretrained(
         source,
         config=config,
@@ -123,6 +130,8 @@ def _load(
         **options,
     )
     _refuse_unfit(settings, found)
+    if settings.quantization is not None:  # what is not quantized, such as norms, in fp32
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     return Loaded(model.to(device).eval(), tokenizer, _revision(source, options), dropout)
 
 

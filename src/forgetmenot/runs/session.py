@@ -12,15 +12,18 @@ import torch
 from forgetmenot.config import RunConfig
 from forgetmenot.engine import (
     NODE_BUDGET,
+    Attention,
     Learner,
     auto_learning_rate,
+    choose_attention,
     choose_layout,
     choose_precision,
     ranks,
     shards,
+    use_attention,
 )
 from forgetmenot.errors import UserError
-from forgetmenot.models import check_targets, load_model, load_weights
+from forgetmenot.models import check_quantization, check_targets, compute_in, load_model, load_weights
 from forgetmenot.prompting import TokenSequence
 
 PACKAGES = ("forgetmenot", "torch", "transformers", "peft", "accelerate", "tokenizers", "numpy")
@@ -33,12 +36,14 @@ class Session:
 
     Attributes:
         learner: The engine's handle on the current weights.
+        attention: How every model that is loaded masks tries.
         identity: What two runs must share to give the same numbers to the last bit.
         record: What is worth knowing beside that.
     """
 
     config: RunConfig
     learner: Learner
+    attention: Attention
     identity: dict[str, Any] = field(default_factory=dict)
     record: dict[str, Any] = field(default_factory=dict)
 
@@ -65,6 +70,8 @@ class Session:
         """Let the guard choose the layout on the run's first sequences."""
         own = choose_layout(self.learner, sequences)
         verdict = ranks.agreed(lambda: own)
+        self.attention = verdict.attention
+        use_attention(self.learner.model, self.attention)
         self.learner.layout = verdict.layout
         self.learner.training_layout = verdict.layout
         if (
@@ -74,6 +81,7 @@ class Session:
         ):
             self.learner.training_layout = "blocks"
         self.identity |= {
+            "attention": self.learner.model.config._attn_implementation,
             "layout": self.learner.layout,
             "training_layout": self.learner.training_layout,
         }
@@ -93,8 +101,14 @@ class Session:
         return load_model(self.config.model, trainable=trainable, device=_loads_on()).model
 
     def _take_up(self, model: Any) -> None:
-        _set_checkpointing(model, self.config)
+        self._prepare(model)
         self.learner.model = shards.shard(model) if shards.wanted() else model
+
+    def _prepare(self, model: Any) -> None:
+        """Bring a model that was just loaded into the run's ways of computing."""
+        use_attention(model, self.attention)
+        compute_in(model, torch.bfloat16 if self.learner.precision == "bf16" else torch.float32)
+        _set_checkpointing(model, self.config)
 
 
 def open_session(config: RunConfig, threads: int | None = None) -> Session:
@@ -112,13 +126,16 @@ def open_session(config: RunConfig, threads: int | None = None) -> Session:
     if threads is not None:
         torch.set_num_threads(threads)
     device = _device()
+    check_quantization(config.model, config.adapter)
     loaded = load_model(config.model, trainable=config.adapter.kind == "full", device=_loads_on())
     model = loaded.model
     check_targets(model, config.adapter)
     width = model.config.get_text_config().hidden_size
     precision = choose_precision(config.training.precision, device, width)
     learner = Learner(model, loaded.tokenizer, NODE_BUDGET.get(device.type, NODE_BUDGET["cpu"]), precision)
-    session = Session(config, learner)
+    session = Session(config, learner, choose_attention(config.training.attention, device, model))
+    parameters = sum(p.numel() for p in model.parameters())
+    session._take_up(model)
     session.identity = {
         "model_revision": loaded.revision,
         "device": torch.cuda.get_device_name() if device.type == "cuda" else device.type,
@@ -127,18 +144,19 @@ def open_session(config: RunConfig, threads: int | None = None) -> Session:
         "sharded": shards.wanted(),
         "precision": precision,
         "dtype": str(model.dtype).removeprefix("torch."),
+        "quantization": config.model.quantization,
         "attention": model.config._attn_implementation,
         "pack_budget": learner.budget,
         "max_length": session.max_length,
         "learning_rate": session.learning_rate,
     }
+    packages = (*PACKAGES, "bitsandbytes") if config.model.quantization else PACKAGES
     session.record = {
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
         "machine": f"{platform.system()} {platform.machine()}, {torch.backends.cpu.get_cpu_capability()}",
-        "parameters": sum(p.numel() for p in model.parameters()),
+        "parameters": parameters,
         "dropout_set_to_0": loaded.dropout,
     }
-    session._take_up(model)
     return session
 
 

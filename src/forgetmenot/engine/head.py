@@ -1,0 +1,125 @@
+"""The LM head over the positions that predict something: in fp32, and a bounded number of them at a time."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from forgetmenot.engine.trie import Ints
+
+LOGITS_BYTES = 2**29
+"""The most bytes of fp32 logits at a time; a training step holds about four times as many at its peak."""
+
+
+def chunks(rows: int, vocabulary: int) -> list[slice]:
+    """Divide rows of logits evenly into as few chunks as stay within `LOGITS_BYTES`."""
+    count = max(1, -(-rows // max(1, LOGITS_BYTES // (4 * vocabulary))))
+    bounds = np.linspace(0, rows, count + 1).astype(int).tolist()
+    return [slice(a, b) for a, b in pairwise(bounds)]
+
+
+def edge_log_probs_in_chunks(model: Any, states: Any, kept: Ints, rows: Ints, targets: Ints) -> Tensor:
+    """The log-probability of each edge's token, without ever holding the logits of all rows.
+
+    The backward pass computes each chunk's logits again (Chen et al. 2016, arXiv 1604.06174).
+
+    Args:
+        model: A Transformers causal LM, perhaps with PEFT adapters inside.
+        states: What its decoder gave for one row of tokens.
+        kept: The positions that predict something [rows].
+        rows: The row that predicts each edge, ascending [edges].
+        targets: The token predicted [edges].
+
+    Returns:
+        Nats in fp32 [edges].
+    """
+    hidden = states.last_hidden_state[0]
+    parts = []
+    for chunk in chunks(len(kept), model.config.get_text_config().vocab_size):
+        edges = slice(*np.searchsorted(rows, [chunk.start, chunk.stop]))
+        parts.append(
+            checkpoint(
+                _chunk_log_probs,
+                model,
+                type(states),
+                hidden[on_device(kept[chunk], hidden.device)],
+                on_device(rows[edges] - chunk.start, hidden.device),
+                on_device(targets[edges], hidden.device),
+                use_reentrant=False,
+            )
+        )
+    return torch.cat(parts)
+
+
+def picked(logits: Tensor, rows: Tensor, targets: Tensor) -> Tensor:
+    """The log-probability of each target [edges] in its row of the logits [rows, vocabulary]."""
+    log_probs: Tensor = logits[rows, targets] - logits.logsumexp(-1)[rows]
+    return log_probs
+
+
+@contextmanager
+def decoder_states(model: Any) -> Iterator[list[Any]]:
+    """A list to which each pass through the model appends what its decoder gave to the head."""
+    found: list[Any] = []
+    hook = _decoder(model).register_forward_hook(lambda _, __, output: found.append(output))
+    try:
+        yield found
+    finally:
+        hook.remove()
+
+
+@contextmanager
+def fp32_head(model: Any) -> Iterator[None]:
+    """Run the LM head in fp32, whatever the precision of the rest.
+
+    An adapter on the head adds to its base layer's result, so it is the base layer that runs in fp32.
+    """
+    head = model.get_output_embeddings()
+    head = head.get_base_layer() if hasattr(head, "get_base_layer") else head
+
+    def forward(hidden: Tensor) -> Tensor:
+        with torch.autocast(hidden.device.type, enabled=False):
+            bias = head.bias.float() if getattr(head, "bias", None) is not None else None
+            return F.linear(hidden.float(), head.weight.float(), bias)
+
+    with _replaced_forward(head, forward):
+        yield
+
+
+def on_device(values: Ints, device: torch.device) -> Tensor:
+    """Copy to the device, without waiting for what it computes."""
+    tensor = torch.from_numpy(values)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
+def _chunk_log_probs(model: Any, kind: type[Any], hidden: Tensor, rows: Tensor, targets: Tensor) -> Tensor:
+    """From hidden states [rows, width] on, by the model's own way from its decoder to its logits.
+
+    That way may scale or cap the logits; so its `forward` runs, with hidden states that are there already.
+    """
+    plain = model.get_base_model() if hasattr(model, "get_base_model") else model  # inside PEFT's wrapper
+    given = kind(last_hidden_state=hidden[None])
+    with fp32_head(model), _replaced_forward(_decoder(model), lambda *_, **__: given):
+        nothing = torch.zeros(1, 1, dtype=torch.long, device=hidden.device)
+        return picked(plain.forward(input_ids=nothing, use_cache=False).logits[0].float(), rows, targets)
+
+
+def _decoder(model: Any) -> Any:
+    """All of the model but its head."""
+    return (model.get_base_model() if hasattr(model, "get_base_model") else model).get_decoder()
+
+
+@contextmanager
+def _replaced_forward(module: Any, forward: Any) -> Iterator[None]:
+    original = module.forward
+    module.forward = forward
+    try:
+        yield
+    finally:
+        module.forward = original
