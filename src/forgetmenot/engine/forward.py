@@ -12,18 +12,24 @@ from forgetmenot.engine.mask import attention_mask
 from forgetmenot.engine.pack import Pack
 
 
-def log_likelihoods(model: Any, pack: Pack) -> Tensor:
-    """The log-likelihood of each sequence's predicted tokens, in nats and fp32 [sequences]."""
-    edges = edge_log_probs(model, pack)
+def log_likelihoods(model: Any, pack: Pack, cache: Any = None) -> Tensor:
+    """The log-likelihood of each sequence's predicted tokens, in nats and fp32 [sequences].
+
+    Args:
+        model: A Transformers causal LM.
+        pack: What goes through it.
+        cache: The keys and values of the pack's prefix, as Transformers caches them; the pass appends to it.
+    """
+    edges = edge_log_probs(model, pack, cache)
     device = edges.device
     per_token = edges[torch.from_numpy(pack.edges).to(device)]
     owners = torch.from_numpy(pack.owners).to(device)
     return torch.zeros(pack.sequences, device=device).index_add(0, owners, per_token)
 
 
-def edge_log_probs(model: Any, pack: Pack) -> Tensor:
+def edge_log_probs(model: Any, pack: Pack, cache: Any = None) -> Tensor:
     """The log-probability of each edge's token after its position, in nats and fp32 [edges]."""
-    logits, rows = _edge_logits(model, pack)
+    logits, rows = _edge_logits(model, pack, cache)
     targets = torch.from_numpy(pack.targets).to(logits.device)
     log_probs: Tensor = logits[rows, targets] - logits.logsumexp(-1)[rows]
     return log_probs
@@ -51,7 +57,7 @@ def hidden_states(model: Any, pack: Pack, layer: int) -> Tensor:
     return found
 
 
-def _edge_logits(model: Any, pack: Pack) -> tuple[Tensor, Tensor]:
+def _edge_logits(model: Any, pack: Pack, cache: Any = None) -> tuple[Tensor, Tensor]:
     """Logits in fp32 [rows, vocabulary], and the row that predicts each edge [edges].
 
     Only positions that predict something go through the LM head, and those in fp32.
@@ -61,10 +67,10 @@ def _edge_logits(model: Any, pack: Pack) -> tuple[Tensor, Tensor]:
         if pack.end is None:
             return _run(model, pack).logits.flatten(0, 1).float(), sources
         kept, rows = torch.unique(sources, return_inverse=True)
-        return _run(model, pack, logits_to_keep=kept).logits[0].float(), rows
+        return _run(model, pack, cache, logits_to_keep=kept).logits[0].float(), rows
 
 
-def _run(model: Any, pack: Pack, **how: Any) -> Any:
+def _run(model: Any, pack: Pack, cache: Any = None, **how: Any) -> Any:
     """What the model gives for a pack: a trie with its mask, or padded rows."""
     device = next(model.parameters()).device
     tokens = torch.from_numpy(pack.tokens).to(device)
@@ -78,9 +84,17 @@ def _run(model: Any, pack: Pack, **how: Any) -> Any:
         model.config.get_text_config(),
         torch.from_numpy(pack.end).to(device),
         positions[0],
-        _activation_dtype(model),
+        activation_dtype(model),
+        pack.prefix,
     )
-    return model(input_ids=tokens, attention_mask=trie_mask, position_ids=positions, use_cache=False, **how)
+    return model(
+        input_ids=tokens,
+        attention_mask=trie_mask,
+        position_ids=positions,
+        past_key_values=cache,
+        use_cache=cache is not None,
+        **how,
+    )
 
 
 def _one_logit(pack: Pack) -> dict[str, int]:
@@ -110,7 +124,8 @@ def fp32_head(model: Any) -> Iterator[None]:
         head.forward = original
 
 
-def _activation_dtype(model: Any) -> torch.dtype:
+def activation_dtype(model: Any) -> torch.dtype:
+    """The dtype that the model computes in here: autocast's within its context, else its weights'."""
     device = next(model.parameters()).device.type
     if torch.is_autocast_enabled(device):
         return torch.get_autocast_dtype(device)

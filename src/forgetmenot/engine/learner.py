@@ -11,10 +11,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from forgetmenot.engine.forward import hidden_states, log_likelihoods, next_token_log_probs
+from forgetmenot.engine.forward import (
+    activation_dtype,
+    hidden_states,
+    log_likelihoods,
+    next_token_log_probs,
+)
 from forgetmenot.engine.generate import generate
-from forgetmenot.engine.pack import Layout, Pack, cut, pack
+from forgetmenot.engine.pack import Arrangement, Layout, Pack, arrange, cut, pack
 from forgetmenot.engine.precision import Precision, autocast
+from forgetmenot.engine.prefix import compute_prefix
 from forgetmenot.prompting.encoded import Encoded, TokenSequence
 
 Snapshot = Mapping[str, Tensor]
@@ -29,11 +35,13 @@ class Learner:
     Attributes:
         model: A Transformers causal LM, perhaps with PEFT adapters inside.
         tokenizer: Its tokenizer; the engine uses it only to know where generated text ends.
-        budget: The most input positions in one pack.
+        budget: The input positions in one pack, where its sequences share nothing; see `pack.cut`.
         precision: The dtype of activations.
         layout: How sequences are laid out where nothing is random: the guard's verdict.
         training_layout: The same while training: with adapter dropout a shared node would share one mask,
             so packs then share nothing.
+        continues: Whether scoring may continue from the keys and values of a common prefix: the guard's
+            verdict too.
         counts: Input positions computed since `reset_counts`, and how many they would have been one sequence
             at a time.
     """
@@ -44,6 +52,7 @@ class Learner:
     precision: Precision = "fp32"
     layout: Layout = "trie"
     training_layout: Layout = "trie"
+    continues: bool = True
     counts: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -89,22 +98,45 @@ class Learner:
         """Divide sequences into packs that the model takes in one forward pass."""
         return cut(sequences, self.training_layout if self.model.training else self.layout, self.budget)
 
-    def log_likelihoods(self, sequences: Sequence[TokenSequence], advance: Advance | None = None) -> Tensor:
+    def arrange(self, sequences: Sequence[TokenSequence]) -> Arrangement:
+        """Lay sequences out for `log_likelihoods`, for those that will be asked more than once."""
+        return arrange(sequences, self.layout, self.budget, continues=self.continues)
+
+    def log_likelihoods(
+        self, sequences: Sequence[TokenSequence] | Arrangement, advance: Advance | None = None
+    ) -> Tensor:
         """Log-likelihood of each sequence's predicted tokens, without gradients: nats, fp64 [sequences]."""
-        result = torch.empty(len(sequences), dtype=torch.float64)
-        with evaluating(self.model):
-            for indices in self.cut(sequences):
-                result[indices] = self.forward([sequences[k] for k in indices]).double().cpu()
+        arranged = sequences if isinstance(sequences, Arrangement) else self.arrange(sequences)
+        result = torch.empty(arranged.sequences, dtype=torch.float64)
+        with evaluating(self.model), autocast(self.device, self.precision):
+            prefix = None
+            if arranged.prefix:
+                prefix = compute_prefix(self.model, arranged.prefix, activation_dtype(self.model))
+            for indices, packed in arranged.packs:
+                cache = prefix.cache() if prefix is not None else None
+                result[indices] = log_likelihoods(self.model, packed, cache).double().cpu()
                 if advance is not None:
                     advance(len(indices))
+        self.counts["computed"] += arranged.computed
+        self.counts["without_sharing"] += arranged.without_sharing
         return result
 
-    def score(self, examples: Sequence[Encoded], advance: Advance | None = None) -> list[np.ndarray]:
+    def score(
+        self,
+        examples: Sequence[Encoded],
+        advance: Advance | None = None,
+        arranged: Arrangement | None = None,
+    ) -> list[np.ndarray]:
         """Log-likelihood of each example's candidates, in nats: one array [candidates] for each example.
 
         The reading is lm-eval's `loglikelihood`: the sum over the answer's tokens, without EOS.
+
+        Args:
+            examples: Whose candidates are scored.
+            advance: Told how many sequences were just finished.
+            arranged: The candidates of all examples in turn, if they are laid out already.
         """
-        flat = [candidate for example in examples for candidate in example.candidates]
+        flat = arranged or [candidate for example in examples for candidate in example.candidates]
         values = self.log_likelihoods(flat, advance).numpy()
         bounds = np.cumsum([0] + [len(example.candidates) for example in examples])
         return [values[a:b] for a, b in pairwise(bounds.tolist())]

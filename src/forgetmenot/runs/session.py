@@ -63,6 +63,7 @@ class Session:
         verdict = choose_layout(self.learner, sequences)
         self.learner.layout = verdict.layout
         self.learner.training_layout = verdict.layout
+        self.learner.continues = verdict.continues
         if (
             verdict.layout == "trie"
             and self.config.adapter.kind == "lora"
@@ -72,6 +73,7 @@ class Session:
         self.identity |= {
             "layout": self.learner.layout,
             "training_layout": self.learner.training_layout,
+            "prefix_cache": self.learner.continues,
         }
         self.record |= {"guard": {"difference": verdict.difference, "not_taken": verdict.reasons}}
 
