@@ -4,8 +4,7 @@
 
 Random Llamas of two layers over sentences of 24 tokens behind a common head. Attention costs the square of
 the nodes in a pack; a call costs the same however few they are: in between lies the best size. Prints CPU
-microseconds per node and layer, the least of several rounds; the least of a row is marked, and so is what
-`node_budget` chooses.
+microseconds per node and layer, the least of several rounds; the least of a row is marked. `NODE_BUDGET` follows from it.
 """
 
 import argparse
@@ -19,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from forgetmenot.engine import Learner, node_budget
+from forgetmenot.engine import NODE_BUDGET, Learner, Precision
 from forgetmenot.prompting import TokenSequence
 
 SHAPES = {  # width, MLP width, heads, key-value heads: base-4m, SmolLM2-135M, Qwen2.5-0.5B
@@ -27,33 +26,37 @@ SHAPES = {  # width, MLP width, heads, key-value heads: base-4m, SmolLM2-135M, Q
     "SmolLM2-135M": (576, 1536, 9, 3),
     "Qwen2.5-0.5B": (896, 4864, 14, 2),
 }
-SIZES = (64, 96, 128, 192, 256, 384, 512)
-HEAD, SENTENCE, LAYERS, ROUNDS = 6, 24, 2, 5
+SIZES = (64, 128, 192, 256, 384, 512)
+HEAD, SENTENCE, LAYERS, ROUNDS = 6, 24, 2, 15
 
 
 def main() -> None:
     """Time every shape and size, and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
-    precision = parser.parse_args().precision
+    parser.add_argument("--dimensions", nargs="+", choices=SHAPES, default=list(SHAPES))
+    arguments = parser.parse_args()
+    precision: Precision = arguments.precision
     table = Table(
         title=f"µs per node and layer, {precision}; {platform.machine()}, {torch.get_num_threads()} "
         f"threads, torch {torch.__version__}"
     )
-    for name in ("dimensions", "work", *map(str, SIZES), "chosen"):
+    for name in ("dimensions", "work", *map(str, SIZES)):
         table.add_column(name, justify="right")
-    for name, shape in SHAPES.items():
-        learner = random_learner(*shape, precision)
-        chosen = node_budget(learner.model.config, torch.device("cpu"))
+    for name in arguments.dimensions:
+        learner = random_learner(*SHAPES[name], precision)
         for work in (score, train):
-            per_node = [least_seconds(partial(work, learner, sentences(n))) / n / LAYERS for n in SIZES]
+            least = least_seconds([partial(work, learner, sentences(n)) for n in SIZES])
+            per_node = [seconds / n / LAYERS for seconds, n in zip(least, SIZES, strict=True)]
             best = min(per_node)
             cells = [f"[bold]{t * 1e6:.1f}[/bold]" if t == best else f"{t * 1e6:.1f}" for t in per_node]
-            table.add_row(name, work.__name__, *cells, str(chosen))
+            table.add_row(name, work.__name__, *cells)
     Console(width=130).print(table)
 
 
-def random_learner(width: int, mlp: int, heads: int, kv_heads: int, precision: str) -> Learner:
+def random_learner(width: int, mlp: int, heads: int, kv_heads: int, precision: Precision) -> Learner:
     """A Llama with random weights and a small vocabulary, so that what is timed is its layers."""
     torch.manual_seed(0)
     config = LlamaConfig(
@@ -65,7 +68,7 @@ def random_learner(width: int, mlp: int, heads: int, kv_heads: int, precision: s
         num_key_value_heads=kv_heads,
     )
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    return Learner(model, tokenizer=None, budget=0, precision=precision)  # type: ignore[arg-type]
+    return Learner(model, tokenizer=None, budget=NODE_BUDGET["cpu"], precision=precision)
 
 
 def sentences(nodes: int) -> list[TokenSequence]:
@@ -93,14 +96,17 @@ def train(learner: Learner, sequences: list[TokenSequence]) -> None:
     learner.forward(sequences).sum().backward()  # type: ignore[no-untyped-call]
 
 
-def least_seconds(work: partial[None]) -> float:
-    """The least CPU time of some rounds, after one that does not count."""
-    seconds = []
-    for _ in range(ROUNDS + 1):
-        began = time.process_time()
-        work()
-        seconds.append(time.process_time() - began)
-    return min(seconds[1:])
+def least_seconds(works: list[partial[None]]) -> list[float]:
+    """The least CPU time of each over some rounds, in turn, after one round that does not count."""
+    seconds = [[cpu_seconds(work) for work in works] for _ in range(ROUNDS + 1)]
+    return [min(column) for column in zip(*seconds[1:], strict=True)]
+
+
+def cpu_seconds(work: partial[None]) -> float:
+    """The CPU time of one call."""
+    began = time.process_time()
+    work()
+    return time.process_time() - began
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forgetmenot.engine import Learner, choose_layout
+from forgetmenot.engine import Learner, why_no_prefix
 from forgetmenot.engine.pack import Arrangement, arrange, shared_prefix
 from forgetmenot.prompting.encoded import TokenSequence
 
@@ -131,18 +131,16 @@ def test_where_no_prefix_is_kept(layout: Any, continues: bool, head: int, count:
 
 
 def test_a_model_that_forgets_its_prefix_does_not_continue(
-    llama: Any, sequences: list[TokenSequence], monkeypatch: pytest.MonkeyPatch
+    learner: Learner, sequences: list[TokenSequence], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    learner = Learner(llama, tokenizer=None, budget=512)
-    assert choose_layout(learner, sequences).continues
-    forward = llama.forward
+    assert why_no_prefix(learner, sequences) is None
+    forward = learner.model.forward
     monkeypatch.setattr(
-        llama, "forward", lambda *, past_key_values=None, **given: forward(past_key_values=None, **given)
+        learner.model, "forward", lambda **given: forward(**{**given, "past_key_values": None})
     )
-    verdict = choose_layout(learner, sequences)
-    assert (verdict.layout, verdict.continues) == ("trie", False)
-    assert list(verdict.reasons) == ["prefix"]
+    assert str(why_no_prefix(learner, sequences)).startswith(("RuntimeError: ", "log-likelihoods differ"))
     assert learner.counts == {"computed": 0, "without_sharing": 0}
+    assert why_no_prefix(learner, [TokenSequence((5, 6), 1)]) is not None
 
 
 def test_nothing_is_arranged_into_nothing() -> None:

@@ -3,7 +3,7 @@
 It knows nothing of tasks: it gets token sequences and gives back numbers.
 """
 
-from forgetmenot.engine.guard import Verdict, choose_layout
+from forgetmenot.engine.guard import Verdict, choose_layout, why_no_prefix
 from forgetmenot.engine.learner import Learner
 from forgetmenot.engine.pack import NODE_BUDGET, Layout
 from forgetmenot.engine.precision import Precision, choose_precision
@@ -21,4 +21,5 @@ __all__ = [
     "choose_layout",
     "choose_precision",
     "fit",
+    "why_no_prefix",
 ]

@@ -1,8 +1,7 @@
 """Whether a model can take a layout: its answers compared with one sequence at a time."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 
@@ -21,13 +20,11 @@ class Verdict:
 
     Attributes:
         difference: The largest relative difference seen with the layout that was chosen.
-        continues: Whether the model may also continue from the keys and values of a prefix.
-        reasons: For each faster layout, and for "prefix", why it was not taken.
+        reasons: For each faster layout, why it was not taken.
     """
 
     layout: Layout
     difference: float
-    continues: bool
     reasons: dict[str, str]
 
 
@@ -41,47 +38,20 @@ def choose_layout(learner: Learner, sequences: Sequence[TokenSequence]) -> Verdi
     truth = _score(learner, sample, "single")
     reasons: dict[str, str] = {}
     for layout in ("trie", "padded"):
-        difference, reason = _compare(learner, partial(_score, learner, sample, layout), truth)
-        if reason is None:
-            continues = layout == "trie" and _continues(learner, sample, reasons)
-            return Verdict(layout, difference, continues, reasons)
-        reasons[layout] = reason
-    return Verdict("single", 0.0, False, reasons)
-
-
-def _compare(
-    learner: Learner, answer: Callable[[], torch.Tensor], truth: torch.Tensor
-) -> tuple[float, str | None]:
-    """The largest relative difference, and why the answer does not do, if it does not."""
-    try:
-        difference = float(((answer() - truth).abs() / truth.abs().clamp(min=1)).max())
-    except torch.OutOfMemoryError:
-        raise
-    except (RuntimeError, ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
-        # A model that has no place for the mask says so in its own way: by any of these.
-        return float("inf"), f"{type(error).__name__}: {error}"
-    if difference <= TOLERANCE[learner.precision]:
-        return difference, None
-    return difference, f"log-likelihoods differ by {difference:.1e} relative"
-
-
-def _continues(learner: Learner, sample: Sequence[TokenSequence], reasons: dict[str, str]) -> bool:
-    """Whether the longest sequence's second half, continued from its first, is as likely as in one piece."""
-    tokens = max((sequence.tokens for sequence in sample), key=len)
-    if len(tokens) < 3:
-        reasons["prefix"] = "the sequences are too short to try it"
-        return False
-    half = len(tokens) // 2
-    second = TokenSequence(tokens, half + 1)
-    halves = Arrangement(tokens[:half], (([0], pack([second], "trie", half)),), 1, len(tokens) - 1)
-    counts = dict(learner.counts)
-    _, reason = _compare(
-        learner, partial(learner.log_likelihoods, halves), _score(learner, [second], "single")
-    )
-    learner.counts = counts
-    if reason is not None:
-        reasons["prefix"] = reason
-    return reason is None
+        try:
+            difference = float(
+                ((_score(learner, sample, layout) - truth).abs() / truth.abs().clamp(min=1)).max()
+            )
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
+            # A model that has no place for the mask says so in its own way: by any of these.
+            reasons[layout] = f"{type(error).__name__}: {error}"
+            continue
+        if difference <= TOLERANCE[learner.precision]:
+            return Verdict(layout, difference, reasons)
+        reasons[layout] = f"log-likelihoods differ by {difference:.1e} relative"
+    return Verdict("single", 0.0, reasons)
 
 
 def _score(learner: Learner, sequences: Sequence[TokenSequence], layout: Layout) -> torch.Tensor:
@@ -95,3 +65,29 @@ def _score(learner: Learner, sequences: Sequence[TokenSequence], layout: Layout)
     finally:
         learner.layout = before
         learner.counts = counts
+
+
+def why_no_prefix(learner: Learner, sequences: Sequence[TokenSequence]) -> str | None:
+    """Why the model cannot continue from a prefix's keys and values; None if it can.
+
+    The longest sequence's second half is continued from its first, and compared with the whole.
+    """
+    tokens = max((sequence.tokens for sequence in sequences), key=len)
+    if len(tokens) < 3:
+        return "the sequences are too short to try it"
+    half = len(tokens) // 2
+    second = TokenSequence(tokens, half + 1)
+    truth = _score(learner, [second], "single").item()
+    halves = Arrangement(tokens[:half], (([0], pack([second], "trie", half)),), 1, len(tokens) - 1)
+    counts = dict(learner.counts)
+    try:
+        difference = abs(learner.log_likelihoods(halves).item() - truth) / max(1.0, abs(truth))
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
+        return f"{type(error).__name__}: {error}"
+    finally:
+        learner.counts = counts
+    if difference <= TOLERANCE[learner.precision]:
+        return None
+    return f"log-likelihoods differ by {difference:.1e} relative"

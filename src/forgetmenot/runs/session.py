@@ -16,6 +16,7 @@ from forgetmenot.engine import (
     auto_learning_rate,
     choose_layout,
     choose_precision,
+    why_no_prefix,
 )
 from forgetmenot.models import check_targets, load_model, load_weights
 from forgetmenot.prompting import TokenSequence
@@ -63,19 +64,21 @@ class Session:
         verdict = choose_layout(self.learner, sequences)
         self.learner.layout = verdict.layout
         self.learner.training_layout = verdict.layout
-        self.learner.continues = verdict.continues
         if (
             verdict.layout == "trie"
             and self.config.adapter.kind == "lora"
             and self.config.adapter.dropout > 0
         ):
             self.learner.training_layout = "blocks"
+        no_prefix = why_no_prefix(self.learner, sequences) if verdict.layout == "trie" else "no trie"
+        self.learner.continues = no_prefix is None
         self.identity |= {
             "layout": self.learner.layout,
             "training_layout": self.learner.training_layout,
             "prefix_cache": self.learner.continues,
         }
-        self.record |= {"guard": {"difference": verdict.difference, "not_taken": verdict.reasons}}
+        not_taken = verdict.reasons | ({} if no_prefix is None else {"prefix": no_prefix})
+        self.record |= {"guard": {"difference": verdict.difference, "not_taken": not_taken}}
 
     def to_base(self) -> None:
         """Go back to the untouched base model."""
