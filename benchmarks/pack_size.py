@@ -1,10 +1,11 @@
-"""How large should a pack be on CPU? Times scoring and training for packs of growing size, for several widths.
+"""How large should a pack be on CPU? Times scoring and training for packs of growing size.
 
     python benchmarks/pack_size.py [--precision bf16]
 
 Random Llamas of two layers over sentences of 24 tokens behind a common head. Attention costs the square of
 the nodes in a pack; a call costs the same however few they are: in between lies the best size. Prints CPU
-microseconds per node and layer, the least of several rounds; the least of a row is marked. `NODE_BUDGET` follows from it.
+microseconds per node and layer, the least of several rounds; the least of a row is marked.
+`NODE_BUDGET` follows from it.
 """
 
 import argparse

@@ -73,7 +73,7 @@ def test_a_cut_is_a_partition_within_the_budget(
     assert sorted(k for indices in packs for k in indices) == list(range(len(sequences)))
 
     def best(before: int, after: int) -> float:
-        """The most nodes that a pack may grow to by the second sequence, for what it shares with the first."""
+        """The most nodes that a pack may grow to by the second, for what it shares with the first."""
         rows = (sequences[k].tokens[:-1] for k in (before, after))
         alike = takewhile(lambda pair: pair[0] == pair[1], zip(*rows, strict=False))
         shared = len(list(alike)) if layout == "trie" else 0

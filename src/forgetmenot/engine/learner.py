@@ -121,22 +121,12 @@ class Learner:
         self.counts["without_sharing"] += arranged.without_sharing
         return result
 
-    def score(
-        self,
-        examples: Sequence[Encoded],
-        advance: Advance | None = None,
-        arranged: Arrangement | None = None,
-    ) -> list[np.ndarray]:
+    def score(self, examples: Sequence[Encoded], advance: Advance | None = None) -> list[np.ndarray]:
         """Log-likelihood of each example's candidates, in nats: one array [candidates] for each example.
 
         The reading is lm-eval's `loglikelihood`: the sum over the answer's tokens, without EOS.
-
-        Args:
-            examples: Whose candidates are scored.
-            advance: Told how many sequences were just finished.
-            arranged: The candidates of all examples in turn, if they are laid out already.
         """
-        flat = arranged or [candidate for example in examples for candidate in example.candidates]
+        flat = [candidate for example in examples for candidate in example.candidates]
         values = self.log_likelihoods(flat, advance).numpy()
         bounds = np.cumsum([0] + [len(example.candidates) for example in examples])
         return [values[a:b] for a, b in pairwise(bounds.tolist())]

@@ -22,8 +22,8 @@ def attention_mask(config: Any, end: Tensor, depth: Tensor, dtype: torch.dtype, 
         prefix: How many positions stand before the trie, which all of it attends to.
 
     Returns:
-        A mask [1, 1, n, prefix + n]; for a model whose layers differ, one for each layer type. Boolean for SDPA;
-        additive (0 or the dtype's minimum) for eager attention.
+        A mask [1, 1, n, prefix + n]; for a model whose layers differ, one for each layer type. Boolean for
+        SDPA; additive (0 or the dtype's minimum) for eager attention.
 
     Raises:
         NotImplementedError: For a layer type that is neither full nor sliding attention.

@@ -13,7 +13,7 @@ from forgetmenot.prompting.encoded import TokenSequence
 Layout = Literal["trie", "blocks", "padded", "single"]
 Ints = NDArray[np.int64]
 
-NODE_BUDGET = {"cpu": 512, "cuda": 4096}
+NODE_BUDGET = {"cpu": 256, "cuda": 4096}
 """Input positions in a pack, by device: enough to fill it, and attention stays cheap beside the MLPs."""
 
 PREFIX_SHARE = 1 / 8
