@@ -19,7 +19,7 @@ from forgetmenot.engine.forward import (
 )
 from forgetmenot.engine.generate import generate
 from forgetmenot.engine.pack import Arrangement, Layout, Pack, arrange, cut, pack
-from forgetmenot.engine.precision import Precision, autocast
+from forgetmenot.engine.precision import Precision, autocast, rounded_once
 from forgetmenot.engine.prefix import compute_prefix
 from forgetmenot.prompting.encoded import Encoded, TokenSequence
 
@@ -88,6 +88,12 @@ class Learner:
         with autocast(self.device, self.precision):
             return next_token_log_probs(self.model, self._pack(sequences))
 
+    @contextmanager
+    def _computing(self) -> Iterator[None]:
+        """The context of many passes with the same weights, which are rounded once."""
+        with rounded_once(self.model, self.precision), autocast(self.device, self.precision):
+            yield
+
     def _pack(self, sequences: Sequence[TokenSequence]) -> Pack:
         packed = pack(sequences, self.training_layout if self.model.training else self.layout)
         self.counts["computed"] += packed.nodes
@@ -108,7 +114,7 @@ class Learner:
         """Log-likelihood of each sequence's predicted tokens, without gradients: nats, fp64 [sequences]."""
         arranged = sequences if isinstance(sequences, Arrangement) else self.arrange(sequences)
         result = torch.empty(arranged.sequences, dtype=torch.float64)
-        with evaluating(self.model), autocast(self.device, self.precision):
+        with evaluating(self.model), self._computing():
             prefix = None
             if arranged.prefix:
                 prefix = compute_prefix(self.model, arranged.prefix, activation_dtype(self.model))
@@ -142,7 +148,7 @@ class Learner:
         sequences = [TokenSequence((*prompt, 0), len(prompt)) for prompt in prompts]
         width = self.model.config.get_text_config().hidden_size
         result = torch.empty(len(prompts), width)
-        with evaluating(self.model), autocast(self.device, self.precision):
+        with evaluating(self.model), self._computing():
             for indices in self.cut(sequences):
                 packed = self._pack([sequences[k] for k in indices])
                 result[indices] = hidden_states(self.model, packed, layer).cpu()
@@ -179,7 +185,7 @@ class Learner:
         advance: Advance | None = None,
     ) -> list[str]:
         """The text that the model writes after each prompt, greedily, up to EOS."""
-        with evaluating(self.model), autocast(self.device, self.precision):
+        with evaluating(self.model), self._computing():
             return generate(self.model, self.tokenizer, prompts, max_new_tokens, advance)
 
     def snapshot(self) -> Snapshot:

@@ -18,6 +18,7 @@ from torch import Tensor
 from transformers import get_scheduler
 
 from forgetmenot.engine.learner import Learner
+from forgetmenot.engine.precision import autocast
 from forgetmenot.prompting.encoded import Encoded
 
 BETAS = (0.9, 0.999)
@@ -124,10 +125,12 @@ def fit(
         batch = [examples[k] for k in indices]
         tokens = sum(len(example.answer.tokens) - example.answer.start for example in batch)
         loss = 0.0
-        for micro_batch in _micro_batches(learner, batch, settings.micro_batch):
-            part = objective.loss(learner, micro_batch) / tokens
-            accelerator.backward(part)
-            loss += part.item()
+        with autocast(learner.device, learner.precision):  # what it has rounded serves the whole step
+            for micro_batch in _micro_batches(learner, batch, settings.micro_batch):
+                part = objective.loss(learner, micro_batch) / tokens
+                with torch.autocast(learner.device.type, enabled=False):
+                    accelerator.backward(part)
+                loss += part.item()
         penalty = objective.penalty(learner)
         if penalty is not None:
             accelerator.backward(penalty)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from forgetmenot.engine import Step, fit
+from forgetmenot.engine import Step, fit, rounded_once
 from forgetmenot.methods import Stage
 from forgetmenot.models import adapt, finish_stage, has_weights, save_weights
 from forgetmenot.prompting import TokenSequence, choose_prompt
@@ -120,7 +120,8 @@ class Loop:
         method.begin(learner, stage)
         epochs = max(for_task(settings.epochs, name) or 1 for name in stage.tasks)
         steps = -(-len(examples) // settings.batch_size) * epochs
-        with self.display.progress(stage.name, steps) as advance:
+        rounded = rounded_once(learner.model, learner.precision)
+        with self.display.progress(stage.name, steps) as advance, rounded:
             fit(
                 learner,
                 examples,
