@@ -7,6 +7,7 @@ import random
 import shutil
 import signal
 import socket
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ os.environ |= {
     "TOKENIZERS_PARALLELISM": "false",
     "HF_HUB_OFFLINE": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
+    "FORGETMENOT_CACHE": tempfile.mkdtemp(prefix="forgetmenot-cache-"),
 }
 
 # A shell's background job is started with Ctrl-C ignored, and so would be what the tests start and interrupt.

@@ -122,6 +122,22 @@ def test_likelihoods_and_gradients_equal_one_sequence_at_a_time(
         assert_equal(in_layout(model, sequences, layout), truth)
 
 
+@pytest.mark.parametrize("name", ON_THE_TRIE)
+def test_continuing_from_a_prefix_equals_one_sequence_at_a_time(
+    name: str, build: Build, sequences: list[TokenSequence]
+) -> None:
+    model = build(ON_THE_TRIE[name]())
+    head = sequences[0].tokens
+    behind = [TokenSequence(head + s.tokens, len(head) + s.start) for s in sequences]
+    learner = Learner(model, tokenizer=None, budget=32)
+    arranged = learner.arrange(behind)
+    assert len(arranged.prefix) == len(head) > WINDOW
+    assert len(arranged.packs) > 1
+    with torch.no_grad():
+        truth = torch.stack([plain(model, sequence) for sequence in behind])
+    assert ((learner.log_likelihoods(arranged) - truth).abs() / truth.abs()).max() < 1e-5
+
+
 @pytest.mark.parametrize("name", OFF_THE_TRIE)
 def test_who_cannot_take_the_mask_falls_back_to_padded_rows(
     name: str, build: Build, sequences: list[TokenSequence]

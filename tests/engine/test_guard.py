@@ -14,20 +14,20 @@ from forgetmenot.engine.guard import TOLERANCE
 from forgetmenot.engine.mask import attention_mask
 from forgetmenot.prompting.encoded import TokenSequence
 
-Mask = Callable[[Any, Tensor, Tensor, torch.dtype], Any]
+Mask = Callable[[Any, Tensor, Tensor, torch.dtype, int], Any]
 
 
-def causal(config: Any, end: Tensor, depth: Tensor, dtype: torch.dtype) -> Any:
+def causal(config: Any, end: Tensor, depth: Tensor, dtype: torch.dtype, prefix: int) -> Any:
     """Whoever stands before is attended to, ancestor or not."""
     return attention_mask(config, torch.full_like(end, len(end)), torch.zeros_like(depth), dtype)
 
 
-def windowless(config: Any, end: Tensor, depth: Tensor, dtype: torch.dtype) -> Any:
+def windowless(config: Any, end: Tensor, depth: Tensor, dtype: torch.dtype, prefix: int) -> Any:
     """Ancestors at any distance."""
     return attention_mask(config, end, torch.zeros_like(depth), dtype)
 
 
-def window_over_nodes(config: Any, end: Tensor, depth: Tensor, dtype: torch.dtype) -> Any:
+def window_over_nodes(config: Any, end: Tensor, depth: Tensor, dtype: torch.dtype, prefix: int) -> Any:
     """The window counts nodes between, those of other branches too."""
     return attention_mask(config, end, torch.arange(len(end)), dtype)
 

@@ -1,6 +1,7 @@
 """Packs reproduce every sequence's predictions; cuts are partitions within the budget."""
 
-from itertools import pairwise
+import math
+from itertools import pairwise, takewhile
 from random import Random
 
 import numpy as np
@@ -70,12 +71,21 @@ def test_a_cut_is_a_partition_within_the_budget(
 ) -> None:
     packs = cut(sequences, layout, budget)
     assert sorted(k for indices in packs for k in indices) == list(range(len(sequences)))
-    limit = max(budget, 2 * max(len(s.tokens) - 1 for s in sequences))
-    sizes = [pack([sequences[k] for k in indices], layout).nodes for indices in packs]
-    assert all(size <= limit for size in sizes)
+
+    def best(before: int, after: int) -> float:
+        """The most nodes that a pack may grow to by the second, for what it shares with the first."""
+        rows = (sequences[k].tokens[:-1] for k in (before, after))
+        alike = takewhile(lambda pair: pair[0] == pair[1], zip(*rows, strict=False))
+        shared = len(list(alike)) if layout == "trie" else 0
+        return shared + math.hypot(shared, budget)
+
+    for indices in packs:
+        for n in range(1, len(indices)):
+            grown = pack([sequences[k] for k in indices[: n + 1]], layout).nodes
+            assert grown <= best(*indices[n - 1 : n + 1]) + 1e-9
     for indices, following in pairwise(packs):
         together = [sequences[k] for k in [*indices, following[0]]]
-        assert pack(together, layout).nodes > limit, "a pack ends only where the next does not fit"
+        assert pack(together, layout).nodes > best(indices[-1], following[0]), "it ends where it must"
     assert cut(sequences, layout, budget) == packs
 
 
@@ -109,6 +119,14 @@ def test_a_long_common_head_is_not_computed_for_each_sequence_alone() -> None:
     assert pack(sequences, "trie").nodes == 150
 
 
+def test_the_best_size_is_where_a_useful_node_costs_least() -> None:
+    """The formula of `cut` against a search: a + c·n² over n − h, for a = budget²·c."""
+    for head, budget in ((0, 40), (10, 40), (100, 40), (7, 300)):
+        sizes = range(head + 1, 4 * (head + budget))
+        cheapest = min(sizes, key=lambda n: (budget**2 + n**2) / (n - head))
+        assert abs(cheapest - (head + math.hypot(head, budget))) < 1
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_candidates_of_one_token_cost_nothing_beyond_their_prompt(layout: Layout) -> None:
     candidates = [TokenSequence((1, 2, 3, answer), 3) for answer in (7, 8, 9)]
@@ -119,4 +137,4 @@ def test_candidates_of_one_token_cost_nothing_beyond_their_prompt(layout: Layout
 def test_a_pack_pays_for_the_head_that_it_begins_with() -> None:
     sequences = [TokenSequence((1, 2, 3, 4, branch, 5, 6), 4) for branch in range(10)]
     packs = cut(sequences, "trie", budget=12)
-    assert [pack([sequences[k] for k in indices], "trie").nodes for indices in packs] == [12, 12, 8]
+    assert [pack([sequences[k] for k in indices], "trie").nodes for indices in packs] == [16, 12]

@@ -6,9 +6,11 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from peft import LoraConfig, get_peft_model
 
 from forgetmenot.engine import Learner, Precision, choose_layout, choose_precision
 from forgetmenot.engine.guard import TOLERANCE
+from forgetmenot.engine.precision import autocast, rounded_once
 from forgetmenot.prompting.encoded import TokenSequence
 
 CPU = torch.device("cpu")
@@ -80,6 +82,55 @@ def test_a_model_loaded_in_bf16_is_scored_in_fp32(llama: Any, sequences: list[To
         assert torch.isfinite(learner.log_likelihoods(sequences)).all()
     assert set(seen) == {torch.float32}
     assert head.weight.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("adapted", [True, False])
+def test_rounding_once_changes_no_number(adapted: bool, llama: Any, sequences: list[TokenSequence]) -> None:
+    torch.manual_seed(0)
+    lora = LoraConfig(target_modules=["q_proj", "up_proj"], init_lora_weights=False)
+    model = get_peft_model(llama, lora) if adapted else llama
+    learner = Learner(model, tokenizer=None, budget=40, precision="bf16")
+    packs = learner.cut(sequences)
+    assert len(packs) > 1
+
+    def gradient() -> torch.Tensor:
+        """Packs under one autocast, as in a step."""
+        model.zero_grad()
+        with autocast(CPU, "bf16"):
+            for indices in packs:
+                loss = learner.forward([sequences[k] for k in indices]).sum()
+                with torch.autocast("cpu", enabled=False):
+                    loss.backward()  # type: ignore[no-untyped-call]
+        return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+    def gradient_by_passes() -> torch.Tensor:
+        """Each pack rounds all weights anew."""
+        model.zero_grad()
+        for indices in packs:
+            learner.forward([sequences[k] for k in indices]).sum().backward()  # type: ignore[no-untyped-call]
+        return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    slow = gradient_by_passes()
+    with torch.no_grad():
+        scored = torch.cat([learner.forward([sequences[k] for k in indices]) for indices in packs])
+    with rounded_once(model, "bf16"):
+        dtypes = {name: p.dtype for name, p in model.named_parameters()}
+        assert torch.equal(gradient(), slow)
+    assert dtypes[head_of(model)] == torch.float32, "scored rows stay in fp32"
+    frozen = {name for name, p in model.named_parameters() if not p.requires_grad and p.dim() == 2}
+    rounded = {name for name, dtype in dtypes.items() if dtype == torch.bfloat16}
+    assert rounded == {name for name in frozen if "proj" in name}
+    assert bool(rounded) == adapted
+    order = [k for indices in packs for k in indices]
+    assert torch.equal(learner.log_likelihoods(sequences)[order].float(), scored)
+    after = dict(model.named_parameters())
+    assert all(torch.equal(after[name], value) for name, value in before.items()), "all is as it was"
+
+
+def head_of(model: Any) -> str:
+    head = model.get_output_embeddings().weight
+    return next(name for name, p in model.named_parameters(remove_duplicate=False) if p is head)
 
 
 @pytest.mark.parametrize(

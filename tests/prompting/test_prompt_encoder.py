@@ -242,11 +242,11 @@ def test_the_longest_fields_are_cut_and_nothing_else(tokenizer: Any) -> None:
     example = Example("train-0", fields, label="positive")
     free = encoder_of(tokenizer, prompt, example).encode(example)
     limit = len(free.answer.tokens) - 40
-    encoder = encoder_of(tokenizer, prompt, example, length=limit)
-    encoded = encoder.encode(example)
+    several = encoder_of(tokenizer, prompt, example, length=limit).encode_all([example])
+    (encoded,) = several
     longest = max(len(candidate.tokens) for candidate in encoded.candidates) + 1
     assert limit - 6 <= longest <= limit
-    assert encoder.truncated == {"examples": 1, "tokens": encoded.cut}
+    assert several.truncated == {"examples": 1, "tokens": encoded.cut}
     assert encoded.cut == max(len(one.tokens) for one in free.candidates) + 1 - longest
     text = tokenizer.decode(encoded.prompt, skip_special_tokens=True)
     before, after = text.split("\nB: ")
@@ -268,11 +268,11 @@ def test_max_length_is_for_the_longest_answer_with_its_eos(tokenizer: Any) -> No
 def test_plain_text_is_cut_at_its_end(tokenizer: Any) -> None:
     example = Example("train-0", {"text": "a dull film " * 30})
     prompt = choose_prompt(task_of([], "text"), "default")
-    encoder = encoder_of(tokenizer, prompt, example, "text", 24)
-    encoded = encoder.encode(example)
+    several = encoder_of(tokenizer, prompt, example, "text", 24).encode_all([example])
+    (encoded,) = several
     assert 20 <= len(encoded.answer.tokens) <= 24
     assert encoded.answer.tokens[-1] == tokenizer.eos_token_id
-    assert encoder.truncated == {"examples": 1, "tokens": encoded.cut}
+    assert several.truncated == {"examples": 1, "tokens": encoded.cut}
 
 
 @pytest.mark.parametrize("prompt", [PLAIN, Prompt("fixed", PLAIN.template, CHOICES, truncate=())])

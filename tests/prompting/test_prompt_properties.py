@@ -1,14 +1,18 @@
 """Whatever the text, the rules of tokens hold."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lm_eval.api.model import TemplateLM
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
 from forgetmenot.prompting import Encoded, Encoder, Prompt
+from forgetmenot.prompting.pieces import may_be_cut
+from forgetmenot.prompting.pieces import pieces as pieces_of
+from forgetmenot.prompting.tokens import Tokens
 from forgetmenot.tasks.task import Example, Task
 
 LABELS = ("no", "yes", "unclear")
@@ -110,8 +114,7 @@ def test_one_by_one_and_all_at_once_are_the_same(
     for prompt in (PLAIN, CHAT):
         one_by_one = encoder_of(tokenizer, prompt, examples[0], length=400)
         at_once = encoder_of(tokenizer, prompt, examples[0], length=400)
-        assert [one_by_one.encode(example) for example in examples] == at_once.encode_all(examples)
-        assert one_by_one.truncated == at_once.truncated
+        assert [one_by_one.encode(example) for example in examples] == list(at_once.encode_all(examples))
 
 
 @quickly
@@ -120,10 +123,10 @@ def test_what_is_cut_fits_and_keeps_the_template(tokenizer: Any, a: str, b: str,
     example = example_of(a, b)
     empty = encoder_of(tokenizer, PLAIN, example).encode(example_of("", ""))
     length = max(len(one.tokens) for one in empty.candidates) + 1 + spare
-    encoder = encoder_of(tokenizer, PLAIN, example, length)
-    encoded = encoder.encode(example)
+    several = encoder_of(tokenizer, PLAIN, example, length).encode_all([example])
+    (encoded,) = several
     assert max(len(one.tokens) for one in encoded.candidates) + 1 <= length
-    assert encoder.truncated == {"examples": int(encoded.cut > 0), "tokens": encoded.cut}
+    assert several.truncated == {"examples": int(encoded.cut > 0), "tokens": encoded.cut}
     given_tokens = encoded.prompt[1:] if encoded.prompt[0] in special_ids(tokenizer) else encoded.prompt
     text = tokenizer.decode(given_tokens)
     kept = max(len(a), len(b))
@@ -169,3 +172,46 @@ def test_boundary_is_lm_evals_where_the_prompts_tokens_stay(tokenizer: Any, a: s
         context, continuation = peer._encode_pair(PLAIN.render(example.fields), f" {CHOICES[label]}")
         start = candidate.start
         assert (list(candidate.tokens[:start]), list(candidate.tokens[start:])) == (context, continuation)
+
+
+lines = st.lists(st.one_of(texts, st.sampled_from(["\nA", "\n\nb", " \nAnswer:", "7\nx", "'\ns", "\n 1"])))
+
+
+@quickly
+@given(given_texts=st.lists(lines.map("".join), min_size=1, max_size=4), special=st.booleans())
+def test_texts_have_the_tokens_that_transformers_gives_them(
+    tokenizer: Any, given_texts: list[str], special: bool
+) -> None:
+    """The slow obvious way: each text whole and alone, through Transformers."""
+    whole = [
+        tuple(tokenizer(text, add_special_tokens=False, split_special_tokens=special)["input_ids"])
+        for text in given_texts
+    ]
+    assert Tokens(tokenizer)._ids(given_texts, split_special_tokens=special) == whole
+
+
+def test_byte_level_bpe_may_be_cut_and_others_not(tokenizer_named: Callable[[str], Any]) -> None:
+    cut = {"gpt2-like": True, "llama3-like": True, "llama2-like": False, "unigram": False}
+    assert {name: may_be_cut(tokenizer_named(name).backend_tokenizer) for name in cut} == cut
+
+
+@pytest.mark.parametrize("numbers", [r"\p{N}", r"\p{N}{1,3}"])
+def test_no_known_rule_joins_a_newline_with_a_letter(numbers: str) -> None:
+    rule = (
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
+        + numbers
+        + r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    )
+    backend = Tokenizer(models.BPE())
+    split = pre_tokenizers.Split(Regex(rule), "isolated")
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
+    assert may_be_cut(backend)
+
+    @given(lines.map("".join))
+    def holds(text: str) -> None:
+        parts = [word for piece in pieces_of(text) for word, _ in split.pre_tokenize_str(piece)]
+        assert [word for word, _ in split.pre_tokenize_str(text)] == parts
+
+    holds()

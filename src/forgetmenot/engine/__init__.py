@@ -5,14 +5,15 @@ It knows nothing of tasks: it gets token sequences and gives back numbers.
 
 from forgetmenot.engine import ranks, shards
 from forgetmenot.engine.flex import Attention, attention_of, choose_attention, use_attention
-from forgetmenot.engine.guard import Verdict, choose_layout
+from forgetmenot.engine.guard import Verdict, choose_layout, why_no_prefix
 from forgetmenot.engine.learner import Learner
-from forgetmenot.engine.pack import NODE_BUDGET, Layout
-from forgetmenot.engine.precision import Precision, choose_precision
+from forgetmenot.engine.pack import NODE_BUDGET, Arrangement, Layout
+from forgetmenot.engine.precision import Precision, choose_precision, rounded_once
 from forgetmenot.engine.training import Step, TrainingSettings, auto_learning_rate, fit
 
 __all__ = [
     "NODE_BUDGET",
+    "Arrangement",
     "Attention",
     "Layout",
     "Learner",
@@ -27,6 +28,8 @@ __all__ = [
     "choose_precision",
     "fit",
     "ranks",
+    "rounded_once",
     "shards",
     "use_attention",
+    "why_no_prefix",
 ]

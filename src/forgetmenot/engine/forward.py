@@ -18,22 +18,28 @@ from forgetmenot.engine.mask import attention_mask
 from forgetmenot.engine.pack import Pack
 
 
-def log_likelihoods(model: Any, pack: Pack) -> Tensor:
-    """The log-likelihood of each sequence's predicted tokens, in nats and fp32 [sequences]."""
-    edges = edge_log_probs(model, pack)
+def log_likelihoods(model: Any, pack: Pack, cache: Any = None) -> Tensor:
+    """The log-likelihood of each sequence's predicted tokens, in nats and fp32 [sequences].
+
+    Args:
+        model: A Transformers causal LM.
+        pack: What goes through it.
+        cache: The keys and values of the pack's prefix, as Transformers caches them; the pass appends to it.
+    """
+    edges = edge_log_probs(model, pack, cache)
     device = edges.device
     per_token = edges[on_device(pack.edges, device)]
     return torch.zeros(pack.sequences, device=device).index_add(0, on_device(pack.owners, device), per_token)
 
 
-def edge_log_probs(model: Any, pack: Pack) -> Tensor:
+def edge_log_probs(model: Any, pack: Pack, cache: Any = None) -> Tensor:
     """The log-probability of each edge's token after its position, in nats and fp32 [edges]."""
     kept, rows = np.unique(pack.sources, return_inverse=True)
     if pack.end is not None and len(chunks(len(kept), model.config.get_text_config().vocab_size)) > 1:
         with decoder_states(model) as states:
-            _run(model, pack, **_one_logit(pack))
+            _run(model, pack, cache, **_one_logit(pack))
         return edge_log_probs_in_chunks(model, states[0], kept, rows, pack.targets)
-    logits, edge_rows = _edge_logits(model, pack)
+    logits, edge_rows = _edge_logits(model, pack, cache)
     return picked(logits, edge_rows, on_device(pack.targets, logits.device))
 
 
@@ -59,7 +65,7 @@ def hidden_states(model: Any, pack: Pack, layer: int) -> Tensor:
     return found
 
 
-def _edge_logits(model: Any, pack: Pack) -> tuple[Tensor, Tensor]:
+def _edge_logits(model: Any, pack: Pack, cache: Any = None) -> tuple[Tensor, Tensor]:
     """Logits in fp32 [rows, vocabulary], and the row that predicts each edge [edges].
 
     Only positions that predict something go through the LM head, and those in fp32.
@@ -69,11 +75,11 @@ def _edge_logits(model: Any, pack: Pack) -> tuple[Tensor, Tensor]:
         if pack.end is None:
             return _run(model, pack).logits.flatten(0, 1).float(), on_device(pack.sources, device)
         kept, rows = np.unique(pack.sources, return_inverse=True)
-        logits = _run(model, pack, logits_to_keep=on_device(kept, device)).logits[0].float()
+        logits = _run(model, pack, cache, logits_to_keep=on_device(kept, device)).logits[0].float()
         return logits, on_device(rows, device)
 
 
-def _run(model: Any, pack: Pack, **how: Any) -> Any:
+def _run(model: Any, pack: Pack, cache: Any = None, **how: Any) -> Any:
     """What the model gives for a pack: a trie with its mask, or padded rows."""
     device = next(model.parameters()).device
     tokens = on_device(pack.tokens, device)
@@ -87,9 +93,17 @@ def _run(model: Any, pack: Pack, **how: Any) -> Any:
         model.config.get_text_config(),
         on_device(pack.end, device),
         positions[0],
-        _activation_dtype(model),
+        activation_dtype(model),
+        pack.prefix,
     )
-    return model(input_ids=tokens, attention_mask=trie_mask, position_ids=positions, use_cache=False, **how)
+    return model(
+        input_ids=tokens,
+        attention_mask=trie_mask,
+        position_ids=positions,
+        past_key_values=cache,
+        use_cache=cache is not None,
+        **how,
+    )
 
 
 def _one_logit(pack: Pack) -> dict[str, int]:
@@ -97,7 +111,8 @@ def _one_logit(pack: Pack) -> dict[str, int]:
     return {"logits_to_keep": 1} if pack.end is not None else {}
 
 
-def _activation_dtype(model: Any) -> torch.dtype:
+def activation_dtype(model: Any) -> torch.dtype:
+    """The dtype that the model computes in here: autocast's within its context, else its weights'."""
     device = next(model.parameters()).device.type
     if torch.is_autocast_enabled(device):
         return torch.get_autocast_dtype(device)

@@ -7,7 +7,7 @@ import torch
 
 from forgetmenot.engine.flex import Attention, attention_of, use_attention
 from forgetmenot.engine.learner import Learner, evaluating
-from forgetmenot.engine.pack import Layout
+from forgetmenot.engine.pack import Arrangement, Layout, pack
 from forgetmenot.prompting.encoded import TokenSequence
 
 EXAMINED = 8
@@ -75,3 +75,29 @@ def _score(
         learner.layout = before[0]
         use_attention(learner.model, before[1])
         learner.counts = counts
+
+
+def why_no_prefix(learner: Learner, sequences: Sequence[TokenSequence]) -> str | None:
+    """Why the model cannot continue from a prefix's keys and values; None if it can.
+
+    The longest sequence's second half is continued from its first, and compared with the whole.
+    """
+    tokens = max((sequence.tokens for sequence in sequences), key=len)
+    if len(tokens) < 3:
+        return "the sequences are too short to try it"
+    half = len(tokens) // 2
+    second = TokenSequence(tokens, half + 1)
+    truth = _score(learner, [second], "single", "dense").item()
+    halves = Arrangement(tokens[:half], (([0], pack([second], "trie", half)),), 1, len(tokens) - 1)
+    counts = dict(learner.counts)
+    try:
+        difference = abs(learner.log_likelihoods(halves).item() - truth) / max(1.0, abs(truth))
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
+        return f"{type(error).__name__}: {error}"
+    finally:
+        learner.counts = counts
+    if difference <= TOLERANCE[learner.precision]:
+        return None
+    return f"log-likelihoods differ by {difference:.1e} relative"

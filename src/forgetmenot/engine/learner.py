@@ -12,10 +12,16 @@ import torch
 from torch import Tensor
 
 from forgetmenot.engine import ranks, shards
-from forgetmenot.engine.forward import hidden_states, log_likelihoods, next_token_log_probs
+from forgetmenot.engine.forward import (
+    activation_dtype,
+    hidden_states,
+    log_likelihoods,
+    next_token_log_probs,
+)
 from forgetmenot.engine.generate import generate
-from forgetmenot.engine.pack import Layout, Pack, cut, pack, positions
-from forgetmenot.engine.precision import Precision, autocast
+from forgetmenot.engine.pack import Arrangement, Layout, Pack, arrange, cut, pack, positions
+from forgetmenot.engine.precision import Precision, autocast, rounded_once
+from forgetmenot.engine.prefix import compute_prefix
 from forgetmenot.engine.ranks import Turn
 from forgetmenot.errors import UserError
 from forgetmenot.prompting.encoded import Encoded, TokenSequence
@@ -32,11 +38,13 @@ class Learner:
     Attributes:
         model: A Transformers causal LM, perhaps with PEFT adapters inside.
         tokenizer: Its tokenizer; the engine uses it only to know where generated text ends.
-        budget: The most input positions in one pack.
+        budget: The input positions in one pack, where its sequences share nothing; see `pack.cut`.
         precision: The dtype of activations.
         layout: How sequences are laid out where nothing is random: the guard's verdict.
         training_layout: The same while training: with adapter dropout a shared node would share one mask,
             so packs then share nothing.
+        continues: Whether scoring may continue from the keys and values of a common prefix: the guard's
+            verdict too.
         counts: Input positions computed since `reset_counts`, and how many they would have been one sequence
             at a time.
     """
@@ -47,6 +55,7 @@ class Learner:
     precision: Precision = "fp32"
     layout: Layout = "trie"
     training_layout: Layout = "trie"
+    continues: bool = True
     counts: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -88,6 +97,12 @@ class Learner:
         with autocast(self.device, self.precision):
             return next_token_log_probs(self.model, self._pack(sequences))
 
+    @contextmanager
+    def _computing(self) -> Iterator[None]:
+        """The context of many passes with the same weights, which are rounded once."""
+        with rounded_once(self.model, self.precision), autocast(self.device, self.precision):
+            yield
+
     def _pack(self, sequences: Sequence[TokenSequence]) -> Pack:
         packed = pack(sequences, self._layout)
         self.counts["computed"] += packed.nodes
@@ -104,24 +119,41 @@ class Learner:
     def turns(self, packs: Sequence[Sequence[TokenSequence]]) -> Iterator[Turn]:
         """Which of these packs this process computes, in turn; see `forgetmenot.engine.ranks`."""
         dealt = ranks.size() > 1
-        sizes = [positions(pack, self._layout) if dealt else 0 for pack in packs]
+        return self._turns([positions(pack, self._layout) if dealt else 0 for pack in packs])
+
+    def _turns(self, sizes: Sequence[int]) -> Iterator[Turn]:
         return ranks.turns(sizes, keep_step=shards.is_sharded(self.model))
 
-    def log_likelihoods(self, sequences: Sequence[TokenSequence], advance: Advance | None = None) -> Tensor:
+    def arrange(self, sequences: Sequence[TokenSequence]) -> Arrangement:
+        """Lay sequences out for `log_likelihoods`, for those that will be asked more than once."""
+        return arrange(sequences, self.layout, self.budget, continues=self.continues)
+
+    def log_likelihoods(
+        self, sequences: Sequence[TokenSequence] | Arrangement, advance: Advance | None = None
+    ) -> Tensor:
         """Log-likelihood of each sequence's predicted tokens, without gradients: nats, fp64 [sequences]."""
-        result = torch.zeros(len(sequences), dtype=torch.float64)
-        with evaluating(self.model):
-            packs = self.cut(sequences)
-            found = []
+        arranged = sequences if isinstance(sequences, Arrangement) else self.arrange(sequences)
+        result = torch.zeros(arranged.sequences, dtype=torch.float64)
+        found = []
+        with evaluating(self.model), self._computing():
+            prefix = None
+            if arranged.prefix:
+                prefix = compute_prefix(self.model, arranged.prefix, activation_dtype(self.model))
+                self.counts["computed"] += len(arranged.prefix)
             # What is found is read last: the next pack is laid out while the device works.
-            for turn in self.turns([[sequences[k] for k in indices] for indices in packs]):
-                values = self.forward([sequences[k] for k in packs[turn.pack]])
+            for turn in self._turns([packed.nodes for _, packed in arranged.packs]):
+                indices, packed = arranged.packs[turn.pack]
+                cache = prefix.cache() if prefix is not None else None
+                values = log_likelihoods(self.model, packed, cache)
+                self.counts["computed"] += packed.nodes
                 if turn.counts:
-                    found.append((packs[turn.pack], values))
+                    found.append((indices, values))
                 if advance is not None:
-                    advance(sum(len(packs[k]) for k in turn.dealt))
+                    advance(sum(len(arranged.packs[k][0]) for k in turn.dealt))
         for indices, values in found:
             result[indices] = values.double().cpu()
+        if ranks.writes():  # counts are summed over the processes
+            self.counts["without_sharing"] += arranged.without_sharing
         return ranks.total(result)
 
     def score(self, examples: Sequence[Encoded], advance: Advance | None = None) -> list[np.ndarray]:
@@ -145,7 +177,7 @@ class Learner:
         sequences = [TokenSequence((*prompt, 0), len(prompt)) for prompt in prompts]
         width = self.model.config.get_text_config().hidden_size
         result = torch.zeros(len(prompts), width)
-        with evaluating(self.model), autocast(self.device, self.precision):
+        with evaluating(self.model), self._computing():
             packs = self.cut(sequences)
             for turn in self.turns([[sequences[k] for k in indices] for indices in packs]):
                 indices = packs[turn.pack]
@@ -195,7 +227,7 @@ class Learner:
         advance: Advance | None = None,
     ) -> list[str]:
         """The text that the model writes after each prompt, greedily, up to EOS."""
-        with evaluating(self.model), autocast(self.device, self.precision):
+        with evaluating(self.model), self._computing():
             return generate(self.model, self.tokenizer, prompts, max_new_tokens, advance)
 
     def snapshot(self) -> Snapshot:

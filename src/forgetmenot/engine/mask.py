@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask
 
@@ -11,7 +12,7 @@ from forgetmenot.engine.flex import FLEX_OVER, block_mask
 Mask = Tensor | BlockMask | dict[str, Tensor | BlockMask]
 
 
-def attention_mask(config: Any, end: Tensor, depth: Tensor, dtype: torch.dtype) -> Mask:
+def attention_mask(config: Any, end: Tensor, depth: Tensor, dtype: torch.dtype, prefix: int = 0) -> Mask:
     """Build the 4-D mask of a trie for a Transformers model.
 
     Position i attends to j iff j ≤ i < end[j]; in a sliding window also depth[i] − depth[j] < window.
@@ -19,15 +20,17 @@ def attention_mask(config: Any, end: Tensor, depth: Tensor, dtype: torch.dtype) 
     Args:
         config: The model's text configuration.
         end: The trie's subtree ends [n], on the model's device.
-        depth: The trie's depths [n].
+        depth: The trie's depths [n], counted from the beginning of the prefix.
         dtype: The activations' dtype, for models that add the mask to the attention scores.
+        prefix: How many positions stand before the trie, which all of it attends to.
 
     Returns:
-        A mask [1, 1, n, n]; for a model whose layers differ, one for each layer type. Boolean for SDPA;
-        additive (0 or the dtype's minimum) for eager attention; of blocks for FlexAttention.
+        A mask [1, 1, n, prefix + n]; for a model whose layers differ, one for each layer type. Boolean for
+        SDPA; additive (0 or the dtype's minimum) for eager attention; of blocks for FlexAttention.
 
     Raises:
-        NotImplementedError: For a layer type that is neither full nor sliding attention.
+        NotImplementedError: For a layer type that is neither full nor sliding attention, and for
+            FlexAttention behind a prefix.
     """
     window: int | None = getattr(config, "sliding_window", None)
     layer_types = set(getattr(config, "layer_types", None) or ())
@@ -37,8 +40,10 @@ def attention_mask(config: Any, end: Tensor, depth: Tensor, dtype: torch.dtype) 
 
     def build(window: int | None) -> Tensor | BlockMask:
         if config._attn_implementation.startswith(FLEX_OVER):
+            if prefix:
+                raise NotImplementedError("blocks of a mask are made for tries without a prefix")
             return block_mask(end, depth, window)
-        allowed = _dense(end, depth, window)[None, None]
+        allowed = _dense(end, depth, window, prefix)[None, None]
         if config._attn_implementation.endswith("eager"):
             return torch.zeros_like(allowed, dtype=dtype).masked_fill(~allowed, torch.finfo(dtype).min)
         return allowed
@@ -49,8 +54,12 @@ def attention_mask(config: Any, end: Tensor, depth: Tensor, dtype: torch.dtype) 
     return build(None if layer_types else window)
 
 
-def _dense(end: Tensor, depth: Tensor, window: int | None) -> Tensor:
-    """Whether i attends to j [n, n]."""
+def _dense(end: Tensor, depth: Tensor, window: int | None, prefix: int) -> Tensor:
+    """Whether i attends to j [n, prefix + n]."""
     index = torch.arange(len(end), device=end.device)
     allowed = (index[None, :] <= index[:, None]) & (index[:, None] < end[None, :])
-    return allowed if window is None else allowed & (depth[:, None] - depth[None, :] < window)
+    allowed = F.pad(allowed, (prefix, 0), value=True)
+    if window is None:
+        return allowed
+    columns = torch.cat([torch.arange(prefix, device=end.device), depth])
+    return allowed & (depth[:, None] - columns[None, :] < window)

@@ -13,11 +13,14 @@ from forgetmenot.prompting.encoded import TokenSequence
 Layout = Literal["trie", "blocks", "padded", "single"]
 Ints = NDArray[np.int64]
 
-NODE_BUDGET = {"cpu": 512, "cuda": 4096}
+NODE_BUDGET = {"cpu": 256, "cuda": 4096}
 """Input positions in a pack, by device: enough to fill it, and attention stays cheap beside the MLPs.
 
 See docs/gpu.md for the figure of a GPU, which is reasoned and not yet measured.
 """
+
+PREFIX_SHARE = 1 / 8
+"""The least share of the budget for which a common prefix is computed once for all packs."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ class Pack:
         edges: For each predicted token of each sequence, sequence after sequence, its edge [predicted].
         owners: The sequence that each entry of `edges` belongs to [predicted].
         sequences: How many sequences there are.
+        prefix: How many first tokens of every sequence are no inputs: their keys and values are at hand.
     """
 
     tokens: Ints
@@ -48,6 +52,7 @@ class Pack:
     edges: Ints
     owners: Ints
     sequences: int
+    prefix: int = 0
 
     @property
     def nodes(self) -> int:
@@ -55,9 +60,9 @@ class Pack:
         return self.tokens.size
 
 
-def pack(sequences: Sequence[TokenSequence], layout: Layout) -> Pack:
-    """Lay sequences out for one forward pass."""
-    inputs = [sequence.tokens[:-1] for sequence in sequences]
+def pack(sequences: Sequence[TokenSequence], layout: Layout, prefix: int = 0) -> Pack:
+    """Lay sequences out for one forward pass, which continues from `prefix` tokens that all of them share."""
+    inputs = [sequence.tokens[prefix:-1] for sequence in sequences]
     if layout in ("trie", "blocks"):
         trie = build_trie(inputs, share=layout == "trie")
         tokens, positions, end = trie.tokens[None], trie.depth[None], trie.end
@@ -74,13 +79,13 @@ def pack(sequences: Sequence[TokenSequence], layout: Layout) -> Pack:
 
     # Sequences that share a position and its next token share the edge.
     counts = [len(sequence.tokens) - sequence.start for sequence in sequences]
-    sources = np.concatenate([nodes[k][s.start - 1 :] for k, s in enumerate(sequences)])
+    sources = np.concatenate([nodes[k][s.start - prefix - 1 :] for k, s in enumerate(sequences)])
     targets = np.concatenate([np.array(s.tokens[s.start :], dtype=np.int64) for s in sequences])
     width = int(targets.max(initial=0)) + 1
     distinct, edges = np.unique(sources * width + targets, return_inverse=True)
     return Pack(
         tokens=tokens,
-        positions=positions,
+        positions=positions + prefix,
         end=end,
         lengths=lengths,
         sources=distinct // width,
@@ -88,6 +93,7 @@ def pack(sequences: Sequence[TokenSequence], layout: Layout) -> Pack:
         edges=edges,
         owners=np.repeat(np.arange(len(sequences)), counts),
         sequences=len(sequences),
+        prefix=prefix,
     )
 
 
@@ -100,41 +106,101 @@ def positions(sequences: Sequence[TokenSequence], layout: Layout) -> int:
     return sum(lengths) - (int(common_prefixes(rows).sum()) if layout == "trie" else 0)
 
 
-def cut(sequences: Sequence[TokenSequence], layout: Layout, budget: int) -> list[list[int]]:
-    """Divide sequences into packs of at most `budget` input positions, or twice the longest sequence.
+def cut(sequences: Sequence[TokenSequence], layout: Layout, budget: int, prefix: int = 0) -> list[list[int]]:
+    """Divide sequences into packs for one forward pass each.
 
     Sequences are sorted first, so that those with a common prefix meet in one pack (padded rows: so that
-    those of like length do). Twice the longest, so that a long common head is not computed for each sequence
-    alone. The cut is a pure function of its arguments: the same run sums in the same order.
+    those of like length do). A pack of n nodes costs a + b·n + c·n²: a call, the linear layers, attention.
+    Without anything shared the best n is √(a/c), the budget. The nodes h that a sequence shares with the one
+    before it are computed again in a pack of its own, so there the best n, for which a + c·n² over n − h is
+    least, is h + √(h² + a/c): a pack ends where it would grow beyond that. Candidates so stay with their
+    prompt. The cut is a pure function of its arguments: the same run sums in the same order.
+
+    Args:
+        sequences: What is divided.
+        layout: How the packs will be laid out.
+        budget: Input positions in a pack whose sequences share nothing.
+        prefix: How many first tokens of every sequence are no inputs.
 
     Returns:
         For each pack the indices of its sequences.
     """
-    lengths = [len(sequence.tokens) - 1 for sequence in sequences]
-    budget = max(budget, 2 * max(lengths, default=0))
     everything = range(len(sequences))
     if layout == "single":
         return [[k] for k in everything]
-    if layout == "padded":
-        order = sorted(everything, key=lambda k: (lengths[k], sequences[k].tokens))
-    else:
-        order = sorted(everything, key=lambda k: sequences[k].tokens[:-1])
+    inputs = [sequence.tokens[prefix:-1] for sequence in sequences]
+    order = sorted(everything, key=lambda k: (len(inputs[k]) if layout == "padded" else 0, inputs[k]))
     if layout == "trie":
-        shared = common_prefixes([sequences[k].tokens[:-1] for k in order])
+        shared = common_prefixes([inputs[k] for k in order])
     else:
         shared = np.zeros(len(order), dtype=np.int64)
 
     packs: list[list[int]] = []
     used = 0
     for k, common in zip(order, shared.tolist(), strict=True):
+        length = len(inputs[k])
         if layout == "padded":
-            needed = lengths[k] * (len(packs[-1]) + 1) if packs else 0
+            needed = length * (len(packs[-1]) + 1) if packs else 0
         else:
-            needed = used + lengths[k] - common
-        if packs and needed <= budget:
+            needed = used + length - common
+        if packs and ((needed - common) ** 2 <= common**2 + budget**2):
             packs[-1].append(k)
             used = needed
         else:
             packs.append([k])
-            used = lengths[k]
+            used = length
     return packs
+
+
+@dataclass(frozen=True)
+class Arrangement:
+    """Sequences laid out for scoring, which may be asked again as often as the weights change.
+
+    Attributes:
+        prefix: The tokens that every sequence begins with and that are computed once for all packs.
+        packs: For each pack the indices of its sequences, and the pack.
+        sequences: How many sequences there are.
+        without_sharing: How many input positions they have one at a time.
+    """
+
+    prefix: tuple[int, ...]
+    packs: tuple[tuple[list[int], Pack], ...]
+    sequences: int
+    without_sharing: int
+
+    @property
+    def computed(self) -> int:
+        """How many input positions the model computes, padding included."""
+        return len(self.prefix) + sum(packed.nodes for _, packed in self.packs)
+
+
+def arrange(
+    sequences: Sequence[TokenSequence], layout: Layout, budget: int, *, continues: bool
+) -> Arrangement:
+    """Lay sequences out for scoring.
+
+    Args:
+        sequences: What is scored.
+        layout: How packs are laid out.
+        budget: See `cut`.
+        continues: Whether the model can continue from the keys and values of a prefix.
+    """
+    prefix = shared_prefix(sequences) if continues and layout == "trie" else 0
+    indices = cut(sequences, layout, budget, prefix)
+    if prefix < PREFIX_SHARE * budget or len(indices) == 1:
+        prefix, indices = 0, cut(sequences, layout, budget)
+    return Arrangement(
+        prefix=sequences[0].tokens[:prefix] if prefix else (),
+        packs=tuple((part, pack([sequences[k] for k in part], layout, prefix)) for part in indices),
+        sequences=len(sequences),
+        without_sharing=sum(len(sequence.tokens) - 1 for sequence in sequences),
+    )
+
+
+def shared_prefix(sequences: Sequence[TokenSequence]) -> int:
+    """How many first tokens all sequences share, before any of them predicts."""
+    if not sequences:
+        return 0
+    least, greatest = min(s.tokens for s in sequences), max(s.tokens for s in sequences)
+    (_, common) = common_prefixes([least, greatest]).tolist()
+    return min(common, min(s.start for s in sequences) - 1)

@@ -1,6 +1,7 @@
 """In which dtype activations are computed."""
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Literal
 
 import torch
@@ -27,3 +28,27 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
     if precision == "fp32":
         return nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+@contextmanager
+def rounded_once(model: Any, precision: Precision) -> Iterator[None]:
+    """Hold the linear weights that do not learn in the precision, but for the LM head, and put them back.
+
+    Autocast keeps what it has rounded only of weights that learn; the others it would round in every pass
+    anew, which takes longer than to multiply by them. The numbers are the same. The head runs in fp32.
+    """
+    held = []
+    if precision == "bf16":
+        head = model.get_output_embeddings()
+        head = head.get_base_layer() if hasattr(head, "get_base_layer") else head
+        for module in model.modules():
+            if isinstance(module, torch.nn.Linear) and module.weight is not head.weight:
+                weight = module.weight
+                if weight.dtype == torch.float32 and not weight.requires_grad:
+                    held.append((weight, weight.data))
+                    weight.data = weight.data.bfloat16()
+    try:
+        yield
+    finally:
+        for weight, values in held:
+            weight.data = values

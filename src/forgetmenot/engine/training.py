@@ -20,6 +20,7 @@ from transformers import get_scheduler
 
 from forgetmenot.engine import ranks, shards
 from forgetmenot.engine.learner import Learner
+from forgetmenot.engine.precision import autocast
 from forgetmenot.prompting.encoded import Encoded
 
 BETAS = (0.9, 0.999)
@@ -127,13 +128,15 @@ def fit(
         tokens = sum(len(example.answer.tokens) - example.answer.start for example in batch)
         loss = torch.zeros((), dtype=torch.float64, device=learner.device)  # read once: reading waits for it
         micro_batches = list(_micro_batches(learner, batch, settings.micro_batch))
-        for turn in learner.turns([[example.answer for example in one] for one in micro_batches]):
-            # Only adapter dropout draws from the generator; a pack draws the same whoever computes it.
-            torch.manual_seed(_seed(seed, step, turn.pack))
-            part = objective.loss(learner, micro_batches[turn.pack])
-            part = part / tokens if turn.counts else part * 0
-            torch.autograd.backward(part)
-            loss += part.detach()
+        with autocast(learner.device, learner.precision):  # what it has rounded serves the whole step
+            for turn in learner.turns([[example.answer for example in one] for one in micro_batches]):
+                # Only adapter dropout draws from the generator; a pack draws the same whoever computes it.
+                torch.manual_seed(_seed(seed, step, turn.pack))
+                part = objective.loss(learner, micro_batches[turn.pack])
+                part = part / tokens if turn.counts else part * 0
+                with torch.autocast(learner.device.type, enabled=False):
+                    torch.autograd.backward(part)
+                loss += part.detach()
         ranks.sum_gradients(learner.trainable().values())
         loss = ranks.total(loss)
         penalty = objective.penalty(learner)

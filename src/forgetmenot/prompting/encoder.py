@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from forgetmenot.errors import UserError, nearest
 from forgetmenot.prompting.encoded import Encoded, TokenSequence
+from forgetmenot.prompting.examples import EncodedExamples
 from forgetmenot.prompting.prompt import Prompt
 from forgetmenot.prompting.tokens import Ids, Tokens
 from forgetmenot.tasks.task import Example, Task
@@ -18,12 +19,7 @@ _BATCH = 1024  # examples whose texts go through the tokenizer in one call
 
 
 class Encoder:
-    """Encodes the examples of one task under one prompt for one tokenizer.
-
-    Attributes:
-        truncated: How many of the examples encoded so far were cut to fit, and by how many tokens in all:
-            {"examples": n, "tokens": m}.
-    """
+    """Encodes the examples of one task under one prompt for one tokenizer."""
 
     def __init__(self, task: Task, prompt: Prompt, tokenizer: "PreTrainedTokenizerBase", max_length: int):
         """Check that task, prompt and tokenizer belong together.
@@ -41,7 +37,6 @@ class Encoder:
         self._task, self._prompt, self._max_length = task, prompt, max_length
         self._tokens = Tokens(tokenizer)
         self._closing: Ids = (self._tokens.eos,)
-        self.truncated = {"examples": 0, "tokens": 0}
         if prompt.chat and not self._tokens.has_chat_template:
             raise UserError(
                 f"task {task.name!r} is put as a chat by prompt {prompt.name!r}, but the tokenizer has "
@@ -58,7 +53,7 @@ class Encoder:
         """Encode one example; see `encode_all`."""
         return self.encode_all([example])[0]
 
-    def encode_all(self, examples: Sequence[Example]) -> list[Encoded]:
+    def encode_all(self, examples: Sequence[Example]) -> EncodedExamples:
         """Encode examples, in order, each as if it were the only one.
 
         The answer starts where the prompt's own tokens end, as in lm-eval's `_encode_pair`. Where a
@@ -69,17 +64,17 @@ class Encoder:
             UserError: An example does not fit, has no valid label or target, or two of its candidates
                 cannot be told apart; the sentence names task and example.
         """
-        encoded = []
+        batches = []
         for first in range(0, len(examples), _BATCH):
             batch = examples[first : first + _BATCH]
             texts = [self._texts(example, example.fields) for example in batch]
             rows = iter(self._tokenize([text for group in texts for text in group]))
-            for example, group in zip(batch, texts, strict=True):
-                encoded.append(self._encoded(example, [next(rows) for _ in group]))
-        cuts = [one.cut for one in encoded if one.cut]
-        self.truncated["examples"] += len(cuts)
-        self.truncated["tokens"] += sum(cuts)
-        return encoded
+            encoded = [
+                self._encoded(example, [next(rows) for _ in group])
+                for example, group in zip(batch, texts, strict=True)
+            ]
+            batches.append(EncodedExamples.of(encoded))
+        return EncodedExamples.join(batches)
 
     def _texts(self, example: Example, fields: Mapping[str, Any]) -> list[str]:
         """Write the prompt, and then each whole text, prompt and answer, that may come of it."""

@@ -3,11 +3,13 @@
 import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import TemplateError
 
 from forgetmenot.errors import UserError
+from forgetmenot.prompting.pieces import may_be_cut, pieces
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -52,6 +54,9 @@ class Tokens:
             UserError: It has no EOS token.
         """
         self._tokenizer = tokenizer
+        # What Transformers asks too, and then makes much that is not asked here; None if it is all Python.
+        self._backend = getattr(tokenizer, "backend_tokenizer", None)
+        self._may_be_cut = self._backend is not None and may_be_cut(self._backend)
         if tokenizer.eos_token_id is None:
             raise UserError(
                 "the tokenizer has no EOS token, which every answer ends in; set its `eos_token`."
@@ -62,8 +67,6 @@ class Tokens:
         specials = added | named
         self._special_ids = frozenset(specials.values())
         self._special = re.compile("|".join(map(re.escape, sorted(specials, key=len, reverse=True))))
-        # One object per token, shared by all examples: a quarter of the memory of an object per position.
-        self._shared = tuple(range(max(tokenizer.get_vocab().values(), default=0) + 1))
         self.head = self._learn_head()
         bos: int | None = tokenizer.bos_token_id
         self.prefix: Ids = self.head or (self.eos if bos is None else bos,)
@@ -144,16 +147,22 @@ class Tokens:
         return tail, tail[: special.end()] if special else ""
 
     def _ids(self, texts: Sequence[str], *, split_special_tokens: bool) -> list[Ids]:
-        rows = self._tokenizer(
-            list(texts),
-            add_special_tokens=False,
-            split_special_tokens=split_special_tokens,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-            verbose=False,
-        )["input_ids"]
-        shared = self._shared.__getitem__
-        return [tuple(map(shared, row)) for row in rows]
+        if self._backend is None:
+            rows = self._tokenizer(
+                list(texts),
+                add_special_tokens=False,
+                split_special_tokens=split_special_tokens,
+                verbose=False,
+            )["input_ids"]
+            return [tuple(row) for row in rows]
+        self._backend.no_truncation()
+        self._backend.no_padding()
+        self._backend.encode_special_tokens = split_special_tokens
+        cut = [pieces(text) if self._may_be_cut else [text] for text in texts]
+        distinct = list(dict.fromkeys(chain.from_iterable(cut)))
+        encodings = self._backend.encode_batch_fast(distinct, add_special_tokens=False)
+        ids = {piece: encoding.ids for piece, encoding in zip(distinct, encodings, strict=True)}
+        return [tuple(chain.from_iterable(ids[piece] for piece in row)) for row in cut]
 
     def _learn_head(self) -> Ids:
         """Compare a text with and without the special tokens that the tokenizer adds."""

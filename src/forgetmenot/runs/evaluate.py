@@ -1,7 +1,7 @@
 """Put examples to the model and take down its answers: the predictions of one task under one prompt."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as parquet
 
-from forgetmenot.engine import Learner
+from forgetmenot.engine import Arrangement, Learner
 from forgetmenot.metrics import Measured, majority, measure
-from forgetmenot.prompting import Encoded, Prompt
+from forgetmenot.prompting import EncodedExamples, Prompt
 from forgetmenot.tasks import Example, Task
 
 NUMERIC = ("spearman", "pearson")
@@ -25,14 +25,33 @@ class Question:
     Attributes:
         examples: Those that are scored.
         encoded: Their tokens, in the same order.
-        truncated: How many examples were cut to fit, and by how many tokens.
     """
 
     task: Task
     prompt: Prompt
     examples: Sequence[Example]
-    encoded: Sequence[Encoded]
-    truncated: dict[str, int]
+    encoded: EncodedExamples
+    _arranged: list[Arrangement] = field(default_factory=list, init=False, repr=False, compare=False)
+
+    @property
+    def truncated(self) -> dict[str, int]:
+        """How many examples were cut to fit, and by how many tokens."""
+        return self.encoded.truncated
+
+    def count(self) -> int:
+        """How many sequences the model is asked."""
+        return len(self.encoded) * max(1, len(self.task.labels))
+
+    def arranged(self, learner: Learner) -> Arrangement:
+        """All candidates, or all answers, laid out for the model; kept, for every stage asks them again.
+
+        It takes about as much memory as the tokens.
+        """
+        if not self._arranged:
+            choice = self.task.kind == "choice"
+            sequences = [s for one in self.encoded for s in (one.candidates if choice else (one.answer,))]
+            self._arranged.append(learner.arrange(sequences))
+        return self._arranged[0]
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -71,7 +90,8 @@ def ask(learner: Learner, question: Question, advance: Any = None) -> Prediction
     ids = [example.id for example in question.examples]
     nothing: list[Any] = [None] * len(ids)
     if task.kind == "choice":
-        scores = learner.score(encoded, advance)
+        values = learner.log_likelihoods(question.arranged(learner), advance).numpy()
+        scores = values.reshape(len(ids), len(task.labels))
         if task.metric in NUMERIC:
             values = np.array([float(label) for label in task.labels])
             predicted = [repr(float(_softmax(row) @ values)) for row in scores]
@@ -79,12 +99,11 @@ def ask(learner: Learner, question: Question, advance: Any = None) -> Prediction
         else:
             predicted = [task.labels[int(row.argmax())] for row in scores]
             gold = [str(example.label) for example in question.examples]
-        return Predictions(ids, gold, list(predicted), [row.tolist() for row in scores], nothing)
+        return Predictions(ids, gold, list(predicted), scores.tolist(), nothing)
     gold = ["" if example.target is None else str(example.target) for example in question.examples]
     if task.metric == "loss":
-        answers = [example.answer for example in encoded]
-        values = learner.log_likelihoods(answers, advance).numpy()
-        counts = [len(answer.tokens) - answer.start for answer in answers]
+        values = learner.log_likelihoods(question.arranged(learner), advance).numpy()
+        counts = [len(example.answer.tokens) - example.answer.start for example in encoded]
         return Predictions(ids, gold, nothing, [[value] for value in values.tolist()], list(counts))
     texts = learner.generate([example.prompt for example in encoded], MAX_NEW_TOKENS, advance)
     return Predictions(ids, gold, [text.strip() for text in texts], nothing, nothing)

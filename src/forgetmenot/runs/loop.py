@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from forgetmenot.engine import Step, fit, ranks, shards
+from forgetmenot.engine import Step, fit, ranks, rounded_once, shards
 from forgetmenot.methods import Stage
 from forgetmenot.models import adapt, finish_stage, has_weights, save_weights
-from forgetmenot.prompting import Encoded, TokenSequence, choose_prompt
+from forgetmenot.prompting import TokenSequence, choose_prompt
 from forgetmenot.runs.directory import RunDirectory
 from forgetmenot.runs.display import Display
 from forgetmenot.runs.evaluate import Predictions, Question, ask, read_predictions, score, write_predictions
@@ -33,12 +33,12 @@ class Loop:
         self.plan, self.session, self.directory, self.display = plan, session, directory, display
         self.config, self.learner, self.method = plan.config, session.learner, plan.method
         self.questions = self._questions()
-        self.data: dict[str, list[Encoded]] = {}
-        self.truncated: dict[str, dict[str, int]] = {}
         tokenizer, longest = session.learner.tokenizer, session.max_length
-        for task in plan.trained:
-            encoded = training_examples(self.config, task, plan.prompts[task.name], tokenizer, longest)
-            self.data[task.name], self.truncated[task.name] = encoded
+        self.data = {
+            task.name: training_examples(self.config, task, plan.prompts[task.name], tokenizer, longest)
+            for task in plan.trained
+        }
+        self.truncated = {name: encoded.truncated for name, encoded in self.data.items()}
         self.accelerator = Accelerator(
             cpu=not torch.cuda.is_available(),
             log_with=list(self.config.trackers) or None,
@@ -133,7 +133,8 @@ class Loop:
         method.begin(learner, stage)
         epochs = max(for_task(settings.epochs, name) or 1 for name in stage.tasks)
         steps = -(-len(examples) // settings.batch_size) * epochs
-        with self.display.progress(stage.name, steps) as advance:
+        rounded = rounded_once(learner.model, learner.precision)
+        with self.display.progress(stage.name, steps) as advance, rounded:
             fit(
                 learner,
                 examples,
@@ -182,7 +183,7 @@ class Loop:
         """Score questions and add them to a stage's folder; returns the seconds that it took."""
         began = time.perf_counter()
         self.learner.reset_counts()
-        total = sum(max(1, len(e.candidates)) for qs in asked.values() for q in qs for e in q.encoded)
+        total = sum(one.count() for questions in asked.values() for one in questions)
         cells = json.loads(path.read_text()) if (path := folder / "scores.json").is_file() else []
         before = read_cost(folder).get("scoring", {})
         with self.method.answering(self.learner), self.display.progress(f"{name}: scoring", total) as advance:

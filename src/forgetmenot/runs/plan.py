@@ -13,7 +13,7 @@ from forgetmenot.config import RunConfig
 from forgetmenot.errors import UserError, nearest
 from forgetmenot.methods import Method, Stage, make_method
 from forgetmenot.metrics import Stage as Row
-from forgetmenot.prompting import Encoded, Encoder, Prompt, choose_prompt
+from forgetmenot.prompting import EncodedExamples, Prompt, choose_prompt, encode_cached
 from forgetmenot.runs.evaluate import Question
 from forgetmenot.tasks import Example, Task, expand, load_tasks
 
@@ -83,18 +83,16 @@ def make_plan(config: RunConfig) -> Plan:
 
 def training_examples(
     config: RunConfig, task: Task, prompt: Prompt, tokenizer: Any, max_length: int
-) -> tuple[list[Encoded], dict[str, int]]:
-    """A task's training examples as tokens, within the config's limit; how many were cut, by how much."""
-    encoder = Encoder(task, prompt, tokenizer, max_length)
+) -> EncodedExamples:
+    """A task's training examples as tokens, within the config's limit."""
     examples = sample(task.name, task.train, for_task(config.training.limit, task.name))
-    return encoder.encode_all(examples), dict(encoder.truncated)
+    return encode_cached(task, prompt, tokenizer, max_length, examples)
 
 
 def question(config: RunConfig, task: Task, prompt: Prompt, tokenizer: Any, max_length: int) -> Question:
     """A task's score split as it is put to the model."""
-    encoder = Encoder(task, prompt, tokenizer, max_length)
     examples = sample(task.name, task.score, config.evaluation.limit)
-    return Question(task, prompt, examples, encoder.encode_all(examples), dict(encoder.truncated))
+    return Question(task, prompt, examples, encode_cached(task, prompt, tokenizer, max_length, examples))
 
 
 def sample(name: str, examples: Sequence[Example], limit: int | None) -> Sequence[Example]:

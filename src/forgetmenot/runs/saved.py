@@ -122,6 +122,6 @@ def _answer(
         load_method_state(method, directory.stage(stage))
     else:
         return {}
-    total = sum(max(1, len(e.candidates)) for one in questions for e in one.encoded)
+    total = sum(one.count() for one in questions)
     with method.answering(session.learner), display.progress(f"{stage}: scoring", total) as advance:
         return {one.task.name: ask(session.learner, one, advance) for one in questions}

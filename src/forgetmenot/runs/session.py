@@ -21,6 +21,7 @@ from forgetmenot.engine import (
     ranks,
     shards,
     use_attention,
+    why_no_prefix,
 )
 from forgetmenot.errors import UserError
 from forgetmenot.models import check_quantization, check_targets, compute_in, load_model, load_weights
@@ -80,12 +81,16 @@ class Session:
             and self.config.adapter.dropout > 0
         ):
             self.learner.training_layout = "blocks"
+        no_prefix = why_no_prefix(self.learner, sequences) if verdict.layout == "trie" else "no trie"
+        self.learner.continues = no_prefix is None
         self.identity |= {
             "attention": self.learner.model.config._attn_implementation,
             "layout": self.learner.layout,
             "training_layout": self.learner.training_layout,
+            "prefix_cache": self.learner.continues,
         }
-        self.record |= {"guard": {"difference": verdict.difference, "not_taken": verdict.reasons}}
+        not_taken = verdict.reasons | ({} if no_prefix is None else {"prefix": no_prefix})
+        self.record |= {"guard": {"difference": verdict.difference, "not_taken": not_taken}}
 
     def to_base(self) -> None:
         """Go back to the untouched base model."""

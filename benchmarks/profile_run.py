@@ -1,0 +1,203 @@
+"""Where does the time of a run go? Profiles its second stage, training and scoring, on CPU.
+
+    python benchmarks/profile_run.py --data-dir DATA --model MODEL [--adapter full]
+    python benchmarks/profile_run.py --data-dir DATA --model MODEL --dimensions SmolLM2-135M
+
+Runs `fmn run` on SST-2 and MRPC under torch.profiler while the second stage trains, scores and is committed.
+"Arithmetic" is the time inside the kernels of the model's own mathematics: matrix products, attention, norms,
+activations, embeddings, losses and their gradients, clipping and AdamW. Copies, casts, comparisons (masks),
+views and the dispatch of operators do not count, nor does any Python. With --dimensions the model is one with
+these dimensions and random weights, and MODEL gives the tokenizer only.
+"""
+
+import argparse
+import platform
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch.profiler import ProfilerActivity, profile
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+import forgetmenot
+from forgetmenot.engine import forward, learner
+from forgetmenot.prompting import EncodedExamples
+from forgetmenot.runs import loop
+
+DIMENSIONS = {
+    "SmolLM2-135M": {
+        "hidden_size": 576,
+        "intermediate_size": 1536,
+        "num_hidden_layers": 30,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+        "vocab_size": 49152,
+        "tie_word_embeddings": True,
+    }
+}
+KERNELS = {
+    "matrix products": ("mm", "addmm", "bmm", "baddbmm", "mkldnn", "mkl"),
+    "attention": ("_scaled_dot_product",),
+    "optimizer and clipping": ("_fused_adamw", "_foreach", "linalg_vector_norm"),
+    "norms, activations, loss, sums": (
+        *(
+            "mul",
+            "add",
+            "sub",
+            "div",
+            "neg",
+            "pow",
+            "rsqrt",
+            "mean",
+            "sum",
+            "silu",
+            "gelu",
+            "tanh",
+            "sigmoid",
+        ),
+        *("cos", "sin", "cat", "embedding", "index", "logsumexp", "exp", "log", "softmax", "rms_norm"),
+    ),
+}
+COPIES = ("copy_", "_to_copy", "clone", "contiguous", "fill_", "zero_", "constant_pad")
+PARTS = {
+    "packing": (learner, ("pack", "cut")),
+    "masks": (forward, ("attention_mask",)),
+    "examples out of their arrays": (EncodedExamples, ("__getitem__",)),
+    "writing predictions and weights": (loop, ("write_predictions", "save_weights", "save_method_state")),
+}
+
+
+def main() -> None:
+    """Run, profile and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data-dir", required=True)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--dimensions", choices=DIMENSIONS)
+    parser.add_argument("--adapter", choices=("lora", "full"), default="lora")
+    parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto")
+    parser.add_argument("--training-limit", type=int, default=2000)
+    parser.add_argument("--evaluation-limit", type=int, default=1000)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        model = given.model if given.dimensions is None else random_model(given, Path(folder) / "model")
+        config = {
+            "model": model,
+            "tasks": "sst2,mrpc",
+            "data_dir": given.data_dir,
+            "adapter.kind": given.adapter,
+            "training.limit": given.training_limit,
+            "training.precision": given.precision,
+            "evaluation.limit": given.evaluation_limit,
+            "checkpoints": "none",
+            "output": str(Path(folder) / "run"),
+        }
+        measured = Measured()
+        with measured.second_stage():
+            forgetmenot.run(config, fresh=True)
+    what = f"{given.dimensions or Path(given.model).name}, {given.adapter}, {given.precision}"
+    print_table(measured, what)
+
+
+def random_model(given: argparse.Namespace, folder: Path) -> str:
+    """Save a model with random weights and the tokenizer of another."""
+    torch.manual_seed(0)
+    tokenizer = AutoTokenizer.from_pretrained(given.model)
+    config = LlamaConfig(**DIMENSIONS[given.dimensions], eos_token_id=tokenizer.eos_token_id)
+    LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+class Measured:
+    """Seconds of one stage: all of it, in each operator, and in some of our own functions."""
+
+    def __init__(self) -> None:
+        self.total = 0.0
+        self.operators: dict[str, float] = {}
+        self.parts: dict[str, float] = defaultdict(float)
+
+    @contextmanager
+    def second_stage(self) -> Iterator[None]:
+        """Profile the second stage of the run inside: the first has warmed everything up."""
+        original = loop.Loop._train_and_score
+
+        def profiled(one: loop.Loop, stage: Any) -> None:
+            if stage.number != 2:
+                return original(one, stage)
+            with ExitStack() as stack:
+                for part, (owner, names) in PARTS.items():
+                    for name in names:
+                        stack.enter_context(patch.object(owner, name, self.timed(part, getattr(owner, name))))
+                recorded = stack.enter_context(profile(activities=[ProfilerActivity.CPU]))
+                began = time.perf_counter()
+                original(one, stage)
+                self.total = time.perf_counter() - began
+            self.operators = {e.key: e.self_cpu_time_total / 1e6 for e in recorded.key_averages()}
+            return None
+
+        with patch.object(loop.Loop, "_train_and_score", profiled):
+            yield
+
+    def timed(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """A function whose time is added to a part."""
+
+        def wrapped(*given: Any, **named: Any) -> Any:
+            began = time.perf_counter()
+            try:
+                return function(*given, **named)
+            finally:
+                self.parts[part] += time.perf_counter() - began
+
+        return wrapped
+
+    def kernels(self) -> dict[str, float]:
+        """Seconds of each kind of arithmetic, of copies, and of all other operators."""
+        seconds = dict.fromkeys([*KERNELS, "copies and casts", "views, masks and dispatch"], 0.0)
+        for key, spent in self.operators.items():
+            seconds[kind_of(key)] += spent
+        return seconds
+
+
+def kind_of(operator: str) -> str:
+    """Which kind of work an operator of the profiler is: aten::addmm → matrix products."""
+    name = operator.removeprefix("aten::")
+    if operator.startswith("aten::"):
+        if name.startswith(COPIES):
+            return "copies and casts"
+        for kind, starts in KERNELS.items():
+            if name.startswith(starts):
+                return kind
+    return "views, masks and dispatch"
+
+
+def print_table(measured: Measured, what: str) -> None:
+    """Print shares of the stage's time, arithmetic first."""
+    machine = f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    table = Table("work", "seconds", "share", title=f"second stage of a run: {what}; {machine}")
+    seconds = measured.kernels()
+    arithmetic = sum(seconds[kind] for kind in KERNELS)
+    python = measured.total - sum(seconds.values())
+    rows = [(kind, seconds[kind]) for kind in KERNELS]
+    rows += [("arithmetic", arithmetic)]
+    rows += [(kind, spent) for kind, spent in seconds.items() if kind not in KERNELS]
+    rows += [("Python and everything else", python)]
+    rows += [(f"  (inside the last rows) {part}", spent) for part, spent in measured.parts.items()]
+    rows += [("the stage", measured.total)]
+    for name, spent in rows:
+        style = "bold" if name == "arithmetic" else None
+        table.add_row(name, f"{spent:.2f}", f"{spent / measured.total:.1%}", style=style)
+    Console(width=110).print(table)
+
+
+if __name__ == "__main__":
+    main()

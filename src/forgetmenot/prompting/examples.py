@@ -1,0 +1,102 @@
+"""Many encoded examples in flat arrays: a tenth of the memory of tuples of Python integers."""
+
+from collections.abc import Sequence
+from itertools import chain
+from typing import overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from forgetmenot.prompting.encoded import Encoded, TokenSequence
+
+Arrays = dict[str, NDArray[np.int32]]
+
+
+class EncodedExamples(Sequence[Encoded]):
+    """A sequence of encoded examples, each made when it is asked for.
+
+    Attributes:
+        ids: The examples' ids.
+        arrays: All else. `tokens` holds for each example in turn its parts: the tokens before `start`, which
+            all that the example holds have in common, then what follows there in the prompt, the answer and
+            each candidate. `lengths` are those of the parts [examples, parts], of which an example without
+            candidates has three and −1 in place of the prompt's where there is none; `gold` is −1 for none.
+    """
+
+    def __init__(self, ids: Sequence[str], arrays: Arrays) -> None:
+        self.ids, self.arrays = ids, arrays
+        spans = arrays["lengths"].clip(min=0).sum(axis=1, dtype=np.int64)
+        self._begins = np.concatenate([[0], np.cumsum(spans)])
+
+    @classmethod
+    def of(cls, examples: Sequence[Encoded]) -> "EncodedExamples":
+        """Lay examples out. All have the same number of candidates, as the examples of a task do."""
+        parts = [_parts(example) for example in examples]
+        flat = chain.from_iterable(part for row in parts for part in row if part is not None)
+        lengths = [[-1 if part is None else len(part) for part in row] for row in parts]
+        return cls(
+            [example.id for example in examples],
+            {
+                "tokens": np.fromiter(flat, np.int32),
+                "lengths": np.array(lengths, np.int32).reshape(len(parts), -1),
+                "gold": np.array([-1 if e.gold is None else e.gold for e in examples], np.int32),
+                "cut": np.array([e.cut for e in examples], np.int32),
+            },
+        )
+
+    @classmethod
+    def join(cls, batches: "Sequence[EncodedExamples]") -> "EncodedExamples":
+        """Put the examples of one task together."""
+        filled = [batch for batch in batches if len(batch)]
+        if not filled:
+            return cls.of([])
+        names = filled[0].arrays
+        arrays = {name: np.concatenate([batch.arrays[name] for batch in filled]) for name in names}
+        return cls([id for batch in filled for id in batch.ids], arrays)
+
+    @property
+    def truncated(self) -> dict[str, int]:
+        """How many examples were cut to fit, and by how many tokens in all."""
+        cut = self.arrays["cut"]
+        return {"examples": int(np.count_nonzero(cut)), "tokens": int(cut.sum(dtype=np.int64))}
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @overload
+    def __getitem__(self, index: int) -> Encoded: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Encoded]: ...
+    def __getitem__(self, index: int | slice) -> Encoded | list[Encoded]:
+        """Make an example, or a list of them."""
+        if isinstance(index, slice):
+            return [self[k] for k in range(*index.indices(len(self)))]
+        k = range(len(self))[index]
+        lengths = self.arrays["lengths"][k].tolist()
+        row = self.arrays["tokens"][self._begins[k] : self._begins[k + 1]].tolist()
+        start, *rest = lengths
+        shared = tuple(row[:start])
+        whole, at = [], start
+        for length in rest:
+            whole.append(shared + tuple(row[at : at + max(length, 0)]))
+            at += max(length, 0)
+        prompt, answer, *candidates = whole
+        gold = int(self.arrays["gold"][k])
+        return Encoded(
+            id=self.ids[k],
+            candidates=tuple(TokenSequence(tokens, start) for tokens in candidates),
+            answer=TokenSequence(answer, start),
+            prompt=prompt if rest[0] >= 0 else (),
+            gold=None if gold < 0 else gold,
+            cut=int(self.arrays["cut"][k]),
+        )
+
+
+def _parts(example: Encoded) -> list[tuple[int, ...] | None]:
+    start = example.answer.start
+    return [
+        example.answer.tokens[:start],
+        example.prompt[start:] if example.prompt else None,
+        example.answer.tokens[start:],
+        *(candidate.tokens[start:] for candidate in example.candidates),
+    ]

@@ -1,0 +1,42 @@
+"""Flat arrays give back the examples that were put into them."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from forgetmenot.prompting import Encoded, EncodedExamples, TokenSequence
+
+ids = st.lists(st.integers(0, 2**31 - 1), max_size=5).map(tuple)
+
+
+@st.composite
+def encoded(draw: st.DrawFn, choices: int) -> Encoded:
+    shared = (draw(st.integers(0, 9)), *draw(ids))
+    answers = [TokenSequence(shared + draw(ids), len(shared)) for _ in range(choices)]
+    gold = draw(st.integers(0, choices - 1)) if choices else None
+    learned = answers[gold].tokens if gold is not None else shared + draw(ids)
+    return Encoded(
+        id=draw(st.text(max_size=3)),
+        candidates=tuple(answers),
+        answer=TokenSequence((*learned, 1), len(shared)),
+        prompt=draw(st.sampled_from([(), shared + draw(ids)])),
+        gold=gold,
+        cut=draw(st.integers(0, 3)),
+    )
+
+
+some = st.sampled_from([0, 1, 3]).flatmap(lambda choices: st.lists(encoded(choices), max_size=6))
+
+
+@given(some, st.integers(0, 6))
+def test_what_goes_in_comes_out(examples: list[Encoded], at: int) -> None:
+    packed = EncodedExamples.of(examples)
+    assert list(packed) == examples
+    assert packed[at:] == examples[at:]
+    assert packed[::-2] == examples[::-2]
+    assert len(packed) == len(examples)
+    joined = EncodedExamples.join([EncodedExamples.of(examples[:at]), EncodedExamples.of(examples[at:])])
+    assert list(joined) == examples
+    cuts = [example.cut for example in examples if example.cut]
+    assert packed.truncated == joined.truncated == {"examples": len(cuts), "tokens": sum(cuts)}
+    if examples:
+        assert packed[-1] == examples[-1]
