@@ -82,7 +82,7 @@ def run(
     config = _resolve(config)
     directory = RunDirectory(config.directory)
     with directory.locked(), Display(console or Console(quiet=True)) as display:
-        if fresh or not _is_finished(directory, config):
+        if fresh or not is_finished(directory, config):
             try:
                 _go_on(config, directory, display, fresh)
             except torch.OutOfMemoryError as error:
@@ -109,7 +109,7 @@ def _resolve(config: RunConfig | Mapping[str, Any] | str | Path | None) -> RunCo
     return load_config(Path(config) if config is not None else None)
 
 
-def _is_finished(directory: RunDirectory, config: RunConfig) -> bool:
+def is_finished(directory: RunDirectory, config: RunConfig) -> bool:
     """Whether the directory holds this run, finished.
 
     Raises:
