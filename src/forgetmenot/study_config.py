@@ -130,7 +130,7 @@ def expand_study(study: StudyConfig) -> list[StudyRun]:
         varies = {key: chosen[key] for key in study.grid}
         where = f"grid: run {number} of {len(choices)} ({titled(varies)})"
         values = deepcopy(base)
-        for key in sorted(varies, key=lambda key: key.count(".")):  # a section before its parts
+        for key in sorted(varies, key=lambda key: (key.count("."), key == "order")):  # the whole, then parts
             put(values, ["tasks"] if key == "order" else key.split("."), deepcopy(varies[key]))
         values["output"] = f"{output}/{RunConfig.model_fields['output'].default}"
         run = StudyRun(varies, _validated(values, where))

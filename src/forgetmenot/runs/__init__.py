@@ -2,6 +2,6 @@
 
 from forgetmenot.runs.api import Run, run
 from forgetmenot.runs.saved import export, rescore
-from forgetmenot.runs.study import Study, study
+from forgetmenot.runs.studies import Study, study
 
 __all__ = ["Run", "Study", "export", "rescore", "run", "study"]
