@@ -89,25 +89,28 @@ class StudyRun:
         return titled(self.varies)
 
 
-def load_study(source: Path | Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> StudyConfig:
+def load_study(
+    source: Mapping[str, Any] | str | Path, overrides: Mapping[str, Any] | None = None
+) -> StudyConfig:
     """Read a study's file and put the command line's values over it.
 
     Args:
-        source: A YAML file, or what would stand in one.
+        source: The path of a YAML file, or what would stand in one.
         overrides: Dotted keys to values: {"base.training.epochs": 2, "grid.seed": [0, 1], "output": "out"}.
 
     Raises:
         UserError: If a key is unknown or a value unfit; the sentence names the key.
     """
-    if isinstance(source, Path):
-        values = {"name": path_safe(source.stem) or "study", **read_yaml(source)}
-    else:
+    where = ""
+    if isinstance(source, Mapping):
         values = deepcopy(dict(source))
+    else:
+        values = {"name": path_safe(Path(source).stem) or "study", **read_yaml(Path(source))}
+        where = f"{source}: "
     for key, value in (overrides or {}).items():
         section, _, rest = key.partition(".")
         # What follows `grid` is one key, dots and all.
         put(values, ["grid", rest] if section == "grid" and rest else key.split("."), value)
-    where = f"{source}: " if isinstance(source, Path) else ""
     try:
         return StudyConfig.model_validate(values)
     except ValidationError as error:

@@ -8,14 +8,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from forgetmenot.report.terminal import HEADLINES
 from forgetmenot.report.wording import NONE, number, setting
 
-FIGURES = {
-    "average_performance": "average performance",
-    "backward_transfer": "backward transfer",
-    "forgetting": "forgetting",
-    "learning_accuracy": "learning accuracy",
-}
+FIGURES = ("average_performance", "backward_transfer", "forgetting", "learning_accuracy")
+TITLES = [HEADLINES[name] for name in FIGURES]
 AVERAGED = "Mean ± standard deviation over the seeds; with one seed, its figure."
 
 
@@ -83,7 +80,7 @@ def study_markdown(study: Mapping[str, Any]) -> str:
 
 def _cells(study: Mapping[str, Any]) -> Iterator[list[str]]:
     keys = [key for key in _varying(study) if key != "seed"]
-    yield [*keys, "seeds", *FIGURES.values(), "not learned"]
+    yield [*keys, "seeds", *TITLES, "not learned"]
     for cell in study["cells"]:
         seeds = f"{len(cell['runs'])}" + (f", {cell['failed']} failed" if cell["failed"] else "")
         figures = [_spread(cell["figures"][name]) for name in FIGURES]
@@ -93,7 +90,7 @@ def _cells(study: Mapping[str, Any]) -> Iterator[list[str]]:
 
 def _runs(study: Mapping[str, Any]) -> Iterator[list[str]]:
     keys = _varying(study)
-    yield [*keys, *FIGURES.values(), "run"]
+    yield [*keys, *TITLES, "run"]
     for run in study["runs"]:
         figures = [number((run["figures"] or {}).get(name)) for name in FIGURES]
         yield [*(setting(run["varies"][key]) for key in keys), *figures, run["run"]]

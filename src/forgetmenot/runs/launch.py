@@ -6,8 +6,6 @@ is killed for its memory takes nothing with it, its thread count is its own, and
 
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,27 +13,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from forgetmenot.errors import UserError
+from forgetmenot.process import Job, Process, run_to_the_end
 from forgetmenot.study_config import Resources
 
 DONE, MISTAKE, BUG = 0, 2, 70
-FAREWELL = 10.0  # seconds in which a process that is told to end may do so by itself
-
-
-@dataclass(frozen=True)
-class Job:
-    """One run to start.
-
-    Attributes:
-        folder: The working directory, to which all paths are relative.
-        config: The run's config.
-        log: Where what it says is written to, anew each time.
-        threads: How many threads it computes with.
-    """
-
-    folder: Path
-    config: Path
-    log: Path
-    threads: int
 
 
 class Started(Protocol):
@@ -57,45 +38,12 @@ class Place:
     Attributes:
         slots: How many there may be at a time.
         threads: How many each has.
-        start: Starts one.
+        start: Start one.
     """
 
     slots: int
     threads: int
     start: Callable[[Job], Started]
-
-
-class Process:
-    """A run in a process of this machine, which ends when this process does."""
-
-    def __init__(self, job: Job) -> None:
-        environment = {**os.environ, "OMP_NUM_THREADS": str(job.threads), "MKL_NUM_THREADS": str(job.threads)}
-        with (job.folder / job.log).open("wb") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "forgetmenot.worker", str(job.config)],
-                cwd=job.folder,
-                env=environment,
-                stdin=subprocess.PIPE,  # held open; its end tells the run that this process is gone
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
-
-    def poll(self) -> int | None:
-        """Its exit status, below 0 for the signal that killed it; None while it goes on."""
-        return self._process.poll()
-
-    def wait(self) -> int:
-        """Its exit status, once it has ended."""
-        return self._process.wait()
-
-    def stop(self) -> None:
-        """End it; what it has on disk stays."""
-        self._process.terminate()
-        try:
-            self._process.wait(FAREWELL)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
 
 
 @contextmanager
@@ -124,16 +72,15 @@ def ray_cluster(resources: Resources, workers: int, address: str | None) -> Iter
         ) from error
 
     # Nothing travels through Ray's object store, so it need not have the 30 % of memory that is its default.
-    own = (
-        {}
-        if address
-        else {"num_cpus": _cores(), "include_dashboard": False, "object_store_memory": 100 << 20}
-    )
+    own = {"num_cpus": _cores(), "include_dashboard": False, "object_store_memory": 100 << 20}
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
-        ray.init(address, log_to_driver=False, logging_level="ERROR", **own)
+        ray.init(address or "local", log_to_driver=False, logging_level="ERROR", **({} if address else own))
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise UserError(f"--ray-address: no cluster answers at {address!r} ({error}).") from error
+        where = (
+            f"--ray-address: Ray cannot be reached at {address!r}" if address else "--ray: it cannot start"
+        )
+        raise UserError(f"{where} ({str(error).strip().splitlines()[0]}).") from error
     try:
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
         cpus = resources.cpus or max(1, int(min(node["CPU"] for node in nodes)) // workers)
@@ -141,7 +88,7 @@ def ray_cluster(resources: Resources, workers: int, address: str | None) -> Iter
         slots = sum(_room(node, cpus, gpus) for node in nodes)
         if not slots:
             raise UserError(f"resources: no node has {cpus} CPUs and {gpus:g} GPUs for a run.")
-        remote = ray.remote(num_cpus=cpus, num_gpus=gpus)(_run)
+        remote = ray.remote(num_cpus=cpus, num_gpus=gpus)(run_to_the_end)
         yield Place(slots, cpus, lambda job: _RayTask(job, remote.remote(job)))
     finally:
         ray.shutdown()
@@ -159,15 +106,6 @@ def status_and_sentence(returned: int, log: Path) -> tuple[int, str | None]:
         full = "; the machine's memory may be full" if returned == -signal.SIGKILL else ""
         return BUG, f"It was killed by {signal.Signals(-returned).name}{full}. What it said: {log}"
     return BUG, f"It ended with status {returned}. What it said: {log}"
-
-
-def _run(job: Job) -> int:
-    """A run in a process beside Ray's own worker, which Ray may cancel."""
-    process = Process(job)
-    try:
-        return process.wait()
-    finally:
-        process.stop()
 
 
 class _RayTask:

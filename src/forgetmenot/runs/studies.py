@@ -13,12 +13,12 @@ from rich.console import Console
 
 from forgetmenot.errors import UserError
 from forgetmenot.metrics import spread
-from forgetmenot.report import print_study, study_cells, study_markdown, study_table
+from forgetmenot.process import Job
+from forgetmenot.report import FIGURES, print_study, study_cells, study_markdown, study_table
 from forgetmenot.runs.api import Run, is_finished
 from forgetmenot.runs.directory import RunDirectory
 from forgetmenot.runs.launch import (
     DONE,
-    Job,
     Place,
     Started,
     ray_cluster,
@@ -30,7 +30,6 @@ from forgetmenot.runs.study_display import StudyDisplay, print_plan
 from forgetmenot.study_config import StudyConfig, StudyRun, expand_study, load_study
 from forgetmenot.tasks import Task, expand, load_tasks
 
-FIGURES = ("average_performance", "backward_transfer", "forgetting", "learning_accuracy")
 GLANCE = 0.1  # seconds between two looks at the runs
 
 
@@ -102,22 +101,21 @@ def study(
     if workers < 1:
         raise UserError(f"--workers: give a number from 1 on (given: {workers}).")
     if not isinstance(config, StudyConfig):
-        config = load_study(Path(config) if isinstance(config, str) else config)
+        config = load_study(config)
     console = console or Console(quiet=True)
     runs = expand_study(config)
     directory = RunDirectory(config.directory)
     with directory.locked():
-        finished = [run for run in runs if is_finished(RunDirectory(run.config.directory), run.config)]
-        pending = [run for run in runs if run not in finished]
+        pending = [run for run in runs if not is_finished(RunDirectory(run.config.directory), run.config)]
         _check(pending)
         directory.write_text("study.yaml", config.to_yaml())
-        print_plan(runs, finished, console)
+        print_plan(runs, pending, console)
         ended: dict[Path, tuple[int, str | None]] = {}
         if pending:
             address = ray if isinstance(ray, str) else None
             resources = config.resources
             room = ray_cluster(resources, workers, address) if ray else this_machine(resources, workers)
-            with room as place, StudyDisplay(console, len(runs), len(finished)) as display:
+            with room as place, StudyDisplay(console, len(runs), len(pending)) as display:
                 ended = _go_through(pending, place, directory, display)
         results = _assemble(config, runs, ended)
         directory.write_json("study.json", results)

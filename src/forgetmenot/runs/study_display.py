@@ -20,9 +20,9 @@ from forgetmenot.study_config import StudyRun
 class StudyDisplay:
     """Shows a study on a console; off a terminal it prints a line as each run ends."""
 
-    def __init__(self, console: Console, total: int, finished: int) -> None:
+    def __init__(self, console: Console, total: int, pending: int) -> None:
         self.console = console
-        self._total, self._before = total, finished
+        self._total, self._pending = total, pending
         self._done, self._failed = 0, 0
         self._began = time.monotonic()
         self._running: dict[Path, tuple[str, float]] = {}
@@ -56,8 +56,9 @@ class StudyDisplay:
         self._done, self._failed = self._done + (not failed), self._failed + bool(failed)
         line = Text.assemble(
             f"{title}: ",
-            (f"failed: {failed}", "red") if failed else ("done", "green"),
-            (f" in {duration(time.monotonic() - began)}; {self._whole()}", "dim"),
+            ("failed", "red") if failed else ("done", "green"),
+            f" in {duration(time.monotonic() - began)}" + (f": {failed}" if failed else ""),
+            (f" ({self._whole()})", "dim"),
         )
         self.console.print(line, soft_wrap=True)
 
@@ -70,10 +71,10 @@ class StudyDisplay:
     def _whole(self) -> str:
         """How many runs are done, failed and running, at what rate, and when it will be over."""
         ended = self._done + self._failed
-        parts = [f"{self._before + self._done} of {self._total} done"]
+        parts = [f"{self._total - self._pending + self._done} of {self._total} done"]
         parts += [f"{self._failed} failed"] if self._failed else []
         parts += [f"{len(self._running)} running"] if self._running else []
-        left = self._total - self._before - ended
+        left = self._pending - ended
         if ended and left:
             each = (time.monotonic() - self._began) / ended
             end = datetime.now() + timedelta(seconds=each * left)
@@ -81,18 +82,17 @@ class StudyDisplay:
         return ", ".join(parts)
 
 
-def print_plan(runs: Sequence[StudyRun], finished: Sequence[StudyRun], console: Console) -> None:
+def print_plan(runs: Sequence[StudyRun], pending: Sequence[StudyRun], console: Console) -> None:
     """Say what a study will run before it does."""
-    keys = list(runs[0].varies)
-    table = Table("", *keys, "", box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    to_do = {run.config.directory for run in pending}
+    table = Table(
+        "", *runs[0].varies, "", box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold"
+    )
     for number, run in enumerate(runs, start=1):
-        table.add_row(
-            str(number),
-            *map(setting, run.varies.values()),
-            Text("finished", style="dim") if run in finished else "",
-        )
+        state = "" if run.config.directory in to_do else "finished"
+        table.add_row(str(number), *map(setting, run.varies.values()), Text(state, style="dim"))
     console.print(table)
-    console.print(f"{len(runs)} runs, {len(runs) - len(finished)} to do\n", highlight=False)
+    console.print(f"{len(runs)} runs, {len(pending)} to do\n", highlight=False)
 
 
 def _last_event(directory: Path) -> str:
