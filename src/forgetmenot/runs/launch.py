@@ -71,17 +71,8 @@ def ray_cluster(resources: Resources, workers: int, address: str | None) -> Iter
             "--ray: Ray is not installed; pip install 'forgetmenot[ray]', or leave it out."
         ) from error
 
-    # Nothing travels through Ray's object store, so it need not have the 30 % of memory that is its default.
-    own = {"num_cpus": _cores(), "include_dashboard": False, "object_store_memory": 100 << 20}
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
-        ray.init(address or "local", log_to_driver=False, logging_level="ERROR", **({} if address else own))
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        where = (
-            f"--ray-address: Ray cannot be reached at {address!r}" if address else "--ray: it cannot start"
-        )
-        raise UserError(f"{where} ({str(error).strip().splitlines()[0]}).") from error
-    try:
+        _connect(ray, address)
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
         cpus = resources.cpus or max(1, int(min(node["CPU"] for node in nodes)) // workers)
         gpus = resources.gpus if resources.gpus is not None else float(any(n.get("GPU") for n in nodes))
@@ -92,6 +83,23 @@ def ray_cluster(resources: Resources, workers: int, address: str | None) -> Iter
         yield Place(slots, cpus, lambda job: _RayTask(job, remote.remote(job)))
     finally:
         ray.shutdown()
+
+
+def _connect(ray: Any, address: str | None) -> None:
+    """Reach a cluster, or start one of this machine; its metering of usage stays off unless asked for."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+    try:
+        if address:
+            ray.init(address, **quiet)
+        else:  # nothing travels through its object store, whose default is 30 % of the memory
+            store = 100 << 20
+            ray.init("local", num_cpus=_cores(), include_dashboard=False, object_store_memory=store, **quiet)
+    except Exception as error:  # Ray raises bare ones where it does not start in time
+        where = (
+            f"--ray-address: Ray cannot be reached at {address!r}" if address else "--ray: it cannot start"
+        )
+        raise UserError(f"{where} ({str(error).strip().splitlines()[0]}).") from error
 
 
 def status_and_sentence(returned: int, log: Path) -> tuple[int, str | None]:
