@@ -5,6 +5,7 @@
 >>> found.matrix          # R[i][j]: the score on task j after stage i
 >>> found.summary()       # average performance, backward transfer, forgetting, …
 >>> found.report()        # the path of report.html
+>>> fmn.study({"grid": {"method": ["sequential", "joint"], "seed": [0, 1]}}).table
 """
 
 from typing import TYPE_CHECKING, Any
@@ -12,16 +13,32 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from forgetmenot.config import RunConfig, load_config
     from forgetmenot.errors import UserError
-    from forgetmenot.runs import Run, run
+    from forgetmenot.runs import Run, Study, run, study
+    from forgetmenot.study_config import StudyConfig, load_study
 
 __version__ = "0.1.0"
-__all__ = ["Run", "RunConfig", "UserError", "__version__", "load_config", "run"]
+__all__ = [
+    "Run",
+    "RunConfig",
+    "Study",
+    "StudyConfig",
+    "UserError",
+    "__version__",
+    "load_config",
+    "load_study",
+    "run",
+    "study",
+]
 
 _HOME = {
     "Run": "forgetmenot.runs",
     "run": "forgetmenot.runs",
+    "Study": "forgetmenot.runs",
+    "study": "forgetmenot.runs",
     "RunConfig": "forgetmenot.config",
     "load_config": "forgetmenot.config",
+    "StudyConfig": "forgetmenot.study_config",
+    "load_study": "forgetmenot.study_config",
     "UserError": "forgetmenot.errors",
 }
 

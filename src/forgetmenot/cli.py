@@ -92,6 +92,23 @@ def run(parsed: argparse.Namespace) -> None:
     ranks.leave()
 
 
+def study(parsed: argparse.Namespace) -> None:
+    """`fmn study`: take every run of a grid to its end and put them side by side."""
+    from forgetmenot.runs import study
+    from forgetmenot.study_config import load_study
+
+    overrides = _settings(parsed.set)
+    if parsed.output is not None:
+        overrides["output"] = parsed.output
+    config = load_study(parsed.study, overrides)
+    console = _Screen()
+    ray = parsed.ray_address or parsed.ray
+    found = study(config, workers=parsed.workers, ray=ray, console=console)
+    found.print(console)
+    console.print(f"\nStudy: {found.path / 'study.md'}", highlight=False, soft_wrap=True)
+    sys.exit(found.status)
+
+
 def score(parsed: argparse.Namespace) -> None:
     """`fmn score`: put another prompt or task to the saved stages of a run."""
     from forgetmenot.engine import ranks
@@ -168,7 +185,7 @@ def _known(what: str) -> dict[str, str]:
 
 
 def _overrides(parsed: argparse.Namespace) -> dict[str, Any]:
-    """The command line's values by dotted key; --set is read as YAML and comes last."""
+    """The command line's values by dotted key; --set comes last."""
     named = {
         "model": parsed.model,
         "tasks": parsed.tasks,
@@ -178,16 +195,21 @@ def _overrides(parsed: argparse.Namespace) -> dict[str, Any]:
         "seed": parsed.seed,
         "output": parsed.output,
     }
-    overrides = {key: value for key, value in named.items() if value is not None}
-    for setting in parsed.set:
+    return {key: value for key, value in named.items() if value is not None} | _settings(parsed.set)
+
+
+def _settings(given: Sequence[str]) -> dict[str, Any]:
+    """What --set says, by dotted key; values are read as YAML."""
+    settings = {}
+    for setting in given:
         key, equals, value = setting.partition("=")
         if not key or not equals:
             raise UserError(f"--set {setting}: write it as key.path=value.")
         try:
-            overrides[key] = yaml.safe_load(value)
+            settings[key] = yaml.safe_load(value)
         except yaml.YAMLError as error:
             raise UserError(f"--set {key}: {value!r} is not YAML.") from error
-    return overrides
+    return settings
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -216,6 +238,18 @@ def _parser() -> argparse.ArgumentParser:
         "--set", action="append", default=[], metavar="key.path=value", help="any key of the config"
     )
     _several(verb)
+
+    verb = _verb(verbs, study, "study", "take every run of a grid to its end and put them side by side")
+    verb.add_argument("study", type=Path, metavar="STUDY.yaml", help="a base config, and a grid over it")
+    verb.add_argument("--output", metavar="DIR", help="the study's directory")
+    verb.add_argument("--workers", type=int, default=1, metavar="N", help="runs at a time on a machine")
+    verb.add_argument(
+        "--ray", action="store_true", help="start the runs by Ray, here unless given an address"
+    )
+    verb.add_argument("--ray-address", metavar="A", help="a running Ray cluster; it shares the file system")
+    verb.add_argument(
+        "--set", action="append", default=[], metavar="base.key=value", help="any key of the study"
+    )
 
     verb = _verb(verbs, score, "score", "put another prompt or task to the saved stages of a run")
     verb.add_argument("run_dir", type=Path, metavar="RUN_DIR")

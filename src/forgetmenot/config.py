@@ -99,14 +99,9 @@ class RunConfig(BaseModel):
     @property
     def directory(self) -> Path:
         """The run directory: `output` with its placeholders filled in."""
-        safe = re.sub(r"[^A-Za-z0-9._-]+", "-", self.model.name).strip("-.") or "model"
-        filled = {"model": safe, "method": self.method.name, "hash": self.hash, "seed": self.seed}
-        try:
-            return Path(self.output.format(**filled)).expanduser()
-        except (KeyError, IndexError, ValueError) as error:
-            raise UserError(
-                f"output: {self.output!r} has a placeholder that is none of {{{'}, {'.join(filled)}}}."
-            ) from error
+        model = path_safe(self.model.name) or "model"
+        values = {"model": model, "method": self.method.name, "hash": self.hash, "seed": self.seed}
+        return filled(self.output, values)
 
     def to_yaml(self) -> str:
         """The resolved config, every key written out."""
@@ -129,7 +124,7 @@ def load_config(path: Path | None = None, overrides: Mapping[str, Any] | None = 
         path = BUNDLED_JOB
     values = read_yaml(path) if path is not None else {}
     for key, value in (overrides or {}).items():
-        _put(values, key.split("."), value)
+        put(values, key.split("."), value)
     try:
         return RunConfig.model_validate(values)
     except ValidationError as error:
@@ -160,17 +155,40 @@ def differences(before: RunConfig, now: RunConfig) -> list[str]:
     return sorted(key for key in one.keys() | other.keys() if one.get(key) != other.get(key))
 
 
-def _put(values: dict[str, Any], keys: Sequence[str], value: Any) -> None:
-    """Set a dotted key; a section that is written as a name alone (`model: gpt2`) becomes its `name`."""
+def put(values: dict[str, Any], keys: Sequence[str], value: Any) -> None:
+    """Set a dotted key; a section that is written as a name alone (`model: gpt2`) becomes its `name`.
+
+    Raises:
+        UserError: If a value stands where a section belongs.
+    """
     for key in keys[:-1]:
         section = values.get(key, {})
         if isinstance(section, str):
             section = {"name": section}
         if not isinstance(section, dict):
-            raise UserError(f"--set {'.'.join(keys)}: {key} is {section!r}, which has no keys.")
+            raise UserError(f"{'.'.join(keys)}: {key} is {section!r}, which has no keys.")
         values[key] = dict(section)
         values = values[key]
     values[keys[-1]] = value
+
+
+def path_safe(name: str) -> str:
+    """A name without what does not belong into a path."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")
+
+
+def filled(output: str, values: Mapping[str, Any]) -> Path:
+    """The directory of an `output` whose placeholders have these values.
+
+    Raises:
+        UserError: If it has another placeholder.
+    """
+    try:
+        return Path(output.format(**values)).expanduser()
+    except (KeyError, IndexError, ValueError) as error:
+        raise UserError(
+            f"output: {output!r} has a placeholder that is none of {{{'}, {'.join(values)}}}."
+        ) from error
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -25,6 +25,7 @@ from forgetmenot.metrics.matrix import (
     stage_mean,
 )
 from forgetmenot.metrics.significance import PairedDifference, holm, mcnemar, paired_difference, significance
+from forgetmenot.metrics.spread import Spread, spread
 from forgetmenot.metrics.summary import Summary, summarize
 from forgetmenot.metrics.task_metrics import METRICS, Measured, Metric, majority, measure
 
@@ -40,6 +41,7 @@ __all__ = [
     "Metric",
     "PairedDifference",
     "ScoreMatrix",
+    "Spread",
     "Stage",
     "Summary",
     "UndefinedError",
@@ -66,6 +68,7 @@ __all__ = [
     "paired_difference",
     "pretrained_mean",
     "significance",
+    "spread",
     "stage_mean",
     "summarize",
 ]

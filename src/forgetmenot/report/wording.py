@@ -1,6 +1,8 @@
 """Numbers and findings as a person reads them."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from forgetmenot.report.findings import Fate, Findings, Interval
 
@@ -31,6 +33,25 @@ def p_value(p: float | None) -> str:
     if p is None:
         return NONE
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
+def setting(value: Any) -> str:
+    """A value of a config on one line: {"name": "ewc", "strength": 2} is "ewc (strength 2)"."""
+    if isinstance(value, Mapping):
+        rest = ", ".join(f"{key} {setting(one)}" for key, one in value.items() if key != "name")
+        return rest if "name" not in value else f"{value['name']} ({rest})" if rest else str(value["name"])
+    if isinstance(value, list | tuple):
+        return ",".join(setting(one) for one in value)
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def duration(seconds: float) -> str:
+    """A time as people say it: 41 s, 3 min 05 s, 2 h 10 min."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
 
 
 def listed(words: Sequence[str]) -> str:

@@ -1,6 +1,7 @@
-"""The continual loop, the run directory and resume."""
+"""The continual loop, the run directory and resume, the study (many runs)."""
 
 from forgetmenot.runs.api import Run, run
 from forgetmenot.runs.saved import export, rescore
+from forgetmenot.runs.studies import Study, study
 
-__all__ = ["Run", "export", "rescore", "run"]
+__all__ = ["Run", "Study", "export", "rescore", "run", "study"]

@@ -86,7 +86,7 @@ def run(
     directory = RunDirectory(config.directory)
     console = console if console and ranks.writes() else Console(quiet=True)
     with directory.locked(), Display(console) as display:
-        if not ranks.agreed(lambda: not fresh and _is_finished(directory, config)):
+        if not ranks.agreed(lambda: not fresh and is_finished(directory, config)):
             try:
                 _go_on(config, directory, display, fresh)
             except torch.OutOfMemoryError as error:
@@ -113,7 +113,7 @@ def _resolve(config: RunConfig | Mapping[str, Any] | str | Path | None) -> RunCo
     return load_config(Path(config) if config is not None else None)
 
 
-def _is_finished(directory: RunDirectory, config: RunConfig) -> bool:
+def is_finished(directory: RunDirectory, config: RunConfig) -> bool:
     """Whether the directory holds this run, finished.
 
     Raises:

@@ -1,7 +1,7 @@
 """What a config amounts to, before any model is loaded: tasks, prompts, method, stages."""
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,14 +57,21 @@ class Plan:
         return notes
 
 
-def make_plan(config: RunConfig) -> Plan:
+Load = Callable[[Sequence[str], Path | None], list[Task]]
+
+
+def make_plan(config: RunConfig, load: Load = load_tasks) -> Plan:
     """Load the tasks, choose the prompts and ask the method for its stages.
+
+    Args:
+        config: The run's.
+        load: What loads tasks by name.
 
     Raises:
         UserError: If anything that the config names is not there or does not fit.
     """
     method = make_method(config.method.name, config.method.options, config.seed)
-    both = load_tasks([*config.tasks, *config.evaluation.also_score], data_folder(config))
+    both = load([*config.tasks, *config.evaluation.also_score], data_folder(config))
     ordered = both[: len(expand(config.tasks))]
     trained = tuple(task for task in ordered if task.train)
     if not trained:
