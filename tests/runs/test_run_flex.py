@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from forgetmenot.engine import use_attention
 from forgetmenot.runs import session
 from tests.engine.test_flex import unfused  # noqa: F401
 from tests.runs.conftest import Go
@@ -23,7 +24,7 @@ def test_it_stays_through_all_stages_and_changes_no_number(
     dense = go("dense", {**SMALL, "adapter.kind": kind})
     assert not unfused
     monkeypatch.setattr(session, "choose_attention", lambda *_: "flex")
-    monkeypatch.setattr(session, "use_attention", (used := Uses(session.use_attention)))
+    monkeypatch.setattr(session, "use_attention", (used := Uses(use_attention)))
     flex = go("flex", {**SMALL, "adapter.kind": kind})
     assert unfused
     assert set(used.kinds) == {"flex"}
