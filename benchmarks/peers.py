@@ -9,6 +9,7 @@ from typing import Any
 from datasets import Dataset, disable_progress_bars
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
+from transformers import PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
 from benchmarks.workload import Workload, kind_of
@@ -83,7 +84,9 @@ def sft_trainer(
         "seed": workload.seed,
     }
     args = SFTConfig(str(folder), **config | workload.peers.trl.always | dict(flags))
-    return SFTTrainer(model, args, train_dataset=data, processing_class=tokenizer)
+    trainer = SFTTrainer(model, args, train_dataset=data, processing_class=tokenizer)
+    trainer.remove_callback(PrinterCallback)
+    return trainer
 
 
 def as_tokens(examples: Sequence[Encoded]) -> Dataset:

@@ -13,7 +13,7 @@ import numpy as np
 from benchmarks.command import Bench, run_command
 from benchmarks.counting import counted
 from benchmarks.peers import LmEval, quiet
-from benchmarks.table import Comparison
+from benchmarks.table import Comparison, in_words
 from benchmarks.timing import fastest, in_turn
 from benchmarks.workload import open_learner, tolerance
 from forgetmenot.engine import Learner
@@ -58,7 +58,7 @@ def measure(bench: Bench) -> Comparison:
         ),
         ours=our_work,
         theirs=their_work,
-        flags=f"batch_size={choice['batch_size']}",
+        flags=in_words(choice),
         answers=answers,
     )
 

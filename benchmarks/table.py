@@ -1,9 +1,10 @@
 """The table that a benchmark prints, and its place in docs/performance.md."""
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -69,6 +70,11 @@ class Comparison:
             self.flags,
             self.answers,
         )
+
+
+def in_words(flags: Mapping[str, Any]) -> str:
+    """A peer's flags as one writes them in Python."""
+    return ", ".join(f"{name}={value}" for name, value in flags.items())
 
 
 def machine(device: torch.device) -> str:
