@@ -83,7 +83,9 @@ def _parser(name: str, description: str, workload: Workload, rows: list[str]) ->
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=description)
     small = [row for row in rows if row.startswith(f"{SMALL}/")]
     parser.add_argument("--rows", nargs="+", default=small, help=f"of: {', '.join(rows)} (default: {small})")
-    parser.add_argument("--model", default="quickstart", help="the small model: a directory, or a bundled one")
+    parser.add_argument(
+        "--model", default="quickstart", help="the small model: a directory, or a bundled one"
+    )
     parser.add_argument(
         "--data-dir",
         type=Path,

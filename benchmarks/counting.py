@@ -1,5 +1,6 @@
-"""What a piece of work makes the processor multiply: counted while it runs, in the same way for both sides."""
+"""What a piece of work makes the processor multiply, counted in the same way for both sides."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,15 +30,18 @@ class Work:
 
 @contextmanager
 def counted(model: Any) -> Iterator[Work]:
-    """Count what the model computes inside the block; the numbers are there when it ends.
+    """Count what a model of these shapes computes inside the block; the numbers are there when it ends.
 
-    The products are seen as they reach the kernels, so that a head which is multiplied in tiles, outside of
-    its module, or once more in the backward pass is seen too.
+    Look-ups and products are seen as they reach the kernels and known by their shapes, so that a head that is
+    multiplied in tiles, outside of its module, or once more in the backward pass is seen too.
     """
     work = Work()
-    embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
-    vocabulary, width = head.weight.shape
+    vocabulary, width = model.get_output_embeddings().weight.shape
     widths = {layer.out_features for layer in model.modules() if isinstance(layer, torch.nn.Linear)}
+
+    def look_up(table: Shape, tokens: Shape, *_: Any, **__: Any) -> int:
+        work.positions += math.prod(tokens) if table == (vocabulary, width) else 0
+        return 0
 
     def count_head(rows: Shape, weight: Shape) -> None:
         """Weigh a tile [width, some of the vocabulary] by its part of the vocabulary."""
@@ -60,20 +64,14 @@ def counted(model: Any) -> Iterator[Work]:
 
     # PyTorch's counter does not know the CPU's fused attention.
     formulas = {
+        aten.embedding: look_up,
         aten.mm: mm,
         aten.addmm: addmm,
         aten._scaled_dot_product_flash_attention_for_cpu: attention,
         aten._scaled_dot_product_flash_attention_for_cpu_backward: attention_backward,
     }
 
-    def count_positions(_module: Any, inputs: tuple[Any, ...]) -> None:
-        work.positions += inputs[0].numel()
-
-    handle = embeddings.register_forward_pre_hook(count_positions)
     counter = FlopCounterMode(display=False, custom_mapping=formulas)
-    try:
-        with counter:
-            yield work
-    finally:
-        handle.remove()
+    with counter:
+        yield work
     work.flops = counter.get_total_flops()

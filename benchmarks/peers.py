@@ -20,6 +20,9 @@ Question = tuple[str, list[str]]
 Lesson = tuple[str, str]
 """A prompt and its answer."""
 
+SAME_ORDER = {"train_sampling_strategy": "sequential", "logging_strategy": "steps", "logging_steps": 1}
+"""Flags with which TRL takes the examples as they come, and logs every loss."""
+
 
 def quiet() -> None:
     """Keep the peers' logs, bars and notices off the screen: they would be in the timings too."""
@@ -106,3 +109,8 @@ def as_texts(lessons: Sequence[Lesson]) -> Dataset:
 def first_loss(trainer: SFTTrainer) -> float:
     """The loss of the first step that a trainer logged, in nats per token."""
     return float(next(row["loss"] for row in trainer.state.log_history if "loss" in row))
+
+
+def keeps_order(flags: Mapping[str, Any]) -> bool:
+    """Whether TRL takes the examples as they come."""
+    return flags.get("train_sampling_strategy") == "sequential"

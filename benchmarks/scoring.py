@@ -2,7 +2,7 @@
 
     python -m benchmarks.scoring --data-dir DATA --rows small/0 small/8
 
-What is compared first: every log-likelihood. No ratio is printed where one differs by more than the workload's
+Every log-likelihood is compared first. No ratio is printed where one differs by more than the workload's
 tolerance.
 """
 

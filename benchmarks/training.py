@@ -2,9 +2,9 @@
 
     python -m benchmarks.training --data-dir DATA --rows small/0
 
-What is compared first, on the same batches in the same order: the loss of the first step, and the weights at the
-end. No ratio is printed where they differ by more than the workload's tolerance. Then TRL may draw batches of like
-length, as its flags say.
+The loss of the first step and the weights at the end are compared first, on the same batches in the same
+order. No ratio is printed where they differ by more than the workload's tolerance. When timed, TRL draws its
+batches as its flags say.
 """
 
 import copy
@@ -19,7 +19,7 @@ from trl import SFTTrainer
 
 from benchmarks.command import Bench, run_command
 from benchmarks.counting import counted
-from benchmarks.peers import as_tokens, first_loss, quiet, sft_trainer
+from benchmarks.peers import SAME_ORDER, as_tokens, first_loss, keeps_order, quiet, sft_trainer
 from benchmarks.table import Comparison, in_words
 from benchmarks.timing import fastest, in_turn
 from benchmarks.workload import Tolerance, Workload, open_learner, tolerance
@@ -32,8 +32,6 @@ from forgetmenot.models import adapt
 from forgetmenot.prompting import Encoded
 
 Weights = Mapping[str, Tensor]
-SAME_ORDER = {"train_sampling_strategy": "sequential", "logging_strategy": "steps", "logging_steps": 1}
-"""Flags of TRL with which it takes the examples as they come and logs every loss."""
 
 
 def main() -> None:
@@ -54,9 +52,7 @@ def measure(bench: Bench) -> Comparison:
     start, copied = learner.snapshot(), copy.deepcopy(learner.model)
     copied_weights = {name: p for name, p in copied.named_parameters() if p.requires_grad}
     longest = workload.training.max_length
-    examples = [
-        one for part in bench.material for one in part.encode(part.train, learner.tokenizer, longest)
-    ]
+    examples = [one for part in bench.material for one in part.encode(part.train, learner.tokenizer, longest)]
     data = as_tokens(examples)
 
     def ours() -> list[Step]:
@@ -65,7 +61,7 @@ def measure(bench: Bench) -> Comparison:
 
     def theirs(flags: Mapping[str, Any]) -> SFTTrainer:
         load_weights(copied_weights, start)
-        ordered = data.select(order(workload, len(data))) if flags.items() >= SAME_ORDER.items() else data
+        ordered = data.select(order(workload, len(data), workload.seed)) if keeps_order(flags) else data
         trainer = sft_trainer(workload, copied, learner.tokenizer, ordered, flags, bench.folder)
         trainer.train()
         return trainer
@@ -83,7 +79,11 @@ def measure(bench: Bench) -> Comparison:
         model=bench.called,
         machine=bench.machine,
         pairs=in_turn(
-            ours, partial(theirs, choice), pairs=workload.pairs, clock=bench.clock, title=f"{bench.row}: pairs"
+            ours,
+            partial(theirs, choice),
+            pairs=workload.pairs,
+            clock=bench.clock,
+            title=f"{bench.row}: pairs",
         ),
         ours=our_work,
         theirs=their_work,
@@ -112,9 +112,9 @@ def train(workload: Workload, learner: Learner, examples: Sequence[Encoded]) -> 
     return steps
 
 
-def order(workload: Workload, count: int) -> list[int]:
+def order(workload: Workload, count: int, seed: int) -> list[int]:
     """The order in which our side takes `count` examples in an epoch."""
-    batches = draw_batches(count, workload.training.batch_size, 1, workload.seed)
+    batches = draw_batches(count, workload.training.batch_size, 1, seed)
     return [index for batch in batches for index in batch]
 
 
@@ -140,8 +140,8 @@ def agreement(
     weights = apart / update
     if loss > most.first_loss or weights > most.weights:
         raise UserError(
-            f"the two sides' first losses differ by {loss:.1e} nats and their weights by {weights:.1%} of the "
-            f"update, of which {most.first_loss:.0e} and {most.weights:.0%} are tolerated: no ratio is given."
+            f"the two sides' first losses differ by {loss:.1e} nats, and their weights by {weights:.1%} of "
+            f"the update; tolerated are {most.first_loss:.0e} and {most.weights:.0%}: no ratio is given."
         )
     return f"first loss Δ {loss:.0e} nats; weights Δ {weights:.1%} of the update"
 
