@@ -65,6 +65,8 @@ def run_command(
                 f"--device {arguments.device}: this is not what the machine runs on; to leave a GPU aside, "
                 "set CUDA_VISIBLE_DEVICES to nothing."
             )
+        if arguments.pairs < 1:
+            raise UserError(f"--pairs: {arguments.pairs} is no number of pairs; give 1 or more.")
         for wanted in arguments.rows:
             if wanted not in rows:
                 raise UserError(f"--rows: there is no row {wanted!r}. {nearest(wanted, rows)}")
@@ -75,7 +77,8 @@ def run_command(
             if arguments.write:
                 write(name, cells[-1])
     except UserError as error:
-        sys.exit(f"{name}: {error}")
+        print(f"{name}: {error}", file=sys.stderr)
+        sys.exit(2)
     print(render(cells), end="")
 
 

@@ -4,6 +4,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -60,8 +61,8 @@ class Comparison:
             self.machine,
             self.model,
             str(self.row.shots),
-            f"{sorted(pairs.ours)[len(pairs.ours) // 2]:.2f}",
-            f"{sorted(pairs.theirs)[len(pairs.theirs) // 2]:.2f}",
+            f"{median(pairs.ours):.2f}",
+            f"{median(pairs.theirs):.2f}",
             f"**{pairs.ratio:.1f}**",
             f"{ratios[0]:.1f}–{ratios[-1]:.1f}",
             f"{self.theirs.positions / self.ours.positions:.1f}",

@@ -55,7 +55,8 @@ def timed(work: Callable[[], object], clock: Clock) -> float:
 
 
 def fastest(choices: list[Choice], work: Callable[[Choice], object], clock: Clock, title: str) -> Choice:
-    """The choice with which the work takes least, each tried once."""
+    """The choice with which the work takes least: each is tried once, after a warm-up."""
+    work(choices[0])
     tried = track(choices, title, console=Console(stderr=True), transient=True)
     seconds = [timed(partial(work, choice), clock) for choice in tried]
     return choices[seconds.index(min(seconds))]

@@ -34,10 +34,14 @@ def test_two_sides_are_timed_in_turn(clock: list[float]) -> None:
 
 
 def test_the_fastest_choice_is_taken(clock: list[float]) -> None:
-    def work(seconds: float) -> None:
-        clock[0] += seconds
+    warm = False
 
-    assert fastest([3.0, 1.0, 2.0], work, "wall", "a test") == 1.0
+    def work(seconds: float) -> None:
+        nonlocal warm
+        clock[0] += seconds if warm else 10.0
+        warm = True
+
+    assert fastest([1.0, 3.0, 2.0], work, "wall", "a test") == 1.0
 
 
 def comparison(model: str) -> Comparison:
