@@ -57,10 +57,10 @@ def counted(model: Any) -> Iterator[Work]:
         return mm(rows, weight)
 
     def attention(query: Shape, key: Shape, value: Shape, *_: Any, **__: Any) -> int:
-        return int(sdpa_flop_count(query, key, value))
+        return int(sdpa_flop_count(query, key, value))  # type: ignore[no-untyped-call]
 
     def attention_backward(out: Shape, query: Shape, key: Shape, value: Shape, *_: Any, **__: Any) -> int:
-        return int(sdpa_backward_flop_count(out, query, key, value))
+        return int(sdpa_backward_flop_count(out, query, key, value))  # type: ignore[no-untyped-call]
 
     # PyTorch's counter does not know the CPU's fused attention.
     formulas = {

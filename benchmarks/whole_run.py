@@ -39,11 +39,11 @@ class Found:
 
     Attributes:
         base: Log-likelihood of each candidate of each example before training, in nats.
-        matrix: The score of each task after each stage.
+        matrix: The score of each task after each stage; None where it has none.
     """
 
     base: list[list[float]]
-    matrix: list[list[float]]
+    matrix: list[list[float | None]]
 
 
 def main() -> None:
@@ -131,7 +131,7 @@ def run_peers(bench: Bench, batch: Mapping[str, int], flags: Mapping[str, Any]) 
     return Found(base, matrix)
 
 
-def scores(material: list[Material], answers: list[list[float]]) -> list[float]:
+def scores(material: list[Material], answers: list[list[float]]) -> list[float | None]:
     """Each task's score from the log-likelihoods of all tasks' candidates, task after task."""
     rows = iter(answers)
     return [
@@ -150,8 +150,9 @@ def agreement(bench: Bench, ours: Found, theirs: Found) -> str:
     """
     most = tolerance(bench.workload, bench.device)
     scoring_agreement(ours.base, theirs.base, most.log_likelihood)
-    difference = float(np.abs(np.subtract(ours.matrix, theirs.matrix)).max())
-    if difference > most.score:
+    one, other = (np.array(found.matrix, dtype=np.float64) for found in (ours, theirs))
+    difference = float(np.abs(one - other).max())
+    if not difference <= most.score:  # a cell without a score is no agreement either
         raise UserError(
             f"the two sides' score matrices differ by up to {difference:.3f}, which is more than "
             f"{most.score}: no ratio is given."
