@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test check format clean
+.PHONY: demo test check format bench clean
 
 demo: $(READY)  ## the main job on the bundled model and tasks, offline
 	$(BIN)/fmn run
@@ -20,6 +20,10 @@ check: $(READY)  ## style, types, and the direction of imports
 format: $(READY)  ## put the code into its one form
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+bench: $(READY)  ## against TRL and lm-eval; BENCH='--data-dir D --model M --rows small/0 --write' and others
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
+	for name in whole_run scoring training; do $(BIN)/python -m benchmarks.$$name $(BENCH) || exit; done
 
 clean:  ## remove the environment and all caches
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
