@@ -87,10 +87,10 @@ class EWC(Method):
 
     def end(self, learner: Learner, stage: Stage) -> None:
         """Take the Fisher information at the optimum, and add it."""
-        if not self.options.strength:
+        examples = [example for task in stage.data.values() for example in task]
+        if not self.options.strength or not examples:
             return
         generator = np.random.default_rng([self.seed, stage.number])
-        examples = [example for task in stage.data.values() for example in task]
         examples = [examples[k] for k in generator.permutation(len(examples))[: self.options.examples]]
         if self.options.fisher == "sampled":
             seeds = generator.integers(2**63, size=len(examples)).tolist()
