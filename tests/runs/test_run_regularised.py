@@ -1,13 +1,15 @@
 """Runs with methods that hold weights or answers in place: what strength 0 is, what resuming finds."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
 from forgetmenot.errors import UserError
 from forgetmenot.runs import Run
+from forgetmenot.runs.display import Display
 
 Go = Callable[..., Run]
 Same = Callable[[Run, Run], None]
@@ -66,6 +68,20 @@ def test_what_is_remembered_is_found_again(
     go("grown", {**settings, "tasks": tiny["tasks"][:2]})
     same(undisturbed, go("grown", settings))
     assert _answers(undisturbed, 3) != _answers(sequential["lora"], 3)
+
+
+def test_what_takes_long_is_shown(go: Go, tiny: Mapping[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Fisher information, one example at a time."""
+    bars: dict[str, list[int]] = {}
+
+    @contextmanager
+    def progress(_: Display, description: str, total: int) -> Iterator[Callable[..., None]]:
+        bars[description] = [total]
+        yield lambda count, *_: bars[description].append(count)
+
+    monkeypatch.setattr(Display, "progress", progress)
+    go("one", {**SMALL, "method": STRONG["ewc"], "tasks": tiny["tasks"][:1]})
+    assert bars["Fisher information"] == [6, *[1] * 6]
 
 
 @pytest.mark.parametrize("method", ["ewc", "si", {"name": "l2-sp", "anchor": "base"}, "kl"])

@@ -17,7 +17,7 @@ alone: p(y|x) is then the same in the draw as in the gradient, and the same as i
 
 A sum of quadratics is one quadratic, so two tensors hold all tasks, exactly and up to a constant:
 F = Σᵢ Fᵢ and the anchor Σᵢ Fᵢ θᵢ / F. The online variant (Schwarz et al. 2018, "Progress & Compress", ICML,
-arXiv 1805.06370, eq. 9) forgets: F ← γ F + Fᵢ, and the anchor is the last task's optimum.
+arXiv 1805.06370) forgets: F ← γ F + Fᵢ, and the anchor is the last task's optimum.
 
 With LoRA all of this is in the coordinates of A and B.
 """

@@ -1,7 +1,7 @@
 """L2-SP: weight decay towards the starting point instead of zero.
 
-Xuhong, Grandvalet and Davoine (2018), "Explicit Inductive Bias for Transfer Learning with Convolutional
-Networks", ICML, arXiv 1802.01483, eq. 2, without the term for a new head, which a language model has not:
+Li Xuhong, Grandvalet and Davoine (2018), "Explicit Inductive Bias for Transfer Learning with Convolutional
+Networks", ICML, arXiv 1802.01483; without the term for a new head, which a language model has not:
 
     L(θ) + α/2 · ‖θ − θ⁰‖²
 

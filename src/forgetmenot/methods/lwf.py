@@ -1,6 +1,6 @@
 """Learning without forgetting: answer the new task's prompts as the model did before.
 
-Li and Hoiem (2016), "Learning without Forgetting", ECCV, arXiv 1606.09282, eq. 1 to 3; for a language model:
+Li and Hoiem (2016), "Learning without Forgetting", ECCV, arXiv 1606.09282; for a language model:
 
     Σ −log p_θ(y|x)  +  strength · T² · Σ KL(p_teacher^T ‖ p_θ^T)
 
