@@ -6,7 +6,7 @@ It knows nothing of tasks: it gets token sequences and gives back numbers.
 from forgetmenot.engine import ranks, shards
 from forgetmenot.engine.flex import Attention, attention_of, choose_attention, use_attention
 from forgetmenot.engine.guard import Verdict, choose_layout, why_no_prefix
-from forgetmenot.engine.learner import Learner
+from forgetmenot.engine.learner import Learner, Snapshot, evaluating
 from forgetmenot.engine.pack import NODE_BUDGET, Arrangement, Layout
 from forgetmenot.engine.precision import Precision, choose_precision, rounded_once
 from forgetmenot.engine.training import Step, TrainingSettings, auto_learning_rate, fit
@@ -18,6 +18,7 @@ __all__ = [
     "Layout",
     "Learner",
     "Precision",
+    "Snapshot",
     "Step",
     "TrainingSettings",
     "Verdict",
@@ -26,6 +27,7 @@ __all__ = [
     "choose_attention",
     "choose_layout",
     "choose_precision",
+    "evaluating",
     "fit",
     "ranks",
     "rounded_once",

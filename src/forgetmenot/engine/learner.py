@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -18,7 +18,7 @@ from forgetmenot.engine.forward import (
     log_likelihoods,
     next_token_log_probs,
 )
-from forgetmenot.engine.generate import generate
+from forgetmenot.engine.generate import generate, sample
 from forgetmenot.engine.pack import Arrangement, Layout, Pack, arrange, cut, pack, positions
 from forgetmenot.engine.precision import Precision, autocast, rounded_once
 from forgetmenot.engine.prefix import compute_prefix
@@ -29,6 +29,13 @@ from forgetmenot.prompting.encoded import Encoded, TokenSequence
 Snapshot = Mapping[str, Tensor]
 Advance = Callable[[int], None]
 """Told how many examples were just finished."""
+Progress = Callable[[str, int], AbstractContextManager[Advance]]
+"""A bar for what takes long: given what it is and how many there are, a context with its `Advance`."""
+
+
+def unseen(description: str, total: int) -> AbstractContextManager[Advance]:
+    """Progress that nobody watches."""
+    return nullcontext(lambda count: None)
 
 
 @dataclass
@@ -47,6 +54,7 @@ class Learner:
             verdict too.
         counts: Input positions computed since `reset_counts`, and how many they would have been one sequence
             at a time.
+        progress: How a method shows what takes long outside training.
     """
 
     model: Any
@@ -57,6 +65,7 @@ class Learner:
     training_layout: Layout = "trie"
     continues: bool = True
     counts: dict[str, int] = field(default_factory=dict)
+    progress: Progress = unseen
 
     def __post_init__(self) -> None:
         self.reset_counts()
@@ -229,6 +238,21 @@ class Learner:
         """The text that the model writes after each prompt, greedily, up to EOS."""
         with evaluating(self.model), self._computing():
             return generate(self.model, self.tokenizer, prompts, max_new_tokens, advance)
+
+    def sample(self, examples: Sequence[Encoded], seeds: Sequence[int]) -> list[TokenSequence]:
+        """Each example's prompt with an answer of the model's own, drawn token by token.
+
+        It ends with EOS, or is cut where it has as many tokens as the example's answer. This process draws
+        all of them itself; what is drawn follows from the weights and the example's seed alone.
+        """
+        prompts = [example.answer.tokens[: example.answer.start] for example in examples]
+        lengths = [len(example.answer.tokens) - example.answer.start for example in examples]
+        with evaluating(self.model), self._computing():
+            answers = sample(self.model, self.tokenizer, prompts, max(lengths), seeds)
+        return [
+            TokenSequence(prompt + answer[:length], len(prompt))
+            for prompt, answer, length in zip(prompts, answers, lengths, strict=True)
+        ]
 
     def snapshot(self) -> Snapshot:
         """A copy of the parameters that learn."""

@@ -6,15 +6,27 @@ from typing import Any
 from pydantic import ValidationError
 
 from forgetmenot.errors import UserError, nearest, validation_sentence
+from forgetmenot.methods.ewc import EWC
 from forgetmenot.methods.joint import Joint
+from forgetmenot.methods.kl import KL
+from forgetmenot.methods.l2_sp import L2SP
+from forgetmenot.methods.lwf import LwF
 from forgetmenot.methods.method import Method, Options, Stage
+from forgetmenot.methods.self_distillation import SelfDistillation
 from forgetmenot.methods.sequential import Sequential
+from forgetmenot.methods.si import SI
 from forgetmenot.methods.single import Single
 
 METHODS: dict[str, type[Method]] = {
     "sequential": Sequential,
     "joint": Joint,
     "single": Single,
+    "ewc": EWC,
+    "kl": KL,
+    "l2-sp": L2SP,
+    "lwf": LwF,
+    "self-distillation": SelfDistillation,
+    "si": SI,
 }
 ENTRY_POINTS = "forgetmenot.methods"
 

@@ -9,13 +9,14 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from forgetmenot.engine import Learner
+from forgetmenot.models import AdapterSettings
 from forgetmenot.prompting.encoded import Encoded
 
 
 class Options(BaseModel):
     """The settings of a method: what stands beside `name` under `method` in a config."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,13 @@ class Method:
     def __init__(self, options: Any = None, seed: int = 0) -> None:
         self.options: Any = options if options is not None else self.Options()
         self.seed = seed
+
+    def check(self, adapter: AdapterSettings) -> None:
+        """Refuse what cannot work with this method, before anything is loaded.
+
+        Raises:
+            UserError: If the adapter settings and the method do not go together.
+        """
 
     def stages(self, tasks: Sequence[str]) -> list[Stage]:
         """The episodes; the default is one for each task, in order."""

@@ -32,6 +32,7 @@ class Loop:
     def __init__(self, plan: Plan, session: Session, directory: RunDirectory, display: Display) -> None:
         self.plan, self.session, self.directory, self.display = plan, session, directory, display
         self.config, self.learner, self.method = plan.config, session.learner, plan.method
+        self.learner.progress = display.progress
         self.questions = self._questions()
         tokenizer, longest = session.learner.tokenizer, session.max_length
         self.data = {

@@ -1,0 +1,131 @@
+"""Elastic weight consolidation: hold each weight as firmly as earlier tasks need it.
+
+Kirkpatrick et al. (2017), "Overcoming catastrophic forgetting in neural networks", PNAS, arXiv 1612.00796,
+eq. 3; with one anchor for each earlier task i:
+
+    L(θ) + λ/2 · Σᵢ Σₖ Fᵢₖ (θₖ − θᵢₖ)²
+
+Fᵢ is the diagonal of the Fisher information at the task's optimum θᵢ, so it is taken after training:
+
+    Fₖ = mean over prompts x of E_{y ~ p(y|x)} [(∂ log p(y|x) / ∂θₖ)²]
+
+The square of each single example's gradient: the square of a batch's mean gradient is something else. The
+expectation is taken over answers that the model itself draws (`sampled`), one for each prompt; with the
+data's own answers instead (`empirical`) the matrix is a different one, which vanishes where all is learned
+(Kunstner et al. 2019, arXiv 1905.12558). An answer is drawn from all texts, not from the task's candidates
+alone: p(y|x) is then the same in the draw as in the gradient, and the same as in training.
+
+A sum of quadratics is one quadratic, so two tensors hold all tasks, exactly and up to a constant:
+F = Σᵢ Fᵢ and the anchor Σᵢ Fᵢ θᵢ / F. The online variant (Schwarz et al. 2018, "Progress & Compress", ICML,
+arXiv 1805.06370) forgets: F ← γ F + Fᵢ, and the anchor is the last task's optimum.
+
+With LoRA all of this is in the coordinates of A and B.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field, NonNegativeFloat, PositiveInt
+from torch import Tensor
+
+from forgetmenot.engine import Learner, Snapshot
+from forgetmenot.methods.anchor import (
+    beside,
+    from_state,
+    require_the_same_parameters,
+    squared_distance,
+    to_state,
+)
+from forgetmenot.methods.method import Method, Options, Stage
+from forgetmenot.models import AdapterSettings
+from forgetmenot.prompting import Encoded
+
+
+class EWC(Method):
+    """Hold the weights that earlier tasks need most, by their Fisher information (EWC)."""
+
+    keeps = "importances and anchors: two copies of what learns, however many tasks"
+
+    class Options(Options):
+        """The settings of `ewc`.
+
+        Attributes:
+            strength: λ; 0 is `sequential`. The default is ours: the paper chose it for each experiment.
+            fisher: Over answers that the model draws, or over the data's own.
+            examples: How many training examples the mean is taken over, drawn at random. Ours: each costs a
+                forward and a backward pass of its own.
+            gamma: The online variant's γ; null keeps an anchor for each task.
+        """
+
+        strength: NonNegativeFloat = 100.0
+        fisher: Literal["sampled", "empirical"] = "sampled"
+        examples: PositiveInt = 256
+        gamma: float | None = Field(default=None, ge=0, le=1)
+
+    def __init__(self, options: Any = None, seed: int = 0) -> None:
+        super().__init__(options, seed)
+        self.importance: Snapshot = {}
+        self.anchor: Snapshot = {}
+
+    def check(self, adapter: AdapterSettings) -> None:
+        """A parameter's importance is its own."""
+        require_the_same_parameters("ewc", adapter)
+
+    def begin(self, learner: Learner, stage: Stage) -> None:
+        """Take up the importances of the stages before."""
+        self.importance, self.anchor = beside(learner, self.importance), beside(learner, self.anchor)
+
+    def penalty(self, learner: Learner) -> Tensor | None:
+        """The penalty λ/2 · Σₖ Fₖ (θₖ − aₖ)²; nothing in the first stage."""
+        strength: float = self.options.strength
+        if not self.importance:
+            return None
+        return strength / 2 * squared_distance(learner, self.anchor, self.importance)
+
+    def end(self, learner: Learner, stage: Stage) -> None:
+        """Take the Fisher information at the optimum, and add it."""
+        examples = [example for task in stage.data.values() for example in task]
+        if not self.options.strength or not examples:
+            return
+        generator = np.random.default_rng([self.seed, stage.number])
+        examples = [examples[k] for k in generator.permutation(len(examples))[: self.options.examples]]
+        if self.options.fisher == "sampled":
+            seeds = generator.integers(2**63, size=len(examples)).tolist()
+            drawn = learner.sample(examples, seeds)
+            examples = [replace(one, answer=answer) for one, answer in zip(examples, drawn, strict=True)]
+        self._add(diagonal_fisher(learner, examples), learner.snapshot())
+
+    def _add(self, fisher: Snapshot, optimum: Snapshot) -> None:
+        before = self.importance or {name: torch.zeros_like(value) for name, value in fisher.items()}
+        gamma: float | None = self.options.gamma
+        if gamma is not None:
+            self.importance = {name: gamma * before[name] + value for name, value in fisher.items()}
+            self.anchor = optimum
+            return
+        self.importance = {name: before[name] + value for name, value in fisher.items()}
+        # Where no task holds a parameter, 0/0, any anchor will do.
+        shares = {name: (value / self.importance[name]).nan_to_num(1.0) for name, value in fisher.items()}
+        anchor = self.anchor or optimum
+        self.anchor = {name: anchor[name].lerp(value, shares[name]) for name, value in optimum.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Importances and anchors."""
+        return to_state(importance=self.importance, anchor=self.anchor)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up what `state_dict` gave."""
+        self.importance, self.anchor = from_state(state, "importance"), from_state(state, "anchor")
+
+
+def diagonal_fisher(learner: Learner, examples: Sequence[Encoded]) -> dict[str, Tensor]:
+    """The mean over examples of the squared gradient of log p(answer | prompt), by parameter that learns."""
+    total = {name: torch.zeros_like(p) for name, p in learner.trainable().items()}
+    with learner.progress("Fisher information", len(examples)) as advance:
+        for example in examples:
+            for name, gradient in learner.gradient_of([example]).items():
+                total[name] += gradient.square()
+            advance(1)
+    return {name: value / len(examples) for name, value in total.items()}

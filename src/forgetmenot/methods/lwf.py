@@ -1,0 +1,82 @@
+"""Learning without forgetting: answer the new task's prompts as the model did before.
+
+Li and Hoiem (2016), "Learning without Forgetting", ECCV, arXiv 1606.09282; for a language model:
+
+    Σ −log p_θ(y|x)  +  strength · T² · Σ KL(p_teacher^T ‖ p_θ^T)
+
+The teacher is the model of the stage before (in the first stage the base model), put to the new task's
+prompts: no old example is needed. p^T is softmax(logits / T). The paper writes the cross-entropy, whose
+gradient is that of the divergence from teacher to student; T² keeps its size over temperatures (Hinton et
+al. 2015, arXiv 1503.02531).
+
+`over: vocabulary` compares the next token's distribution at each answer token, the label words of earlier
+tasks included. `over: labels` compares the distribution over the task's own candidates, once an example.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from pydantic import NonNegativeFloat, PositiveFloat
+from torch import Tensor
+
+from forgetmenot.engine import Learner, Snapshot, evaluating
+from forgetmenot.errors import UserError
+from forgetmenot.methods.distillation import distil, divergence, tempered
+from forgetmenot.methods.method import Method, Options, Stage
+from forgetmenot.prompting import Encoded
+
+
+class LwF(Method):
+    """Answer the new task's prompts also as the model of the stage before did (LwF)."""
+
+    keeps = "nothing; while it trains, one copy of what learns"
+
+    class Options(Options):
+        """The settings of `lwf`.
+
+        Attributes:
+            strength: λ; 0 is `sequential`. The paper's.
+            temperature: T. The paper's.
+            over: Which outcomes the distributions are over: the whole vocabulary, or the task's candidates.
+        """
+
+        strength: NonNegativeFloat = 1.0
+        temperature: PositiveFloat = 2.0
+        over: Literal["vocabulary", "labels"] = "vocabulary"
+
+    teacher: Snapshot
+
+    def begin(self, learner: Learner, stage: Stage) -> None:
+        """Take the teacher: the weights as they are."""
+        if self.options.over == "labels":
+            for task, examples in stage.data.items():
+                if not all(example.candidates for example in examples):
+                    raise UserError(
+                        f"method.over: labels is for tasks that choose among labels, and {task!r} does not. "
+                        "Take over: vocabulary."
+                    )
+        self.teacher = learner.snapshot()
+
+    def loss(self, learner: Learner, batch: Sequence[Encoded]) -> Tensor:
+        """Negative log-likelihood and distillation, both summed."""
+        strength: float = self.options.strength
+        temperature: float = self.options.temperature
+        if not strength:
+            return super().loss(learner, batch)
+        if self.options.over == "vocabulary":
+            answered, drift = distil(learner, self.teacher, batch, temperature)
+        else:
+            answered, drift = self._over_labels(learner, batch)
+        return answered + strength * temperature**2 * drift
+
+    def _over_labels(self, learner: Learner, batch: Sequence[Encoded]) -> tuple[Tensor, Tensor]:
+        answers = [example.answer for example in batch]
+        candidates = [candidate for example in batch for candidate in example.candidates]
+        with learner.with_weights(self.teacher), evaluating(learner.model):
+            taught = learner.forward(candidates)
+        found = learner.forward([*answers, *candidates])
+        counts = [len(example.candidates) for example in batch]
+        pairs = zip(torch.split(taught, counts), torch.split(found[len(batch) :], counts), strict=True)
+        drifts = [divergence(*(tempered(one, self.options.temperature) for one in pair)) for pair in pairs]
+        return -found[: len(batch)].sum(), torch.stack(drifts).sum()

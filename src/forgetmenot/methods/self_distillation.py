@@ -1,0 +1,88 @@
+"""Self-distillation fine-tuning: learn from the demonstration through one's own answers.
+
+Shenfeld, Damani, Hübotter and Agrawal (2026), "Self-Distillation Enables Continual Learning", arXiv
+2601.19897 (SDFT). For each prompt x with its demonstration c, the model draws an answer y of its own, and
+learns to give at each of its tokens the distribution that a teacher gives who sees the demonstration too:
+
+    Σ_t KL( p_θ(·|x, y_<t) ‖ p_φ(·|c, x, y_<t) ),    φ ← rate · θ + (1 − rate) · φ after each step
+
+Theirs: answers drawn from the student and without gradient through the draw, one for each prompt; the reverse
+divergence over the whole vocabulary; the moving average as teacher; no likelihood of the data. Ours:
+- c is the example itself as training would show it, prompt, answer and EOS, and x follows again. The paper
+  says in words what the demonstration is and asks for a further answer; tokens alone need no words in the
+  language of the task, and no knowledge of a chat template.
+- An answer is at most as long as the demonstration's.
+- Each stage begins with the teacher at its own first weights.
+- The sum is divided by the demonstrations' tokens, as for every method, not by the answers'.
+
+What the model cannot do with the demonstration in view it cannot learn in this way.
+"""
+
+import zlib
+from collections.abc import Sequence
+
+import numpy as np
+from pydantic import Field
+from torch import Tensor
+
+from forgetmenot.engine import Learner
+from forgetmenot.errors import UserError
+from forgetmenot.methods.distillation import divergence, teach
+from forgetmenot.methods.method import Method, Options, Stage
+from forgetmenot.prompting import Encoded, TokenSequence
+
+
+class SelfDistillation(Method):
+    """Learn to answer alone as one does with the demonstration in view, on one's own answers (SDFT)."""
+
+    keeps = "nothing; while it trains, one copy of what learns"
+
+    class Options(Options):
+        """The settings of `self-distillation`.
+
+        Attributes:
+            rate: Of the moving average that is the teacher; 1 is the model itself. Within the paper's range
+                of 0.01 to 0.05.
+        """
+
+        rate: float = Field(default=0.02, gt=0, le=1)
+
+    teacher: dict[str, Tensor]
+
+    def begin(self, learner: Learner, stage: Stage) -> None:
+        """Check that the teacher's prompts fit; it begins with the weights as they are."""
+        positions = getattr(learner.model.config.get_text_config(), "max_position_embeddings", None)
+        for task, examples in stage.data.items():
+            for example in examples:
+                if not example.prompt:
+                    raise UserError(f"method self-distillation needs prompts, and {task!r} is plain text.")
+                needed = 2 * len(example.answer.tokens)
+                if positions is not None and needed > positions:
+                    raise UserError(
+                        f"task {task!r}, example {example.id!r}: method self-distillation shows the prompt "
+                        f"twice, which takes {needed} tokens, and the model has {positions} positions. "
+                        f"Set training.max_length to at most {positions // 2}."
+                    )
+        self.number, self.steps = stage.number, 0
+        self.teacher = dict(learner.snapshot())
+
+    def loss(self, learner: Learner, batch: Sequence[Encoded]) -> Tensor:
+        """The divergence from the demonstrated teacher, summed over the tokens of the model's own answers."""
+        own = learner.sample(batch, [self._draw(example) for example in batch])
+        shown = [
+            TokenSequence(example.answer.tokens + one.tokens, len(example.answer.tokens) + one.start)
+            for example, one in zip(batch, own, strict=True)
+        ]
+        taught = teach(learner, self.teacher, shown)
+        return divergence(learner.log_probs(own), taught)
+
+    def _draw(self, example: Encoded) -> int:
+        """The seed of an example's answer at this step, in whichever batch and process it is drawn."""
+        place = [self.seed, self.number, self.steps, zlib.crc32(example.id.encode())]
+        return int(np.random.SeedSequence(place).generate_state(1)[0])
+
+    def stepped(self, learner: Learner) -> None:
+        """The teacher follows."""
+        self.steps += 1
+        for name, parameter in learner.trainable().items():
+            self.teacher[name].lerp_(parameter.detach(), self.options.rate)

@@ -1,0 +1,108 @@
+"""Synaptic intelligence: hold each weight as firmly as its path lowered earlier losses.
+
+Zenke, Poole and Ganguli (2017), "Continual Learning Through Synaptic Intelligence", ICML, arXiv 1703.04200.
+Along the path of stage ν each parameter gathers what it contributed to the fall of the loss (eq. 3),
+
+    ωₖ = −Σ_steps gₖ Δθₖ,    g: the loss's own gradient, without the penalty and before clipping
+
+and at its end the importance grows (eq. 5), to be held against in the next stages (eq. 4):
+
+    Ωₖ ← max(0, Ωₖ + ωₖ / (Δₖ² + ξ)),    L(θ) + c · Σₖ Ωₖ (θₖ − aₖ)²
+
+where Δₖ is how far the parameter came in the stage and a are the weights at its end. The maximum is not in
+the paper but in its authors' code: noise can make ω negative, and a negative Ω would push away for ever.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from pydantic import NonNegativeFloat, PositiveFloat
+from torch import Tensor
+
+from forgetmenot.engine import Learner, Snapshot
+from forgetmenot.methods.anchor import (
+    beside,
+    from_state,
+    require_the_same_parameters,
+    squared_distance,
+    to_state,
+)
+from forgetmenot.methods.method import Method, Options, Stage
+from forgetmenot.models import AdapterSettings
+
+
+class SI(Method):
+    """Hold the weights that lowered earlier losses most along their path (SI)."""
+
+    keeps = "importances and anchors: two copies of what learns, however many tasks"
+
+    class Options(Options):
+        """The settings of `si`.
+
+        Attributes:
+            strength: c; 0 is `sequential`. The paper's for permuted MNIST.
+            damping: ξ, against division by nothing where a parameter hardly moved. The authors' code has
+                0.1 and 0.001 in its experiments.
+        """
+
+        strength: NonNegativeFloat = 0.1
+        damping: PositiveFloat = 0.001
+
+    def __init__(self, options: Any = None, seed: int = 0) -> None:
+        super().__init__(options, seed)
+        self.importance: Snapshot = {}
+        self.anchor: Snapshot = {}
+
+    def check(self, adapter: AdapterSettings) -> None:
+        """A parameter's importance is its own."""
+        require_the_same_parameters("si", adapter)
+
+    def begin(self, learner: Learner, stage: Stage) -> None:
+        """Take up the importances of the stages before; the path begins here."""
+        self.importance, self.anchor = beside(learner, self.importance), beside(learner, self.anchor)
+        self.began_at = learner.snapshot()
+        self.path = {name: torch.zeros_like(value) for name, value in self.began_at.items()}
+
+    def penalty(self, learner: Learner) -> Tensor | None:
+        """The penalty c · Σₖ Ωₖ (θₖ − aₖ)²; nothing in the first stage."""
+        strength: float = self.options.strength
+        if not strength:
+            return None
+        # The loss has gone backward and the penalty has not: what is gathered now is the loss's own gradient.
+        self.gradient = {
+            name: p.grad.clone() for name, p in learner.trainable().items() if p.grad is not None
+        }
+        self.before = learner.snapshot()
+        if not self.importance:
+            return None
+        return strength * squared_distance(learner, self.anchor, self.importance)
+
+    def stepped(self, learner: Learner) -> None:
+        """Add what each parameter's step contributed to the fall of the loss."""
+        if not self.options.strength:
+            return
+        for name, parameter in learner.trainable().items():
+            if name in self.gradient:
+                self.path[name] -= self.gradient[name] * (parameter.detach() - self.before[name])
+
+    def end(self, learner: Learner, stage: Stage) -> None:
+        """Turn the path into importances; the anchor is here."""
+        if not self.options.strength:
+            return
+        self.anchor = learner.snapshot()
+        gained = {
+            name: path / ((self.anchor[name] - self.began_at[name]).square() + self.options.damping)
+            for name, path in self.path.items()
+        }
+        self.importance = {
+            name: (value + self.importance.get(name, 0.0)).clamp(min=0) for name, value in gained.items()
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Importances and anchors."""
+        return to_state(importance=self.importance, anchor=self.anchor)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up what `state_dict` gave."""
+        self.importance, self.anchor = from_state(state, "importance"), from_state(state, "anchor")

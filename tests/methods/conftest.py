@@ -1,0 +1,85 @@
+"""What methods act through in these tests: the tiny Llama, or weights alone."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from forgetmenot.engine import Learner
+from forgetmenot.methods import Stage
+from forgetmenot.models import ModelSettings, load_model
+from forgetmenot.prompting import Encoded, Encoder, choose_prompt
+from forgetmenot.tasks import load_tasks
+
+
+@dataclass
+class Weights:
+    """As much of a learner as a penalty needs: one vector that learns."""
+
+    w: Tensor
+
+    @property
+    def device(self) -> torch.device:
+        return self.w.device
+
+    def trainable(self) -> dict[str, Tensor]:
+        return {"w": self.w}
+
+    def snapshot(self) -> dict[str, Tensor]:
+        return {"w": self.w.detach().clone()}
+
+
+@pytest.fixture
+def weights() -> Callable[..., Any]:
+    """From numbers to a learner of one vector, in fp64."""
+    return lambda values: Weights(torch.tensor(values, dtype=torch.float64, requires_grad=True))
+
+
+@pytest.fixture
+def learner(tiny_llama: Path) -> Learner:
+    """The tiny Llama, of which everything learns."""
+    torch.set_num_threads(1)
+    loaded = load_model(ModelSettings(name=str(tiny_llama)), trainable=True, device=torch.device("cpu"))
+    return Learner(loaded.model.requires_grad_(True), loaded.tokenizer, budget=256)
+
+
+@pytest.fixture
+def stage(learner: Learner, tiny_tasks: Mapping[str, Path]) -> Stage:
+    """The first stage, on twelve examples of the task `size`."""
+    (task,) = load_tasks([str(tiny_tasks["size"])], None)
+    encoder = Encoder(task, choose_prompt(task, "default"), learner.tokenizer, 128)
+    return Stage(1, ("size",), data={"size": encoder.encode_all(task.train[:12])})
+
+
+@pytest.fixture
+def examples(stage: Stage) -> list[Encoded]:
+    return list(stage.data["size"])
+
+
+@pytest.fixture
+def shaken(learner: Learner) -> Callable[..., None]:
+    """Move the learner's weights at random: shaken(how far)."""
+
+    def shake(far: float = 0.05) -> None:
+        generator = torch.Generator().manual_seed(1)
+        with torch.no_grad():
+            for p in learner.trainable().values():
+                p.add_(far * torch.randn(p.shape, generator=generator))
+
+    return shake
+
+
+@pytest.fixture
+def plain(learner: Learner) -> Callable[..., Any]:
+    """Logits that predict a sequence's counted tokens, by the model alone: fp64 [predicted, vocabulary]."""
+
+    def plain(sequence: Any) -> Any:
+        with torch.no_grad():
+            logits = learner.model(input_ids=torch.tensor([sequence.tokens])).logits[0]
+        return logits[sequence.start - 1 : -1].double().numpy()
+
+    return plain

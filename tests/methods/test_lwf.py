@@ -1,0 +1,123 @@
+"""Distillation against SciPy, one sequence at a time."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import log_softmax, softmax
+from scipy.stats import entropy
+
+from forgetmenot.engine import Learner
+from forgetmenot.errors import UserError
+from forgetmenot.methods import Stage, make_method
+from forgetmenot.methods.distillation import distil, divergence, teach
+from forgetmenot.methods.lwf import LwF
+from forgetmenot.prompting import Encoded
+
+Plain = Callable[..., Any]
+
+
+def likelihood(logits: Any, tokens: tuple[int, ...]) -> float:
+    return float(sum(row[token] for row, token in zip(log_softmax(logits, -1), tokens, strict=True)))
+
+
+def answer(example: Encoded) -> tuple[int, ...]:
+    return example.answer.tokens[example.answer.start :]
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_over_the_vocabulary_it_is_scipys(
+    temperature: float,
+    learner: Learner,
+    stage: Stage,
+    examples: list[Encoded],
+    shaken: Callable[..., None],
+    plain: Plain,
+) -> None:
+    """Σ −log p + λ T² Σ KL(teacher ‖ student), from teacher to student and not the reverse."""
+    method = LwF(LwF.Options(strength=0.7, temperature=temperature))
+    method.begin(learner, stage)
+    before = [plain(e.answer) / temperature for e in examples]
+    shaken(0.2)
+    after = [plain(e.answer) for e in examples]
+    drift = sum(
+        entropy(softmax(q, -1), softmax(p / temperature, -1), axis=-1).sum()
+        for q, p in zip(before, after, strict=True)
+    )
+    nll = -sum(likelihood(p, answer(e)) for p, e in zip(after, examples, strict=True))
+    loss = method.loss(learner, examples)
+    assert loss.item() == pytest.approx(nll + 0.7 * temperature**2 * drift, rel=1e-5)
+    reverse = sum(
+        entropy(softmax(p / temperature, -1), softmax(q, -1), axis=-1).sum()
+        for q, p in zip(before, after, strict=True)
+    )
+    assert abs(reverse - drift) > 1e-3 * drift
+
+
+def test_over_labels_it_is_scipys(
+    learner: Learner, stage: Stage, examples: list[Encoded], shaken: Callable[..., None], plain: Plain
+) -> None:
+    """Over each example's candidates, also where examples have different numbers of them."""
+    examples = [replace(one, candidates=one.candidates[: 2 + k % 2]) for k, one in enumerate(examples)]
+
+    def labels(example: Encoded) -> Any:
+        scores = [likelihood(plain(c), c.tokens[c.start :]) for c in example.candidates]
+        return softmax(np.array(scores) / 2)
+
+    method = LwF(LwF.Options(strength=0.7, temperature=2.0, over="labels"))
+    method.begin(learner, stage)
+    before = [labels(e) for e in examples]
+    shaken(0.2)
+    drift = sum(entropy(q, labels(e)) for q, e in zip(before, examples, strict=True))
+    nll = -sum(likelihood(plain(e.answer), answer(e)) for e in examples)
+    assert method.loss(learner, examples).item() == pytest.approx(nll + 0.7 * 4 * drift, rel=1e-5)
+
+
+def test_the_gradient_of_the_divergence_is_student_minus_teacher() -> None:
+    generator = torch.Generator().manual_seed(0)
+    q, logits = torch.randn(2, 3, 5, generator=generator, dtype=torch.float64)
+    logits.requires_grad_()
+    (gradient,) = torch.autograd.grad(divergence(q.log_softmax(-1), logits.log_softmax(-1)), logits)
+    assert torch.allclose(gradient, logits.softmax(-1) - q.softmax(-1))
+
+
+def test_a_teacher_teaches_in_packs_without_dropout_or_gradient_and_leaves_no_trace(
+    learner: Learner, examples: list[Encoded], shaken: Callable[..., None]
+) -> None:
+    answers = [example.answer for example in examples]
+    weights = learner.snapshot()
+    learner.model.eval()
+    with torch.no_grad():
+        expected = learner.log_probs(answers)
+    shaken()
+    learner.model.train()
+    now = learner.snapshot()
+    learner.budget = 40
+    assert len(learner.cut(answers)) > 1
+    taught = teach(learner, weights, answers)
+    assert torch.allclose(taught, expected, atol=1e-5)
+    assert not taught.requires_grad
+    assert learner.model.training
+    assert all(torch.equal(now[name], p) for name, p in learner.trainable().items())
+
+
+def test_an_unchanged_model_has_nothing_to_distil(learner: Learner, examples: list[Encoded]) -> None:
+    learner.model.train()
+    answered, drift = distil(learner, learner.snapshot(), examples, 2.0)
+    assert drift.item() == 0.0
+    assert answered.item() == pytest.approx(-learner.forward([e.answer for e in examples]).sum().item())
+
+
+def test_labels_are_for_tasks_that_have_some(learner: Learner, stage: Stage) -> None:
+    free = replace(stage, data={"size": [replace(one, candidates=()) for one in stage.data["size"]]})
+    with pytest.raises(UserError, match=r"method\.over: labels .* 'size' does not"):
+        LwF(LwF.Options(over="labels")).begin(learner, free)
+
+
+@pytest.mark.parametrize("wrong", [{"strength": -1}, {"temperature": 0}, {"over": "all"}])
+def test_options_out_of_bounds_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=rf"method\.{next(iter(wrong))}"):
+        make_method("lwf", wrong, 0)
