@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from forgetmenot.engine import Learner
+from forgetmenot.models import AdapterSettings
 from forgetmenot.prompting.encoded import Encoded
 
 
@@ -46,6 +47,10 @@ class Method:
     The class itself is plain sequential fine-tuning; a method overrides the hooks that it needs. It acts
     through `learner` and sees examples, losses and parameters, never files, devices or ranks. A method that
     draws at random owns its generator, so that it never shifts the others' streams.
+
+    Attributes:
+        notes: Sentences for the person, such as a shortfall; the loop says and clears them after `examples`
+            and after `end`.
     """
 
     Options: ClassVar[type[Options]] = Options
@@ -57,6 +62,14 @@ class Method:
     def __init__(self, options: Any = None, seed: int = 0) -> None:
         self.options: Any = options if options is not None else self.Options()
         self.seed = seed
+        self.notes: list[str] = []
+
+    def check(self, adapter: AdapterSettings) -> None:
+        """Refuse settings that it cannot work with, before anything is loaded.
+
+        Raises:
+            UserError: Saying which key to change.
+        """
 
     def stages(self, tasks: Sequence[str]) -> list[Stage]:
         """The episodes; the default is one for each task, in order."""
