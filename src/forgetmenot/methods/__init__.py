@@ -6,8 +6,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from forgetmenot.errors import UserError, nearest, validation_sentence
+from forgetmenot.methods.agem import AGem
+from forgetmenot.methods.derpp import DarkExperienceReplay
+from forgetmenot.methods.gem import Gem
 from forgetmenot.methods.joint import Joint
 from forgetmenot.methods.method import Method, Options, Stage
+from forgetmenot.methods.replay import Replay
 from forgetmenot.methods.sequential import Sequential
 from forgetmenot.methods.single import Single
 
@@ -15,6 +19,10 @@ METHODS: dict[str, type[Method]] = {
     "sequential": Sequential,
     "joint": Joint,
     "single": Single,
+    "agem": AGem,
+    "der++": DarkExperienceReplay,
+    "gem": Gem,
+    "replay": Replay,
 }
 ENTRY_POINTS = "forgetmenot.methods"
 
