@@ -9,8 +9,10 @@ from forgetmenot.errors import UserError, nearest, validation_sentence
 from forgetmenot.methods.agem import AGem
 from forgetmenot.methods.derpp import DarkExperienceReplay
 from forgetmenot.methods.gem import Gem
+from forgetmenot.methods.gpm import Gpm
 from forgetmenot.methods.joint import Joint
 from forgetmenot.methods.method import Method, Options, Stage
+from forgetmenot.methods.ogd import Ogd
 from forgetmenot.methods.replay import Replay
 from forgetmenot.methods.sequential import Sequential
 from forgetmenot.methods.single import Single
@@ -22,6 +24,8 @@ METHODS: dict[str, type[Method]] = {
     "agem": AGem,
     "der++": DarkExperienceReplay,
     "gem": Gem,
+    "gpm": Gpm,
+    "ogd": Ogd,
     "replay": Replay,
 }
 ENTRY_POINTS = "forgetmenot.methods"

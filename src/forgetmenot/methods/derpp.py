@@ -35,7 +35,7 @@ class DerOptions(ReplayOptions):
 class DarkExperienceReplay(Replay):
     """Replay past examples with what the model answered to them then, logits included (DER++).
 
-    A past example counts β · NLL + α · Σ mean_k (z_k − z'_k)² over its answer tokens (equation 6), where z'
+    A past example counts β · NLL + α · Σ mean_k (z_k − z'_k)² over its answer tokens, where z'
     are logits of the model at the end of the example's stage. Three things differ from the paper. A
     vocabulary's worth of logits for each token would be megabytes an example, so only those of the likeliest
     tokens are kept, normalised (log-probabilities: a softmax knows logits up to a constant). They are taken
