@@ -36,7 +36,7 @@ class Pulled(Learner):
 
 
 def _parts(flat: Floats) -> dict[str, Tensor]:
-    pieces = torch.from_numpy(flat.copy()).split([6, 3])
+    pieces = torch.split(torch.from_numpy(flat.copy()), [6, 3])
     return {name: piece.view(SHAPES[name]) for name, piece in zip(SHAPES, pieces, strict=True)}
 
 
@@ -94,7 +94,7 @@ def test_gem_takes_the_nearest_gradient_that_no_past_task_objects_to(seed: int) 
     assert found == pytest.approx(expected, abs=1e-6)
     assert (references @ found / np.linalg.norm(references, axis=1)).min() > -1e-9
     method.end(Pulled({}), Stage(5, ("new",), data={}))
-    assert method.notes == ["GEM changed the gradient in 1 steps."]
+    assert method.notes == ["the gradient was changed in 1 of 1 steps."]
 
 
 @pytest.mark.parametrize("kind", ["twice the same", "opposite", "zero", "more than dimensions"])
@@ -144,7 +144,7 @@ def test_a_gradient_that_helps_the_past_stays_as_it_is(name: str) -> None:
     )
     assert np.array_equal(found, gradient)
     method.end(Pulled({}), Stage(3, ("new",), data={}))
-    assert method.notes[0].endswith("in 0 steps.")
+    assert method.notes[0].endswith("in 0 of 1 steps.")
 
 
 def test_agem_mixes_the_past_and_gem_asks_each_task() -> None:

@@ -65,7 +65,7 @@ class Pulled(Learner):
         self.pulls = torch.from_numpy(pulls).float()
 
     def gradient_of(self, examples: Any) -> dict[str, Tensor]:
-        weight, bias = self.pulls[int(examples[0].id)].split([6, 3])
+        weight, bias = torch.split(self.pulls[int(examples[0].id)], [6, 3])
         return {"weight": weight.view(3, 2).clone(), "bias": bias.clone()}
 
 

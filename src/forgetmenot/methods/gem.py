@@ -1,16 +1,20 @@
 """Gradient episodic memory (GEM; Lopez-Paz & Ranzato 2017, arXiv 1706.08840)."""
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import NonNegativeFloat, PositiveInt
 from scipy.optimize import nnls
+from torch import Tensor
 
 from forgetmenot.engine import Learner
+from forgetmenot.methods.gradient_memory import GradientMemory
 from forgetmenot.methods.memory import answer_lengths
-from forgetmenot.methods.method import Options, Stage
-from forgetmenot.methods.rehearsal import Rehearsal, RehearsalOptions
+from forgetmenot.methods.method import Options
+from forgetmenot.methods.rehearsal import RehearsalOptions
+from forgetmenot.prompting.encoded import Encoded
 
 Floats = NDArray[np.float64]
 RANK_TOLERANCE = 1e-10
@@ -29,50 +33,34 @@ class GemOptions(RehearsalOptions):
     margin: NonNegativeFloat = 0.0
 
 
-class Gem(Rehearsal):
+class Gem(GradientMemory):
     """Change each gradient as little as is needed to raise no past task's loss (GEM).
 
     With g the step's gradient and the rows of G those of the past tasks' remembered examples, the step takes
-    the g̃ nearest to g with G g̃ ≥ 0: g̃ = Gᵀv + g, where v ≥ 0 minimises ½ vᵀGGᵀv + (Gg)ᵀv (equation 11). A g
-    that meets the constraints stays as it is, to the last bit. One more backward pass for each past task and
-    step, and memory for their gradients. The claim is about the gradient: AdamW scales each coordinate
-    afterwards.
+    the g̃ nearest to g with G g̃ ≥ 0: g̃ = Gᵀv + g, where v ≥ 0 minimises ½ vᵀGGᵀv + (Gg)ᵀv (equation 11). One
+    more backward pass for each past task and step, and memory for their gradients.
     """
 
     Options: ClassVar[type[Options]] = GemOptions
 
-    def begin(self, learner: Learner, stage: Stage) -> None:
-        """Open the memory."""
-        self._draws = self.random(stage, "draw")
-        self._past = list(self.memory.values())
-        self._projected = 0
-
-    def gradients(self, learner: Learner) -> None:
+    def changed(self, learner: Learner) -> bool:
         """Project the gradient onto what no past task objects to."""
-        if not self._past:
-            return
-        references = []
-        for examples in self._past:
-            drawn = self._draws.permutation(len(examples))[: self.options.batch]
-            batch = [examples[k] for k in drawn]
-            tokens = sum(answer_lengths(batch))
-            reference = learner.gradient_of(batch)
-            references.append({name: value / tokens for name, value in reference.items()})
+        references = [self._mean_gradient(learner, examples) for examples in self.memory.values()]
         gradient = learner.gathered()
         against = np.array([learner.dot(gradient, reference) for reference in references])
         if (against >= 0).all():
-            return
-        self._projected += 1
+            return False
         gram = np.array([[learner.dot(one, other) for other in references] for one in references])
         for weight, reference in zip(dual(gram, against) + self.options.margin, references, strict=True):
             for name, value in gradient.items():
                 value.add_(reference[name], alpha=float(weight))
+        return True
 
-    def end(self, learner: Learner, stage: Stage) -> None:
-        """Say how often the gradient was changed, and remember."""
-        if self._past:
-            self.notes.append(f"GEM changed the gradient in {self._projected} steps.")
-        super().end(learner, stage)
+    def _mean_gradient(self, learner: Learner, examples: Sequence[Encoded]) -> dict[str, Tensor]:
+        """Of the loss per answer token, as the step's own gradient is: the margin depends on that."""
+        batch = self.drawn(examples)
+        tokens = sum(answer_lengths(batch))
+        return {name: value / tokens for name, value in learner.gradient_of(batch).items()}
 
 
 def dual(gram: Floats, against: Floats) -> Floats:

@@ -1,6 +1,6 @@
 """Gradient projection memory (GPM; Saha et al. 2021, arXiv 2103.09762)."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,6 +15,7 @@ from forgetmenot.errors import UserError
 from forgetmenot.methods.method import Options, Stage
 from forgetmenot.methods.projection import Projection
 from forgetmenot.models import AdapterSettings
+from forgetmenot.prompting.encoded import Encoded
 
 ROUNDING = 1e-12
 """An eigenvalue below this part of all is no direction."""
@@ -74,33 +75,37 @@ class Gpm(Projection):
     def end(self, learner: Learner, stage: Stage) -> None:
         """Add the directions that the stage's inputs need."""
         examples = [example for task in stage.data.values() for example in task]
+        if self.options.threshold == 0 or not examples:
+            return
         drawn = np.random.default_rng([self.seed, stage.number]).permutation(len(examples))
-        looked_at = [examples[k] for k in drawn[: self.options.examples].tolist()]
-        sequences = [one for e in looked_at for one in (e.answer, *e.candidates)]  # learned, and scored
+        some = [examples[k] for k in drawn[: self.options.examples].tolist()]
+        taken = []
+        for layer, gram in self._input_grams(learner, some).items():
+            self.basis[layer] = extend(self.basis.get(layer), gram.cpu(), self.options.threshold)
+            taken.append(self.basis[layer].shape[1] / len(gram))
+        self.notes.append(f"{np.mean(taken):.1%} of the directions of the layers' inputs are taken.")
+
+    def _input_grams(self, learner: Learner, examples: Sequence[Encoded]) -> dict[str, Tensor]:
+        """For each layer R Rᵀ of its inputs on what is learned and what is scored, in fp64 [width, width]."""
         grams: dict[str, Tensor] = {}
 
         def watch(layer: str) -> Any:
             def add(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-                rows = inputs[0].detach().flatten(0, -2).double()
+                rows = inputs[0].flatten(0, -2).double()
                 grams[layer] = grams.get(layer, 0) + rows.T @ rows
 
             return add
 
         hooks = [m.register_forward_pre_hook(watch(layer)) for _, (layer, m) in self._layers(learner)]
-        with evaluating(learner.model):
-            for indices in learner.cut(sequences):
-                learner.forward([sequences[k] for k in indices])
-        for hook in hooks:
-            hook.remove()
-        for layer, gram in grams.items():
-            found = extend(self.basis.get(layer), gram.cpu(), self.options.threshold)
-            if found.shape[1]:
-                self.basis[layer] = found
-        taken = [
-            self.basis[k].shape[1] / gram.shape[0] if k in self.basis else 0.0 for k, gram in grams.items()
-        ]
-        if taken:
-            self.notes.append(f"GPM holds {np.mean(taken):.1%} of the directions of the layers' inputs.")
+        sequences = [one for e in examples for one in (e.answer, *e.candidates)]
+        try:
+            with evaluating(learner.model):
+                for indices in learner.cut(sequences):
+                    learner.forward([sequences[k] for k in indices])
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return grams
 
     def _layers(self, learner: Learner) -> Iterator[tuple[str, tuple[str, nn.Module]]]:
         """The linear layers that learn: the weight's name, and the layer's (less the adapter's) with it."""
