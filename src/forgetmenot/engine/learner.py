@@ -90,6 +90,10 @@ class Learner:
         shards.put_away(self.model)
         return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
 
+    def gathered(self) -> dict[str, Tensor]:
+        """What the step's backward passes left in `.grad`, by parameter that learns; to change in place."""
+        return {name: p.grad for name, p in self.trainable().items() if p.grad is not None}
+
     def forward(self, sequences: Sequence[TokenSequence]) -> Tensor:
         """Log-likelihood of each sequence's predicted tokens, with gradients: nats, fp32 [sequences].
 

@@ -6,12 +6,18 @@ from typing import Any
 from pydantic import ValidationError
 
 from forgetmenot.errors import UserError, nearest, validation_sentence
+from forgetmenot.methods.agem import AGEM
+from forgetmenot.methods.derpp import DarkExperienceReplay
 from forgetmenot.methods.ewc import EWC
+from forgetmenot.methods.gem import GEM
+from forgetmenot.methods.gpm import GPM
 from forgetmenot.methods.joint import Joint
 from forgetmenot.methods.kl import KL
 from forgetmenot.methods.l2_sp import L2SP
 from forgetmenot.methods.lwf import LwF
 from forgetmenot.methods.method import Method, Options, Stage
+from forgetmenot.methods.ogd import OGD
+from forgetmenot.methods.replay import Replay
 from forgetmenot.methods.self_distillation import SelfDistillation
 from forgetmenot.methods.sequential import Sequential
 from forgetmenot.methods.si import SI
@@ -21,10 +27,16 @@ METHODS: dict[str, type[Method]] = {
     "sequential": Sequential,
     "joint": Joint,
     "single": Single,
+    "agem": AGEM,
+    "der++": DarkExperienceReplay,
     "ewc": EWC,
+    "gem": GEM,
+    "gpm": GPM,
     "kl": KL,
     "l2-sp": L2SP,
     "lwf": LwF,
+    "ogd": OGD,
+    "replay": Replay,
     "self-distillation": SelfDistillation,
     "si": SI,
 }

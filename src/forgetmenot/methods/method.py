@@ -47,6 +47,10 @@ class Method:
     The class itself is plain sequential fine-tuning; a method overrides the hooks that it needs. It acts
     through `learner` and sees examples, losses and parameters, never files, devices or ranks. A method that
     draws at random owns its generator, so that it never shifts the others' streams.
+
+    Attributes:
+        notes: Sentences for the person, such as a shortfall; the loop says and clears them after `examples`
+            and after `end`.
     """
 
     Options: ClassVar[type[Options]] = Options
@@ -58,6 +62,7 @@ class Method:
     def __init__(self, options: Any = None, seed: int = 0) -> None:
         self.options: Any = options if options is not None else self.Options()
         self.seed = seed
+        self.notes: list[str] = []
 
     def check(self, adapter: AdapterSettings) -> None:
         """Refuse what cannot work with this method, before anything is loaded.

@@ -131,6 +131,7 @@ class Loop:
         learner.model = adapt(learner.model, self.config.adapter, stage.number, seed)
         method.adapt(learner, stage)
         examples = method.examples(learner, stage)
+        self._say_notes(stage)
         method.begin(learner, stage)
         epochs = max(for_task(settings.epochs, name) or 1 for name in stage.tasks)
         steps = -(-len(examples) // settings.batch_size) * epochs
@@ -148,7 +149,15 @@ class Loop:
                 on_step=self._recorder(stage, log, advance),
             )
         method.end(learner, stage)
+        self._say_notes(stage)
         learner.model = finish_stage(learner.model, self.config.adapter)
+
+    def _say_notes(self, stage: Stage) -> None:
+        """Pass on what the method has to say to the person."""
+        for note in self.method.notes:
+            self.display.say(f"{stage.name}: {note}")
+            self.directory.event("note", stage=stage.name, note=note)
+        self.method.notes.clear()
 
     def _parameters(self) -> int:
         return sum(p.numel() for p in self.learner.model.parameters())

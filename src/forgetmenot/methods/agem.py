@@ -1,0 +1,44 @@
+"""Averaged gradient episodic memory (A-GEM; Chaudhry et al. 2019, arXiv 1812.00420)."""
+
+from typing import ClassVar
+
+from pydantic import PositiveInt
+
+from forgetmenot.engine import Learner
+from forgetmenot.methods.gradient_memory import GradientMemory
+from forgetmenot.methods.method import Options
+from forgetmenot.methods.rehearsal import RehearsalOptions
+
+
+class AGemOptions(RehearsalOptions):
+    """What the reference gradient is taken over.
+
+    Attributes:
+        batch: How many remembered examples, of all past tasks together, are drawn anew for each step. The
+            default is ours: the default batch of training, which doubles the cost of a step.
+    """
+
+    batch: PositiveInt = 32
+
+
+class AGEM(GradientMemory):
+    """Take out of each gradient what would raise the loss on a batch of past examples (A-GEM).
+
+    With g the step's gradient and r that of the remembered batch, a g with g·r < 0 becomes
+    g − (g·r / r·r) r (equation 11).
+    """
+
+    Options: ClassVar[type[Options]] = AGemOptions
+
+    def changed(self, learner: Learner) -> bool:
+        """Project the gradient off the reference if they point apart."""
+        past = [example for examples in self.memory.values() for example in examples]
+        reference = learner.gradient_of(self.drawn(past))
+        gradient = learner.gathered()
+        against = learner.dot(gradient, reference)
+        if against >= 0:
+            return False
+        scale = against / learner.dot(reference, reference)
+        for name, value in gradient.items():
+            value.sub_(reference[name], alpha=scale)
+        return True

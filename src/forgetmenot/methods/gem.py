@@ -1,0 +1,84 @@
+"""Gradient episodic memory (GEM; Lopez-Paz & Ranzato 2017, arXiv 1706.08840)."""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import NonNegativeFloat, PositiveInt
+from scipy.optimize import nnls
+from torch import Tensor
+
+from forgetmenot.engine import Learner
+from forgetmenot.methods.gradient_memory import GradientMemory
+from forgetmenot.methods.memory import answer_lengths
+from forgetmenot.methods.method import Options
+from forgetmenot.methods.rehearsal import RehearsalOptions
+from forgetmenot.prompting.encoded import Encoded
+
+Floats = NDArray[np.float64]
+RANK_TOLERANCE = 1e-10
+
+
+class GemOptions(RehearsalOptions):
+    """What the constraints are taken over.
+
+    Attributes:
+        batch: How many remembered examples of each past task are drawn anew for each step; null takes all,
+            as the paper does, at their cost. The default is ours.
+        margin: γ, which the paper adds to the dual solution so that past losses go down rather than stay.
+    """
+
+    batch: PositiveInt | None = 16
+    margin: NonNegativeFloat = 0.0
+
+
+class GEM(GradientMemory):
+    """Change each gradient as little as is needed to raise no past task's loss (GEM).
+
+    With g the step's gradient and the rows of G those of the past tasks' remembered examples, the step takes
+    the g̃ nearest to g with G g̃ ≥ 0: g̃ = Gᵀv + g, where v ≥ 0 minimises ½ vᵀGGᵀv + (Gg)ᵀv (equation 11). One
+    more backward pass for each past task and step, and memory for their gradients.
+    """
+
+    Options: ClassVar[type[Options]] = GemOptions
+
+    def changed(self, learner: Learner) -> bool:
+        """Project the gradient onto what no past task objects to."""
+        references = [self._mean_gradient(learner, examples) for examples in self.memory.values()]
+        gradient = learner.gathered()
+        against = np.array([learner.dot(gradient, reference) for reference in references])
+        if (against >= 0).all():
+            return False
+        gram = np.array([[learner.dot(one, other) for other in references] for one in references])
+        for weight, reference in zip(dual(gram, against) + self.options.margin, references, strict=True):
+            for name, value in gradient.items():
+                value.add_(reference[name], alpha=float(weight))
+        return True
+
+    def _mean_gradient(self, learner: Learner, examples: Sequence[Encoded]) -> dict[str, Tensor]:
+        """Of the loss per answer token, as the step's own gradient is: the margin depends on that."""
+        batch = self.drawn(examples)
+        tokens = sum(answer_lengths(batch))
+        return {name: value / tokens for name, value in learner.gradient_of(batch).items()}
+
+
+def dual(gram: Floats, against: Floats) -> Floats:
+    """The v ≥ 0 that minimises ½ vᵀPv + qᵀv, by the exact active-set method of Lawson and Hanson.
+
+    It is a least-squares problem: with P = AᵀA, minimise ‖A v + b‖ where Aᵀb = q. Each row of G is made
+    unit-length first, so that tasks of very different losses do not spoil the numbers.
+
+    Args:
+        gram: P = GGᵀ, positive semi-definite, perhaps singular [tasks, tasks].
+        against: q = Gg [tasks].
+    """
+    lengths = np.sqrt(np.diag(gram))
+    lengths[lengths == 0] = 1
+    values, vectors = np.linalg.eigh(gram / np.outer(lengths, lengths))
+    kept = values > RANK_TOLERANCE * values.max()
+    roots, vectors = np.sqrt(values[kept]), vectors[:, kept]
+    a = roots[:, None] * vectors.T
+    b = vectors.T @ (against / lengths) / roots
+    solution: Floats = nnls(a, -b)[0] / lengths
+    return solution

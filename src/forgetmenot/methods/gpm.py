@@ -1,0 +1,141 @@
+"""Gradient projection memory (GPM; Saha et al. 2021, arXiv 2103.09762)."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from pydantic import Field, PositiveInt
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from forgetmenot.engine import Learner
+from forgetmenot.engine.learner import evaluating
+from forgetmenot.errors import UserError
+from forgetmenot.methods.method import Options, Stage
+from forgetmenot.methods.projection import Projection
+from forgetmenot.models import AdapterSettings
+from forgetmenot.prompting.encoded import Encoded
+
+ROUNDING = 1e-12
+"""An eigenvalue below this part of all is no direction."""
+
+
+class GpmOptions(Options):
+    """How much of each task is protected.
+
+    Attributes:
+        threshold: ε, the part of the squared norm of each layer's inputs that is protected. 0 is
+            `sequential`; at 1 nothing changes that these inputs see. The default is ours.
+        examples: Of how many examples the inputs are looked at. The default is ours.
+    """
+
+    threshold: float = Field(default=0.97, ge=0, le=1)
+    examples: PositiveInt = 64
+
+
+class GPM(Projection):
+    """Change linear layers only orthogonally to the inputs that past tasks give them (GPM).
+
+    After a task each layer's inputs R on some examples are looked at, and the fewest directions added to M
+    with which it holds ε of ‖R‖² (left singular vectors of R, found as eigenvectors of R Rᵀ). Later every
+    change of the weight W becomes ΔW (I − M Mᵀ), so that W gives the same on those inputs. What is no linear
+    layer (embeddings, norms, biases) is frozen after the first task.
+
+    With LoRA each task has an adapter of its own, whose A is kept orthogonal to M from the start; B is free.
+    """
+
+    Options: ClassVar[type[Options]] = GpmOptions
+    keeps = "directions of each layer's inputs: at most its width, squared"
+
+    def check(self, adapter: AdapterSettings) -> None:
+        """An adapter that has learned answers old inputs, and with one B the new task would change that."""
+        if adapter.kind == "lora" and adapter.per_stage == "continue":
+            raise UserError(
+                "adapter.per_stage: gpm needs an adapter of its own for each task; set it to new or merge."
+            )
+
+    def adapt(self, learner: Learner, stage: Stage) -> None:
+        """Bind the layers that learn; freeze what no projection can hold; begin adapters in what is free."""
+        if not self.basis:
+            return
+        self._bound = {name: pair for name, pair in self._layers(learner) if pair[0] in self.basis}
+        for name, parameter in learner.trainable().items():
+            parameter.requires_grad_(name in self._bound or ".lora_B." in name)
+        self.project({name: p.detach() for name, p in learner.trainable().items() if ".lora_A." in name})
+
+    def project(self, values: Mapping[str, Tensor]) -> None:
+        """Take out what acts on past inputs."""
+        for name in values.keys() & self._bound.keys():
+            layer, module = self._bound[name]
+            value = values[name].T if isinstance(module, Conv1D) else values[name]
+            basis = self.basis[layer].to(value)
+            value.sub_(value @ basis @ basis.T)
+
+    def end(self, learner: Learner, stage: Stage) -> None:
+        """Add the directions that the stage's inputs need."""
+        examples = [example for task in stage.data.values() for example in task]
+        if self.options.threshold == 0 or not examples:
+            return
+        drawn = np.random.default_rng([self.seed, stage.number]).permutation(len(examples))
+        some = [examples[k] for k in drawn[: self.options.examples].tolist()]
+        taken = []
+        for layer, gram in self._input_grams(learner, some).items():
+            self.basis[layer] = extend(self.basis.get(layer), gram.cpu(), self.options.threshold)
+            taken.append(self.basis[layer].shape[1] / len(gram))
+        self.notes.append(f"{np.mean(taken):.1%} of the directions of the layers' inputs are taken.")
+
+    def _input_grams(self, learner: Learner, examples: Sequence[Encoded]) -> dict[str, Tensor]:
+        """For each layer R Rᵀ of its inputs on what is learned and what is scored, in fp64 [width, width]."""
+        grams: dict[str, Tensor] = {}
+
+        def watch(layer: str) -> Any:
+            def add(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+                rows = inputs[0].flatten(0, -2).double()
+                grams[layer] = grams.get(layer, 0) + rows.T @ rows
+
+            return add
+
+        hooks = [m.register_forward_pre_hook(watch(layer)) for _, (layer, m) in self._layers(learner)]
+        sequences = [one for e in examples for one in (e.answer, *e.candidates)]
+        try:
+            with evaluating(learner.model):
+                for indices in learner.cut(sequences):
+                    learner.forward([sequences[k] for k in indices])
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return grams
+
+    def _layers(self, learner: Learner) -> Iterator[tuple[str, tuple[str, nn.Module]]]:
+        """The linear layers that learn: the weight's name, and the layer's (less the adapter's) with it."""
+        embeddings = learner.model.get_input_embeddings().weight
+        for name, module in learner.model.named_modules():
+            linear = isinstance(module, nn.Linear | Conv1D) and ".lora_B." not in name
+            if linear and module.weight.requires_grad and module.weight is not embeddings:
+                yield f"{name}.weight", (name.split(".lora_A.")[0], module)
+
+
+def extend(basis: Tensor | None, gram: Tensor, threshold: float) -> Tensor:
+    """The basis with the fewest directions added that hold `threshold` of the inputs' squared norm.
+
+    Args:
+        basis: M, orthonormal columns [width, directions], or None.
+        gram: R Rᵀ, summed over inputs, in fp64 [width, width].
+        threshold: ε, from 0 to 1.
+
+    Returns:
+        fp32 [width, directions], the given ones first.
+    """
+    width = gram.shape[0]
+    before = gram.new_empty(width, 0) if basis is None else basis.double().cpu()
+    outside = torch.eye(width, dtype=gram.dtype) - before @ before.T
+    residual = outside @ gram @ outside
+    total = gram.trace()
+    values, vectors = torch.linalg.eigh(residual)
+    values, vectors = values.flip(0), vectors.flip(1)
+    held = total - residual.trace() + torch.cat([values.new_zeros(1), values.cumsum(0)])
+    enough = held >= threshold * total * (1 - ROUNDING)
+    needed = int(enough.int().argmax()) if enough.any() else width
+    needed = min(needed, int((values > ROUNDING * total).sum()))
+    return torch.cat([before, vectors[:, :needed]], dim=1).float()

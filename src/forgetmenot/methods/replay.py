@@ -1,0 +1,95 @@
+"""Experience replay: past examples among the new ones (ER; Chaudhry et al. 2019, arXiv 1902.10486)."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from forgetmenot.engine import Learner
+from forgetmenot.methods.memory import answer_lengths, spread
+from forgetmenot.methods.method import Stage
+from forgetmenot.methods.rehearsal import Rehearsal, RehearsalOptions
+from forgetmenot.prompting.encoded import Encoded
+
+
+class ReplayOptions(RehearsalOptions):
+    """How past examples come into a stage.
+
+    Attributes:
+        share: The part of the mix, as it is trained on, that past examples are: 0.05 adds 5 of them to 95 new
+            ones. 0 is `sequential`. The default is ours.
+        draw: Which of the remembered ones: `random`, or `most-forgotten`: those whose loss per token has
+            risen most since they were learned, which takes one pass over the memory before each stage.
+    """
+
+    share: float = Field(default=0.05, ge=0, lt=1)
+    draw: Literal["random", "most-forgotten"] = "random"
+
+
+class Replay(Rehearsal):
+    """Mix a small share of past tasks' examples into each stage (experience replay, ER).
+
+    The stage trains on n new and n · share / (1 − share) past examples, spread evenly over the past tasks and
+    permuted together with the new ones in each epoch. None comes twice: where the memory holds fewer, the
+    share is smaller, and the method says so.
+    """
+
+    Options = ReplayOptions
+
+    def __init__(self, options: Any = None, seed: int = 0) -> None:
+        super().__init__(options, seed)
+        self.learned: dict[str, list[float]] = {}  # each remembered example's loss at the end of its stage
+
+    def examples(self, learner: Learner, stage: Stage) -> Sequence[Encoded]:
+        """The stage's own, and past ones after them."""
+        own = super().examples(learner, stage)
+        share = self.options.share
+        wanted = round(len(own) * share / (1 - share))
+        past = self._drawn(learner, stage, wanted) if wanted else []
+        if self.memory and len(past) < wanted:
+            self.notes.append(
+                f"method.share {share:g} asks for {wanted} past examples and the memory holds {len(past)}: "
+                f"their share is {len(past) / (len(own) + len(past)):.3f}. Raise method.memory, or lower the "
+                "share."
+            )
+        return [*own, *past]
+
+    def _drawn(self, learner: Learner, stage: Stage, count: int) -> list[Encoded]:
+        random = self.random(stage, "draw")
+        shares = spread(count, [len(examples) for examples in self.memory.values()])
+        drawn = []
+        for (task, examples), share in zip(self.memory.items(), shares, strict=True):
+            if self.options.draw == "random":
+                order = random.permutation(len(examples))
+            else:
+                risen = np.array(loss_per_token(learner, examples)) - np.array(self.learned[task])
+                order = np.argsort(-risen, kind="stable")
+            drawn += [examples[k] for k in order[:share]]
+        return drawn
+
+    def end(self, learner: Learner, stage: Stage) -> None:
+        """Remember some of the stage's examples, and how well they are known."""
+        if self.options.share == 0:
+            return
+        super().end(learner, stage)
+        if self.options.draw == "most-forgotten":
+            for task in stage.tasks:
+                if task in self.memory:
+                    self.learned[task] = loss_per_token(learner, self.memory[task])
+
+    def state_dict(self) -> dict[str, Any]:
+        """The remembered examples and their losses."""
+        return {**super().state_dict(), "learned": self.learned}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Remember them again."""
+        super().load_state_dict(state)
+        self.learned = dict(state["learned"])
+
+
+def loss_per_token(learner: Learner, examples: Sequence[Encoded]) -> list[float]:
+    """Mean negative log-likelihood over each answer's tokens, in nats."""
+    sums = learner.log_likelihoods([example.answer for example in examples]).numpy()
+    losses: list[float] = (-sums / np.array(answer_lengths(examples))).tolist()
+    return losses
