@@ -1,6 +1,6 @@
 """Flat arrays give back the examples that were put into them."""
 
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from forgetmenot.prompting import Encoded, EncodedExamples, TokenSequence
@@ -27,6 +27,7 @@ def encoded(draw: st.DrawFn, choices: int) -> Encoded:
 some = st.sampled_from([0, 1, 3]).flatmap(lambda choices: st.lists(encoded(choices), max_size=6))
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(some, st.integers(0, 6))
 def test_what_goes_in_comes_out(examples: list[Encoded], at: int) -> None:
     packed = EncodedExamples.of(examples)

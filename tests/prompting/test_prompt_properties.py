@@ -209,6 +209,7 @@ def test_no_known_rule_joins_a_newline_with_a_letter(numbers: str) -> None:
     )
     assert may_be_cut(backend)
 
+    @quickly
     @given(lines.map("".join))
     def holds(text: str) -> None:
         parts = [word for piece in pieces_of(text) for word, _ in split.pre_tokenize_str(piece)]

@@ -202,5 +202,5 @@ def shared_prefix(sequences: Sequence[TokenSequence]) -> int:
     if not sequences:
         return 0
     least, greatest = min(s.tokens for s in sequences), max(s.tokens for s in sequences)
-    (_, common) = common_prefixes([least, greatest]).tolist()
+    common = int(common_prefixes([least, greatest])[1])
     return min(common, min(s.start for s in sequences) - 1)

@@ -38,7 +38,7 @@ class EncodedExamples(Sequence[Encoded]):
             [example.id for example in examples],
             {
                 "tokens": np.fromiter(flat, np.int32),
-                "lengths": np.array(lengths, np.int32).reshape(len(parts), -1),
+                "lengths": np.array(lengths, np.int32).reshape(len(parts), len(parts[0]) if parts else 3),
                 "gold": np.array([-1 if e.gold is None else e.gold for e in examples], np.int32),
                 "cut": np.array([e.cut for e in examples], np.int32),
             },
