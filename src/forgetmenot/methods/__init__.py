@@ -6,8 +6,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from forgetmenot.errors import UserError, nearest, validation_sentence
+from forgetmenot.methods.freeze import Freeze
 from forgetmenot.methods.joint import Joint
 from forgetmenot.methods.method import Method, Options, Stage
+from forgetmenot.methods.o_lora import OLora
 from forgetmenot.methods.sequential import Sequential
 from forgetmenot.methods.single import Single
 
@@ -15,6 +17,8 @@ METHODS: dict[str, type[Method]] = {
     "sequential": Sequential,
     "joint": Joint,
     "single": Single,
+    "freeze": Freeze,
+    "o-lora": OLora,
 }
 ENTRY_POINTS = "forgetmenot.methods"
 

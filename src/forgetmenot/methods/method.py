@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from forgetmenot.engine import Learner
+from forgetmenot.errors import UserError
+from forgetmenot.models import AdapterSettings
 from forgetmenot.prompting.encoded import Encoded
 
 
@@ -53,10 +55,23 @@ class Method:
     """What it stores for each task beside the weights, in a few words: "a copy of the weights"."""
     past_data: ClassVar[bool] = False
     """Whether it needs examples of tasks that it has learned before."""
+    needs: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    """The adapter settings that it works with, {"per_stage": ("new", "merge")}: the first of them is taken
+    where a config leaves the setting open."""
 
     def __init__(self, options: Any = None, seed: int = 0) -> None:
         self.options: Any = options if options is not None else self.Options()
         self.seed = seed
+
+    def check(self, adapter: AdapterSettings) -> None:
+        """Refuse, before anything is loaded, adapter settings that it cannot work with.
+
+        Raises:
+            UserError: If one is none of `needs`.
+        """
+        for key, allowed in self.needs.items():
+            if (value := getattr(adapter, key)) not in allowed:
+                raise UserError(f"adapter.{key}: this method works with {' or '.join(allowed)}, not {value}.")
 
     def stages(self, tasks: Sequence[str]) -> list[Stage]:
         """The episodes; the default is one for each task, in order."""

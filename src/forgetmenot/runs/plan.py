@@ -64,6 +64,7 @@ def make_plan(config: RunConfig) -> Plan:
         UserError: If anything that the config names is not there or does not fit.
     """
     method = make_method(config.method.name, config.method.options, config.seed)
+    method.check(config.adapter)
     both = load_tasks([*config.tasks, *config.evaluation.also_score], data_folder(config))
     ordered = both[: len(expand(config.tasks))]
     trained = tuple(task for task in ordered if task.train)
