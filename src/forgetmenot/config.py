@@ -17,10 +17,12 @@ from pydantic import (
     PositiveInt,
     ValidationError,
     field_validator,
+    model_validator,
 )
 
 from forgetmenot.engine import TrainingSettings
 from forgetmenot.errors import UserError, validation_sentence
+from forgetmenot.methods import known_methods
 from forgetmenot.models import AdapterSettings, ModelSettings
 from forgetmenot.tasks.yaml_file import read_yaml
 
@@ -84,6 +86,21 @@ class RunConfig(BaseModel):
     trackers: Names = ()
     seed: NonNegativeInt = 0
     output: str = "runs/{model}-{method}-{hash}-{seed}"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _what_the_method_needs(cls, values: Any) -> Any:
+        """Adapter settings that are left open become those that the method works with."""
+        method, adapter = values.get("method"), values.get("adapter", {})
+        name = method.get("name") if isinstance(method, Mapping) else method
+        if not isinstance(name, str) or not isinstance(adapter, Mapping):
+            return values
+        known = known_methods()
+        needs = known[name].needs if name in known else {}
+        if adapter.get("kind") not in (None, *needs.get("kind", ())):
+            return values  # the method refuses it in its own words
+        open_settings = {key: allowed[0] for key, allowed in needs.items() if key not in adapter}
+        return {**values, "adapter": {**adapter, **open_settings}} if open_settings else values
 
     @field_validator("model", "method", mode="before")
     @classmethod

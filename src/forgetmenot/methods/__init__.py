@@ -6,9 +6,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from forgetmenot.errors import UserError, nearest, validation_sentence
+from forgetmenot.methods.adapter_per_task import AdapterPerTask
 from forgetmenot.methods.agem import AGEM
 from forgetmenot.methods.derpp import DarkExperienceReplay
 from forgetmenot.methods.ewc import EWC
+from forgetmenot.methods.freeze import Freeze
 from forgetmenot.methods.gem import GEM
 from forgetmenot.methods.gpm import GPM
 from forgetmenot.methods.joint import Joint
@@ -16,7 +18,10 @@ from forgetmenot.methods.kl import KL
 from forgetmenot.methods.l2_sp import L2SP
 from forgetmenot.methods.lwf import LwF
 from forgetmenot.methods.method import Method, Options, Stage
+from forgetmenot.methods.moe_lora import MoELoRA
+from forgetmenot.methods.o_lora import OLoRA
 from forgetmenot.methods.ogd import OGD
+from forgetmenot.methods.osf import OSF
 from forgetmenot.methods.replay import Replay
 from forgetmenot.methods.self_distillation import SelfDistillation
 from forgetmenot.methods.sequential import Sequential
@@ -27,15 +32,20 @@ METHODS: dict[str, type[Method]] = {
     "sequential": Sequential,
     "joint": Joint,
     "single": Single,
+    "adapter-per-task": AdapterPerTask,
     "agem": AGEM,
     "der++": DarkExperienceReplay,
     "ewc": EWC,
+    "freeze": Freeze,
     "gem": GEM,
     "gpm": GPM,
     "kl": KL,
     "l2-sp": L2SP,
     "lwf": LwF,
+    "moe-lora": MoELoRA,
+    "o-lora": OLoRA,
     "ogd": OGD,
+    "osf": OSF,
     "replay": Replay,
     "self-distillation": SelfDistillation,
     "si": SI,

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from forgetmenot.engine import Learner
+from forgetmenot.errors import UserError
 from forgetmenot.models import AdapterSettings
 from forgetmenot.prompting.encoded import Encoded
 
@@ -58,6 +59,11 @@ class Method:
     """What it stores for each task beside the weights, in a few words: "a copy of the weights"."""
     past_data: ClassVar[bool] = False
     """Whether it needs examples of tasks that it has learned before."""
+    needs: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    """The adapter settings that it works with, {"per_stage": ("new", "merge")}: the first of them is taken
+    where a config leaves the setting open."""
+    not_one_model: ClassVar[str] = ""
+    """Why no stage of it can be exported as one model: what it does instead, and a full stop; or empty."""
 
     def __init__(self, options: Any = None, seed: int = 0) -> None:
         self.options: Any = options if options is not None else self.Options()
@@ -65,11 +71,14 @@ class Method:
         self.notes: list[str] = []
 
     def check(self, adapter: AdapterSettings) -> None:
-        """Refuse what cannot work with this method, before anything is loaded.
+        """Refuse, before anything is loaded, adapter settings that it cannot work with.
 
         Raises:
-            UserError: If the adapter settings and the method do not go together.
+            UserError: If one is none of `needs`.
         """
+        for key, allowed in self.needs.items():
+            if (value := getattr(adapter, key)) not in allowed:
+                raise UserError(f"adapter.{key}: this method works with {' or '.join(allowed)}, not {value}.")
 
     def stages(self, tasks: Sequence[str]) -> list[Stage]:
         """The episodes; the default is one for each task, in order."""
@@ -111,6 +120,15 @@ class Method:
     @contextmanager
     def answering(self, learner: Learner) -> Iterator[None]:
         """Context around every evaluation: other weights, merged adapters."""
+        yield
+
+    def route(self, learner: Learner, prompts: Sequence[tuple[int, ...]]) -> Sequence[str] | None:
+        """Which of its parts answers each prompt, named by its task; None where the same answers all."""
+        return None
+
+    @contextmanager
+    def routed(self, learner: Learner, part: str) -> Iterator[None]:
+        """Context around the evaluation of what `route` sent to one part."""
         yield
 
     def state_dict(self) -> dict[str, Any]:

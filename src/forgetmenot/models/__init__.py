@@ -1,6 +1,12 @@
 """Models: load one, choose what learns, keep its weights; the bundled quickstart model."""
 
-from forgetmenot.models.adapt import AdapterSettings, adapt, check_targets, finish_stage
+from forgetmenot.models.adapt import (
+    AdapterSettings,
+    adapt,
+    answering_with,
+    check_targets,
+    finish_stage,
+)
 from forgetmenot.models.load import BUNDLED, Loaded, ModelSettings, load_model, without_bars
 from forgetmenot.models.quantize import check_quantization, compute_in, merged
 from forgetmenot.models.weights import has_weights, load_weights, save_weights
@@ -11,6 +17,7 @@ __all__ = [
     "Loaded",
     "ModelSettings",
     "adapt",
+    "answering_with",
     "check_quantization",
     "check_targets",
     "compute_in",

@@ -1,0 +1,66 @@
+"""Freeze the lower layers: what they hold is shared by the tasks and cannot be lost.
+
+SEQ* (Zheng, Qiu & Ma, ACL 2024, "Learn or Recall? Revisiting Incremental Learning with Pre-trained Language
+Models", arXiv 2312.07887) freezes the whole pre-trained model after a warm-up on the first task and goes on
+with its classifiers. A causal language model that answers in words has no classifiers, so what stays free
+here is the upper part of the model; the share is ours to choose.
+"""
+
+from typing import Any
+
+from pydantic import Field, NonNegativeInt
+from torch import nn
+
+from forgetmenot.engine import Learner
+from forgetmenot.errors import UserError
+from forgetmenot.methods.method import Method, Stage
+from forgetmenot.methods.method import Options as BaseOptions
+from forgetmenot.models import AdapterSettings
+
+
+class Options(BaseOptions):
+    """What is frozen, and when.
+
+    Attributes:
+        share: The share of the layers, from below, that is frozen, rounded to whole layers. Where it freezes
+            any, the input embeddings are frozen as well, and with them an LM head that is tied to them. 0
+            freezes nothing. The default is ours.
+        warm_up: How many first stages learn with everything: SEQ*'s 1; 0 freezes from the start.
+    """
+
+    share: float = Field(default=0.5, ge=0, le=1)
+    warm_up: NonNegativeInt = 1
+
+
+class Freeze(Method):
+    """Freeze the lower layers and the embeddings after the first task (SEQ*)."""
+
+    Options = Options
+
+    def check(self, adapter: AdapterSettings) -> None:
+        """With every layer frozen, no LoRA adapter is left to learn."""
+        if self.options.share == 1 and adapter.kind == "lora":
+            raise UserError(
+                "method.share: 1 freezes all that LoRA adapts; choose less, or adapter.kind full."
+            )
+
+    def adapt(self, learner: Learner, stage: Stage) -> None:
+        """Freeze what lies below, adapters included."""
+        layers = decoder_layers(learner.model)
+        below = layers[: round(self.options.share * len(layers))]
+        if stage.number <= self.options.warm_up or not below:
+            return
+        for module in (learner.model.get_input_embeddings(), *below):
+            module.requires_grad_(False)
+        if not learner.trainable():
+            raise UserError(
+                f"method.share: {self.options.share} freezes all that learns in the {len(layers)} layers of "
+                "this model; choose less."
+            )
+
+
+def decoder_layers(model: Any) -> nn.ModuleList:
+    """The stack of layers of a causal language model, the lowest first."""
+    count = model.config.get_text_config().num_hidden_layers
+    stacks = (module for module in model.modules() if isinstance(module, nn.ModuleList))
+    return next(stack for stack in stacks if len(stack) == count)

@@ -1,0 +1,101 @@
+"""What `freeze` leaves to learn, in each layer and stage."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, FalconConfig, GPT2Config, GPTNeoXConfig, OPTConfig
+
+from forgetmenot.engine import Learner
+from forgetmenot.errors import UserError
+from forgetmenot.methods import Stage, make_method
+from forgetmenot.methods.freeze import decoder_layers
+from forgetmenot.models import AdapterSettings, adapt
+
+Adapted = Callable[..., Learner]
+SECOND = Stage(2, ("colour",))
+
+
+def _layers(learner: Learner) -> set[str]:
+    """Where something learns: layer numbers, or the name of what lies outside."""
+    found = (re.search(r"layers\.(\d+)|embed_tokens|lm_head|norm", name) for name in learner.trainable())
+    return {one.group(1) or one.group(0) for one in found if one}
+
+
+@pytest.mark.parametrize("kind", ["lora", "full"])
+def test_the_lower_half_is_frozen_after_the_first_stage(adapted: Adapted, kind: str) -> None:
+    learner = adapted(kind=kind)
+    before = set(learner.trainable())
+    method = make_method("freeze", {}, 0)
+    method.adapt(learner, Stage(1, ("animal",)))
+    assert set(learner.trainable()) == before
+    method.adapt(learner, SECOND)
+    assert _layers(learner) == ({"1"} if kind == "lora" else {"1", "norm", "lm_head"})
+
+
+def test_no_warm_up_freezes_from_the_start(adapted: Adapted) -> None:
+    learner = adapted()
+    make_method("freeze", {"warm_up": 0}, 0).adapt(learner, Stage(1, ("animal",)))
+    assert _layers(learner) == {"1"}
+
+
+def test_a_later_adapter_is_frozen_as_well(adapted: Adapted) -> None:
+    learner = adapted(per_stage="new")
+    learner.model = adapt(learner.model, AdapterSettings(per_stage="new"), 2, 0)
+    make_method("freeze", {}, 0).adapt(learner, SECOND)
+    assert _layers(learner) == {"1"}
+    assert all(".stage-02." in name for name in learner.trainable())
+
+
+def test_frozen_layers_stay_and_the_others_learn(adapted: Adapted, few_examples: Any) -> None:
+    learner = adapted(kind="full")
+    make_method("freeze", {}, 0).adapt(learner, SECOND)
+    gradients = learner.gradient_of(few_examples["near"])
+    assert gradients
+    assert all(gradient.abs().sum() > 0 for gradient in gradients.values())
+
+
+def test_share_0_freezes_nothing_and_1_leaves_full_fine_tuning_its_head(adapted: Adapted) -> None:
+    learner = adapted(kind="full")
+    everything = set(learner.trainable())
+    make_method("freeze", {"share": 0}, 0).adapt(learner, SECOND)
+    assert set(learner.trainable()) == everything
+    make_method("freeze", {"share": 1}, 0).adapt(learner, SECOND)
+    assert _layers(learner) == {"norm", "lm_head"}
+
+
+def test_with_lora_something_must_be_left_to_learn(adapted: Adapted) -> None:
+    method = make_method("freeze", {"share": 1}, 0)
+    with pytest.raises(UserError, match=r"method\.share: 1 freezes all that LoRA adapts"):
+        method.check(AdapterSettings())
+    method.check(AdapterSettings(kind="full"))
+    nearly = make_method("freeze", {"share": 0.9}, 0)  # of two layers both
+    with pytest.raises(UserError, match=r"method\.share: 0\.9 freezes all that learns in the 2 layers"):
+        nearly.adapt(adapted(), SECOND)
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1])
+def test_a_share_is_between_0_and_1(share: float) -> None:
+    with pytest.raises(UserError, match=r"method\.share: "):
+        make_method("freeze", {"share": share}, 0)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        GPT2Config(vocab_size=61, n_embd=32, n_layer=3, n_head=4),
+        GPTNeoXConfig(vocab_size=61, hidden_size=32, num_hidden_layers=3, num_attention_heads=4),
+        FalconConfig(vocab_size=61, hidden_size=32, num_hidden_layers=3, num_attention_heads=4, alibi=False),
+        OPTConfig(vocab_size=61, hidden_size=32, num_hidden_layers=3, num_attention_heads=4, ffn_dim=48),
+    ],
+    ids=lambda config: config.model_type,
+)
+def test_layers_are_found_whatever_they_are_called(config: Any) -> None:
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config)
+    layers = decoder_layers(model)
+    inside = {id(value) for value in layers.parameters()}
+    assert len(layers) == 3
+    assert inside == {id(value) for name, value in model.named_parameters() if re.search(r"\.\d\.", name)}

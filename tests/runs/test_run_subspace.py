@@ -1,0 +1,144 @@
+"""Runs of the methods that give tasks parts of their own: limits in which they are another, and resume."""
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from forgetmenot.config import RunConfig, load_config
+from forgetmenot.engine import Learner
+from forgetmenot.errors import UserError
+from forgetmenot.methods import METHODS
+from forgetmenot.methods.adapter_per_task import AdapterPerTask
+from forgetmenot.models import AdapterSettings
+from forgetmenot.runs import Run, export, rescore
+
+Go = Callable[..., Run]
+Same = Callable[[Run, Run], None]
+SMALL = {"evaluation.limit": 8, "training.limit": 16}
+
+LIMITS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "freeze nothing, lora": ({"name": "freeze", "share": 0}, {}),
+    "freeze nothing, full": ({"name": "freeze", "share": 0}, {"kind": "full"}),
+    "moe-lora of one expert": ({"name": "moe-lora", "experts": 1}, {}),
+    "o-lora without strength": ({"name": "o-lora", "strength": 0}, {"per_stage": "new"}),
+}
+"""Methods at a strength that leaves plain sequential fine-tuning, and the adapter that both use."""
+
+RESUMED: dict[str, tuple[Any, dict[str, Any]]] = {
+    "adapter-per-task": ("adapter-per-task", {}),
+    "freeze lora": ("freeze", {}),
+    "freeze full": ("freeze", {"kind": "full"}),
+    "o-lora beside": ({"name": "o-lora", "strength": 30}, {}),
+    "o-lora merged": ({"name": "o-lora", "strength": 30}, {"per_stage": "merge"}),
+    "moe-lora": ("moe-lora", {}),
+    "osf": ("osf", {}),
+}
+
+
+def _likelihoods(run: Run, stage: int) -> list[list[float]]:
+    values: list[list[float]] = run.predictions(stage)["log_likelihoods"].map(list).tolist()
+    return values
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+def test_in_the_limit_it_is_sequential_to_the_bit(go: Go, limit: str) -> None:
+    method, adapter = LIMITS[limit]
+    one = go("one", {**SMALL, "method": method, "adapter": adapter})
+    other = go("other", {**SMALL, "adapter": adapter})
+    assert [_likelihoods(one, k) for k in range(4)] == [_likelihoods(other, k) for k in range(4)]
+
+
+@pytest.mark.parametrize("case", RESUMED)
+def test_what_goes_on_from_disk_ends_as_undisturbed(
+    go: Go, tiny: Mapping[str, Any], same: Same, case: str
+) -> None:
+    method, adapter = RESUMED[case]
+    settings = {**SMALL, "method": method, "adapter": adapter}
+    go("grown", {**settings, "tasks": tiny["tasks"][:2]})
+    undisturbed = go("undisturbed", settings)
+    same(undisturbed, go("grown", settings))
+    sequential = go("sequential", {**SMALL, "adapter": load_config(None, settings).adapter.model_dump()})
+    assert _likelihoods(undisturbed, 3) != _likelihoods(sequential, 3)
+
+
+NEEDED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "nothing said": ({}, {"kind": "lora", "per_stage": "new"}),
+    "something else said": ({"kind": "lora", "rank": 4}, {"kind": "lora", "rank": 4, "per_stage": "new"}),
+    "another that it takes": ({"per_stage": "merge"}, {"kind": "lora", "per_stage": "merge"}),
+}
+
+
+@pytest.mark.parametrize("case", NEEDED)
+@pytest.mark.parametrize("method", ["o-lora", {"name": "o-lora", "strength": 2}])
+def test_adapter_settings_left_open_become_what_the_method_needs(case: str, method: Any) -> None:
+    given, needed = NEEDED[case]
+    config = load_config(None, {"tasks": "sst2", "method": method, "adapter": given})
+    assert config.adapter == AdapterSettings(**needed)
+    assert RunConfig.model_validate(config.model_dump(mode="json")) == config
+    other = load_config(None, {"tasks": "sst2", "adapter": given})
+    assert other.adapter == AdapterSettings(**given)
+
+
+@pytest.mark.parametrize(
+    ("adapter", "said"),
+    [
+        ({"per_stage": "continue"}, "adapter.per_stage: this method works with new or merge, not continue."),
+        ({"kind": "full"}, "adapter.kind: this method works with lora, not full."),
+    ],
+)
+def test_settings_that_cannot_work_are_refused_before_anything_is_loaded(
+    go: Go, adapter: Any, said: str
+) -> None:
+    with pytest.raises(UserError, match=f"^{re.escape(said)}$"):
+        go("refused", {"method": "o-lora", "adapter": adapter, "model": "no/such-model"})
+
+
+class TaskKnown(AdapterPerTask):
+    """A router that makes no mistake."""
+
+    task_of: ClassVar[dict[str, str]] = {}
+
+    def route(self, learner: Learner, prompts: Sequence[tuple[int, ...]]) -> Sequence[str] | None:
+        if not self.adapters:
+            return None
+        named = [self.task_of[learner.tokenizer.decode(prompt)] for prompt in prompts]
+        return [task if task in self.adapters else next(iter(self.adapters)) for task in named]
+
+
+def test_one_adapter_per_task_and_no_routing_mistake_is_single(
+    go: Go, tiny_tasks: Mapping[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for task, path in tiny_tasks.items():
+        for line in path.with_name(f"{task}-score.jsonl").open():
+            TaskKnown.task_of[f"Word: {json.loads(line)['word']}\nKind:"] = task
+    monkeypatch.setitem(METHODS, "task-known", TaskKnown)
+    routed = go("routed", {**SMALL, "method": "task-known"})
+    single = go("single", {**SMALL, "method": "single"})
+    for k, task in enumerate(single.results["tasks"], start=1):
+        learned, kept = (run.predictions(stage) for run, stage in ((single, k), (routed, 3)))
+        one, other = (rows[rows["task"] == task] for rows in (learned, kept))
+        assert one["log_likelihoods"].map(list).tolist() == other["log_likelihoods"].map(list).tolist()
+        assert one["example"].tolist() == other["example"].tolist()
+    assert routed.summary()["forgetting"] <= 0
+
+
+def test_a_routed_run_counts_who_answered_scores_anew_and_is_not_one_model(go: Go, tmp_path: Path) -> None:
+    run = go("run", {**SMALL, "method": "adapter-per-task"})
+    cells = {
+        stage["name"]: json.loads((run.path / "stages" / stage["name"] / "scores.json").read_text())
+        for stage in run.results["stages"]
+    }
+    assert all("routed" not in cell for cell in cells["00-base"])
+    assert all(cell["routed"] == {"animal": 8} for cell in cells["01-animal"])
+    assert all(sum(cell["routed"].values()) == cell["n"] == 8 for cell in cells["03-size"])
+    assert len({part for cell in cells["03-size"] for part in cell["routed"]}) > 1
+    _, reading = rescore(run.path)
+    assert reading["matrix"] == run.results["matrix"]
+    with pytest.raises(UserError, match=r"adapter-per-task, answers each prompt .* lies in .*03-size\."):
+        export(run.path, "3", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    export(run.path, "0", tmp_path / "base")
