@@ -143,6 +143,7 @@ def test_two_processes_score_as_one(
     advanced: list[int] = []
 
     def score() -> dict[str, Any]:
+        ranks.join()
         learner = Learner(llama, Words(), budget=48)
         scores = learner.log_likelihoods(sequences, advanced.append)
         told = sum(advanced)
@@ -157,7 +158,7 @@ def test_two_processes_score_as_one(
 
     one = score()
     advanced.clear()
-    first, second = in_processes(lambda: (ranks.join(), score())[1])
+    first, second = in_processes(score)
     for two in (first, second):
         assert torch.equal(two["log-likelihoods"], one["log-likelihoods"])
         assert all((a == b).all() for a, b in zip(two["candidates"], one["candidates"], strict=True))
