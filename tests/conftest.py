@@ -227,10 +227,6 @@ def join_sharded() -> Callable[[], None]:
 
     def joined() -> None:
         join()
-        os.environ |= {
-            "ACCELERATE_USE_FSDP": "true",
-            "FSDP_CPU_RAM_EFFICIENT_LOADING": "true",
-        }  # as it launches
         plugin = FullyShardedDataParallelPlugin(fsdp_version=2, auto_wrap_policy="transformer_based_wrap")
         PartialState._shared_state["distributed_type"] = DistributedType.FSDP
         AcceleratorState._shared_state |= {"distributed_type": DistributedType.FSDP, "fsdp_plugin": plugin}

@@ -1,18 +1,22 @@
 """Two processes over gloo against one: they share the work, and the numbers are the same."""
 
 import copy
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedType
 from hypothesis import given
 from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 from torch import Tensor
 
+from forgetmenot import UserError
 from forgetmenot.engine import Learner, Step, TrainingSettings, fit, ranks
 from forgetmenot.engine.pack import Layout, pack, positions
 from forgetmenot.prompting.encoded import Encoded, TokenSequence
@@ -139,6 +143,7 @@ def test_two_processes_score_as_one(
     advanced: list[int] = []
 
     def score() -> dict[str, Any]:
+        ranks.join()
         learner = Learner(llama, Words(), budget=48)
         scores = learner.log_likelihoods(sequences, advanced.append)
         told = sum(advanced)
@@ -153,7 +158,7 @@ def test_two_processes_score_as_one(
 
     one = score()
     advanced.clear()
-    first, second = in_processes(lambda: (ranks.join(), score())[1])
+    first, second = in_processes(score)
     for two in (first, second):
         assert torch.equal(two["log-likelihoods"], one["log-likelihoods"])
         assert all((a == b).all() for a, b in zip(two["candidates"], one["candidates"], strict=True))
@@ -243,7 +248,15 @@ def test_positions_are_those_of_the_pack(sequences: list[TokenSequence], layout:
     ("asked", "complaint"),
     [
         ({"ACCELERATE_USE_DEEPSPEED": "true"}, "DeepSpeed is not supported"),
-        ({"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}, "FSDP is asked for but did not take effect"),
+        (
+            {
+                "ACCELERATE_USE_FSDP": "true",
+                "FSDP_VERSION": "2",
+                "FSDP_CPU_RAM_EFFICIENT_LOADING": "true",
+                "FSDP_SYNC_MODULE_STATES": "true",
+            },
+            "FSDP is asked for but has no effect on CPUs",
+        ),
         ({"ACCELERATE_MIXED_PRECISION": "bf16"}, "set training.precision instead"),
     ],
     ids=["deepspeed", "fsdp", "mixed precision"],
@@ -251,10 +264,6 @@ def test_positions_are_those_of_the_pack(sequences: list[TokenSequence], layout:
 def test_what_would_have_no_effect_is_refused(
     in_processes: InProcesses, asked: dict[str, str], complaint: str
 ) -> None:
-    import os
-
-    from forgetmenot import UserError
-
     def body() -> str:
         os.environ |= asked
         with pytest.raises(UserError) as error:
@@ -262,3 +271,20 @@ def test_what_would_have_no_effect_is_refused(
         return str(error.value)
 
     assert all(complaint in sentence for sentence in in_processes(body))
+
+
+def test_settings_of_fsdp_that_would_have_no_effect_are_refused() -> None:
+    def launched(kind: str = "FSDP", is_fsdp2: bool = True, **changed: bool) -> Any:
+        plugin = {"activation_checkpointing": False, "cpu_ram_efficient_loading": False, **changed}
+        state = SimpleNamespace(fsdp_plugin=SimpleNamespace(**plugin))
+        return SimpleNamespace(distributed_type=DistributedType(kind), is_fsdp2=is_fsdp2, state=state)
+
+    ranks._check_fsdp(launched())
+    for refused, complaint in [
+        (launched("NO"), "has no effect in a process"),
+        (launched(is_fsdp2=False), "only version 2"),
+        (launched(activation_checkpointing=True), "training.activation_checkpointing"),
+        (launched(cpu_ram_efficient_loading=True), "--fsdp_cpu_ram_efficient_loading false"),
+    ]:
+        with pytest.raises(UserError, match=complaint):
+            ranks._check_fsdp(refused)

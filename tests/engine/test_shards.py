@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from forgetmenot.engine import Learner, TrainingSettings, fit, ranks, shards
+from forgetmenot.engine import Learner, Step, TrainingSettings, fit, ranks, shards
 from forgetmenot.prompting.encoded import Encoded, TokenSequence
 
 SETTINGS = TrainingSettings(batch_size=8, schedule="constant", warmup_ratio=0, max_grad_norm=0.5)
@@ -67,7 +67,8 @@ def test_a_sharded_model_is_as_a_whole_one(
             learner.model = shards.shard(learner.model)
         before = learner.log_likelihoods(sequences)
         start = dict(learner.snapshot())
-        objective, steps = PulledBack(start), []
+        objective = PulledBack(start)
+        steps: list[Step] = []
         fit(
             learner,
             examples[:17],  # the last batch is a single example: one process only keeps step
@@ -95,8 +96,12 @@ def test_a_sharded_model_is_as_a_whole_one(
             "gathered": weights,
         }
 
+    def sharded() -> dict[str, Any]:
+        join_sharded()
+        return body()
+
     one = body()
-    first, second = in_processes(lambda: (join_sharded(), body())[1])
+    first, second = in_processes(sharded)
     assert one["sharded"] == {False}
     assert one["gathered"] is None
     assert second["gathered"] == {}

@@ -1,6 +1,7 @@
 """What the launcher makes of several exit statuses, and of a number of processes that does not fit."""
 
 import pytest
+import torch
 
 from forgetmenot import UserError
 from forgetmenot.runs import processes
@@ -34,8 +35,8 @@ def test_a_number_that_is_not_the_launchers_is_refused(monkeypatch: pytest.Monke
 
 def test_there_are_no_more_processes_than_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     processes.check_processes(8)
-    monkeypatch.setattr(processes.torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(processes.torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     processes.check_processes(4)
     with pytest.raises(UserError, match="this machine has 4 GPUs"):
         processes.check_processes(5)

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 import torch
 from rich.console import Console
@@ -30,9 +29,9 @@ SMALL = {"evaluation.limit": 8, "training.limit": 16}
 
 
 def run_and_show(config: Config) -> tuple[Run, str]:
-    screen = Console(file=io.StringIO(), width=100)
-    run = forgetmenot.run(config, console=screen)
-    return run, screen.file.getvalue()
+    screen = io.StringIO()
+    run = forgetmenot.run(config, console=Console(file=screen, width=100))
+    return run, screen.getvalue()
 
 
 def test_two_processes_make_the_run_of_one(
@@ -143,14 +142,14 @@ def test_what_ends_one_process_ends_all_and_the_run_goes_on(
     while not (events.is_file() and '"02-colour"' in events.read_text()) and process.poll() is None:
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    started = psutil.Process(process.pid).children()
+    started = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     assert len(started) == 2
-    os.kill(started[1].pid if number == signal.SIGKILL else process.pid, number)
+    os.kill(int(started[1]) if number == signal.SIGKILL else process.pid, number)
     _, complaint = process.communicate(timeout=100)
     assert process.returncode == status, complaint
     assert complaint.startswith(f"forgetmenot: {sentence}"), complaint
     assert complaint.count("\n") == 1, complaint
-    assert not any(child.is_running() for child in started)
+    assert not any(Path(f"/proc/{child}").exists() for child in started)
     assert not (tmp_path / "killed" / "results.json").exists()
     direct = {**config, "output": str(tmp_path / "direct")}
     resumed, _ = in_processes(lambda: forgetmenot.run(killed))

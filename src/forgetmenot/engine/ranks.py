@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -26,6 +26,7 @@ from torch.distributed.tensor import DTensor
 from forgetmenot.errors import PeerLostError, UserError
 
 PATIENCE = timedelta(hours=4)  # others wait while the writer writes; a process that died is noticed at once
+NO_FSDP = "FSDP is asked for but has no effect"
 BUCKET = 1 << 25  # elements that are summed in one message
 
 T = TypeVar("T")
@@ -43,6 +44,9 @@ def join() -> None:
             "that varies. Use FSDP2 for a model that does not fit one device (accelerate launch --use_fsdp "
             "--fsdp_version 2), else plain data parallelism (--multi_gpu)."
         )
+    sharding = os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
+    if sharding and not torch.cuda.is_available():
+        raise UserError(f"{NO_FSDP} on CPUs: Accelerate shards on GPUs alone. Launch without --use_fsdp.")
     accelerator = Accelerator(
         cpu=not torch.cuda.is_available(), kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)]
     )
@@ -51,19 +55,26 @@ def join() -> None:
             f"--mixed_precision {accelerator.mixed_precision} of accelerate launch has no effect here; "
             "set training.precision instead."
         )
-    if os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true":
-        if accelerator.distributed_type != DistributedType.FSDP:
-            raise UserError(
-                "FSDP is asked for but did not take effect: Accelerate shards on GPUs alone, and in "
-                "processes that `accelerate launch --use_fsdp` started. Launch it so, or without --use_fsdp."
-            )
-        if not accelerator.is_fsdp2:
-            raise UserError("Of FSDP only version 2 is supported: add --fsdp_version 2.")
-        if accelerator.state.fsdp_plugin.activation_checkpointing:
-            raise UserError(
-                "FSDP's own activation checkpointing has no effect here; "
-                "set training.activation_checkpointing: true instead."
-            )
+    if sharding:
+        _check_fsdp(accelerator)
+
+
+def _check_fsdp(accelerator: Any) -> None:
+    if accelerator.distributed_type != DistributedType.FSDP:
+        raise UserError(f"{NO_FSDP} in a process that `accelerate launch --use_fsdp` did not start; do so.")
+    if not accelerator.is_fsdp2:
+        raise UserError("Of FSDP only version 2 is supported: add --fsdp_version 2.")
+    plugin = accelerator.state.fsdp_plugin
+    if plugin.activation_checkpointing:
+        raise UserError(
+            "FSDP's own activation checkpointing has no effect here; "
+            "set training.activation_checkpointing: true instead."
+        )
+    if plugin.cpu_ram_efficient_loading:
+        raise UserError(
+            "Here every process reads the weights: add --fsdp_cpu_ram_efficient_loading false, "
+            "and have memory for as many copies of the model as there are processes."
+        )
 
 
 def leave() -> None:
