@@ -75,7 +75,8 @@ def random_learner(width: int, mlp: int, heads: int, kv_heads: int, precision: P
 def sentences(nodes: int) -> list[TokenSequence]:
     """Sequences behind a common head whose trie has so many nodes."""
     rng = np.random.default_rng(0)
-    head, left, made = tuple(rng.integers(0, 512, HEAD).tolist()), nodes - HEAD, []
+    head, left = tuple(rng.integers(0, 512, HEAD).tolist()), nodes - HEAD
+    made: list[TokenSequence] = []
     while left > 0:
         own = min(SENTENCE, left)
         tail = (512 - 1 - len(made), *rng.integers(0, 512, own).tolist())  # the first tells them apart

@@ -126,7 +126,7 @@ class Material:
         """The index of each scored example's right candidate."""
         return [self.task.labels.index(str(one.label)) for one in self.score]
 
-    def encode(self, examples: Sequence[Example], tokenizer: Any, max_length: int) -> list[Encoded]:
+    def encode(self, examples: Sequence[Example], tokenizer: Any, max_length: int) -> Sequence[Encoded]:
         """Examples as our side's tokens."""
         return Encoder(self.task, self.prompt, tokenizer, max_length).encode_all(examples)
 

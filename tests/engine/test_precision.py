@@ -130,7 +130,8 @@ def test_rounding_once_changes_no_number(adapted: bool, llama: Any, sequences: l
 
 def head_of(model: Any) -> str:
     head = model.get_output_embeddings().weight
-    return next(name for name, p in model.named_parameters(remove_duplicate=False) if p is head)
+    name: str = next(name for name, p in model.named_parameters(remove_duplicate=False) if p is head)
+    return name
 
 
 @pytest.mark.parametrize(

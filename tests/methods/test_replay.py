@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from forgetmenot.engine import Learner
+from forgetmenot.engine import Arrangement, Learner
 from forgetmenot.errors import UserError
 from forgetmenot.methods import Stage, make_method
 from forgetmenot.methods.replay import Replay, loss_per_token
@@ -54,7 +54,10 @@ class Known(Learner):
         super().__init__(torch.nn.Linear(1, 1), None, 512)
         self.loss = loss or {}
 
-    def log_likelihoods(self, sequences: Sequence[TokenSequence], advance: Any = None) -> Tensor:
+    def log_likelihoods(
+        self, sequences: Sequence[TokenSequence] | Arrangement, advance: Any = None
+    ) -> Tensor:
+        assert not isinstance(sequences, Arrangement)
         values = [-self.loss.get(s.tokens[1] - 3, 1.0) * (len(s.tokens) - s.start) for s in sequences]
         return torch.tensor(values, dtype=torch.float64)
 

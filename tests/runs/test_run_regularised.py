@@ -51,9 +51,9 @@ def test_without_strength_it_is_sequential_to_the_last_bit(
     plain = sequential[kind]
     for stage in range(4):
         assert _answers(run, stage) == _answers(plain, stage)
-    for stage in ("01-animal", "02-colour", "03-size"):
+    for name in ("01-animal", "02-colour", "03-size"):
         cost, before = (
-            json.loads((one.path / "stages" / stage / "cost.json").read_text()) for one in (run, plain)
+            json.loads((one.path / "stages" / name / "cost.json").read_text()) for one in (run, plain)
         )
         assert cost == before
 
