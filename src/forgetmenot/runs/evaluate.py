@@ -126,7 +126,7 @@ def _answer(learner: Learner, question: Question, advance: Any) -> Predictions:
         else:
             predicted = [task.labels[int(row.argmax())] for row in scores]
             gold = [str(example.label) for example in question.examples]
-        return Predictions(ids, gold, list(predicted), scores.tolist(), nothing)
+        return Predictions(ids, gold, list(predicted), list(scores.tolist()), nothing)
     gold = ["" if example.target is None else str(example.target) for example in question.examples]
     if task.metric == "loss":
         values = learner.log_likelihoods(question.arranged(learner), advance).numpy()
