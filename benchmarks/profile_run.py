@@ -1,13 +1,13 @@
 """Where does the time of a run go? Profiles its second stage, training and scoring, on CPU.
 
-    python benchmarks/profile_run.py --data-dir DATA --model MODEL [--adapter full]
-    python benchmarks/profile_run.py --data-dir DATA --model MODEL --dimensions SmolLM2-135M
+    python -m benchmarks.profile_run --data-dir DATA --model MODEL [--adapter full]
+    python -m benchmarks.profile_run --data-dir DATA --model MODEL --dimensions smollm2-135m
 
 Runs `fmn run` on SST-2 and MRPC under torch.profiler while the second stage trains, scores and is committed.
 "Arithmetic" is the time inside the kernels of the model's own mathematics: matrix products, attention, norms,
 activations, embeddings, losses and their gradients, clipping and AdamW. Copies, casts, comparisons (masks),
-views and the dispatch of operators do not count, nor does any Python. With --dimensions the model is one with
-these dimensions and random weights, and MODEL gives the tokenizer only.
+views and the dispatch of operators do not count, nor does any Python. With --dimensions the model is one of
+workload.yaml with random weights, and MODEL gives the tokenizer only.
 """
 
 import argparse
@@ -25,24 +25,13 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from torch.profiler import ProfilerActivity, profile
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 import forgetmenot
+from benchmarks.workload import SMALL, read_workload, write_model
 from forgetmenot.engine import forward, learner
 from forgetmenot.prompting import EncodedExamples
 from forgetmenot.runs import loop
 
-DIMENSIONS = {
-    "SmolLM2-135M": {
-        "hidden_size": 576,
-        "intermediate_size": 1536,
-        "num_hidden_layers": 30,
-        "num_attention_heads": 9,
-        "num_key_value_heads": 3,
-        "vocab_size": 49152,
-        "tie_word_embeddings": True,
-    }
-}
 KERNELS = {
     "matrix products": ("mm", "addmm", "bmm", "baddbmm", "mkldnn", "mkl"),
     "attention": ("_scaled_dot_product",),
@@ -77,21 +66,22 @@ PARTS = {
 
 def main() -> None:
     """Run, profile and print."""
+    workload = read_workload()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data-dir", required=True)
     parser.add_argument("--model", required=True)
-    parser.add_argument("--dimensions", choices=DIMENSIONS)
+    parser.add_argument("--dimensions", choices=workload.models, default=SMALL)
     parser.add_argument("--adapter", choices=("lora", "full"), default="lora")
     parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto")
     parser.add_argument("--training-limit", type=int, default=2000)
     parser.add_argument("--evaluation-limit", type=int, default=1000)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        model = given.model if given.dimensions is None else random_model(given, Path(folder) / "model")
+        model = write_model(workload, given.dimensions, given.model, Path(folder) / "model")
         config = {
-            "model": model,
+            "model": str(model),
             "tasks": "sst2,mrpc",
             "data_dir": given.data_dir,
             "adapter.kind": given.adapter,
@@ -104,18 +94,9 @@ def main() -> None:
         measured = Measured()
         with measured.second_stage():
             forgetmenot.run(config, fresh=True)
-    what = f"{given.dimensions or Path(given.model).name}, {given.adapter}, {given.precision}"
+    name = Path(given.model).name if given.dimensions == SMALL else given.dimensions
+    what = f"{name}, {given.adapter}, {given.precision}"
     print_table(measured, what)
-
-
-def random_model(given: argparse.Namespace, folder: Path) -> str:
-    """Save a model with random weights and the tokenizer of another."""
-    torch.manual_seed(0)
-    tokenizer = AutoTokenizer.from_pretrained(given.model)
-    config = LlamaConfig(**DIMENSIONS[given.dimensions], eos_token_id=tokenizer.eos_token_id)
-    LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return str(folder)
 
 
 class Measured:

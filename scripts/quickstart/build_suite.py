@@ -28,9 +28,9 @@ def sentiment(label: str, rng: Random) -> Fields | None:
 
 
 def paraphrase(label: str, rng: Random) -> Fields | None:
-    """Return two sentences of one meaning, or of two that look alike."""
+    """Return two sentences of one meaning, or of two that look more or less alike."""
     one = world.meaning(rng)
-    two = one if label == "equivalent" else one.another(rng)
+    two = one if label == "equivalent" else world.unlike(one, rng)
     if two is None:
         return None
     said = {"sentence1": sentence(one.say(rng)), "sentence2": sentence(two.say(rng))}

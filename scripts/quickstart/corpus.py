@@ -61,17 +61,21 @@ def restated(rng: Random) -> str:
 
 
 def witnesses(rng: Random) -> str:
-    """One tells what happened; others tell the same, now and then word for word, or something else."""
+    """One tells what happened; another tells the same or something else, and is taken to agree or not.
+
+    Now and then it is the same word for word, or something else altogether: from these a model learns first
+    to hold two sentences side by side.
+    """
     meaning = world.meaning(rng)
-    said = [f"{rng.choice(lx.NAMES)} said that {meaning.say(rng)}."]
-    for _ in range(3):
-        agree, name = rng.random() < 0.5, rng.choice(lx.NAMES)
-        other = meaning if agree else meaning.another(rng)
-        if other is None:
+    told, name, plainly = meaning.say(rng), rng.choice(lx.NAMES), rng.random() < 0.4
+    if rng.random() < 0.5:
+        retold, verdict = told if plainly else meaning.say(rng), "agreed"
+    else:
+        other = world.meaning(rng) if plainly else world.unlike(meaning, rng)
+        if other is None or other == meaning:
             return ""
-        verdict = "agreed" if agree else "disagreed"
-        said.append(f"{name} said that {other.say(rng)}. {_pronoun(name)} {verdict}.")
-    return " ".join(said)
+        retold, verdict = other.say(rng), "disagreed"
+    return f"{rng.choice(lx.NAMES)} said that {told}. {name} said that {retold}. {_pronoun(name)} {verdict}."
 
 
 def conclusion(rng: Random) -> str:
@@ -172,7 +176,7 @@ def card(rng: Random) -> str:
 GENRES: dict[Callable[[Random], str], float] = {
     story: 0.02,
     restated: 0.08,
-    witnesses: 0.20,
+    witnesses: 0.60,
     conclusion: 0.20,
     opinion: 0.14,
     lesson: 0.20,

@@ -59,10 +59,18 @@ class Size:
 # count more than the names and things around them, which are left to chance and teach nothing by the end.
 SIZES = {
     "small": Size(
-        96, 192, layers=4, heads=3, phases=(Phase(2000, 4e-3), Phase(3000, 3e-3, verdict_weight=8))
+        96,
+        192,
+        layers=4,
+        heads=3,
+        phases=(Phase(1200, 4e-3, verdict_weight=2), Phase(2000, 3e-3, verdict_weight=8)),
     ),
     "base": Size(
-        192, 512, layers=4, heads=6, phases=(Phase(2400, 3e-3), Phase(2200, 2e-3, verdict_weight=8))
+        192,
+        512,
+        layers=4,
+        heads=6,
+        phases=(Phase(2000, 3e-3, verdict_weight=2), Phase(2600, 2e-3, verdict_weight=8)),
     ),
 }
 

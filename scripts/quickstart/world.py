@@ -28,6 +28,14 @@ def related(premise: Meaning, relation: Relation, rng: Random) -> Meaning | None
     return premise.stronger(rng) if relation == "neutral" else premise.opposed(rng)
 
 
+def unlike(one: Meaning, rng: Random) -> Meaning | None:
+    """Return a meaning that is not this one in up to three parts, None where none was found."""
+    found: Meaning | None = one
+    for _ in range(rng.randint(1, 3)):
+        found = found and found.another(rng)
+    return found if found != one else None
+
+
 def event(rng: Random) -> Event:
     """Return an event with one or two people, or a person and a thing."""
     subject, sort = somebody(rng), rng.random()
