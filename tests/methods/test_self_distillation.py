@@ -13,6 +13,7 @@ from torch import Tensor
 from forgetmenot.engine import Learner
 from forgetmenot.errors import UserError
 from forgetmenot.methods import Stage, make_method, self_distillation
+from forgetmenot.methods.distillation import teach
 from forgetmenot.methods.self_distillation import SelfDistillation
 from forgetmenot.prompting import Encoded, TokenSequence
 
@@ -48,7 +49,6 @@ def test_it_is_the_reverse_divergence_from_the_demonstrated_teacher(
 def test_without_the_demonstration_there_is_nothing_to_learn(
     learner: Learner, stage: Stage, examples: list[Encoded], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    teach = self_distillation.teach
 
     def bare(learner: Learner, weights: Any, shown: Sequence[TokenSequence]) -> Tensor:
         cut = [len(example.answer.tokens) for example in examples]

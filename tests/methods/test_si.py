@@ -25,7 +25,7 @@ def learn(method: SI, double: Any, number: int) -> None:
     optimizer = torch.optim.SGD([double.w], lr=RATE)
     method.begin(double, stage)
     for _ in range(STEPS):
-        ((double.w - b) @ a @ (double.w - b) / 2).backward()  # type: ignore[no-untyped-call]
+        ((double.w - b) @ a @ (double.w - b) / 2).backward()
         penalty = method.penalty(double)
         if penalty is not None:
             penalty.backward()  # type: ignore[no-untyped-call]
