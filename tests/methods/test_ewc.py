@@ -31,9 +31,8 @@ def test_the_fisher_is_the_mean_square_of_each_examples_gradient(
         tokens, start = torch.tensor(example.answer.tokens), example.answer.start
         log_probs = learner.model(input_ids=tokens[None]).logits[0].log_softmax(-1)
         likelihood = log_probs[torch.arange(start - 1, len(tokens) - 1), tokens[start:]].sum()
-        for name, g in zip(
-            names, torch.autograd.grad(likelihood, list(learner.trainable().values())), strict=True
-        ):
+        gradients = torch.autograd.grad(likelihood, list(learner.trainable().values()))
+        for name, g in zip(names, gradients, strict=True):
             expected[name] += g.square() / len(examples)
     difference = {name: found[name] - expected[name] for name in names}
     assert learner.norm(difference) < 1e-4 * learner.norm(expected)
@@ -94,8 +93,8 @@ def minimum(double: Any, method: EWC, center: Tensor) -> Tensor:
     loss = (w - center) @ A @ (w - center) / 2 + (method.penalty(double) or 0)
     (gradient,) = torch.autograd.grad(loss, w, create_graph=True)
     hessian = torch.stack([torch.autograd.grad(g, w, retain_graph=True)[0] for g in gradient])
-    found: Tensor = (w - torch.linalg.solve(hessian, gradient)).detach()
-    return found
+    step: Tensor = torch.linalg.solve(hessian, gradient)
+    return torch.sub(w, step).detach()
 
 
 def after(method: EWC, double: Any, *tasks: tuple[list[float], list[float]]) -> None:

@@ -60,7 +60,7 @@ class EWC(Method):
             gamma: The online variant's γ; null keeps an anchor for each task.
         """
 
-        strength: NonNegativeFloat = 100.0
+        strength: NonNegativeFloat = 1000.0
         fisher: Literal["sampled", "empirical"] = "sampled"
         examples: PositiveInt = 256
         gamma: float | None = Field(default=None, ge=0, le=1)

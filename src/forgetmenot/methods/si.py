@@ -41,12 +41,12 @@ class SI(Method):
         """The settings of `si`.
 
         Attributes:
-            strength: c; 0 is `sequential`. The paper's for permuted MNIST.
-            damping: ξ, against division by nothing where a parameter hardly moved. The authors' code has
-                0.1 and 0.001 in its experiments.
+            strength: c; 0 is `sequential`. The default is ours.
+            damping: ξ, against division by nothing where a parameter hardly moved. The authors' experiments
+                have 0.1 and 0.001.
         """
 
-        strength: NonNegativeFloat = 0.1
+        strength: NonNegativeFloat = 1.0
         damping: PositiveFloat = 0.001
 
     def __init__(self, options: Any = None, seed: int = 0) -> None:
