@@ -1,11 +1,7 @@
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-# The benchmarks are run from the checkout's root and are no part of the package.
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.command import Bench
 from benchmarks.workload import ModelRows, Row, Sizes, read_material, read_workload
