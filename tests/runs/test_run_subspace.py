@@ -1,15 +1,20 @@
-"""Runs of the methods that give tasks parts of their own: the limits in which they are another, and resume."""
+"""Runs of the methods that give tasks parts of their own: limits in which they are another, and resume."""
 
+import json
 import re
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 
 from forgetmenot.config import RunConfig, load_config
+from forgetmenot.engine import Learner
 from forgetmenot.errors import UserError
+from forgetmenot.methods import METHODS
+from forgetmenot.methods.adapter_per_task import AdapterPerTask
 from forgetmenot.models import AdapterSettings
-from forgetmenot.runs import Run
+from forgetmenot.runs import Run, export, rescore
 
 Go = Callable[..., Run]
 Same = Callable[[Run, Run], None]
@@ -18,15 +23,19 @@ SMALL = {"evaluation.limit": 8, "training.limit": 16}
 LIMITS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "freeze nothing, lora": ({"name": "freeze", "share": 0}, {}),
     "freeze nothing, full": ({"name": "freeze", "share": 0}, {"kind": "full"}),
+    "moe-lora of one expert": ({"name": "moe-lora", "experts": 1}, {}),
     "o-lora without strength": ({"name": "o-lora", "strength": 0}, {"per_stage": "new"}),
 }
 """Methods at a strength that leaves plain sequential fine-tuning, and the adapter that both use."""
 
 RESUMED: dict[str, tuple[Any, dict[str, Any]]] = {
+    "adapter-per-task": ("adapter-per-task", {}),
     "freeze lora": ("freeze", {}),
     "freeze full": ("freeze", {"kind": "full"}),
     "o-lora beside": ({"name": "o-lora", "strength": 30}, {}),
     "o-lora merged": ({"name": "o-lora", "strength": 30}, {"per_stage": "merge"}),
+    "moe-lora": ("moe-lora", {}),
+    "osf": ("osf", {}),
 }
 
 
@@ -86,3 +95,50 @@ def test_settings_that_cannot_work_are_refused_before_anything_is_loaded(
 ) -> None:
     with pytest.raises(UserError, match=f"^{re.escape(said)}$"):
         go("refused", {"method": "o-lora", "adapter": adapter, "model": "no/such-model"})
+
+
+class TaskKnown(AdapterPerTask):
+    """A router that makes no mistake."""
+
+    task_of: ClassVar[dict[str, str]] = {}
+
+    def route(self, learner: Learner, prompts: Sequence[tuple[int, ...]]) -> Sequence[str] | None:
+        if not self.adapters:
+            return None
+        named = [self.task_of[learner.tokenizer.decode(prompt)] for prompt in prompts]
+        return [task if task in self.adapters else next(iter(self.adapters)) for task in named]
+
+
+def test_one_adapter_per_task_and_no_routing_mistake_is_single(
+    go: Go, tiny_tasks: Mapping[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for task, path in tiny_tasks.items():
+        for line in path.with_name(f"{task}-score.jsonl").open():
+            TaskKnown.task_of[f"Word: {json.loads(line)['word']}\nKind:"] = task
+    monkeypatch.setitem(METHODS, "task-known", TaskKnown)
+    routed = go("routed", {**SMALL, "method": "task-known"})
+    single = go("single", {**SMALL, "method": "single"})
+    for k, task in enumerate(single.results["tasks"], start=1):
+        learned, kept = (run.predictions(stage) for run, stage in ((single, k), (routed, 3)))
+        one, other = (rows[rows["task"] == task] for rows in (learned, kept))
+        assert one["log_likelihoods"].map(list).tolist() == other["log_likelihoods"].map(list).tolist()
+        assert one["example"].tolist() == other["example"].tolist()
+    assert routed.summary()["forgetting"] <= 0
+
+
+def test_a_routed_run_counts_who_answered_scores_anew_and_is_not_one_model(go: Go, tmp_path: Path) -> None:
+    run = go("run", {**SMALL, "method": "adapter-per-task"})
+    cells = {
+        stage["name"]: json.loads((run.path / "stages" / stage["name"] / "scores.json").read_text())
+        for stage in run.results["stages"]
+    }
+    assert all("routed" not in cell for cell in cells["00-base"])
+    assert all(cell["routed"] == {"animal": 8} for cell in cells["01-animal"])
+    assert all(sum(cell["routed"].values()) == cell["n"] == 8 for cell in cells["03-size"])
+    assert len({part for cell in cells["03-size"] for part in cell["routed"]}) > 1
+    _, reading = rescore(run.path)
+    assert reading["matrix"] == run.results["matrix"]
+    with pytest.raises(UserError, match=r"adapter-per-task, answers each prompt .* lies in .*03-size\."):
+        export(run.path, "3", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    export(run.path, "0", tmp_path / "base")

@@ -6,10 +6,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from forgetmenot.errors import UserError, nearest, validation_sentence
+from forgetmenot.methods.adapter_per_task import AdapterPerTask
 from forgetmenot.methods.freeze import Freeze
 from forgetmenot.methods.joint import Joint
 from forgetmenot.methods.method import Method, Options, Stage
+from forgetmenot.methods.moe_lora import MoeLora
 from forgetmenot.methods.o_lora import OLora
+from forgetmenot.methods.osf import Osf
 from forgetmenot.methods.sequential import Sequential
 from forgetmenot.methods.single import Single
 
@@ -17,8 +20,11 @@ METHODS: dict[str, type[Method]] = {
     "sequential": Sequential,
     "joint": Joint,
     "single": Single,
+    "adapter-per-task": AdapterPerTask,
     "freeze": Freeze,
+    "moe-lora": MoeLora,
     "o-lora": OLora,
+    "osf": Osf,
 }
 ENTRY_POINTS = "forgetmenot.methods"
 

@@ -58,6 +58,8 @@ class Method:
     needs: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     """The adapter settings that it works with, {"per_stage": ("new", "merge")}: the first of them is taken
     where a config leaves the setting open."""
+    not_one_model: ClassVar[str] = ""
+    """Why no stage of it can be exported as one model: what it does instead, and a full stop; or empty."""
 
     def __init__(self, options: Any = None, seed: int = 0) -> None:
         self.options: Any = options if options is not None else self.Options()
@@ -111,6 +113,15 @@ class Method:
     @contextmanager
     def answering(self, learner: Learner) -> Iterator[None]:
         """Context around every evaluation: other weights, merged adapters."""
+        yield
+
+    def route(self, learner: Learner, prompts: Sequence[tuple[int, ...]]) -> Sequence[str] | None:
+        """Which of its parts answers each prompt, named by its task; None where the same answers all."""
+        return None
+
+    @contextmanager
+    def routed(self, learner: Learner, part: str) -> Iterator[None]:
+        """Context around the evaluation of what `route` sent to one part."""
         yield
 
     def state_dict(self) -> dict[str, Any]:

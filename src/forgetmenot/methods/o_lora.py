@@ -1,10 +1,10 @@
 """Each task learns in a subspace of its own: a new LoRA adapter, kept orthogonal to those before.
 
 O-LoRA (Wang et al., Findings of EMNLP 2023, "Orthogonal Subspace Learning for Language Model Continual
-Learning", arXiv 2310.14152). The rows of a layer's A (as PEFT names it: W + B A) span what its update reads from the
-input; the paper adds λ Σ_{i<t} ‖A_i A_tᵀ‖² to the loss of task t, an unbounded sum that grows with width,
-depth, rank and the number of tasks. Here it is normalised. With Q the orthonormal basis of the span of all
-earlier A's of the same layer and a_1 … a_r the rows of the A that learns,
+Learning", arXiv 2310.14152). The rows of a layer's A (as PEFT names it: W + B A) span what its update reads
+from the input; the paper adds λ Σ_{i<t} ‖A_i A_tᵀ‖² to the loss of task t, an unbounded sum that grows with
+width, depth, rank and the number of tasks. Here it is normalised. With Q the orthonormal basis of the span of
+all earlier A's of the same layer and a_1 … a_r the rows of the A that learns,
 
     overlap = mean over layers of 1/r Σ_k ‖Q a_k‖² / ‖a_k‖²,        penalty = λ · overlap:
 

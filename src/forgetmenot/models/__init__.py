@@ -1,6 +1,13 @@
 """Models: load one, choose what learns, keep its weights; the bundled quickstart model."""
 
-from forgetmenot.models.adapt import AdapterSettings, adapt, check_targets, finish_stage, merged
+from forgetmenot.models.adapt import (
+    AdapterSettings,
+    adapt,
+    answering_with,
+    check_targets,
+    finish_stage,
+    merged,
+)
 from forgetmenot.models.load import BUNDLED, Loaded, ModelSettings, load_model, without_bars
 from forgetmenot.models.weights import has_weights, load_weights, save_weights
 
@@ -10,6 +17,7 @@ __all__ = [
     "Loaded",
     "ModelSettings",
     "adapt",
+    "answering_with",
     "check_targets",
     "finish_stage",
     "has_weights",

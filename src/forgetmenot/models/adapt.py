@@ -1,5 +1,7 @@
 """Which parameters learn: all of them, or LoRA adapters through PEFT."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Annotated, Any, Literal, Self
 
 import torch
@@ -103,6 +105,23 @@ def adapt(model: Any, settings: AdapterSettings, stage: int, seed: int) -> Any:
     for parameter, value in model.named_parameters():
         value.requires_grad_(f".{name}." in parameter)
     return _in_fp32(model)
+
+
+@contextmanager
+def answering_with(model: PeftModel, adapters: Sequence[str]) -> Iterator[None]:
+    """Answer with these adapters alone, with none as the base model; then with those that were active.
+
+    PEFT lets what it makes active learn; here what learned before does so again, and nothing else.
+    """
+    active = list(model.active_adapters)
+    learning = [value for value in model.parameters() if value.requires_grad]
+    model.base_model.set_adapter(list(adapters), inference_mode=True)
+    try:
+        yield
+    finally:
+        model.base_model.set_adapter(active, inference_mode=True)
+        for value in learning:
+            value.requires_grad_(True)
 
 
 def finish_stage(model: Any, settings: AdapterSettings) -> Any:

@@ -1,7 +1,8 @@
 """Put examples to the model and take down its answers: the predictions of one task under one prompt."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 
 from forgetmenot.engine import Learner
+from forgetmenot.methods import Method
 from forgetmenot.metrics import Measured, majority, measure
 from forgetmenot.prompting import Encoded, Prompt
 from forgetmenot.tasks import Example, Task
@@ -56,6 +58,7 @@ class Predictions:
             where only the loss is asked.
         log_likelihoods: Of each candidate, in nats; of the answer where only the loss is asked.
         tokens: How many tokens were predicted, where only the loss is asked.
+        routed: How many examples each part of a method that routes has answered.
     """
 
     ids: list[str]
@@ -63,10 +66,32 @@ class Predictions:
     predicted: list[str | None]
     log_likelihoods: list[list[float] | None]
     tokens: list[int | None]
+    routed: Mapping[str, int] = field(default_factory=dict)
 
 
-def ask(learner: Learner, question: Question, advance: Any = None) -> Predictions:
-    """Score or generate the answers of one task."""
+def ask(learner: Learner, method: Method, question: Question, advance: Any = None) -> Predictions:
+    """Score or generate the answers of one task, each by the part of the method that it is routed to."""
+    parts = method.route(learner, [example.prompt for example in question.encoded])
+    if parts is None:
+        return _answer(learner, question, advance)
+    columns = {one.name: [None] * len(parts) for one in fields(Predictions) if one.name != "routed"}
+    for part in sorted(set(parts)):
+        chosen = [k for k, one in enumerate(parts) if one == part]
+        some = replace(
+            question,
+            examples=[question.examples[k] for k in chosen],
+            encoded=[question.encoded[k] for k in chosen],
+        )
+        with method.routed(learner, part):
+            answers = _answer(learner, some, advance)
+        for name, column in columns.items():
+            for k, value in zip(chosen, getattr(answers, name), strict=True):
+                column[k] = value
+    return Predictions(**columns, routed=dict(sorted(Counter(parts).items())))
+
+
+def _answer(learner: Learner, question: Question, advance: Any) -> Predictions:
+    """The answers of the model as it stands."""
     task, encoded = question.task, question.encoded
     ids = [example.id for example in question.examples]
     nothing: list[Any] = [None] * len(ids)

@@ -174,7 +174,7 @@ class Loop:
         before = read_cost(folder).get("scoring", {})
         with self.method.answering(self.learner), self.display.progress(f"{name}: scoring", total) as advance:
             for file, questions in asked.items():
-                answers = [ask(self.learner, one, advance) for one in questions]
+                answers = [ask(self.learner, self.method, one, advance) for one in questions]
                 write_predictions(folder / file, questions, answers)
                 cells += [_cell(*pair) for pair in zip(questions, answers, strict=True)]
         counted = {name: count + before.get(name, 0) for name, count in self.learner.counts.items()}
@@ -242,11 +242,13 @@ def write_cost(folder: Path, cost: dict[str, dict[str, int]]) -> None:
 def _cell(question: Question, predictions: Predictions) -> dict[str, Any]:
     """A task's scores after a stage, for a person who opens the file."""
     measured = {metric: score(question.task, metric, predictions) for metric in question.metrics}
+    routed = {"routed": dict(predictions.routed)} if predictions.routed else {}
     return {
         "task": question.task.name,
         "prompt": question.prompt.name,
         "prompt_hash": question.prompt.hash,
         "n": len(question.examples),
         "truncated": question.truncated,
+        **routed,
         "scores": {metric: one.value for metric, one in measured.items()},
     }

@@ -74,8 +74,8 @@ def export(run_dir: Path, stage: str, out: Path) -> None:
         out: A new directory.
 
     Raises:
-        UserError: If there is no such stage, its weights are gone, or `out` has something in it or cannot
-            be made.
+        UserError: If there is no such stage, its weights are gone, the method answers with no single model,
+            or `out` has something in it or cannot be made.
     """
     directory = RunDirectory(run_dir)
     config = read_resolved(directory.path / "config.yaml")
@@ -86,6 +86,11 @@ def export(run_dir: Path, stage: str, out: Path) -> None:
     found = [name for k, name in enumerate(names) if stage in (name, str(k), f"{k:02d}")]
     if not found:
         raise UserError(f"--stage: this run has no stage {stage!r}. Known: {', '.join(names)}.")
+    if found[0] != BASE and plan.method.not_one_model:
+        raise UserError(
+            f"This run's method, {config.method.name}, {plan.method.not_one_model} "
+            f"What it has lies in {directory.stage(found[0])}."
+        )
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -122,4 +127,4 @@ def _answer(
         return {}
     total = sum(max(1, len(e.candidates)) for one in questions for e in one.encoded)
     with method.answering(session.learner), display.progress(f"{stage}: scoring", total) as advance:
-        return {one.task.name: ask(session.learner, one, advance) for one in questions}
+        return {one.task.name: ask(session.learner, method, one, advance) for one in questions}

@@ -1,0 +1,124 @@
+"""The router against distances taken by hand, and adapters that stay as they were learned."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from forgetmenot.engine import Learner
+from forgetmenot.errors import UserError
+from forgetmenot.methods import Method, Stage, make_method
+from forgetmenot.models import AdapterSettings, adapt, answering_with
+
+Adapted = Callable[..., Learner]
+
+
+@pytest.fixture
+def learned(adapted: Adapted, few_examples: Any) -> tuple[Learner, Method]:
+    """After stages on `near` and `far`; what each adapter is, is drawn instead of trained."""
+    learner, method = adapted(per_stage="new"), make_method("adapter-per-task", {}, 0)
+    for number, (task, examples) in enumerate(few_examples.items(), start=1):
+        stage = Stage(number, (task,), data={task: examples[:8]})
+        if number > 1:
+            learner.model = adapt(learner.model, AdapterSettings(per_stage="new"), number, seed=number)
+        method.adapt(learner, stage)
+        method.begin(learner, stage)
+        with torch.no_grad():
+            for value in learner.trainable().values():
+                value += 0.1 * torch.randn_like(value)
+        method.end(learner, stage)
+    return learner, method
+
+
+def test_only_the_stages_own_adapter_learns_and_answers(
+    learned: tuple[Learner, Method], adapted: Adapted, few_examples: Any
+) -> None:
+    learner, _ = learned
+    assert learner.model.active_adapters == ["stage-02"]
+    assert all(".stage-02." in name for name in learner.trainable())
+    alone = adapted()
+    values = {name: value for name, value in learner.model.named_parameters() if ".stage-02." in name}
+    for name, value in alone.trainable().items():
+        value.data.copy_(values[name.replace(".default.", ".stage-02.")])
+    scores = [one.score(few_examples["far"]) for one in (learner, alone)]
+    assert np.array_equal(scores[0], scores[1])
+
+
+def test_a_prompt_goes_to_the_nearest_centroid(
+    learned: tuple[Learner, Method], adapted: Adapted, few_examples: Any
+) -> None:
+    """Distances by NumPy, on states that Transformers gives for one prompt at a time."""
+    learner, method = learned
+    base = adapted(kind="full").model
+
+    def state(prompt: tuple[int, ...]) -> Any:
+        with torch.no_grad():
+            return base(torch.tensor([prompt]), output_hidden_states=True).hidden_states[1][0, -1].numpy()
+
+    centroids = {
+        task: np.mean([state(e.prompt) for e in examples[:8]], axis=0)
+        for task, examples in few_examples.items()
+    }
+    prompts = [example.prompt for examples in few_examples.values() for example in examples]
+    nearest = [
+        min(centroids, key=lambda task: float(np.linalg.norm(state(prompt) - centroids[task])))
+        for prompt in prompts
+    ]
+    assert set(nearest) == {"near", "far"}
+    assert method.route(learner, prompts) == nearest
+
+
+def test_each_part_answers_with_its_adapter_and_leaves_no_trace(
+    learned: tuple[Learner, Method], few_examples: Any
+) -> None:
+    learner, method = learned
+    examples = few_examples["near"]
+    learning, before = list(learner.trainable()), learner.score(examples)
+    with method.routed(learner, "near"):
+        assert learner.model.active_adapters == ["default"]
+        assert not learner.trainable()
+        assert not np.allclose(learner.score(examples), before)
+    method.route(learner, [examples[0].prompt])
+    assert list(learner.trainable()) == learning
+    assert np.array_equal(learner.score(examples), before)
+
+
+def test_with_no_adapter_the_base_answers(adapted: Adapted, few_examples: Any) -> None:
+    learner, base = adapted(per_stage="new"), adapted(kind="full")
+    with torch.no_grad():
+        for value in learner.trainable().values():
+            value += 0.1
+    examples = few_examples["near"]
+    assert not np.allclose(learner.score(examples), base.score(examples))
+    with answering_with(learner.model, []):
+        assert np.array_equal(learner.score(examples), base.score(examples))
+
+
+def test_a_centroid_is_taken_over_prompts_that_are_evenly_spaced(adapted: Adapted, few_examples: Any) -> None:
+    learner = adapted(per_stage="new")
+    examples = few_examples["near"]
+    for limit, chosen in ((5, examples[::3]), (6, examples[::2]), (12, examples), (100, examples)):
+        few = make_method("adapter-per-task", {"prompts": limit}, 0)
+        few.begin(learner, Stage(1, ("near",), data={"near": examples}))
+        exact = make_method("adapter-per-task", {}, 0)
+        exact.begin(learner, Stage(1, ("near",), data={"near": chosen}))
+        assert torch.equal(few.state_dict()["centroid.near"], exact.state_dict()["centroid.near"])
+
+
+def test_before_anything_is_learned_nothing_is_routed(adapted: Adapted, few_examples: Any) -> None:
+    prompts = [example.prompt for example in few_examples["near"]]
+    assert make_method("adapter-per-task", {}, 0).route(adapted(kind="full"), prompts) is None
+
+
+def test_what_cannot_be_told_apart_is_refused(learned: tuple[Learner, Method]) -> None:
+    learner, method = learned
+    with pytest.raises(UserError, match=r"plain text has none"):
+        method.route(learner, [()])
+    deep = make_method("adapter-per-task", {"layer": 7}, 0)
+    deep.load_state_dict(method.state_dict())
+    with pytest.raises(UserError, match=r"method\.layer: this model has 2 layers, and no layer 7"):
+        deep.route(learner, [(5, 6)])
+    with pytest.raises(UserError, match=r"adapter\.per_stage: this method works with new, not merge"):
+        method.check(AdapterSettings(per_stage="merge"))
