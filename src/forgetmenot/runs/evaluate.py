@@ -74,7 +74,9 @@ def ask(learner: Learner, method: Method, question: Question, advance: Any = Non
     parts = method.route(learner, [example.prompt for example in question.encoded])
     if parts is None:
         return _answer(learner, question, advance)
-    columns = {one.name: [None] * len(parts) for one in fields(Predictions) if one.name != "routed"}
+    columns: dict[str, list[Any]] = {
+        one.name: [None] * len(parts) for one in fields(Predictions) if one.name != "routed"
+    }
     for part in sorted(set(parts)):
         chosen = [k for k, one in enumerate(parts) if one == part]
         some = replace(
