@@ -91,6 +91,8 @@ class RunConfig(BaseModel):
     @classmethod
     def _what_the_method_needs(cls, values: Any) -> Any:
         """Adapter settings that are left open become those that the method works with."""
+        if not isinstance(values, Mapping):
+            return values  # pydantic refuses it
         method, adapter = values.get("method"), values.get("adapter", {})
         name = method.get("name") if isinstance(method, Mapping) else method
         if not isinstance(name, str) or not isinstance(adapter, Mapping):

@@ -66,7 +66,7 @@ def test_a_full_width_leaves_nothing_to_be_orthogonal_to() -> None:
 def test_learning_by_the_penalty_alone_makes_adapters_orthogonal(adapted: Adapted, per_stage: str) -> None:
     settings = AdapterSettings(per_stage=per_stage)
     learner = adapted(per_stage=per_stage)
-    method = make_method("o-lora", {}, 0)
+    method = make_method("o-lora", {"strength": 1}, 0)
     method.begin(learner, Stage(1, ("animal",)))
     assert method.penalty(learner) is None
     first = {layer: rows.detach().clone() for layer, rows in learning_rows(learner).items()}
@@ -100,7 +100,7 @@ def test_its_state_comes_back(adapted: Adapted) -> None:
     assert one is not None
     assert other is not None
     assert torch.equal(one, other)
-    assert float(one.detach()) == pytest.approx(1, abs=1e-5)  # with itself
+    assert float(one.detach()) == pytest.approx(method.options.strength, rel=1e-5)  # with itself
 
 
 @pytest.mark.parametrize("settings", [{"per_stage": "continue"}, {"kind": "full"}])

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+from pydantic import ValidationError
 
 from forgetmenot.config import RunConfig, load_config
 from forgetmenot.engine import Learner
@@ -81,6 +82,12 @@ def test_adapter_settings_left_open_become_what_the_method_needs(case: str, meth
     assert RunConfig.model_validate(config.model_dump(mode="json")) == config
     other = load_config(None, {"tasks": "sst2", "adapter": given})
     assert other.adapter == AdapterSettings(**given)
+
+
+@pytest.mark.parametrize("values", [["sst2"], {"method": "o-lora", "adapter": "lora"}])
+def test_what_is_no_config_is_refused_as_ever(values: Any) -> None:
+    with pytest.raises(ValidationError):
+        RunConfig.model_validate(values)
 
 
 @pytest.mark.parametrize(
