@@ -113,9 +113,9 @@ def test_where_it_fails_the_guard_takes_the_dense_mask(
 def test_the_guard_sees_a_wrong_block_mask(
     llama: Any, sequences: list[TokenSequence], unfused: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def causal(config: Any, end: Tensor, depth: Tensor, dtype: torch.dtype) -> Any:
+    def causal(config: Any, end: Tensor, depth: Tensor, dtype: torch.dtype, prefix: int) -> Any:
         end = end if attention_of(llama) == "dense" else torch.full_like(end, len(end))
-        return attention_mask(config, end, depth, dtype)
+        return attention_mask(config, end, depth, dtype, prefix)
 
     use_attention(llama, "flex")
     monkeypatch.setattr(forward_module, "attention_mask", causal)

@@ -4,7 +4,7 @@ import json
 import re
 from typing import Any
 
-_CUT = re.compile(r"(?<=\n)(?=[A-Za-z])")
+_CUT = re.compile(r"(?<=\S\n)(?=[A-Za-z])")  # one newline: of several, GPT-2 parts the last from the others
 _CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _WORDS = r"[^\r\n\p{L}\p{N}]?\p{L}+"
 _REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -13,14 +13,14 @@ _KNOWN_SPLITS = {"|".join((_CONTRACTIONS, _WORDS, numbers, _REST)) for numbers i
 
 
 def pieces(text: str) -> list[str]:
-    """Cut a text between a newline and a letter; prompts are full of such places, and of equal pieces."""
+    """Cut a text between a line's end and a letter; prompts are full of such places, and of equal pieces."""
     return _CUT.split(text)
 
 
 def may_be_cut(backend: Any) -> bool:
     """Whether a Rust tokenizer gives a text the tokens of its `pieces` in turn.
 
-    It does if it splits text by a rule none of whose matches holds a newline and the letter behind it, and
+    It does if it splits text by a rule none of whose matches holds a line's end and the letter behind it, and
     looks for tokens within the parts alone: byte-level BPE as in GPT-2, Qwen, Llama 3 and SmolLM.
     """
     parts = json.loads(backend.to_str())
