@@ -81,15 +81,19 @@ def test_task_arithmetic_adds_up_what_single_learns(go: Go, adapter: dict[str, s
 
 
 def test_magmax_goes_on_from_where_the_task_before_was_trained(go: Go, tiny: Mapping[str, Any]) -> None:
-    """Not from the merged model: with the largest change halved, training is still that of `sequential`."""
-    settings = {**SMALL, "tasks": tiny["tasks"][:2], "adapter": FULL}
+    """Not from the merged model: with the largest change halved, training is still that of `sequential`.
+
+    Only nearly: adding and subtracting the base rounds, and Adam divides small gradients by themselves.
+    """
+    settings = {**SMALL, "tasks": tiny["tasks"][:2], "adapter": FULL, "training.learning_rate": 1e-3}
     sequential = go("sequential", settings)
     run = go("one", {**settings, "method": {"name": "magmax", "scale": 0.5}})
     state = load_file(run.path / "stages" / run.results["stages"][2]["name"] / "method.safetensors")
     first, second, one = (_weights(r, k) for r, k in ((sequential, 1), (sequential, 2), (run, 2)))
     for name in first:
         base = first[name] - state[f"0.{name}"]
-        assert torch.allclose(state[f"1.{name}"], second[name] - base, atol=1e-5)
+        moved = (second[name] - first[name]).norm()
+        assert (state[f"1.{name}"] - (second[name] - base)).norm() < 0.02 * moved
         pair = torch.stack([state[f"0.{name}"], state[f"1.{name}"]])
         largest = torch.where(pair[1].abs() > pair[0].abs(), pair[1], pair[0])
         assert torch.allclose(one[name], base + 0.5 * largest, atol=1e-5)
@@ -97,7 +101,7 @@ def test_magmax_goes_on_from_where_the_task_before_was_trained(go: Go, tiny: Map
 
 @pytest.mark.parametrize("anchor", ["previous", "base"])
 def test_averaging_is_half_way_to_its_anchor(go: Go, tiny: Mapping[str, Any], anchor: str) -> None:
-    """The first stage is the same for both; in the second the anchors differ."""
+    """The first stage is the same for both; what the second goes back to is where it began, or the base."""
     settings = {**SMALL, "tasks": tiny["tasks"][:2], "adapter": FULL}
     run = go("one", {**settings, "method": {"name": "weight-averaging", "anchor": anchor}})
     sequential = go("sequential", settings)
@@ -127,7 +131,11 @@ def test_what_is_remembered_is_found_again(go: Go, same: Same, tiny: Mapping[str
 
 @pytest.mark.parametrize("name", ["weight-averaging", "task-arithmetic", "ties", "dare", "magmax"])
 def test_lora_is_merged_into_the_weights_unless_said_otherwise(name: str, go: Go) -> None:
-    assert load_config(None, {"method": name}).adapter.per_stage == "merge"
+    for adapter in ({}, {"kind": "lora"}):
+        config = load_config(None, {"tasks": "sst2", "method": name, "adapter": adapter})
+        assert config.adapter.per_stage == "merge"
+    full = load_config(None, {"tasks": "sst2", "method": name, "adapter": {"kind": "full"}})
+    assert full.adapter.per_stage == "continue"
     with pytest.raises(UserError, match=r"adapter\.per_stage: this method works with merge, not continue"):
         go("one", {"method": name, "adapter.per_stage": "continue", "model": "not-there"})
 
