@@ -99,7 +99,7 @@ class RunConfig(BaseModel):
             return values
         known = known_methods()
         needs = known[name].needs if name in known else {}
-        if adapter.get("kind") not in (None, *needs.get("kind", ())):
+        if adapter.get("kind") not in (None, *needs.get("kind", ("lora",))):
             return values  # the method refuses it in its own words
         open_settings = {key: allowed[0] for key, allowed in needs.items() if key not in adapter}
         return {**values, "adapter": {**adapter, **open_settings}} if open_settings else values

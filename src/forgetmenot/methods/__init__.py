@@ -8,7 +8,9 @@ from pydantic import ValidationError
 from forgetmenot.errors import UserError, nearest, validation_sentence
 from forgetmenot.methods.adapter_per_task import AdapterPerTask
 from forgetmenot.methods.agem import AGEM
+from forgetmenot.methods.dare import DARE
 from forgetmenot.methods.derpp import DarkExperienceReplay
+from forgetmenot.methods.ema import EMA
 from forgetmenot.methods.ewc import EWC
 from forgetmenot.methods.freeze import Freeze
 from forgetmenot.methods.gem import GEM
@@ -17,6 +19,7 @@ from forgetmenot.methods.joint import Joint
 from forgetmenot.methods.kl import KL
 from forgetmenot.methods.l2_sp import L2SP
 from forgetmenot.methods.lwf import LwF
+from forgetmenot.methods.magmax import MagMax
 from forgetmenot.methods.method import Method, Options, Stage
 from forgetmenot.methods.moe_lora import MoELoRA
 from forgetmenot.methods.o_lora import OLoRA
@@ -27,6 +30,9 @@ from forgetmenot.methods.self_distillation import SelfDistillation
 from forgetmenot.methods.sequential import Sequential
 from forgetmenot.methods.si import SI
 from forgetmenot.methods.single import Single
+from forgetmenot.methods.task_arithmetic import TaskArithmetic
+from forgetmenot.methods.ties import TIES
+from forgetmenot.methods.weight_averaging import WeightAveraging
 
 METHODS: dict[str, type[Method]] = {
     "sequential": Sequential,
@@ -34,7 +40,9 @@ METHODS: dict[str, type[Method]] = {
     "single": Single,
     "adapter-per-task": AdapterPerTask,
     "agem": AGEM,
+    "dare": DARE,
     "der++": DarkExperienceReplay,
+    "ema": EMA,
     "ewc": EWC,
     "freeze": Freeze,
     "gem": GEM,
@@ -42,6 +50,7 @@ METHODS: dict[str, type[Method]] = {
     "kl": KL,
     "l2-sp": L2SP,
     "lwf": LwF,
+    "magmax": MagMax,
     "moe-lora": MoELoRA,
     "o-lora": OLoRA,
     "ogd": OGD,
@@ -49,6 +58,9 @@ METHODS: dict[str, type[Method]] = {
     "replay": Replay,
     "self-distillation": SelfDistillation,
     "si": SI,
+    "task-arithmetic": TaskArithmetic,
+    "ties": TIES,
+    "weight-averaging": WeightAveraging,
 }
 ENTRY_POINTS = "forgetmenot.methods"
 

@@ -88,6 +88,10 @@ class Method:
         """Which weights a stage begins with."""
         return "previous"
 
+    def follows(self, stage: Stage) -> bool:
+        """Whether the model after a stage builds on the one before; where none does, nothing transfers."""
+        return self.start(stage) == "previous"
+
     def adapt(self, learner: Learner, stage: Stage) -> None:
         """Choose what learns, after the configured adapter is in place: freeze, or add parameters."""
 

@@ -41,7 +41,7 @@ class Plan:
     @property
     def rows(self) -> list[Row]:
         """The stages as the score matrix knows them, the base first."""
-        trained = [Row(s.name, s.tasks, self.method.start(s) == "previous") for s in self.stages]
+        trained = [Row(s.name, s.tasks, self.method.follows(s)) for s in self.stages]
         return [Row("00-base"), *trained]
 
     @property

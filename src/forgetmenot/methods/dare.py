@@ -1,0 +1,47 @@
+"""DARE: drop most of what each task changed at random, rescale the rest, then merge.
+
+Yu et al. (2024), "Language Models are Super Mario: Absorbing Abilities from Homologous Models as a Free
+Lunch", ICML, arXiv 2311.03099:
+
+    τ̂ₜ = m ⊙ τₜ / (1 − p),   m ~ Bernoulli(1 − p),        E[τ̂ₜ] = τₜ
+
+and then θ₀ + λ Σₜ τ̂ₜ as in `task-arithmetic`, or signs elected and agreeing entries averaged as in `ties`,
+whose trimming it takes the place of. A task's mask follows from the run's seed and the task's place alone: it
+is the same at every later stage.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import Field, NonNegativeFloat
+
+from forgetmenot.methods.merge import Vector, dropped, elected, total
+from forgetmenot.methods.task_vectors import MergingOptions, TaskVectors
+
+
+class DARE(TaskVectors):
+    """Train each task from the base, and merge random shares of what they changed, rescaled (DARE)."""
+
+    class Options(MergingOptions):
+        """The settings of `dare`.
+
+        Attributes:
+            rate: p, the share that is dropped; 0 with merge: linear is `task-arithmetic`. The default is
+                ours.
+            merge: The sum of what is left (linear), or the mean of entries with the elected sign (ties).
+            scale: λ; 0 is the base model. The default is that of `task-arithmetic`; with ties 1 is usual.
+        """
+
+        rate: float = Field(default=0.5, ge=0, lt=1)
+        merge: Literal["linear", "ties"] = "linear"
+        scale: NonNegativeFloat = 0.4
+
+    def merged(self, vectors: Sequence[Vector]) -> Vector:
+        """What is left of the vectors, added up or elected."""
+        left = []
+        for place, vector in enumerate(vectors):
+            seed = int(np.random.SeedSequence([self.seed, place]).generate_state(1)[0])
+            left.append(dropped(vector, self.options.rate, torch.Generator().manual_seed(seed)))
+        return total(left) if self.options.merge == "linear" else elected(left)

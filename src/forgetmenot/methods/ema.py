@@ -1,0 +1,93 @@
+"""Dual memory: a slow learner, the moving average of the fast one, that answers and holds it back.
+
+I-LoRA (Ren et al. 2024, "Analyzing and Reducing Catastrophic Forgetting in Parameter Efficient Tuning", arXiv
+2402.18865): after each step of the fast learner θ, over all stages,
+
+    θ_slow ← d θ_slow + (1 − d) θ,
+
+and while it learns the fast one is held to the slow one's outputs,
+
+    Σ −log p_θ(y|x)  +  strength · Σ KL(p_slow ‖ p_θ)    over the vocabulary at each answer token.
+
+The paper holds the hidden states of replayed examples (squared distance); here it is the distributions on the
+new task's own answers, so that no past data is needed. With LoRA the averages are those of A and of B, as in
+the paper.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from pydantic import Field, NonNegativeFloat
+from torch import Tensor
+
+from forgetmenot.engine import Learner, Snapshot
+from forgetmenot.methods.anchor import beside, from_state, require_the_same_parameters, to_state
+from forgetmenot.methods.distillation import distil
+from forgetmenot.methods.method import Method, Options, Stage
+from forgetmenot.models import AdapterSettings
+from forgetmenot.prompting import Encoded
+
+
+class EMA(Method):
+    """Answer with a moving average of the weights, kept over all stages (EMA; dual memory of I-LoRA)."""
+
+    keeps = "one copy of what learns, in all"
+
+    class Options(Options):
+        """The settings of `ema`.
+
+        Attributes:
+            decay: d; with 0 the slow learner is the fast one. The default is ours.
+            strength: Of the divergence from the slow learner; 0 takes no pass of its own. The default is
+                ours.
+            answers: Which of the two is scored and exported; the fast one is what goes on learning.
+        """
+
+        decay: float = Field(default=0.99, ge=0, lt=1)
+        strength: NonNegativeFloat = 0.0
+        answers: Literal["slow", "fast"] = "slow"
+
+    def __init__(self, options: Any = None, seed: int = 0) -> None:
+        super().__init__(options, seed)
+        self.slow: Snapshot = {}
+
+    def check(self, adapter: AdapterSettings) -> None:
+        """One average over all stages is one of the same parameters."""
+        require_the_same_parameters("ema", adapter)
+
+    def begin(self, learner: Learner, stage: Stage) -> None:
+        """The slow learner begins where the first stage does."""
+        self.slow = beside(learner, self.slow) or learner.snapshot()
+
+    def loss(self, learner: Learner, batch: Sequence[Encoded]) -> Tensor:
+        """Negative log-likelihood and divergence, both summed."""
+        strength: float = self.options.strength
+        if not strength:
+            return super().loss(learner, batch)
+        answered, drift = distil(learner, self.slow, batch)
+        return answered + strength * drift
+
+    def stepped(self, learner: Learner) -> None:
+        """Move the slow learner towards the fast one."""
+        with torch.no_grad():
+            for name, value in learner.trainable().items():
+                self.slow[name].lerp_(value, 1 - self.options.decay)
+
+    @contextmanager
+    def answering(self, learner: Learner) -> Iterator[None]:
+        """With the slow learner, once there is one."""
+        if self.options.answers == "fast" or not self.slow:
+            yield
+            return
+        with learner.with_weights(beside(learner, self.slow)):
+            yield
+
+    def state_dict(self) -> dict[str, Any]:
+        """The slow learner."""
+        return to_state(slow=self.slow)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up what `state_dict` gave."""
+        self.slow = from_state(state, "slow")

@@ -1,0 +1,31 @@
+"""MagMax: train task after task, and take each weight's largest change since the base.
+
+Marczak et al. (2024), "MagMax: Leveraging Model Merging for Seamless Continual Learning", ECCV, arXiv
+2407.06322:
+
+    θₜ trained from θₜ₋₁ (not from the merged model),    τₜ = θₜ − θ₀,
+    θ  = θ₀ + λ τ,    τ entry by entry the τₜ of largest magnitude.
+"""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from forgetmenot.methods.merge import Vector, largest
+from forgetmenot.methods.task_vectors import MergingOptions, TaskVectors
+
+
+class MagMax(TaskVectors):
+    """Train task after task, and answer with each weight's largest change since the base (MagMax)."""
+
+    sequential: ClassVar[bool] = True
+
+    class Options(MergingOptions):
+        """The settings of `magmax`.
+
+        Attributes:
+            scale: λ; 0 is the base model. The default is ours.
+        """
+
+    def merged(self, vectors: Sequence[Vector]) -> Vector:
+        """The entries of largest magnitude."""
+        return largest(vectors)

@@ -1,0 +1,33 @@
+"""Task arithmetic: the base model and the sum of what each task added to it.
+
+Ilharco et al. (2023), "Editing Models with Task Arithmetic", ICLR, arXiv 2212.04089:
+
+    θ = θ₀ + λ Σₜ τₜ,        τₜ = θₜ − θ₀,
+
+each θₜ trained from θ₀.
+"""
+
+from collections.abc import Sequence
+
+from pydantic import NonNegativeFloat
+
+from forgetmenot.methods.merge import Vector, total
+from forgetmenot.methods.task_vectors import MergingOptions, TaskVectors
+
+
+class TaskArithmetic(TaskVectors):
+    """Train each task from the base, and add the scaled sum of what they changed (task arithmetic)."""
+
+    class Options(MergingOptions):
+        """The settings of `task-arithmetic`.
+
+        Attributes:
+            scale: λ; 0 is the base model. The default is what Yadav et al. (2023) take where no data are left
+                to choose it on.
+        """
+
+        scale: NonNegativeFloat = 0.4
+
+    def merged(self, vectors: Sequence[Vector]) -> Vector:
+        """Σₜ τₜ."""
+        return total(vectors)
