@@ -15,7 +15,7 @@ import platform
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -123,7 +123,7 @@ class Measured:
                 began = time.perf_counter()
                 original(one, stage)
                 self.total = time.perf_counter() - began
-            self.operators = {e.key: e.self_cpu_time_total / 1e6 for e in recorded.key_averages()}
+            self.operators = self_seconds(recorded.profiler.kineto_results.events())
             return None
 
         with patch.object(loop.Loop, "_train_and_score", profiled):
@@ -147,6 +147,29 @@ class Measured:
         for key, spent in self.operators.items():
             seconds[kind_of(key)] += spent
         return seconds
+
+
+def self_seconds(events: Iterable[Any]) -> dict[str, float]:
+    """Seconds inside each operator and outside those that it calls, by name.
+
+    From the profiler's raw events: its own averages take minutes for the many small operators of a stage.
+    """
+    threads: dict[int, list[tuple[int, int, str]]] = defaultdict(list)
+    for event in events:
+        begin = event.start_ns()
+        threads[event.start_thread_id()].append((begin, -(begin + event.duration_ns()), event.name()))
+    spent: dict[str, float] = defaultdict(float)
+    for spans in threads.values():
+        within: list[tuple[int, str]] = []  # the operators that are running: where each ends
+        for begin, negative_end, name in sorted(spans):
+            end = -negative_end
+            while within and within[-1][0] <= begin:
+                within.pop()
+            spent[name] += (end - begin) / 1e9
+            if within:
+                spent[within[-1][1]] -= (end - begin) / 1e9
+            within.append((end, name))
+    return spent
 
 
 def kind_of(operator: str) -> str:

@@ -65,21 +65,22 @@ def undisturbed(
     return config, forgetmenot.run({**config, "output": str(tmp_path_factory.mktemp("runs") / "undisturbed")})
 
 
-# Three stages of two steps each: 6 steps, 4 stages scored on 3 tasks, 4 commits.
+# Three stages of two steps each: 6 steps, 4 stages scored on 3 tasks, 4 commits. The guard comes before them,
+# with ten passes of `forward` and one call of `log_likelihoods`.
 MOMENTS = {
-    "in the first stage": [(Learner, "forward", 18)],
+    "in the first stage": [(Learner, "forward", 12)],
     "between two steps": [(METHODS["sequential"], "stepped", 3)],
-    "while scoring the base": [(Learner, "score", 2)],
-    "while scoring a stage": [(Learner, "score", 8)],
+    "while scoring the base": [(Learner, "log_likelihoods", 3)],
+    "while scoring a stage": [(Learner, "log_likelihoods", 9)],
     "before its folder appears": [(Path, "rename", 9)],
     "after a commit, before its time is noted": [(RunDirectory, "record_time", 3)],
     "before the results": [(api, "assemble", 1)],
     "before the report": [(api, "write_report", 1)],
     "again and again": [
-        (Learner, "score", 1),
+        (Learner, "log_likelihoods", 2),
         (METHODS["sequential"], "stepped", 1),
         (RunDirectory, "record_time", 1),
-        (Learner, "score", 3),
+        (Learner, "log_likelihoods", 4),
         (METHODS["sequential"], "stepped", 2),
         (api, "assemble", 1),
     ],
@@ -133,7 +134,7 @@ def test_what_is_half_written_is_not_read(
     undisturbed: tuple[Config, Run], tmp_path: Path, same: Same
 ) -> None:
     config = {**undisturbed[0], "output": str(tmp_path / "killed")}
-    _run_and_die(config, Learner, "score", 8)
+    _run_and_die(config, Learner, "log_likelihoods", 9)
     (left,) = (tmp_path / "killed" / "stages").glob(".*.writing")
     assert left.name == ".02-colour.writing"
     for file in ("scores.json", "predictions.parquet", "cost.json", "method.json"):
