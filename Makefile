@@ -3,13 +3,16 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test check format bench clean
+.PHONY: demo test test-slow check format bench clean
 
 demo: $(READY)  ## the main job on the bundled model and tasks, offline
 	$(BIN)/fmn run
 
-test: $(READY)  ## the tests
-	$(BIN)/pytest --numprocesses 2
+test: $(READY)  ## the tests, without the slow ones
+	$(BIN)/pytest --numprocesses 2 -m "not slow"
+
+test-slow: $(READY)  ## the slow tests: studies in processes, Ray, kill -9 of one of several processes
+	$(BIN)/pytest --numprocesses 2 -m slow
 
 check: $(READY)  ## style, types, and the direction of imports
 	$(BIN)/ruff format --check .

@@ -34,7 +34,8 @@ def _answers(run: Run, stage: int) -> list[list[float]]:
 
 def _weights(run: Run, stage: int) -> dict[str, torch.Tensor]:
     name = run.results["stages"][stage]["name"]
-    return load_file(run.path / "stages" / name / "model" / "model.safetensors")
+    found: dict[str, torch.Tensor] = load_file(run.path / "stages" / name / "model" / "model.safetensors")
+    return found
 
 
 @pytest.mark.parametrize(

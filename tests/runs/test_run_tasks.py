@@ -5,6 +5,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from scipy.stats import spearmanr
 from transformers import AutoModelForCausalLM, GPT2Config
 
 from forgetmenot.errors import UserError
-from forgetmenot.runs import Run, plan
+from forgetmenot.runs import Run, api, plan
 from forgetmenot.tasks import Example, Task
 
 Go = Callable[..., Run]
@@ -130,7 +131,7 @@ def test_graded_choices_are_read_by_their_expectation(go: Go, monkeypatch: pytes
         "grade", "choice", "spearman", examples("train", 40), [], examples("score", 24),
         labels, ("pearson",), prompts,
     )  # fmt: skip
-    monkeypatch.setattr(plan, "load_tasks", lambda names, folder: [task])
+    monkeypatch.setattr(api, "make_plan", partial(plan.make_plan, load=lambda names, folder: [task]))
     monkeypatch.setattr(plan, "expand", lambda names: ["grade"])
     run = go("one", {"tasks": "grade"})
     for stage in (0, 1):
