@@ -172,7 +172,7 @@ def card(rng: Random) -> str:
     return "\n".join(f"{key}: {lines[key]}" for key in rng.sample(list(lines), rng.randint(2, 4)))
 
 
-# A genre's share of the documents.
+# How often a genre comes, against the others.
 GENRES: dict[Callable[[Random], str], float] = {
     story: 0.02,
     restated: 0.08,
