@@ -1,5 +1,6 @@
 """A tiny random Llama and small tasks of one's own: what the tests of models, run and command line share."""
 
+import atexit
 import json
 import multiprocessing
 import os
@@ -15,13 +16,16 @@ from typing import Any
 import pytest
 import yaml
 
+CACHE = tempfile.mkdtemp(prefix="forgetmenot-cache-")
+atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
+
 # Before torch is imported, here and in the processes that tests start.
 os.environ |= {
     "OMP_NUM_THREADS": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "HF_HUB_OFFLINE": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
-    "FORGETMENOT_CACHE": tempfile.mkdtemp(prefix="forgetmenot-cache-"),
+    "FORGETMENOT_CACHE": CACHE,
 }
 
 # A shell's background job is started with Ctrl-C ignored, and so would be what the tests start and interrupt.

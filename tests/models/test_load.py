@@ -11,11 +11,12 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, GPT2Config
+from transformers import AutoModelForCausalLM, Gemma3Config, GPT2Config
 from transformers.utils import logging
 
 from forgetmenot.errors import UserError
 from forgetmenot.models import ModelSettings, load_model
+from forgetmenot.models.load import _disable_dropout
 
 CPU = torch.device("cpu")
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -75,6 +76,12 @@ def test_a_directory_is_known_by_its_weights(tiny_llama: Path, copied: Path) -> 
     assert _load(copied).revision != revision
 
 
+def test_another_tokenizer_makes_another_revision(tiny_llama: Path, copied: Path) -> None:
+    file = copied / "tokenizer.json"
+    file.write_text(file.read_text() + "\n")
+    assert _load(copied).revision != _load(tiny_llama).revision
+
+
 def test_a_hub_id_is_read_from_the_cache_and_its_commit_recorded(hub: Path) -> None:
     assert _load("owner/tiny").revision == COMMIT
     assert _load("owner/tiny", revision="old").revision == COMMIT[::-1]
@@ -109,6 +116,12 @@ def test_the_models_own_dropout_is_set_to_0_and_recorded(tiny_tokenizer: Any, tm
     modules = [m.p for m in loaded.model.modules() if isinstance(m, torch.nn.Dropout)]
     assert modules
     assert set(modules) == {0.0}
+
+
+def test_dropout_of_a_text_model_within_a_larger_one_is_found() -> None:
+    config = Gemma3Config(text_config={"attention_dropout": 0.2, "num_hidden_layers": 1})
+    assert _disable_dropout(config) == {"attention_dropout": 0.2}
+    assert config.get_text_config().attention_dropout == 0.0
 
 
 def _as_bin(folder: Path) -> None:

@@ -25,6 +25,9 @@ BUNDLED = {
 }
 """Models that come with the package: name → folder."""
 
+SHAPING = ("*.safetensors", "*.bin", "*.json", "*.jinja", "*.model", "vocab.txt", "merges.txt")
+"""The files of a model's directory on which its numbers depend: weights, configuration, tokenizer."""
+
 NF4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True)
 
 
@@ -184,14 +187,13 @@ def _dtype(settings: ModelSettings, *, trainable: bool, device: torch.device) ->
 
 
 def _disable_dropout(config: Any) -> dict[str, float]:
-    """Set every dropout of a config to 0; return those that were not."""
-    found = {
-        key: float(value)
-        for key, value in config.to_dict().items()
-        if "drop" in key and isinstance(value, int | float) and not isinstance(value, bool) and value > 0
-    }
-    for key in found:
-        setattr(config, key, 0.0)
+    """Set every dropout of a config, and of the text model's within it, to 0; return those that were not."""
+    found = {}
+    for part in (config, config.get_text_config()):
+        for key, value in part.to_dict().items():
+            if "drop" in key and isinstance(value, int | float) and not isinstance(value, bool) and value > 0:
+                found[key] = float(value)
+                setattr(part, key, 0.0)
     return found
 
 
@@ -229,9 +231,9 @@ def _revision(source: str, options: dict[str, Any]) -> str:
 
 
 def _fingerprint(folder: Path) -> str:
-    """A hash over the weight files of a directory."""
+    """A hash over all of a directory that shapes the model and its tokens."""
     digest = hashlib.sha256()
-    for file in sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")]):
+    for file in sorted(file for pattern in SHAPING for file in folder.glob(pattern)):
         digest.update(file.name.encode())
         with file.open("rb") as stream:
             while block := stream.read(1 << 22):
