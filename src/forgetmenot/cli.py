@@ -115,7 +115,8 @@ def score(parsed: argparse.Namespace) -> None:
     from forgetmenot.runs import rescore
 
     _in_processes(parsed)
-    path, reading = rescore(parsed.run_dir, parsed.tasks, parsed.prompt, console=_Screen())
+    settings = _settings(parsed.reading, "--reading")
+    path, reading = rescore(parsed.run_dir, parsed.tasks, parsed.prompt, settings=settings, console=_Screen())
     console = _Screen(quiet=not ranks.writes())
     table = Table("stage", *reading["tasks"], box=None)
     for stage, row in zip(reading["stages"], reading["matrix"], strict=True):
@@ -198,17 +199,17 @@ def _overrides(parsed: argparse.Namespace) -> dict[str, Any]:
     return {key: value for key, value in named.items() if value is not None} | _settings(parsed.set)
 
 
-def _settings(given: Sequence[str]) -> dict[str, Any]:
-    """What --set says, by dotted key; values are read as YAML."""
+def _settings(given: Sequence[str], option: str = "--set") -> dict[str, Any]:
+    """What --set or another option says, by dotted key; values are read as YAML."""
     settings = {}
     for setting in given:
         key, equals, value = setting.partition("=")
         if not key or not equals:
-            raise UserError(f"--set {setting}: write it as key.path=value.")
+            raise UserError(f"{option} {setting}: write it as key.path=value.")
         try:
             settings[key] = yaml.safe_load(value)
         except yaml.YAMLError as error:
-            raise UserError(f"--set {key}: {value!r} is not YAML.") from error
+            raise UserError(f"{option} {key}: {value!r} is not YAML.") from error
     return settings
 
 
@@ -255,6 +256,13 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("run_dir", type=Path, metavar="RUN_DIR")
     verb.add_argument("--tasks", type=_names, default=(), metavar="a,b,c", help="default: the run's own")
     verb.add_argument("--prompt", metavar="P", help="default: the run's own")
+    verb.add_argument(
+        "--reading",
+        action="append",
+        default=[],
+        metavar="key=value",
+        help="what else differs: scoring, normalization, calibration, demonstrations",
+    )
     _several(verb)
 
     verb = _verb(verbs, export, "export", "write a stage as one loadable model with its tokenizer")

@@ -27,13 +27,14 @@ from forgetmenot.metrics.matrix import (
 from forgetmenot.metrics.significance import PairedDifference, holm, mcnemar, paired_difference, significance
 from forgetmenot.metrics.spread import Spread, spread
 from forgetmenot.metrics.summary import Summary, summarize
-from forgetmenot.metrics.task_metrics import METRICS, Measured, Metric, majority, measure
+from forgetmenot.metrics.task_metrics import METRICS, NO_LABEL, Measured, Metric, majority, measure
 
 __all__ = [
     "FIGURES",
     "FORMULAS",
     "MAXIMA",
     "METRICS",
+    "NO_LABEL",
     "Answers",
     "Formula",
     "Intervals",

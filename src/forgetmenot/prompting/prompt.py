@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -12,6 +12,7 @@ from jinja2.exceptions import SecurityError, UndefinedError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from forgetmenot.errors import UserError
+from forgetmenot.prompting.demonstrations import Demonstrations
 
 
 def _sandbox() -> ImmutableSandboxedEnvironment:
@@ -44,6 +45,7 @@ class Prompt:
         truncate: The fields that may be cut when a prompt is too long; None for all that the template
             names.
         end: Written after each candidate, as "\n", where the tokens of one begin another's.
+        demonstrations: What chooses the solved examples that stand before the asked one; None for none.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Prompt:
     system: str | None = None
     truncate: tuple[str, ...] | None = None
     end: str = ""
+    demonstrations: Demonstrations | None = field(default=None, hash=False)
 
     def __post_init__(self) -> None:
         """Refuse a template that is no Jinja before any example is read.
@@ -78,8 +81,12 @@ class Prompt:
     @cached_property
     def hash(self) -> str:
         """Sixteen hexadecimal digits of all that shapes the text; the variant's name does not."""
-        content = asdict(self)
-        del content["name"]
+        content = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "name"}
+        content["choices"] = dict(self.choices)
+        if self.demonstrations is None:
+            del content["demonstrations"]
+        else:
+            content["demonstrations"] = self.demonstrations.hash
         canonical = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
