@@ -126,6 +126,26 @@ def score(parsed: argparse.Namespace) -> None:
     ranks.leave()
 
 
+def prompts(parsed: argparse.Namespace) -> None:
+    """`fmn prompts`: score the prompt variants of tasks on `select` and hold them against the best."""
+    from forgetmenot.runs import prompts
+
+    console = _Screen()
+    found = prompts(
+        parsed.model,
+        parsed.tasks,
+        data_dir=parsed.data_dir,
+        prompts=parsed.prompts,
+        limit=parsed.limit,
+        output=parsed.output,
+        settings=_settings(parsed.set),
+        console=console,
+    )
+    found.print(console)
+    for name in ("prompts.html", "chosen.yaml"):
+        console.print(f"{name}: {found.path / name}", highlight=False, soft_wrap=True)
+
+
 def _in_processes(parsed: argparse.Namespace) -> None:
     """With --num-processes this process starts the others, and ends with their status."""
     if parsed.num_processes is not None:
@@ -264,6 +284,17 @@ def _parser() -> argparse.ArgumentParser:
         help="what else differs: scoring, normalization, calibration, demonstrations",
     )
     _several(verb)
+
+    verb = _verb(verbs, prompts, "prompts", "score the prompt variants of tasks on `select`, and choose")
+    verb.add_argument("model", metavar="MODEL", help="a bundled model, a hub id, or a local directory")
+    verb.add_argument("--tasks", required=True, type=_names, metavar="a,b,c", help="as of `fmn run`")
+    verb.add_argument("--data-dir", metavar="D", help="as of `fmn run`")
+    verb.add_argument("--prompts", type=_names, default=(), metavar="a,b", help="default: all of each task's")
+    verb.add_argument("--limit", type=int, metavar="N", help="examples of each task's `select`")
+    verb.add_argument("--output", type=Path, metavar="DIR", help="where prompts.html and chosen.yaml go")
+    verb.add_argument(
+        "--set", action="append", default=[], metavar="key.path=value", help="any key of the config"
+    )
 
     verb = _verb(verbs, export, "export", "write a stage as one loadable model with its tokenizer")
     verb.add_argument("run_dir", type=Path, metavar="RUN_DIR")

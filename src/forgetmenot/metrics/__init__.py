@@ -24,6 +24,7 @@ from forgetmenot.metrics.matrix import (
     pretrained_mean,
     stage_mean,
 )
+from forgetmenot.metrics.ranking import Ranked, Ranking, rank
 from forgetmenot.metrics.significance import PairedDifference, holm, mcnemar, paired_difference, significance
 from forgetmenot.metrics.spread import Spread, spread
 from forgetmenot.metrics.summary import Summary, summarize
@@ -41,6 +42,8 @@ __all__ = [
     "Measured",
     "Metric",
     "PairedDifference",
+    "Ranked",
+    "Ranking",
     "ScoreMatrix",
     "Spread",
     "Stage",
@@ -68,6 +71,7 @@ __all__ = [
     "noise_floor",
     "paired_difference",
     "pretrained_mean",
+    "rank",
     "significance",
     "spread",
     "stage_mean",

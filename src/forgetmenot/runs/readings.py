@@ -34,7 +34,7 @@ def own_reading(config: RunConfig, tasks: Sequence[Task]) -> Reading:
         UserError: A task has no such prompt, or cannot be asked so.
     """
     prompts = {task.name: prompt_for(task, config.prompt, config.demonstrations) for task in tasks}
-    way = _way(config.evaluation, tasks, prompts, "evaluation")
+    way = way_of(config.evaluation, tasks, prompts, "evaluation")
     return Reading("", prompts, way)
 
 
@@ -80,7 +80,7 @@ def reading_of(
     if named.get("scoring") == "generation":  # the run's own refinements of the likelihood fall away
         named = {"normalization": "none", "calibration": "none", **named}
     evaluation = config.evaluation.model_copy(update=named)
-    return Reading(name, prompts, _way(evaluation, tasks, prompts, where))
+    return Reading(name, prompts, way_of(evaluation, tasks, prompts, where))
 
 
 def title(settings: ReadingSettings) -> str:
@@ -127,7 +127,7 @@ def variant_for(chosen: str | dict[str, str], task: str) -> str:
     return chosen.get(task, "default") if isinstance(chosen, dict) else chosen
 
 
-def _way(
+def way_of(
     evaluation: EvaluationSettings, tasks: Sequence[Task], prompts: dict[str, Prompt], where: str
 ) -> Way:
     """How choices are read, held against the tasks that are.
