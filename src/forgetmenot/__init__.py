@@ -5,6 +5,7 @@
 >>> found.matrix          # R[i][j]: the score on task j after stage i
 >>> found.summary()       # average performance, backward transfer, forgetting, …
 >>> found.report()        # the path of report.html
+>>> fmn.prompts("quickstart", "quickstart").chosen   # the best prompt of each task, found on `select`
 >>> fmn.study({"grid": {"method": ["sequential", "joint"], "seed": [0, 1]}}).table
 """
 
@@ -13,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from forgetmenot.config import RunConfig, load_config
     from forgetmenot.errors import UserError
-    from forgetmenot.runs import Run, Study, run, study
+    from forgetmenot.runs import PromptChoice, Run, Study, prompts, run, study
     from forgetmenot.study_config import StudyConfig, load_study
 
 __version__ = "0.1.0"
 __all__ = [
+    "PromptChoice",
     "Run",
     "RunConfig",
     "Study",
@@ -26,6 +28,7 @@ __all__ = [
     "__version__",
     "load_config",
     "load_study",
+    "prompts",
     "run",
     "study",
 ]
@@ -35,6 +38,8 @@ _HOME = {
     "run": "forgetmenot.runs",
     "Study": "forgetmenot.runs",
     "study": "forgetmenot.runs",
+    "PromptChoice": "forgetmenot.runs",
+    "prompts": "forgetmenot.runs",
     "RunConfig": "forgetmenot.config",
     "load_config": "forgetmenot.config",
     "StudyConfig": "forgetmenot.study_config",

@@ -115,7 +115,8 @@ def score(parsed: argparse.Namespace) -> None:
     from forgetmenot.runs import rescore
 
     _in_processes(parsed)
-    path, reading = rescore(parsed.run_dir, parsed.tasks, parsed.prompt, console=_Screen())
+    settings = _settings(parsed.reading, "--reading")
+    path, reading = rescore(parsed.run_dir, parsed.tasks, parsed.prompt, settings=settings, console=_Screen())
     console = _Screen(quiet=not ranks.writes())
     table = Table("stage", *reading["tasks"], box=None)
     for stage, row in zip(reading["stages"], reading["matrix"], strict=True):
@@ -123,6 +124,26 @@ def score(parsed: argparse.Namespace) -> None:
     console.print(table)
     console.print(f"\nReading: {path}", highlight=False, soft_wrap=True)
     ranks.leave()
+
+
+def prompts(parsed: argparse.Namespace) -> None:
+    """`fmn prompts`: score the prompt variants of tasks on `select` and hold them against the best."""
+    from forgetmenot.runs import prompts
+
+    console = _Screen()
+    found = prompts(
+        parsed.model,
+        parsed.tasks,
+        data_dir=parsed.data_dir,
+        prompts=parsed.prompts,
+        limit=parsed.limit,
+        output=parsed.output,
+        settings=_settings(parsed.set),
+        console=console,
+    )
+    found.print(console)
+    for name in ("prompts.html", "chosen.yaml"):
+        console.print(f"{name}: {found.path / name}", highlight=False, soft_wrap=True)
 
 
 def _in_processes(parsed: argparse.Namespace) -> None:
@@ -198,17 +219,17 @@ def _overrides(parsed: argparse.Namespace) -> dict[str, Any]:
     return {key: value for key, value in named.items() if value is not None} | _settings(parsed.set)
 
 
-def _settings(given: Sequence[str]) -> dict[str, Any]:
-    """What --set says, by dotted key; values are read as YAML."""
+def _settings(given: Sequence[str], option: str = "--set") -> dict[str, Any]:
+    """What --set or another option says, by dotted key; values are read as YAML."""
     settings = {}
     for setting in given:
         key, equals, value = setting.partition("=")
         if not key or not equals:
-            raise UserError(f"--set {setting}: write it as key.path=value.")
+            raise UserError(f"{option} {setting}: write it as key.path=value.")
         try:
             settings[key] = yaml.safe_load(value)
         except yaml.YAMLError as error:
-            raise UserError(f"--set {key}: {value!r} is not YAML.") from error
+            raise UserError(f"{option} {key}: {value!r} is not YAML.") from error
     return settings
 
 
@@ -255,7 +276,25 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("run_dir", type=Path, metavar="RUN_DIR")
     verb.add_argument("--tasks", type=_names, default=(), metavar="a,b,c", help="default: the run's own")
     verb.add_argument("--prompt", metavar="P", help="default: the run's own")
+    verb.add_argument(
+        "--reading",
+        action="append",
+        default=[],
+        metavar="key=value",
+        help="what else differs: scoring, normalization, calibration, demonstrations",
+    )
     _several(verb)
+
+    verb = _verb(verbs, prompts, "prompts", "score the prompt variants of tasks on `select`, and choose")
+    verb.add_argument("model", metavar="MODEL", help="a bundled model, a hub id, or a local directory")
+    verb.add_argument("--tasks", required=True, type=_names, metavar="a,b,c", help="as of `fmn run`")
+    verb.add_argument("--data-dir", metavar="D", help="as of `fmn run`")
+    verb.add_argument("--prompts", type=_names, default=(), metavar="a,b", help="default: all of each task's")
+    verb.add_argument("--limit", type=int, metavar="N", help="examples of each task's `select`")
+    verb.add_argument("--output", type=Path, metavar="DIR", help="where prompts.html and chosen.yaml go")
+    verb.add_argument(
+        "--set", action="append", default=[], metavar="key.path=value", help="any key of the config"
+    )
 
     verb = _verb(verbs, export, "export", "write a stage as one loadable model with its tokenizer")
     verb.add_argument("run_dir", type=Path, metavar="RUN_DIR")

@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import (
@@ -24,6 +24,7 @@ from forgetmenot.engine import TrainingSettings
 from forgetmenot.errors import UserError, validation_sentence
 from forgetmenot.methods import known_methods
 from forgetmenot.models import AdapterSettings, ModelSettings
+from forgetmenot.prompting import CountOrSettings, DemonstrationSettings
 from forgetmenot.tasks.yaml_file import read_yaml
 
 
@@ -51,14 +52,51 @@ class MethodSettings(BaseModel):
         return dict(self.model_extra or {})
 
 
+def _from_file(value: Any) -> Any:
+    """A path to YAML becomes the map task → variant that is in it."""
+    is_file = isinstance(value, str) and value.endswith((".yaml", ".yml"))
+    return read_yaml(Path(value)) if is_file else value
+
+
+PromptChoice = Annotated[str | dict[str, str], BeforeValidator(_from_file)]
+"""A variant for all tasks, a map task → variant, or a YAML file with such a map, as `fmn prompts` writes."""
+
+Scoring = Literal["likelihood", "generation"]
+Normalization = Literal["none", "tokens", "bytes", "unconditional"]
+Calibration = Literal["none", "contextual", "prior"]
+
+
+class ReadingSettings(BaseModel):
+    """A reading beside the run's own; what it does not name is as in the run's own."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    prompt: PromptChoice | None = None
+    demonstrations: CountOrSettings | None = None
+    scoring: Scoring | None = None
+    normalization: Normalization | None = None
+    calibration: Calibration | None = None
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if not self.model_dump(exclude_none=True):
+            raise ValueError("name what differs from the run's own, such as {scoring: generation}")
+        return self
+
+
 class EvaluationSettings(BaseModel):
-    """What is scored after every stage.
+    """What is scored after every stage, and how a choice among labels is read.
 
     Attributes:
         limit: Score a fixed random sample of so many examples of each task, the same for every run.
         also_score: Tasks that are scored and never trained on.
-        prompts: Prompt variants to read beside the run's own.
-        scoring: How a choice is read: by the likelihood of each candidate.
+        prompts: Prompt variants to read beside the run's own; short for `readings` that name a `prompt`.
+        readings: Further ways of asking, each a reading of its own beside the run's.
+        scoring: By the `likelihood` of each candidate, or by `generation`: what the model writes, greedily.
+        normalization: What a candidate's log-likelihood is divided by, `tokens` or `bytes`, or freed from:
+            its `unconditional` log-likelihood.
+        calibration: What is divided out of the candidates' probabilities: those of a `contextual` example
+            without content, or the `prior`, the mean over `select`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -66,7 +104,33 @@ class EvaluationSettings(BaseModel):
     limit: PositiveInt | None = None
     also_score: Names = ()
     prompts: Names = ()
-    scoring: Literal["likelihood"] = "likelihood"
+    readings: tuple[ReadingSettings, ...] = ()
+    scoring: Scoring = "likelihood"
+    normalization: Normalization = "none"
+    calibration: Calibration = "none"
+
+    @field_validator("readings", mode="before")
+    @classmethod
+    def _one_by_one(cls, value: Any) -> Any:
+        """Validate each by itself, so that the sentence names the reading and its key."""
+        if not isinstance(value, list | tuple):
+            return value
+        return tuple(
+            one if isinstance(one, ReadingSettings) else reading_settings(one, f"evaluation.readings.{k}")
+            for k, one in enumerate(value)
+        )
+
+
+def reading_settings(value: Any, where: str) -> ReadingSettings:
+    """One further reading from plain data.
+
+    Raises:
+        UserError: If a key is unknown or a value unfit; the sentence begins with `where`.
+    """
+    try:
+        return ReadingSettings.model_validate(value)
+    except ValidationError as error:
+        raise UserError(validation_sentence(error, ReadingSettings, where)) from error
 
 
 class RunConfig(BaseModel):
@@ -76,7 +140,8 @@ class RunConfig(BaseModel):
 
     model: ModelSettings = ModelSettings()
     tasks: Annotated[Names, Field(min_length=1)] = ("quickstart",)
-    prompt: str | dict[str, str] = "default"
+    prompt: PromptChoice = "default"
+    demonstrations: CountOrSettings = DemonstrationSettings()
     method: MethodSettings = MethodSettings()
     adapter: AdapterSettings = AdapterSettings()
     training: TrainingSettings = TrainingSettings()

@@ -24,22 +24,26 @@ from forgetmenot.metrics.matrix import (
     pretrained_mean,
     stage_mean,
 )
+from forgetmenot.metrics.ranking import Ranked, Ranking, rank
 from forgetmenot.metrics.significance import PairedDifference, holm, mcnemar, paired_difference, significance
 from forgetmenot.metrics.spread import Spread, spread
 from forgetmenot.metrics.summary import Summary, summarize
-from forgetmenot.metrics.task_metrics import METRICS, Measured, Metric, majority, measure
+from forgetmenot.metrics.task_metrics import METRICS, NO_LABEL, Measured, Metric, majority, measure
 
 __all__ = [
     "FIGURES",
     "FORMULAS",
     "MAXIMA",
     "METRICS",
+    "NO_LABEL",
     "Answers",
     "Formula",
     "Intervals",
     "Measured",
     "Metric",
     "PairedDifference",
+    "Ranked",
+    "Ranking",
     "ScoreMatrix",
     "Spread",
     "Stage",
@@ -67,6 +71,7 @@ __all__ = [
     "noise_floor",
     "paired_difference",
     "pretrained_mean",
+    "rank",
     "significance",
     "spread",
     "stage_mean",

@@ -20,6 +20,9 @@ from forgetmenot.metrics.formulas import FORMULAS, Formula
 
 Floats = NDArray[np.float64]
 
+NO_LABEL = -1
+"""The index of an answer that names none of the labels: wrong, whatever is gold."""
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -79,9 +82,10 @@ def metric_named(name: str) -> Metric:
 def measure(name: str, gold: Any, predicted: Any) -> Measured:
     """Score `predicted` [n] against `gold` [n] with the metric `name`.
 
-    Labels are integer indices for accuracy, f1 (positive class: index 1) and matthews; numbers for spearman
-    and pearson; strings for exact_match and rouge_l. For loss, `predicted` is [n, 2], each example's sum of
-    log-probabilities in nats and its number of tokens, and `gold` is not read.
+    Labels are integer indices for accuracy, f1 (positive class: index 1) and matthews, and `NO_LABEL` is an
+    answer that names none; numbers for spearman and pearson; strings for exact_match and rouge_l. For loss,
+    `predicted` is [n, 2], each example's sum of log-probabilities in nats and its number of tokens, and
+    `gold` is not read.
 
     Raises:
         UserError: There is no such metric, or it does not fit the task's labels.
@@ -130,11 +134,12 @@ def _same_label(gold: ArrayLike, predicted: ArrayLike) -> NDArray[np.bool_]:
 def _binary_terms(gold: ArrayLike, predicted: ArrayLike) -> Floats:
     """True positives, predicted positives, gold positives."""
     gold, predicted = _labels(gold, predicted)
-    if not (np.isin(gold, (0, 1)).all() and np.isin(predicted, (0, 1)).all()):
+    if not (np.isin(gold, (0, 1)).all() and np.isin(predicted, (0, 1, NO_LABEL)).all()):
         raise UserError(
             "The metric 'f1' is for two labels, the second being the positive one; choose another."
         )
-    return np.stack([gold * predicted, predicted, gold], axis=-2).astype(np.float64)
+    positive = (predicted == 1).astype(np.int64)
+    return np.stack([gold * positive, positive, gold], axis=-2).astype(np.float64)
 
 
 def _f1(sums: Floats, _n: Floats) -> Floats:

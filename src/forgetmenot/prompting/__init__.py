@@ -1,13 +1,19 @@
 """Examples become prompts, and prompts become tokens."""
 
 from forgetmenot.prompting.cache import encode_cached
+from forgetmenot.prompting.demonstrations import CountOrSettings, Demonstrations, DemonstrationSettings
 from forgetmenot.prompting.encoded import Encoded, TokenSequence
 from forgetmenot.prompting.encoder import Encoder
 from forgetmenot.prompting.examples import EncodedExamples
+from forgetmenot.prompting.parsing import parse_choice
 from forgetmenot.prompting.prompt import Prompt
+from forgetmenot.prompting.tokens import lm_eval_prefix
 from forgetmenot.prompting.variants import bundled_prompts, choose_prompt, known_prompts, prompts_of
 
 __all__ = [
+    "CountOrSettings",
+    "DemonstrationSettings",
+    "Demonstrations",
     "Encoded",
     "EncodedExamples",
     "Encoder",
@@ -17,5 +23,7 @@ __all__ = [
     "choose_prompt",
     "encode_cached",
     "known_prompts",
+    "lm_eval_prefix",
+    "parse_choice",
     "prompts_of",
 ]

@@ -15,6 +15,7 @@ from forgetmenot.tasks.task import Example, Task
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+BETWEEN = "\n\n"  # a blank line, between demonstrations and before the example that is asked
 _BATCH = 1024  # examples whose texts go through the tokenizer in one call
 
 
@@ -94,16 +95,27 @@ class Encoder:
             if self._task.kind == "text":
                 return ["", prompt]
             answers = [self._prompt.separator + answer for answer in self._answers(example)]
+            shown = self._shown(example)
             if self._prompt.chat:
-                system = (
-                    []
-                    if self._prompt.system is None
-                    else [{"role": "system", "content": self._prompt.system}]
-                )
-                turns = [*system, {"role": "user", "content": prompt}]
-                prompt = self._tokens.conversation(turns, reply=True)
+                turns = [] if self._prompt.system is None else [_turn("system", self._prompt.system)]
+                for question, answer in shown:
+                    turns += [_turn("user", question), _turn("assistant", answer)]
+                prompt = self._tokens.conversation([*turns, _turn("user", prompt)], reply=True)
                 answers = [self._tokens.as_text(answer) for answer in answers]
+            else:
+                solved = [question + self._prompt.separator + answer for question, answer in shown]
+                prompt = BETWEEN.join([*solved, prompt])
             return [prompt, *(prompt + answer for answer in answers)]
+
+    def _shown(self, example: Example) -> list[tuple[str, str]]:
+        """The prompt and the answer of each demonstration that stands before an example."""
+        if self._prompt.demonstrations is None:
+            return []
+        shown = []
+        for one in self._prompt.demonstrations.before(example):
+            answer = str(one.target) if self._task.kind == "answer" else self._prompt.choices[str(one.label)]
+            shown.append((self._prompt.render(one.fields), answer))
+        return shown
 
     def _answers(self, example: Example) -> list[str]:
         if self._task.kind == "choice":
@@ -183,9 +195,10 @@ class Encoder:
         fitting, limit = tokenized(0), 0
         if self._needed(*fitting) > self._max_length:
             what = f"even without {' and '.join(sorted(names))}" if names else "and nothing in it may be cut"
+            few = ", set fewer `demonstrations`" if self._prompt.demonstrations else ""
             raise UserError(
                 f"the prompt with its answer takes {self._needed(*fitting)} tokens, {what}; max_length is "
-                f"{self._max_length}. Raise `training.max_length`, or leave the row out."
+                f"{self._max_length}. Raise `training.max_length`{few}, or leave the row out."
             )
         too_long = max((len(example.fields[name]) for name in names), default=0)
         while too_long - limit > 1:
@@ -236,6 +249,10 @@ class Encoder:
             yield
         except UserError as error:
             raise UserError(f"task {self._task.name!r}, example {example.id!r}: {error}") from error
+
+
+def _turn(role: str, content: str) -> dict[str, str]:
+    return {"role": role, "content": content}
 
 
 def _agreement(rows: Sequence[Ids]) -> int:

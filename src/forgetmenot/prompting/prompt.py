@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property, lru_cache
 from typing import Any, Literal
 
@@ -12,6 +12,7 @@ from jinja2.exceptions import SecurityError, UndefinedError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from forgetmenot.errors import UserError
+from forgetmenot.prompting.demonstrations import Demonstrations
 
 
 def _sandbox() -> ImmutableSandboxedEnvironment:
@@ -47,6 +48,7 @@ class Prompt:
         cut_answer: Whether a training answer may be cut too, at its end, where a third of `max_length` and
             what the prompt leaves free do not hold it. Else it is an error that names the row.
         end: Written after each candidate, as "\n", where the tokens of one begin another's.
+        demonstrations: What chooses the solved examples that stand before the asked one; None for none.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Prompt:
     end: str = ""
     keep: Literal["start", "end"] = "start"
     cut_answer: bool = False
+    demonstrations: Demonstrations | None = field(default=None, hash=False)
 
     def __post_init__(self) -> None:
         """Refuse a template that is no Jinja before any example is read.
@@ -83,11 +86,13 @@ class Prompt:
     @cached_property
     def hash(self) -> str:
         """Sixteen hexadecimal digits of all that shapes the text; the variant's name does not."""
-        content = asdict(self)
-        del content["name"]
-        for name in ("keep", "cut_answer"):  # younger than the hashes of earlier runs
+        content = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "name"}
+        content["choices"] = dict(self.choices)
+        for name in ("keep", "cut_answer", "demonstrations"):  # younger than the hashes of earlier runs
             if content[name] == getattr(type(self), name):
                 del content[name]
+        if self.demonstrations is not None:
+            content["demonstrations"] = self.demonstrations.hash
         canonical = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 

@@ -199,3 +199,8 @@ class Tokens:
                 f"this tokenizer cannot read as text the special token in {plain[:80]!r}; change that text."
             )
         return tuple(kept)
+
+
+def lm_eval_prefix(tokenizer: "PreTrainedTokenizerBase") -> Ids:
+    """What stands before an answer that is asked without any prompt: see `Tokens.prefix`."""
+    return Tokens(tokenizer).prefix

@@ -93,6 +93,23 @@ def dumbbell(
     return _svg("dumbbell", width, height, label, parts)
 
 
+def whisker(
+    value: float, interval: Interval | None, majority: float | None, scale: Interval, best: bool, label: str
+) -> Markup:
+    """One score with its interval on a line, beside others on the same scale."""
+    width, height, pad, middle = 220, 26, 8, 13
+    x = _axis(*scale, pad, width - pad)
+    parts = [_line("grid", pad, middle, width - pad, middle)]
+    if majority is not None:
+        parts.append(_line("majority", x(majority), 2, x(majority), height - 2))
+    if interval is not None:
+        parts.append(_line("whisker", x(interval[0]), middle, x(interval[1]), middle))
+    parts.append(
+        _dot(f"dot {'own' if best else 'before'}", x(value), middle, 5 if best else 4, number(value))
+    )
+    return _svg("dumbbell", width, height, label, parts)
+
+
 def loss_line(losses: Sequence[tuple[float, float]], highest: float, label: str) -> Markup:
     """The training loss over the steps of one stage, averaged down to what a small figure can show.
 

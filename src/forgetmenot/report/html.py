@@ -49,7 +49,7 @@ def write_report(run_dir: Path) -> Path:
         UserError: The directory has no readable `results.json`.
     """
     findings = load(run_dir)
-    page = _template().render(
+    page = template("report.html.jinja").render(
         run=findings,
         verdict=verdict(findings),
         metrics=[FORMULAS[name] for name in dict.fromkeys(findings.metrics[task] for task in findings.tasks)],
@@ -74,7 +74,8 @@ def write_report(run_dir: Path) -> Path:
     return path
 
 
-def _template() -> Any:
+def template(name: str) -> Any:
+    """A page of `templates/`, with the filters that write numbers."""
     environment = Environment(
         loader=PackageLoader("forgetmenot.report"),
         autoescape=True,
@@ -91,8 +92,9 @@ def _template() -> Any:
         "shortened": _shortened,
         "plain": _plain,
         "common": _common,
+        "way": _way,
     }
-    return environment.get_template("report.html.jinja")
+    return environment.get_template(name)
 
 
 def _curves(findings: Findings) -> list[tuple[str, Markup]]:
@@ -214,6 +216,17 @@ def _common(choice: str | Mapping[str, str]) -> str:
     if len(set(choice.values())) == 1:
         return next(iter(choice.values()))
     return ", ".join(f"{task}: {name}" for task, name in choice.items())
+
+
+def _way(reading: Mapping[str, Any]) -> str:
+    """How a reading was asked: "by likelihood / tokens, contextual calibration, 4 demonstrations"."""
+    said = f"by {reading['scoring']}"
+    if (per := reading.get("normalization", "none")) != "none":
+        said += " less the unconditional one" if per == "unconditional" else f" / {per}"
+    if (calibration := reading.get("calibration", "none")) != "none":
+        said += f", {calibration} calibration"
+    counts = sorted({shown["count"] for shown in reading.get("demonstrations", {}).values()})
+    return said + (f", {' or '.join(map(str, counts))} demonstrations" if counts else "")
 
 
 def _plain(value: Any) -> str:

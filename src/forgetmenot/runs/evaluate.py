@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,11 @@ import pyarrow.parquet as parquet
 
 from forgetmenot.engine import Arrangement, Learner
 from forgetmenot.methods import Method
-from forgetmenot.metrics import Measured, majority, measure
+from forgetmenot.metrics import NO_LABEL, Measured, majority, measure
 from forgetmenot.prompting import EncodedExamples, Prompt
+from forgetmenot.runs.choice import BY_LIKELIHOOD, NUMERIC, Way, read_choices
 from forgetmenot.tasks import Example, Task
 
-NUMERIC = ("spearman", "pearson")
 MAX_NEW_TOKENS = 64
 
 
@@ -27,12 +27,16 @@ class Question:
     Attributes:
         examples: Those that are scored.
         encoded: Their tokens, in the same order.
+        way: How a choice among labels is read.
+        reference: What calibration looks at.
     """
 
     task: Task
     prompt: Prompt
     examples: Sequence[Example]
     encoded: EncodedExamples
+    way: Way = BY_LIKELIHOOD
+    reference: EncodedExamples = field(default_factory=lambda: EncodedExamples.of([]))
     _arranged: list[Arrangement] = field(default_factory=list, init=False, repr=False, compare=False)
 
     @property
@@ -42,7 +46,7 @@ class Question:
 
     def count(self) -> int:
         """How many sequences the model is asked."""
-        return len(self.encoded) * max(1, len(self.task.labels))
+        return len(self.encoded) * (max(1, len(self.task.labels)) if self.way.scoring == "likelihood" else 1)
 
     def arranged(self, learner: Learner) -> Arrangement:
         """All candidates, or all answers, laid out for the model; kept, for every stage asks them again.
@@ -54,6 +58,12 @@ class Question:
             sequences = [s for one in self.encoded for s in (one.candidates if choice else (one.answer,))]
             self._arranged.append(learner.arrange(sequences))
         return self._arranged[0]
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """How a choice is read and what is shown before it, as a reading records it."""
+        shown = self.prompt.demonstrations
+        return {**asdict(self.way), "demonstrations": shown.to_json() if shown else None}
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -77,6 +87,7 @@ class Predictions:
             where only the loss is asked.
         log_likelihoods: Of each candidate, in nats; of the answer where only the loss is asked.
         tokens: How many tokens were predicted, where only the loss is asked.
+        generated: What was written, where a label is read off that; `predicted` is None where it names none.
         routed: How many examples each part of a method that routes has answered.
     """
 
@@ -85,7 +96,21 @@ class Predictions:
     predicted: list[str | None]
     log_likelihoods: list[list[float] | None]
     tokens: list[int | None]
+    generated: list[str | None] = field(default_factory=list)
     routed: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Where nothing is said of what was written, nothing was."""
+        if not self.generated:
+            self.generated.extend([None] * len(self.ids))
+
+    @property
+    def unparsed(self) -> int:
+        """How many written answers name no label; each counts as a wrong answer."""
+        return sum(
+            label is None and text is not None
+            for label, text in zip(self.predicted, self.generated, strict=True)
+        )
 
 
 def ask(learner: Learner, method: Method, question: Question, advance: Any = None) -> Predictions:
@@ -117,16 +142,10 @@ def _answer(learner: Learner, question: Question, advance: Any) -> Predictions:
     ids = [example.id for example in question.examples]
     nothing: list[Any] = [None] * len(ids)
     if task.kind == "choice":
-        values = learner.log_likelihoods(question.arranged(learner), advance).numpy()
-        scores = values.reshape(len(ids), len(task.labels))
-        if task.metric in NUMERIC:
-            values = np.array([float(label) for label in task.labels])
-            predicted = [repr(float(_softmax(row) @ values)) for row in scores]
-            gold = [repr(float(example.target or 0.0)) for example in question.examples]
-        else:
-            predicted = [task.labels[int(row.argmax())] for row in scores]
-            gold = [str(example.label) for example in question.examples]
-        return Predictions(ids, gold, list(predicted), list(scores.tolist()), nothing)
+        numeric = task.metric in NUMERIC
+        gold = [repr(float(e.target or 0.0)) if numeric else str(e.label) for e in question.examples]
+        predicted, log_likelihoods, written = read_choices(learner, question, advance)
+        return Predictions(ids, gold, predicted, log_likelihoods, nothing, written)
     gold = ["" if example.target is None else str(example.target) for example in question.examples]
     if task.metric == "loss":
         values = learner.log_likelihoods(question.arranged(learner), advance).numpy()
@@ -145,8 +164,9 @@ def for_metric(task: Task, metric: str, predictions: Predictions) -> tuple[Any, 
     if metric in NUMERIC:
         return np.array(gold, dtype=np.float64), np.array(predicted, dtype=np.float64)
     if task.kind == "choice":
-        index = {label: k for k, label in enumerate(task.labels)}
-        return np.array([index[g] for g in gold]), np.array([index[str(p)] for p in predicted])
+        index: dict[str | None, int] = {label: k for k, label in enumerate(task.labels)}
+        index[None] = NO_LABEL
+        return np.array([index[g] for g in gold]), np.array([index[p] for p in predicted])
     return gold, predicted
 
 
@@ -165,10 +185,11 @@ def write_predictions(path: Path, questions: Sequence[Question], answers: Sequen
         rows["predicted"] += one.predicted
         rows["log_likelihoods"] += one.log_likelihoods
         rows["tokens"] += one.tokens
+        rows["generated"] += one.generated
         rows["prompt_text"] += [_readable(example) for example in question.examples]
     table = pa.table(rows, schema=_SCHEMA)
     if path.is_file():
-        table = pa.concat_tables([parquet.read_table(path), table])
+        table = pa.concat_tables([parquet.read_table(path), table], promote_options="default")
     parquet.write_table(table, path, compression="zstd")
 
 
@@ -185,6 +206,7 @@ def read_predictions(path: Path) -> dict[str, Predictions]:
         one.predicted.append(columns["predicted"][row])
         one.log_likelihoods.append(columns["log_likelihoods"][row])
         one.tokens.append(columns["tokens"][row])
+        one.generated.append(columns["generated"][row] if "generated" in columns else None)
     return found
 
 
@@ -196,6 +218,7 @@ _SCHEMA = pa.schema(
         "predicted": pa.string(),
         "log_likelihoods": pa.list_(pa.float64()),
         "tokens": pa.int64(),
+        "generated": pa.string(),
         "prompt_text": pa.string(),
     }
 )
@@ -206,9 +229,3 @@ def _readable(example: Example) -> str:
     if "messages" in example.fields:
         return "\n".join(f"{turn['role']}: {turn['content']}" for turn in example.fields["messages"][:-1])
     return "\n".join(f"{name}: {value}" for name, value in example.fields.items())
-
-
-def _softmax(row: np.ndarray) -> np.ndarray:
-    weights = np.exp(row - row.max())
-    normalised: np.ndarray = weights / weights.sum()
-    return normalised

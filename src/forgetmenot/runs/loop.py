@@ -14,12 +14,12 @@ from accelerate import Accelerator
 from forgetmenot.engine import Step, fit, ranks, rounded_once, shards
 from forgetmenot.methods import Stage
 from forgetmenot.models import adapt, finish_stage, has_weights, save_weights
-from forgetmenot.prompting import TokenSequence, choose_prompt
+from forgetmenot.prompting import TokenSequence
 from forgetmenot.runs.directory import RunDirectory
 from forgetmenot.runs.display import Display
 from forgetmenot.runs.evaluate import Predictions, Question, ask, read_predictions, score, write_predictions
 from forgetmenot.runs.method_state import load_method_state, save_method_state
-from forgetmenot.runs.plan import Plan, for_task, question, training_examples
+from forgetmenot.runs.plan import Plan, for_task, questions_of, training_examples
 from forgetmenot.runs.session import Session
 
 BASE = "00-base"
@@ -176,18 +176,12 @@ class Loop:
     def _questions(self) -> dict[str, list[Question]]:
         """What is scored after every stage, by the file that its predictions go to: the headline first."""
         tokenizer, longest = self.session.learner.tokenizer, self.session.max_length
-        asked = {
-            HEADLINE: [
-                question(self.config, task, self.plan.prompts[task.name], tokenizer, longest)
-                for task in self.plan.scored
-            ]
+        return {
+            f"predictions-{one.name}.parquet" if one.name else HEADLINE: questions_of(
+                self.config, one, self.plan.scored, tokenizer, longest
+            )
+            for one in self.plan.readings
         }
-        for variant in self.config.evaluation.prompts:
-            asked[f"predictions-{variant}.parquet"] = [
-                question(self.config, task, choose_prompt(task, variant), tokenizer, longest)
-                for task in self.plan.scored
-            ]
-        return asked
 
     def _score(self, folder: Path, name: str, asked: dict[str, list[Question]]) -> float:
         """Score questions and add them to a stage's folder; returns the seconds that it took."""
@@ -267,12 +261,15 @@ def _cell(question: Question, predictions: Predictions) -> dict[str, Any]:
     """A task's scores after a stage, for a person who opens the file."""
     measured = {metric: score(question.task, metric, predictions) for metric in question.metrics}
     routed = {"routed": dict(predictions.routed)} if predictions.routed else {}
+    unparsed = {"unparsed": predictions.unparsed} if question.way.scoring == "generation" else {}
     return {
         "task": question.task.name,
         "prompt": question.prompt.name,
         "prompt_hash": question.prompt.hash,
+        **question.described,
         "n": len(question.examples),
         "truncated": question.truncated,
         **routed,
+        **unparsed,
         "scores": {metric: one.value for metric, one in measured.items()},
     }

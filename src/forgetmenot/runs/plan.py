@@ -13,8 +13,10 @@ from forgetmenot.config import RunConfig
 from forgetmenot.errors import UserError, nearest
 from forgetmenot.methods import Method, Stage, make_method
 from forgetmenot.metrics import Stage as Row
-from forgetmenot.prompting import EncodedExamples, Prompt, choose_prompt, encode_cached
+from forgetmenot.prompting import EncodedExamples, Prompt, encode_cached
+from forgetmenot.runs.choice import BY_LIKELIHOOD, Way
 from forgetmenot.runs.evaluate import Question
+from forgetmenot.runs.readings import Reading, further_readings, own_reading
 from forgetmenot.tasks import Example, Task, expand, load_tasks
 
 SAMPLE_SEED = 20250402  # fixed: a limit takes the same examples in every run
@@ -27,7 +29,8 @@ class Plan:
     Attributes:
         trained: The tasks with a train split, in order.
         scored: The tasks with a score split, those of `also_score` last: the columns of R.
-        prompts: Each task's prompt.
+        prompts: Each task's prompt, in training and in the run's own reading.
+        readings: How tasks are put to the model after each stage, the run's own reading first.
         stages: The training episodes, without the base.
     """
 
@@ -35,6 +38,7 @@ class Plan:
     trained: tuple[Task, ...]
     scored: tuple[Task, ...]
     prompts: dict[str, Prompt]
+    readings: tuple[Reading, ...]
     method: Method
     stages: tuple[Stage, ...]
 
@@ -81,12 +85,10 @@ def make_plan(config: RunConfig, load: Load = load_tasks) -> Plan:
     if not scored:
         raise UserError(f"tasks: none of {', '.join(task.name for task in both)} has a score split.")
     _check_names(config, {task.name for task in both})
-    prompts = {task.name: choose_prompt(task, variant_of(config, task.name)) for task in both}
-    for variant in config.evaluation.prompts:
-        for task in scored:
-            choose_prompt(task, variant)
+    own = own_reading(config, both)
+    readings = (own, *further_readings(config, scored))
     stages = tuple(method.stages([task.name for task in trained]))
-    return Plan(config, trained, scored, prompts, method, stages)
+    return Plan(config, trained, scored, own.prompts, readings, method, stages)
 
 
 def training_examples(
@@ -97,10 +99,29 @@ def training_examples(
     return encode_cached(task, prompt, tokenizer, max_length, examples)
 
 
-def question(config: RunConfig, task: Task, prompt: Prompt, tokenizer: Any, max_length: int) -> Question:
+def question(
+    config: RunConfig, task: Task, prompt: Prompt, tokenizer: Any, max_length: int, way: Way = BY_LIKELIHOOD
+) -> Question:
     """A task's score split as it is put to the model."""
-    examples = sample(task.name, task.score, config.evaluation.limit)
-    return Question(task, prompt, examples, encode_cached(task, prompt, tokenizer, max_length, examples))
+    limit = config.evaluation.limit
+    examples = sample(task.name, task.score, limit)
+    encoded = encode_cached(task, prompt, tokenizer, max_length, examples)
+    if task.kind != "choice":
+        return Question(task, prompt, examples, encoded)
+    calibrates = sample(task.name, way.reference(task, prompt), limit)
+    reference = encode_cached(task, prompt, tokenizer, max_length, calibrates)
+    return Question(task, prompt, examples, encoded, way, reference)
+
+
+def questions_of(
+    config: RunConfig, reading: Reading, tasks: Sequence[Task], tokenizer: Any, max_length: int
+) -> list[Question]:
+    """What a reading asks of those of its tasks that are among these."""
+    return [
+        question(config, task, reading.prompts[task.name], tokenizer, max_length, reading.way)
+        for task in tasks
+        if task.name in reading.prompts
+    ]
 
 
 def sample(name: str, examples: Sequence[Example], limit: int | None) -> Sequence[Example]:
@@ -141,17 +162,11 @@ def check_trackers(config: RunConfig) -> None:
             )
 
 
-def variant_of(config: RunConfig, task: str) -> str:
-    """The prompt variant that a config names for a task."""
-    if isinstance(config.prompt, dict):
-        return config.prompt.get(task, "default")
-    return config.prompt
-
-
 def _check_names(config: RunConfig, tasks: set[str]) -> None:
     """Keys that stand for a task must be one of the run's."""
     maps = {
         "prompt": config.prompt,
+        "demonstrations.count": config.demonstrations.count,
         "training.epochs": config.training.epochs,
         "training.limit": config.training.limit,
     }

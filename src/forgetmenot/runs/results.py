@@ -1,6 +1,7 @@
 """results.json: the score matrices of a run, and all that follows from them."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from forgetmenot.metrics import (
     summarize,
 )
 from forgetmenot.metrics import Stage as Row
+from forgetmenot.runs.choice import BY_LIKELIHOOD
 from forgetmenot.runs.directory import RunDirectory
 from forgetmenot.runs.evaluate import Predictions, Question, for_metric, read_predictions
 from forgetmenot.runs.loop import read_cost
@@ -59,7 +61,7 @@ def assemble(
         "noise_floor": noise_floor(rows, columns),
         "significance": {task: test.to_json() for task, test in significance(rows, columns).items()},
         "readings": [
-            reading(rows, questions[file], answers[file], chosen)
+            reading(rows, questions[file], answers[file], chosen, tasks)
             for file in (headline, *others)
             for chosen in _choices_of_metric(questions[file])
         ],
@@ -97,11 +99,19 @@ def reading(
     questions: Sequence[Question],
     answers: Sequence[Mapping[str, Predictions]],
     metrics: Mapping[str, str],
+    tasks: Sequence[str],
 ) -> dict[str, Any]:
-    """One matrix: one choice of metric for each task; tasks that the choice leaves out are null."""
+    """One matrix: one choice of metric for each task; tasks that the choice leaves out are null.
+
+    Args:
+        rows: The stages, the base first.
+        questions: What was asked.
+        answers: Those of each stage, by task.
+        metrics: The metric of each task that the choice is of.
+        tasks: The columns.
+    """
     columns = _columns(questions, answers, metrics)
     cells = _measure(columns)
-    tasks = [one.task.name for one in questions]
     spans = bootstrap(rows, columns).to_json()["matrix"]
     place = {task: k for k, task in enumerate(columns)}
     names = sorted(set(metrics.values()))
@@ -110,7 +120,7 @@ def reading(
         "version": {name: METRICS[name].version for name in names},
         "prompt": {one.task.name: one.prompt.name for one in questions},
         "prompt_hash": {one.task.name: one.prompt.hash for one in questions},
-        "scoring": "likelihood",
+        **_asked(questions),
         "matrix": _values(cells, tasks),
         "n": {one.task.name: len(one.examples) for one in questions if one.task.name in columns},
         "intervals": [[row[place[t]] if t in place else None for t in tasks] for row in spans],
@@ -121,6 +131,29 @@ def reading(
             if cell.value is None
         ],
         "truncated": {one.task.name: one.truncated for one in questions if one.truncated["examples"]},
+        **_unparsed(questions, answers, tasks),
+    }
+
+
+def _asked(questions: Sequence[Question]) -> dict[str, Any]:
+    """How choices were read, and what was shown before each task's examples."""
+    way = next((one.way for one in questions if one.task.kind == "choice"), BY_LIKELIHOOD)
+    shown = {one.task.name: one.described["demonstrations"] for one in questions}
+    return {**asdict(way), "demonstrations": {task: one for task, one in shown.items() if one}}
+
+
+def _unparsed(
+    questions: Sequence[Question], answers: Sequence[Mapping[str, Predictions]], tasks: Sequence[str]
+) -> dict[str, Any]:
+    """Stage by stage, how many written answers of each task named no label; nothing where none is read."""
+    read = {one.task.name for one in questions if one.way.scoring == "generation"}
+    if not read:
+        return {}
+    return {
+        "unparsed": [
+            [stage[task].unparsed if task in read and task in stage else None for task in tasks]
+            for stage in answers
+        ]
     }
 
 

@@ -1,30 +1,35 @@
 """What can be done with the saved stages of a run: score them anew, or export one."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from forgetmenot.config import RunConfig, read_resolved
+from forgetmenot.config import ReadingSettings, RunConfig, read_resolved, reading_settings
 from forgetmenot.engine import ranks
 from forgetmenot.errors import UserError
 from forgetmenot.methods import Method
 from forgetmenot.models import has_weights, merged, without_bars
-from forgetmenot.prompting import choose_prompt
 from forgetmenot.runs.directory import RunDirectory, begun_with
 from forgetmenot.runs.display import Display
 from forgetmenot.runs.evaluate import Predictions, Question, ask
 from forgetmenot.runs.loop import BASE
 from forgetmenot.runs.method_state import load_method_state
-from forgetmenot.runs.plan import data_folder, make_plan, question, variant_of
+from forgetmenot.runs.plan import data_folder, make_plan, questions_of
+from forgetmenot.runs.readings import own_reading, reading_of, title
 from forgetmenot.runs.results import reading
 from forgetmenot.runs.session import Session, open_session
 from forgetmenot.tasks import load_tasks
 
 
 def rescore(
-    run_dir: Path, tasks: Sequence[str] = (), prompt: str | None = None, *, console: Console | None = None
+    run_dir: Path,
+    tasks: Sequence[str] = (),
+    prompt: str | None = None,
+    *,
+    settings: Mapping[str, Any] | None = None,
+    console: Console | None = None,
 ) -> tuple[Path, dict[str, Any]]:
     """Put another prompt or other tasks to every stage of a run whose weights are still there.
 
@@ -32,6 +37,7 @@ def rescore(
         run_dir: The run's directory.
         tasks: Names, suites or task files; the run's own if empty.
         prompt: A variant for all of them; the run's own if None.
+        settings: What else differs from the run's own reading: an entry of `evaluation.readings`.
         console: Where to show progress.
 
     Returns:
@@ -48,22 +54,24 @@ def rescore(
     asked = [task for task in load_tasks(tasks, data_folder(config)) if task.score] if tasks else plan.scored
     if not asked:
         raise UserError(f"--tasks: none of {', '.join(tasks)} has a score split.")
-    prompts = [choose_prompt(task, prompt or variant_of(config, task.name)) for task in asked]
+    named = {**(settings or {}), **({} if prompt is None else {"prompt": prompt})}
+    how = reading_settings(named, "reading") if named else ReadingSettings.model_construct()
+    chosen = reading_of(config, how, asked, "reading", title(how)) if named else own_reading(config, asked)
+    asked = [task for task in asked if task.name in chosen.prompts]
     console = console if console and ranks.writes() else Console(quiet=True)
     with directory.locked(), Display(console) as display:
         session = _open(directory, config)
         tokenizer, longest = session.learner.tokenizer, session.max_length
-        questions = [question(config, *pair, tokenizer, longest) for pair in zip(asked, prompts, strict=True)]
-        session.examine([s for one in questions[0].encoded[:32] for s in one.candidates or (one.answer,)])
-        answers = [
-            _answer(directory, session, plan.method, row.name, questions, display) for row in plan.rows
-        ]
+        asking = questions_of(config, chosen, asked, tokenizer, longest)
+        session.examine([s for one in asking[0].encoded[:32] for s in one.candidates or (one.answer,)])
+        answers = [_answer(directory, session, plan.method, row.name, asking, display) for row in plan.rows]
+    names = [task.name for task in asked]
     found = {
-        "tasks": [task.name for task in asked],
+        "tasks": names,
         "stages": [row.name for row in plan.rows],
-        **reading(plan.rows, questions, answers, {task.name: task.metric for task in asked}),
+        **reading(plan.rows, asking, answers, {task.name: task.metric for task in asked}, names),
     }
-    name = f"readings/{'-'.join([prompt or 'own', *found['tasks']])}.json"
+    name = f"readings/{'-'.join([chosen.name or 'own', *names])}.json"
     directory.write_json(name, found)
     return directory.path / name, found
 

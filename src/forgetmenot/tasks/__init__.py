@@ -1,5 +1,6 @@
 """What is asked: public data sets, suites, and files of one's own; knows nothing of models."""
 
+from forgetmenot.tasks.splits import digest_of
 from forgetmenot.tasks.suites import SUITES, expand, fingerprint, known_tasks, load_tasks
 from forgetmenot.tasks.task import Example, Generation, Kind, Split, Task
 
@@ -10,6 +11,7 @@ __all__ = [
     "Kind",
     "Split",
     "Task",
+    "digest_of",
     "expand",
     "fingerprint",
     "known_tasks",

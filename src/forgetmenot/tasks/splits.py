@@ -33,7 +33,7 @@ def divide(train: list[Example], score: list[Example], select: list[Example] | N
     sentences is train as it was read, `select` included.
     """
     said = {
-        name: [_digest(example) for example in split]
+        name: [digest_of(example) for example in split]
         for name, split in (("train", train), ("select", select or []), ("score", score))
     }
     notes = _repeats(said)
@@ -42,7 +42,7 @@ def divide(train: list[Example], score: list[Example], select: list[Example] | N
     return Splits(train, select, score, notes)
 
 
-def _digest(example: Example) -> bytes:
+def digest_of(example: Example) -> bytes:
     """Digest what an example says, its label and the row's own name left out; also its lot in `_carve`."""
     fields = {name: value for name, value in example.fields.items() if name not in NAMES_OF_ROWS}
     return hashlib.sha256(f"{SELECT_SEED}:{_canonical(fields)}".encode()).digest()
