@@ -1,7 +1,8 @@
 """Task scores, the score matrix and what is derived from it, and how sure all of it is."""
 
+from forgetmenot.metrics.contrast import Contrast, contrast
 from forgetmenot.metrics.formulas import FORMULAS, Formula
-from forgetmenot.metrics.intervals import MAXIMA, Answers, Intervals, bootstrap, noise_floor
+from forgetmenot.metrics.intervals import MAXIMA, Answers, Intervals, bootstrap, noise_floor, replicates
 from forgetmenot.metrics.matrix import (
     FIGURES,
     ScoreMatrix,
@@ -26,7 +27,7 @@ from forgetmenot.metrics.matrix import (
 )
 from forgetmenot.metrics.significance import PairedDifference, holm, mcnemar, paired_difference, significance
 from forgetmenot.metrics.spread import Spread, spread
-from forgetmenot.metrics.summary import Summary, summarize
+from forgetmenot.metrics.summary import Summary, comparable, summarize
 from forgetmenot.metrics.task_metrics import METRICS, Measured, Metric, majority, measure
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "MAXIMA",
     "METRICS",
     "Answers",
+    "Contrast",
     "Formula",
     "Intervals",
     "Measured",
@@ -49,6 +51,8 @@ __all__ = [
     "average_performance",
     "backward_transfer",
     "bootstrap",
+    "comparable",
+    "contrast",
     "diagonal_mean",
     "forgetting",
     "forward_transfer",
@@ -67,6 +71,7 @@ __all__ = [
     "noise_floor",
     "paired_difference",
     "pretrained_mean",
+    "replicates",
     "significance",
     "spread",
     "stage_mean",
