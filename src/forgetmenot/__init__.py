@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from forgetmenot.config import RunConfig, load_config
     from forgetmenot.errors import UserError
-    from forgetmenot.runs import Run, Study, run, study
+    from forgetmenot.runs import Run, Study, compare, run, study
     from forgetmenot.study_config import StudyConfig, load_study
 
 __version__ = "0.1.0"
@@ -24,6 +24,7 @@ __all__ = [
     "StudyConfig",
     "UserError",
     "__version__",
+    "compare",
     "load_config",
     "load_study",
     "run",
@@ -35,6 +36,7 @@ _HOME = {
     "run": "forgetmenot.runs",
     "Study": "forgetmenot.runs",
     "study": "forgetmenot.runs",
+    "compare": "forgetmenot.runs",
     "RunConfig": "forgetmenot.config",
     "load_config": "forgetmenot.config",
     "StudyConfig": "forgetmenot.study_config",

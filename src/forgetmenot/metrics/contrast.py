@@ -49,7 +49,5 @@ def contrast(first: float, second: float, resampled: Floats, level: float = 0.95
         raise ValueError("The figure is undefined in a resample.")
     difference, deviation = first - second, float(np.std(resampled, ddof=1))
     if deviation > 1e-12:
-        p = float(2 * norm.sf(abs(difference) / deviation))
-    else:
-        p = 1.0 if abs(difference) < 1e-12 else None
-    return Contrast(difference, interval, p)
+        return Contrast(difference, interval, float(2 * norm.sf(abs(difference) / deviation)))
+    return Contrast(difference, interval, 1.0 if abs(difference) < 1e-12 else None)

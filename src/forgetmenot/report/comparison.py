@@ -36,7 +36,7 @@ TABLE = {
 }
 """The columns of the paper's table (Haque 2025), with each reading of its "training performance", and BWT."""
 
-END, LOST = "final mean", "loss since learned"
+END, LOST = "final mean", "drop since learned"
 EFFECTS = {"haque_final_mean": "final mean", "haque_forgetting_mean": "forgetting, mean"}
 
 # What is tested is no maximum, since a maximum over noisy scores is above 0 where nothing changed.
@@ -233,8 +233,11 @@ class Comparison:
             if key in ("order", "prompt"):
                 rest = [other for other in self.keys if other != key]
                 for first, second in itertools.combinations(self.levels(key), 2):
-                    sides = [[r for r in self.finished if self.level(r, key) == x] for x in (first, second)]
-                    yield key, first, second, *_matched(*sides, rest)
+                    left, right = (
+                        [run for run in self.finished if self.level(run, key) == level]
+                        for level in (first, second)
+                    )
+                    yield key, first, second, *_matched(left, right, rest)
 
     def effect(self, key: str, figure: str) -> Effect | None:
         """How far a key moves a figure; None where no choice of all else has every level finished."""

@@ -1,8 +1,8 @@
-"""What a comparison found, in plain sentences: who forgets least, whether by chance, and what else matters."""
+"""What a comparison found, in plain sentences: who forgets least, whether by chance, what else matters."""
 
 from collections.abc import Iterator
 
-from forgetmenot.report.comparison import END, LOST, Comparison, Contender, Effect, Test
+from forgetmenot.report.comparison import END, LOST, Comparison, Effect, Test
 from forgetmenot.report.findings import SIGNIFICANT
 from forgetmenot.report.wording import listed, number, p_value, signed
 
@@ -57,7 +57,7 @@ def _significance(comparison: Comparison) -> Iterator[str]:
     if len(others) == 1:
         yield _one_test(comparison.test(first.name, others[0].name, LOST), len(comparison.tests))
         return
-    better, worse, open_, untested = [], [], [], []
+    better, worse, open_, untested = [list[str]() for _ in range(4)]
     for test in (comparison.test(first.name, other.name, LOST) for other in others):
         if test.contrast is None:
             untested.append(test.second)

@@ -49,7 +49,7 @@ def write_report(run_dir: Path) -> Path:
         UserError: The directory has no readable `results.json`.
     """
     findings = load(run_dir)
-    page = _template().render(
+    page = template("report.html.jinja").render(
         run=findings,
         verdict=verdict(findings),
         metrics=[FORMULAS[name] for name in dict.fromkeys(findings.metrics[task] for task in findings.tasks)],
@@ -74,7 +74,8 @@ def write_report(run_dir: Path) -> Path:
     return path
 
 
-def _template() -> Any:
+def template(name: str) -> Any:
+    """A page's template, with the filters that put numbers as a person reads them."""
     environment = Environment(
         loader=PackageLoader("forgetmenot.report"),
         autoescape=True,
@@ -92,7 +93,7 @@ def _template() -> Any:
         "plain": _plain,
         "common": _common,
     }
-    return environment.get_template("report.html.jinja")
+    return environment.get_template(name)
 
 
 def _curves(findings: Findings) -> list[tuple[str, Markup]]:
