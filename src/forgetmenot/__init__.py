@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from forgetmenot.config import RunConfig, load_config
     from forgetmenot.errors import UserError
-    from forgetmenot.runs import PromptChoice, Run, Study, prompts, run, study
+    from forgetmenot.runs import PromptChoice, Run, Study, compare, prompts, run, study
     from forgetmenot.study_config import StudyConfig, load_study
 
 __version__ = "0.1.0"
@@ -26,6 +26,7 @@ __all__ = [
     "StudyConfig",
     "UserError",
     "__version__",
+    "compare",
     "load_config",
     "load_study",
     "prompts",
@@ -39,6 +40,7 @@ _HOME = {
     "Study": "forgetmenot.runs",
     "study": "forgetmenot.runs",
     "PromptChoice": "forgetmenot.runs",
+    "compare": "forgetmenot.runs",
     "prompts": "forgetmenot.runs",
     "RunConfig": "forgetmenot.config",
     "load_config": "forgetmenot.config",

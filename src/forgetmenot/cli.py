@@ -105,8 +105,18 @@ def study(parsed: argparse.Namespace) -> None:
     ray = parsed.ray_address or parsed.ray
     found = study(config, workers=parsed.workers, ray=ray, console=console)
     found.print(console)
-    console.print(f"\nStudy: {found.path / 'study.md'}", highlight=False, soft_wrap=True)
+    console.print(f"\nReport: {found.path / 'report.html'}", highlight=False, soft_wrap=True)
     sys.exit(found.status)
+
+
+def compare(parsed: argparse.Namespace) -> None:
+    """`fmn compare`: put finished runs and studies side by side."""
+    from forgetmenot.report import print_comparison
+    from forgetmenot.runs import compare
+
+    console = _Screen()
+    print_comparison(compare(parsed.paths, parsed.output), console)
+    console.print(f"\nReport: {parsed.output / 'compare.html'}", highlight=False, soft_wrap=True)
 
 
 def score(parsed: argparse.Namespace) -> None:
@@ -270,6 +280,12 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--ray-address", metavar="A", help="a running Ray cluster; it shares the file system")
     verb.add_argument(
         "--set", action="append", default=[], metavar="base.key=value", help="any key of the study"
+    )
+
+    verb = _verb(verbs, compare, "compare", "put finished runs and studies side by side")
+    verb.add_argument("paths", nargs="+", type=Path, metavar="RUN_DIR", help="of a run, or of a study")
+    verb.add_argument(
+        "--output", type=Path, default=Path(), metavar="DIR", help="for compare.html and its tables; here"
     )
 
     verb = _verb(verbs, score, "score", "put another prompt or task to the saved stages of a run")

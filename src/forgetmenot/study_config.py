@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt
 from forgetmenot.config import RunConfig, filled, path_safe, put
 from forgetmenot.errors import UserError, nearest, validation_sentence
 from forgetmenot.report import setting
+from forgetmenot.report.published import load_published
 from forgetmenot.tasks import expand
 from forgetmenot.tasks.yaml_file import read_yaml
 
@@ -45,6 +46,7 @@ class StudyConfig(BaseModel):
         grid: What varies: any dotted key of the config to the list of its values. `order` is a key besides:
             orders of the base's tasks as lists, "permutations" for all of them, or {random: k} for k.
         resources: What each run gets.
+        published: Figures of a paper that the report shows beside the study's own: haque-2025 or trace.
         output: The study's directory; {hash} stands for the base, so that a grid that grows goes on in it.
     """
 
@@ -54,6 +56,7 @@ class StudyConfig(BaseModel):
     base: dict[str, Any] = {}
     grid: Annotated[dict[str, Any], Field(min_length=1)]
     resources: Resources = Resources()
+    published: str | None = None
     output: str = "studies/{name}-{hash}"
 
     @property
@@ -112,9 +115,12 @@ def load_study(
         # What follows `grid` is one key, dots and all.
         put(values, ["grid", rest] if section == "grid" and rest else key.split("."), value)
     try:
-        return StudyConfig.model_validate(values)
+        study = StudyConfig.model_validate(values)
     except ValidationError as error:
         raise UserError(where + validation_sentence(error, StudyConfig)) from error
+    if study.published is not None:
+        load_published(study.published)  # a wrong name is said before hours are spent
+    return study
 
 
 def expand_study(study: StudyConfig) -> list[StudyRun]:

@@ -16,8 +16,6 @@ from forgetmenot.metrics import (
     Stage,
     Summary,
     UndefinedError,
-    ability_delta,
-    average_performance,
     backward_transfer,
     forgetting,
     forward_transfer,
@@ -154,67 +152,6 @@ def test_a_stack_of_matrices_gives_each_matrix_its_own_figures(stack: np.ndarray
     for name, figure in FIGURES.items():
         one_by_one = [float(figure(in_sequence(values))) for values in stack]
         assert figure(in_sequence(stack)).tolist() == pytest.approx(one_by_one), name
-
-
-# Wang et al. 2023, TRACE (arXiv 2310.06762): scores after each task's own stage and at the end; OP, BWT.
-TRACE = {
-    "LLaMA-2-7B SeqFT": (
-        [0.5, 0.735, 0.523, 0.58, 0.764, 0.383, 0.582, 0.408],
-        [0.454, 0.609, 0.457, 0.512, 0.637, 0.272, 0.548, 0.408],
-        (0.487, -0.083),
-    ),
-    "LLaMA-2-13B SeqFT": (
-        [0.469, 0.754, 0.533, 0.568, 0.8, 0.333, 0.618, 0.408],
-        [0.5, 0.717, 0.351, 0.547, 0.55, 0.296, 0.622, 0.408],
-        (0.499, -0.07),
-    ),
-    "Baichuan2-7B SeqFT": (
-        [0.62, 0.681, 0.442, 0.626, 0.77, 0.358, 0.64, 0.415],
-        [0.579, 0.335, 0.364, 0.58, 0.44, 0.284, 0.475, 0.415],
-        (0.434, -0.154),
-    ),
-    "LLaMA-2-7B LoRASeqFT": (
-        [0.511, 0.713, 0.51, 0.578, 0.68, 0.37, 0.486, 0.37],
-        [0.277, 0.24, 0.121, 0.004, 0.0, 0.0, 0.0, 0.37],
-        (0.127, -0.457),
-    ),
-    "LLaMA-2-7B Replay": (
-        [0.471, 0.734, 0.499, 0.543, 0.763, 0.358, 0.486, 0.406],
-        [0.5, 0.8, 0.51, 0.55, 0.785, 0.37, 0.52, 0.406],
-        (0.555, 0.026),
-    ),
-    "LLaMA-2-7B RCL": (
-        [0.614, 0.621, 0.497, 0.563, 0.72, 0.691, 0.566, 0.402],
-        [0.522, 0.516, 0.343, 0.527, 0.598, 0.469, 0.354, 0.402],
-        (0.466, -0.135),
-    ),
-    "Vicuna-7B SeqFT": (
-        [0.532, 0.738, 0.519, 0.577, 0.773, 0.407, 0.578, 0.403],
-        [0.476, 0.675, 0.439, 0.482, 0.649, 0.296, 0.517, 0.403],
-        (0.492, -0.084),
-    ),
-}
-
-
-@pytest.mark.parametrize("name", TRACE)
-def test_published_trace_tables(name: str) -> None:
-    diagonal, final, (op, bwt) = TRACE[name]
-    values = np.random.default_rng(0).random((9, 8))  # OP and BWT read no other cells
-    values[np.arange(1, 9), np.arange(8)] = diagonal
-    values[8] = final
-    matrix = in_sequence(values)
-    assert float(average_performance(matrix)) == pytest.approx(op, abs=0.0015)
-    assert float(backward_transfer(matrix)) == pytest.approx(bwt, abs=0.0015)
-
-
-def test_trace_general_ability_delta() -> None:
-    # TRACE, LLaMA-2-7B-Chat after LoRASeqFT: −7.03.
-    parts = ("MMLU", "GSM8K", "BBH", "TyDiQA", "BoolQ", "PIQA")
-    base = dict(zip(parts, (46.56, 26.08, 40.23, 23.47, 70.55, 76.22), strict=True))
-    tuned = dict(zip(parts, (42.28, 14.71, 33.61, 21.72, 53.43, 75.19), strict=True))
-    assert ability_delta(base, tuned) == pytest.approx(-7.03, abs=0.005)
-    with pytest.raises(ValueError, match="Parts differ"):
-        ability_delta(base, {"MMLU": 1.0})
 
 
 def test_one_task_has_nothing_to_forget() -> None:

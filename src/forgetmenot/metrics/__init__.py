@@ -1,7 +1,8 @@
 """Task scores, the score matrix and what is derived from it, and how sure all of it is."""
 
+from forgetmenot.metrics.contrast import Contrast, contrast
 from forgetmenot.metrics.formulas import FORMULAS, Formula
-from forgetmenot.metrics.intervals import MAXIMA, Answers, Intervals, bootstrap, noise_floor
+from forgetmenot.metrics.intervals import MAXIMA, Answers, Intervals, bootstrap, noise_floor, replicates
 from forgetmenot.metrics.matrix import (
     FIGURES,
     ScoreMatrix,
@@ -27,7 +28,7 @@ from forgetmenot.metrics.matrix import (
 from forgetmenot.metrics.ranking import Ranked, Ranking, rank
 from forgetmenot.metrics.significance import PairedDifference, holm, mcnemar, paired_difference, significance
 from forgetmenot.metrics.spread import Spread, spread
-from forgetmenot.metrics.summary import Summary, summarize
+from forgetmenot.metrics.summary import Summary, comparable, summarize
 from forgetmenot.metrics.task_metrics import METRICS, NO_LABEL, Measured, Metric, majority, measure
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "METRICS",
     "NO_LABEL",
     "Answers",
+    "Contrast",
     "Formula",
     "Intervals",
     "Measured",
@@ -53,6 +55,8 @@ __all__ = [
     "average_performance",
     "backward_transfer",
     "bootstrap",
+    "comparable",
+    "contrast",
     "diagonal_mean",
     "forgetting",
     "forward_transfer",
@@ -72,6 +76,7 @@ __all__ = [
     "paired_difference",
     "pretrained_mean",
     "rank",
+    "replicates",
     "significance",
     "spread",
     "stage_mean",

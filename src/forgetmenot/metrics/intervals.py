@@ -106,14 +106,7 @@ def bootstrap(
         level: The share of resamples within an interval.
         seed: Of the draws; a task's draws depend on this, its name and n alone.
     """
-    scores = np.full((resamples, len(stages), len(columns)), np.nan)
-    for column, (task, answers) in enumerate(columns.items()):
-        if answers.present:
-            generator = np.random.default_rng([seed, zlib.crc32(task.encode())])
-            scores[:, answers.present, column] = resample(
-                metric_named(answers.metric), answers.terms(), resamples, generator
-            )
-    stack = ScoreMatrix(tuple(columns), tuple(stages), scores)
+    stack = replicates(stages, columns, resamples=resamples, seed=seed)
     kept = comparable(stack, {task: answers.metric for task, answers in columns.items()})
 
     def interval(figure: Callable[..., Floats], *task: str) -> Interval | None:
@@ -126,8 +119,32 @@ def bootstrap(
     for task in kept.tasks:
         summary[f"haque_forgetting.{task}"] = interval(haque_forgetting, task)
         summary[f"haque_learning.{task}"] = interval(haque_learning, task)
-    cells = [[percentiles(column, level) for column in row] for row in scores.transpose(1, 2, 0)]
+    cells = [[percentiles(column, level) for column in row] for row in stack.values.transpose(1, 2, 0)]
     return Intervals(cells, summary, level, resamples)
+
+
+def replicates(
+    stages: Sequence[Stage], columns: Mapping[str, Answers], *, resamples: int = 1000, seed: int = 0
+) -> ScoreMatrix:
+    """Return the score matrix of each bootstrap draw of the examples, a stack [resamples, stages, tasks].
+
+    Draw b of a task is the same for every run over the same examples, so that what two runs have in common
+    cancels in the difference of their stacks.
+
+    Args:
+        stages: The rows, stage 0 being the base model.
+        columns: Task to its answers, in the order of the matrix.
+        resamples: How many.
+        seed: Of the draws; a task's draws depend on this, its name and n alone.
+    """
+    scores = np.full((resamples, len(stages), len(columns)), np.nan)
+    for column, (task, answers) in enumerate(columns.items()):
+        if answers.present:
+            generator = np.random.default_rng([seed, zlib.crc32(task.encode())])
+            scores[:, answers.present, column] = resample(
+                metric_named(answers.metric), answers.terms(), resamples, generator
+            )
+    return ScoreMatrix(tuple(columns), tuple(stages), scores)
 
 
 def noise_floor(

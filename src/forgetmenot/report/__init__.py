@@ -1,5 +1,10 @@
-"""What people see of a run: the score matrix in a terminal, and the report as one HTML file."""
+"""What people see of runs: the score matrix in a terminal, the reports as HTML files, and tables of many."""
 
+from forgetmenot.report.compared import ComparedRun, read_run
+from forgetmenot.report.comparison import Comparison
+from forgetmenot.report.comparison_html import comparison_page
+from forgetmenot.report.comparison_tables import print_comparison, table_files
+from forgetmenot.report.conclusions import conclusions
 from forgetmenot.report.html import write_report
 from forgetmenot.report.prompts import print_prompts, prompts_page
 from forgetmenot.report.study import FIGURES, print_study, study_cells, study_markdown, study_table
@@ -8,15 +13,22 @@ from forgetmenot.report.wording import duration, setting
 
 __all__ = [
     "FIGURES",
+    "ComparedRun",
+    "Comparison",
     "LiveTable",
+    "comparison_page",
+    "conclusions",
     "duration",
+    "print_comparison",
     "print_matrix",
     "print_prompts",
     "print_study",
     "prompts_page",
+    "read_run",
     "setting",
     "study_cells",
     "study_markdown",
     "study_table",
+    "table_files",
     "write_report",
 ]

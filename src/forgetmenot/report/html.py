@@ -75,7 +75,7 @@ def write_report(run_dir: Path) -> Path:
 
 
 def template(name: str) -> Any:
-    """A page of `templates/`, with the filters that write numbers."""
+    """A page of `templates/`, with the filters that write numbers as a person reads them."""
     environment = Environment(
         loader=PackageLoader("forgetmenot.report"),
         autoescape=True,

@@ -50,7 +50,7 @@ def study_cells(study: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def print_study(study: Mapping[str, Any], console: Console) -> None:
-    """Print the table of the cells, and the runs that failed.
+    """Print the table of the cells, what follows from it, and the runs that failed.
 
     Args:
         study: The parsed `study.json`.
@@ -64,13 +64,15 @@ def print_study(study: Mapping[str, Any], console: Console) -> None:
         table.add_row(*row)
     console.print(table)
     console.print(Text(AVERAGED, style="dim"))
+    for sentence in study.get("conclusions", ()):
+        console.print(Text(f"\n{sentence}"))
     for sentence in _failures(study):
         console.print(Text(sentence, style="red"))
 
 
 def study_markdown(study: Mapping[str, Any]) -> str:
-    """The table of the cells and, where a cell has several, that of the runs, as Markdown."""
-    parts = [f"# {study['name']}", _grid(_cells(study)), AVERAGED]
+    """What was found, the table of the cells and, where a cell has several, that of the runs, as Markdown."""
+    parts = [f"# {study['name']}", *study.get("conclusions", ()), _grid(_cells(study)), AVERAGED]
     if len(study["cells"]) < len(study["runs"]):
         parts += ["## Runs", _grid(_runs(study))]
     if failures := list(_failures(study)):

@@ -1,8 +1,9 @@
 """The continual loop, the run directory and resume, the study (many runs)."""
 
 from forgetmenot.runs.api import Run, run
+from forgetmenot.runs.compare import compare
 from forgetmenot.runs.prompt_choice import PromptChoice, prompts
 from forgetmenot.runs.saved import export, rescore
 from forgetmenot.runs.studies import Study, study
 
-__all__ = ["PromptChoice", "Run", "Study", "export", "prompts", "rescore", "run", "study"]
+__all__ = ["PromptChoice", "Run", "Study", "compare", "export", "prompts", "rescore", "run", "study"]

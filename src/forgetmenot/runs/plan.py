@@ -1,5 +1,7 @@
 """What a config amounts to, before any model is loaded: tasks, prompts, method, stages."""
 
+import os
+import re
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -138,10 +140,16 @@ def for_task(setting: int | dict[str, int] | None, name: str) -> int | None:
 
 
 def data_folder(config: RunConfig) -> Path | None:
-    """Where public data sets lie on disk; None for the hub."""
+    """Where public data sets lie on disk, environment variables filled in; None for the hub."""
     if config.data_dir is None:
         return None
-    folder = Path(config.data_dir).expanduser()
+    written = os.path.expandvars(config.data_dir)
+    if unset := re.search(r"\$\{?(\w+)", written):
+        raise UserError(
+            f"data_dir: the environment variable {unset[1]} is not set; set it to the folder that holds "
+            "glue/, or give another data_dir."
+        )
+    folder = Path(written).expanduser()
     if not folder.is_dir():
         raise UserError(f"data_dir: there is no folder {config.data_dir!r}; give the one that holds glue/.")
     return folder

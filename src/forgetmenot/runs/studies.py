@@ -14,8 +14,9 @@ from rich.console import Console
 from forgetmenot.errors import UserError
 from forgetmenot.metrics import spread
 from forgetmenot.process import Job
-from forgetmenot.report import FIGURES, print_study, study_cells, study_markdown, study_table
+from forgetmenot.report import FIGURES, conclusions, print_study, study_cells, study_markdown, study_table
 from forgetmenot.runs.api import Run, is_finished
+from forgetmenot.runs.compare import compare_study, write_comparison
 from forgetmenot.runs.directory import RunDirectory
 from forgetmenot.runs.launch import (
     DONE,
@@ -118,9 +119,12 @@ def study(
             with room as place, StudyDisplay(console, len(runs), len(pending)) as display:
                 ended = _go_through(pending, place, directory, display)
         results = _assemble(config, runs, ended)
+        comparison = compare_study(results, directory.path)
+        results["conclusions"] = conclusions(comparison)
         directory.write_json("study.json", results)
         directory.write_text("study.csv", study_table(results).to_csv(index=False))
         directory.write_text("study.md", study_markdown(results))
+        write_comparison(comparison, directory, "report", config.published)
     return Study(directory.path)
 
 
