@@ -24,6 +24,7 @@ from forgetmenot.metrics.matrix import (
     pretrained_mean,
     stage_mean,
 )
+from forgetmenot.metrics.overrides import Overrides, by_confidence, calibration_error, overrides
 from forgetmenot.metrics.significance import PairedDifference, holm, mcnemar, paired_difference, significance
 from forgetmenot.metrics.spread import Spread, spread
 from forgetmenot.metrics.summary import Summary, summarize
@@ -39,6 +40,7 @@ __all__ = [
     "Intervals",
     "Measured",
     "Metric",
+    "Overrides",
     "PairedDifference",
     "ScoreMatrix",
     "Spread",
@@ -49,6 +51,8 @@ __all__ = [
     "average_performance",
     "backward_transfer",
     "bootstrap",
+    "by_confidence",
+    "calibration_error",
     "diagonal_mean",
     "forgetting",
     "forward_transfer",
@@ -65,6 +69,7 @@ __all__ = [
     "mcnemar",
     "measure",
     "noise_floor",
+    "overrides",
     "paired_difference",
     "pretrained_mean",
     "significance",

@@ -1,16 +1,20 @@
 """What people see of a run: the score matrix in a terminal, and the report as one HTML file."""
 
 from forgetmenot.report.html import write_report
+from forgetmenot.report.receipts import print_receipts, receipts_markdown
 from forgetmenot.report.study import FIGURES, print_study, study_cells, study_markdown, study_table
 from forgetmenot.report.terminal import LiveTable, print_matrix
-from forgetmenot.report.wording import duration, setting
+from forgetmenot.report.wording import duration, listed, setting
 
 __all__ = [
     "FIGURES",
     "LiveTable",
     "duration",
+    "listed",
     "print_matrix",
+    "print_receipts",
     "print_study",
+    "receipts_markdown",
     "setting",
     "study_cells",
     "study_markdown",
