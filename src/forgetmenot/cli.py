@@ -156,6 +156,29 @@ def prompts(parsed: argparse.Namespace) -> None:
         console.print(f"{name}: {found.path / name}", highlight=False, soft_wrap=True)
 
 
+def receipts(parsed: argparse.Namespace) -> None:
+    """`fmn receipts`: the small model, the language model, and the two together."""
+    from forgetmenot.engine import ranks
+    from forgetmenot.report import print_receipts
+    from forgetmenot.runs import compare_with_receipts
+
+    named = {"prompt": parsed.prompt, "data_dir": parsed.data_dir, "receipts.model": parsed.small_model}
+    settings = {key: value for key, value in named.items() if value is not None} | _settings(parsed.set)
+    _in_processes(parsed)
+    path, found = compare_with_receipts(
+        parsed.model,
+        parsed.tasks,
+        settings,
+        interpret=parsed.interpret,
+        output=parsed.output,
+        console=_Screen(),
+    )
+    console = _Screen(quiet=not ranks.writes())
+    print_receipts(found, console)
+    console.print(f"Receipts: {path.with_suffix('.md')}", highlight=False, soft_wrap=True)
+    ranks.leave()
+
+
 def _in_processes(parsed: argparse.Namespace) -> None:
     """With --num-processes this process starts the others, and ends with their status."""
     if parsed.num_processes is not None:
@@ -311,6 +334,21 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument(
         "--set", action="append", default=[], metavar="key.path=value", help="any key of the config"
     )
+
+    verb = _verb(
+        verbs, receipts, "receipts", "ask a model, or a run's stages, with a small model's prediction"
+    )
+    verb.add_argument("model", metavar="MODEL|RUN_DIR", help="a model as in `fmn run`, or a run's directory")
+    verb.add_argument("--tasks", type=_names, default=(), metavar="a,b,c", help="default: the run's own")
+    verb.add_argument(
+        "--small-model", metavar="M", help="tfidf (the default), or an encoder's hub id or path"
+    )
+    verb.add_argument("--interpret", action="store_true", help="also ask how far the receipt swayed it")
+    verb.add_argument("--prompt", metavar="P", help="a prompt variant")
+    verb.add_argument("--data-dir", metavar="D", help="a folder with glue/ (or glue/ itself); else the hub")
+    verb.add_argument("--output", type=Path, metavar="DIR", help="where the tables go")
+    verb.add_argument("--set", action="append", default=[], metavar="key.path=value", help="as in `fmn run`")
+    _several(verb)
 
     verb = _verb(verbs, export, "export", "write a stage as one loadable model with its tokenizer")
     verb.add_argument("run_dir", type=Path, metavar="RUN_DIR")

@@ -25,6 +25,7 @@ from forgetmenot.errors import UserError, validation_sentence
 from forgetmenot.methods import known_methods
 from forgetmenot.models import AdapterSettings, ModelSettings
 from forgetmenot.prompting import CountOrSettings, DemonstrationSettings
+from forgetmenot.receipts.settings import ReceiptSettings
 from forgetmenot.tasks.yaml_file import read_yaml
 
 
@@ -146,6 +147,7 @@ class RunConfig(BaseModel):
     adapter: AdapterSettings = AdapterSettings()
     training: TrainingSettings = TrainingSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
+    receipts: ReceiptSettings = ReceiptSettings()
     data_dir: str | None = None
     checkpoints: Literal["all", "last", "none"] = "all"
     trackers: Names = ()

@@ -5,7 +5,6 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +130,7 @@ def test_graded_choices_are_read_by_their_expectation(go: Go, monkeypatch: pytes
         "grade", "choice", "spearman", examples("train", 40), [], examples("score", 24),
         labels, ("pearson",), prompts,
     )  # fmt: skip
-    monkeypatch.setattr(api, "make_plan", partial(plan.make_plan, load=lambda names, folder: [task]))
+    monkeypatch.setattr(api, "make_plan", lambda config, _: plan.make_plan(config, lambda *_: [task]))
     monkeypatch.setattr(plan, "expand", lambda names: ["grade"])
     run = go("one", {"tasks": "grade"})
     for stage in (0, 1):

@@ -25,6 +25,7 @@ from forgetmenot.metrics.matrix import (
     pretrained_mean,
     stage_mean,
 )
+from forgetmenot.metrics.overrides import Overrides, by_confidence, calibration_error, overrides
 from forgetmenot.metrics.ranking import Ranked, Ranking, rank
 from forgetmenot.metrics.significance import PairedDifference, holm, mcnemar, paired_difference, significance
 from forgetmenot.metrics.spread import Spread, spread
@@ -43,6 +44,7 @@ __all__ = [
     "Intervals",
     "Measured",
     "Metric",
+    "Overrides",
     "PairedDifference",
     "Ranked",
     "Ranking",
@@ -55,6 +57,8 @@ __all__ = [
     "average_performance",
     "backward_transfer",
     "bootstrap",
+    "by_confidence",
+    "calibration_error",
     "comparable",
     "contrast",
     "diagonal_mean",
@@ -73,6 +77,7 @@ __all__ = [
     "mcnemar",
     "measure",
     "noise_floor",
+    "overrides",
     "paired_difference",
     "pretrained_mean",
     "rank",

@@ -225,12 +225,12 @@ def _explain(settings: ModelSettings, error: Exception) -> str:
 def _revision(source: str, options: dict[str, Any]) -> str:
     """The commit of a hub repository, by the place of its files in the cache; a hash for a directory."""
     if Path(source).is_dir():
-        return _fingerprint(Path(source))
+        return fingerprint(Path(source))
     commit: str = extract_commit_hash(cached_file(source, "config.json", revision=options["revision"]), None)
     return commit
 
 
-def _fingerprint(folder: Path) -> str:
+def fingerprint(folder: Path) -> str:
     """A hash over all of a directory that shapes the model and its tokens."""
     digest = hashlib.sha256()
     for file in sorted(file for pattern in SHAPING for file in folder.glob(pattern)):

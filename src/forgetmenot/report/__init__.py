@@ -7,9 +7,10 @@ from forgetmenot.report.comparison_tables import print_comparison, table_files
 from forgetmenot.report.conclusions import conclusions
 from forgetmenot.report.html import write_report
 from forgetmenot.report.prompts import print_prompts, prompts_page
+from forgetmenot.report.receipts import print_receipts, receipts_markdown
 from forgetmenot.report.study import FIGURES, print_study, study_cells, study_markdown, study_table
 from forgetmenot.report.terminal import LiveTable, print_matrix
-from forgetmenot.report.wording import duration, setting
+from forgetmenot.report.wording import duration, listed, setting
 
 __all__ = [
     "FIGURES",
@@ -19,12 +20,15 @@ __all__ = [
     "comparison_page",
     "conclusions",
     "duration",
+    "listed",
     "print_comparison",
     "print_matrix",
     "print_prompts",
+    "print_receipts",
     "print_study",
     "prompts_page",
     "read_run",
+    "receipts_markdown",
     "setting",
     "study_cells",
     "study_markdown",

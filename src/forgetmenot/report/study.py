@@ -72,9 +72,9 @@ def print_study(study: Mapping[str, Any], console: Console) -> None:
 
 def study_markdown(study: Mapping[str, Any]) -> str:
     """What was found, the table of the cells and, where a cell has several, that of the runs, as Markdown."""
-    parts = [f"# {study['name']}", *study.get("conclusions", ()), _grid(_cells(study)), AVERAGED]
+    parts = [f"# {study['name']}", *study.get("conclusions", ()), markdown_table(_cells(study)), AVERAGED]
     if len(study["cells"]) < len(study["runs"]):
-        parts += ["## Runs", _grid(_runs(study))]
+        parts += ["## Runs", markdown_table(_runs(study))]
     if failures := list(_failures(study)):
         parts += ["## Failed", "\n".join(f"- {sentence}" for sentence in failures)]
     return "\n\n".join(parts) + "\n"
@@ -122,7 +122,8 @@ def _value(value: Any) -> Any:
     return value if isinstance(value, int | float) else setting(value)
 
 
-def _grid(rows: Iterator[list[str]]) -> str:
+def markdown_table(rows: Iterator[list[str]]) -> str:
+    """A header and its rows as a table of Markdown."""
     header, *body = rows
     return "\n".join(map(_line, [header, ["---"] * len(header), *body]))
 

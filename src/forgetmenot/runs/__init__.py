@@ -3,7 +3,19 @@
 from forgetmenot.runs.api import Run, run
 from forgetmenot.runs.compare import compare
 from forgetmenot.runs.prompt_choice import PromptChoice, prompts
+from forgetmenot.runs.receipts import compare_with_receipts
 from forgetmenot.runs.saved import export, rescore
 from forgetmenot.runs.studies import Study, study
 
-__all__ = ["PromptChoice", "Run", "Study", "compare", "export", "prompts", "rescore", "run", "study"]
+__all__ = [
+    "PromptChoice",
+    "Run",
+    "Study",
+    "compare",
+    "compare_with_receipts",
+    "export",
+    "prompts",
+    "rescore",
+    "run",
+    "study",
+]

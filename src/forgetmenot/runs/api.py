@@ -17,6 +17,7 @@ from forgetmenot.runs.directory import RunDirectory, begun_with
 from forgetmenot.runs.display import Display
 from forgetmenot.runs.loop import HEADLINE, Loop
 from forgetmenot.runs.plan import Plan, check_trackers, make_plan
+from forgetmenot.runs.receipt_loader import ReceiptLoader
 from forgetmenot.runs.results import assemble
 from forgetmenot.runs.session import Session, open_session
 from forgetmenot.tasks import fingerprint
@@ -138,7 +139,8 @@ def is_finished(directory: RunDirectory, config: RunConfig) -> bool:
 def _go_on(config: RunConfig, directory: RunDirectory, display: Display, fresh: bool) -> None:
     """Take the run to its end and write what follows from it."""
     check_trackers(config)
-    plan = make_plan(config)
+    receipts = ReceiptLoader(config, directory)
+    plan = make_plan(config, receipts)
     for note in plan.notes:
         display.say(note)
     session = open_session(config, None if fresh else begun_with(directory).get("threads"))
@@ -168,6 +170,8 @@ def _go_on(config: RunConfig, directory: RunDirectory, display: Display, fresh: 
             "past_data": plan.method.past_data,
             "truncated_in_training": loop.truncated,
         }
+        if receipts.receipts:
+            results["receipts"] = receipts.described()
         directory.write_json("results.json", results)
         write_report(directory.path)
         directory.event("finished")

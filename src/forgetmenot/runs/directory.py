@@ -70,7 +70,10 @@ class RunDirectory:
 
     @_by_the_writer
     def clear(self) -> None:
-        """Remove everything that a run wrote here; the stages go before the config that they are of."""
+        """Remove everything that a run wrote here; the stages go before the config that they are of.
+
+        Receipts stay: their names stand for all that they depend on.
+        """
         for name in ("results.json", "report.html", "events.jsonl", "timing.json"):
             (self.path / name).unlink(missing_ok=True)
         for name in ("stages", "readings"):

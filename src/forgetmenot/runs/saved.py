@@ -18,9 +18,9 @@ from forgetmenot.runs.loop import BASE
 from forgetmenot.runs.method_state import load_method_state
 from forgetmenot.runs.plan import data_folder, make_plan, questions_of
 from forgetmenot.runs.readings import own_reading, reading_of, title
+from forgetmenot.runs.receipt_loader import ReceiptLoader
 from forgetmenot.runs.results import reading
 from forgetmenot.runs.session import Session, open_session
-from forgetmenot.tasks import load_tasks
 
 
 def rescore(
@@ -50,8 +50,9 @@ def rescore(
     directory = RunDirectory(run_dir)
     config = read_resolved(directory.path / "config.yaml")
     ranks.join()
-    plan = make_plan(config)
-    asked = [task for task in load_tasks(tasks, data_folder(config)) if task.score] if tasks else plan.scored
+    load = ReceiptLoader(config, directory)
+    plan = make_plan(config, load)
+    asked = [task for task in load(tasks, data_folder(config)) if task.score] if tasks else plan.scored
     if not asked:
         raise UserError(f"--tasks: none of {', '.join(tasks)} has a score split.")
     named = {**(settings or {}), **({} if prompt is None else {"prompt": prompt})}
@@ -60,7 +61,7 @@ def rescore(
     asked = [task for task in asked if task.name in chosen.prompts]
     console = console if console and ranks.writes() else Console(quiet=True)
     with directory.locked(), Display(console) as display:
-        session = _open(directory, config)
+        session = open_saved(directory, config)
         tokenizer, longest = session.learner.tokenizer, session.max_length
         asking = questions_of(config, chosen, asked, tokenizer, longest)
         session.examine([s for one in asking[0].encoded[:32] for s in one.candidates or (one.answer,)])
@@ -106,7 +107,7 @@ def export(run_dir: Path, stage: str, out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{out} cannot be made ({error.strerror}); give another directory.") from error
-    session = _open(directory, config)
+    session = open_saved(directory, config)
     if found[0] != BASE:
         session.to_stage(directory.stage(found[0]), trainable=False)
         load_method_state(plan.method, directory.stage(found[0]))
@@ -115,8 +116,21 @@ def export(run_dir: Path, stage: str, out: Path) -> None:
     session.learner.tokenizer.save_pretrained(out)
 
 
-def _open(directory: RunDirectory, config: RunConfig) -> Session:
+def open_saved(directory: RunDirectory, config: RunConfig) -> Session:
+    """The model of a run, computing as the run began."""
     return open_session(config, begun_with(directory).get("threads"))
+
+
+def take_up(directory: RunDirectory, session: Session, method: Method, stage: str) -> bool:
+    """Go to the weights of a stage, and to what the method knew then; whether they are still there."""
+    if stage == BASE:
+        session.to_base()
+    elif has_weights(directory.stage(stage)):
+        session.to_stage(directory.stage(stage), trainable=False)
+        load_method_state(method, directory.stage(stage))
+    else:
+        return False
+    return True
 
 
 def _answer(
@@ -128,12 +142,7 @@ def _answer(
     display: Display,
 ) -> dict[str, Predictions]:
     """The answers of one stage; none where its weights are gone."""
-    if stage == BASE:
-        session.to_base()
-    elif has_weights(directory.stage(stage)):
-        session.to_stage(directory.stage(stage), trainable=False)
-        load_method_state(method, directory.stage(stage))
-    else:
+    if not take_up(directory, session, method, stage):
         return {}
     total = sum(one.count() for one in questions)
     with method.answering(session.learner), display.progress(f"{stage}: scoring", total) as advance:

@@ -50,7 +50,7 @@ def digest_of(example: Example) -> bytes:
 
 def cut_by_text(rows: list[Example], size: int) -> tuple[list[Example], list[Example]]:
     """Take about `size` examples out of `rows`, by their text alone and all copies of one together."""
-    return _taken(rows, [_digest(example) for example in rows], size)
+    return _taken(rows, [digest_of(example) for example in rows], size)
 
 
 def _carve(train: list[Example], said: list[bytes]) -> tuple[list[Example], list[Example]]:

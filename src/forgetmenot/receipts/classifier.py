@@ -1,0 +1,26 @@
+"""What a small supervised model must do to write receipts."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Texts = tuple[str, ...]
+"""The texts of one example: a sentence, or a pair of them."""
+Floats = NDArray[np.float64]
+Labels = NDArray[np.int64]
+
+
+class Classifier(Protocol):
+    """A model that is fitted once and then answers."""
+
+    def fit(self, texts: Sequence[Texts], labels: Labels, classes: int) -> None:
+        """Learn `labels` [n], each below `classes`; every class is among them."""
+
+    def scores(self, texts: Sequence[Texts]) -> Floats:
+        """Unnormalised log-probabilities [n, classes]."""
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers were learned."""
