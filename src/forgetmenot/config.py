@@ -55,6 +55,7 @@ class EvaluationSettings(BaseModel):
     """What is scored after every stage.
 
     Attributes:
+        split: What is scored: `score`; or `select`, on which settings are chosen, so that `score` never is.
         limit: Score a fixed random sample of so many examples of each task, the same for every run.
         also_score: Tasks that are scored and never trained on.
         prompts: Prompt variants to read beside the run's own.
@@ -63,6 +64,7 @@ class EvaluationSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    split: Literal["score", "select"] = "score"
     limit: PositiveInt | None = None
     also_score: Names = ()
     prompts: Names = ()

@@ -160,6 +160,7 @@ def _go_on(config: RunConfig, directory: RunDirectory, display: Display, fresh: 
         "method": config.method.name,
         "adapter": _adapter(config),
         "seed": config.seed,
+        "split": config.evaluation.split,
     }
     if ranks.writes():
         results = {**described, **assemble(directory, plan.rows, loop.questions)}

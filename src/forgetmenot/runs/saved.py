@@ -17,7 +17,7 @@ from forgetmenot.runs.display import Display
 from forgetmenot.runs.evaluate import Predictions, Question, ask
 from forgetmenot.runs.loop import BASE
 from forgetmenot.runs.method_state import load_method_state
-from forgetmenot.runs.plan import data_folder, make_plan, question, variant_of
+from forgetmenot.runs.plan import data_folder, make_plan, question, scored_split, variant_of
 from forgetmenot.runs.results import reading
 from forgetmenot.runs.session import Session, open_session
 from forgetmenot.tasks import load_tasks
@@ -45,9 +45,10 @@ def rescore(
     config = read_resolved(directory.path / "config.yaml")
     ranks.join()
     plan = make_plan(config)
-    asked = [task for task in load_tasks(tasks, data_folder(config)) if task.score] if tasks else plan.scored
+    found = load_tasks(tasks, data_folder(config)) if tasks else plan.scored
+    asked = [task for task in found if scored_split(config, task)]
     if not asked:
-        raise UserError(f"--tasks: none of {', '.join(tasks)} has a score split.")
+        raise UserError(f"--tasks: none of {', '.join(tasks)} has a {config.evaluation.split} split.")
     prompts = [choose_prompt(task, prompt or variant_of(config, task.name)) for task in asked]
     console = console if console and ranks.writes() else Console(quiet=True)
     with directory.locked(), Display(console) as display:
@@ -58,14 +59,14 @@ def rescore(
         answers = [
             _answer(directory, session, plan.method, row.name, questions, display) for row in plan.rows
         ]
-    found = {
+    measured = {
         "tasks": [task.name for task in asked],
         "stages": [row.name for row in plan.rows],
         **reading(plan.rows, questions, answers, {task.name: task.metric for task in asked}),
     }
-    name = f"readings/{'-'.join([prompt or 'own', *found['tasks']])}.json"
-    directory.write_json(name, found)
-    return directory.path / name, found
+    name = f"readings/{'-'.join([prompt or 'own', *measured['tasks']])}.json"
+    directory.write_json(name, measured)
+    return directory.path / name, measured
 
 
 def export(run_dir: Path, stage: str, out: Path) -> None:
