@@ -23,7 +23,7 @@ from pydantic import (
 from forgetmenot.engine import TrainingSettings
 from forgetmenot.errors import UserError, validation_sentence
 from forgetmenot.methods import known_methods
-from forgetmenot.models import AdapterSettings, ModelSettings
+from forgetmenot.models import USED_BY, AdapterSettings, ModelSettings
 from forgetmenot.tasks.yaml_file import read_yaml
 
 
@@ -101,9 +101,11 @@ class RunConfig(BaseModel):
             return values
         known = known_methods()
         needs = known[name].needs if name in known else {}
-        if adapter.get("kind") not in (None, *needs.get("kind", ("lora",))):
-            return values  # the method refuses it in its own words
-        open_settings = {key: allowed[0] for key, allowed in needs.items() if key not in adapter}
+        kind = adapter.get("kind", needs.get("kind", ("lora",))[0])
+        of_use = USED_BY.get(kind, ()) if isinstance(kind, str) else ()
+        open_settings = {
+            key: allowed[0] for key, allowed in needs.items() if key not in adapter and key in of_use
+        }
         return {**values, "adapter": {**adapter, **open_settings}} if open_settings else values
 
     @field_validator("model", "method", mode="before")

@@ -222,4 +222,6 @@ def _table(loop: Loop) -> LiveTable:
 def _adapter(config: RunConfig) -> str:
     if config.adapter.kind == "full":
         return "full fine-tuning"
+    if config.adapter.kind == "prompt":
+        return f"soft prompt, {config.adapter.tokens} tokens"
     return f"LoRA, rank {config.adapter.rank}"

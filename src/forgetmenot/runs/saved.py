@@ -95,6 +95,11 @@ def export(run_dir: Path, stage: str, out: Path) -> None:
             f"This run's method, {config.method.name}, {plan.method.not_one_model} "
             f"What it has lies in {directory.stage(found[0])}."
         )
+    if found[0] != BASE and config.adapter.kind == "prompt":
+        raise UserError(
+            "A soft prompt stands before a model and is no part of it, so no single model answers like this "
+            f"stage. The prompt lies in {directory.stage(found[0]) / 'prompt'}."
+        )
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
