@@ -50,6 +50,27 @@ def test_a_method_may_bring_options_and_a_key_of_its_own_may_vary_beside_it() ->
     assert runs[1].title == "method.strength=1, method=b (decay 0.5)"
 
 
+def test_keys_with_commas_between_vary_together() -> None:
+    runs = _runs({"method, adapter": [["joint", {"kind": "full"}], ["o-lora", {"rank": 4}]], "seed": [0, 1]})
+    assert [(r.config.method.name, r.config.adapter.kind, r.config.seed) for r in runs] == [
+        ("joint", "full", 0),
+        ("joint", "full", 1),
+        ("o-lora", "lora", 0),
+        ("o-lora", "lora", 1),
+    ]
+    assert runs[3].varies == {"method": "o-lora", "adapter": {"rank": 4}, "seed": 1}
+    assert runs[3].config.adapter.rank == 4
+
+
+def test_tasks_may_vary_with_another_key_and_have_an_order() -> None:
+    orders = {"random": 2}
+    runs = _runs({"order": orders, "tasks, training.limit": [["sst2,mrpc", 8], ["cola,mnli", 16]]})
+    assert [(sorted(r.config.tasks), r.config.training.limit) for r in runs] == [
+        *[(["mrpc", "sst2"], 8)] * 2,
+        *[(["cola", "mnli"], 16)] * 2,
+    ]
+
+
 def test_permutations_are_all_orders_of_the_base() -> None:
     runs = _runs({"order": "permutations"}, base={"tasks": THREE})
     assert [run.config.tasks for run in runs] == list(itertools.permutations(("sst2", "mrpc", "cola")))
@@ -121,6 +142,15 @@ WRONG: dict[str, tuple[dict[str, Any], list[str]]] = {
     "an empty axis": ({"grid": {"seed": []}}, ["grid.seed", "a list"]),
     "an axis that is no list": ({"grid": {"method": "joint"}}, ["grid.method", "'joint'"]),
     "an unknown axis": ({"grid": {"sed": [0]}}, ["grid.sed", "'seed'"]),
+    "a key on two axes": (
+        {"grid": {"seed": [0], "method, seed": [["joint", 1]]}},
+        ["method, seed", "named once"],
+    ),
+    "an order beside another key": ({"grid": {"order, seed": [["sst2", 1]]}}, ["order", "of its own"]),
+    "too few values for two keys": (
+        {"grid": {"method, adapter": [["joint"]]}},
+        ["grid.method, adapter", "2 values", "['joint']"],
+    ),
     "an unknown key below": (
         {"grid": {"training.epoch": [1]}},
         ["run 1 of 1 (training.epoch=1)", "'epochs'"],

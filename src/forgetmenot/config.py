@@ -23,7 +23,7 @@ from pydantic import (
 from forgetmenot.engine import TrainingSettings
 from forgetmenot.errors import UserError, validation_sentence
 from forgetmenot.methods import known_methods
-from forgetmenot.models import AdapterSettings, ModelSettings
+from forgetmenot.models import USED_BY, AdapterSettings, ModelSettings
 from forgetmenot.prompting import CountOrSettings, DemonstrationSettings
 from forgetmenot.receipts.settings import ReceiptSettings
 from forgetmenot.tasks.yaml_file import read_yaml
@@ -89,6 +89,7 @@ class EvaluationSettings(BaseModel):
     """What is scored after every stage, and how a choice among labels is read.
 
     Attributes:
+        split: What is scored: `score`; or `select`, on which settings are chosen, so that `score` never is.
         limit: Score a fixed random sample of so many examples of each task, the same for every run.
         also_score: Tasks that are scored and never trained on.
         prompts: Prompt variants to read beside the run's own; short for `readings` that name a `prompt`.
@@ -102,6 +103,7 @@ class EvaluationSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    split: Literal["score", "select"] = "score"
     limit: PositiveInt | None = None
     also_score: Names = ()
     prompts: Names = ()
@@ -166,9 +168,11 @@ class RunConfig(BaseModel):
             return values
         known = known_methods()
         needs = known[name].needs if name in known else {}
-        if adapter.get("kind") not in (None, *needs.get("kind", ("lora",))):
-            return values  # the method refuses it in its own words
-        open_settings = {key: allowed[0] for key, allowed in needs.items() if key not in adapter}
+        kind = adapter.get("kind", needs.get("kind", ("lora",))[0])
+        of_use = USED_BY.get(kind, ()) if isinstance(kind, str) else ()
+        open_settings = {
+            key: allowed[0] for key, allowed in needs.items() if key not in adapter and key in of_use
+        }
         return {**values, "adapter": {**adapter, **open_settings}} if open_settings else values
 
     @field_validator("model", "method", mode="before")

@@ -44,7 +44,9 @@ class StudyConfig(BaseModel):
         name: Its name in `output`; that of its file unless given.
         base: A config; what it does not name has the defaults of a run.
         grid: What varies: any dotted key of the config to the list of its values. `order` is a key besides:
-            orders of the base's tasks as lists, "permutations" for all of them, or {random: k} for k.
+            orders of the base's tasks as lists, "permutations" for all of them, or {random: k} for k. Keys
+            that vary together stand in one, with commas between, and their values in lists:
+            "method, adapter": [[sequential, {kind: full}], [o-lora, {rank: 16}]].
         resources: What each run gets.
         published: Figures of a paper that the report shows beside the study's own: haque-2025 or trace.
         output: The study's directory; {hash} stands for the base, so that a grid that grows goes on in it.
@@ -131,12 +133,13 @@ def expand_study(study: StudyConfig) -> list[StudyRun]:
     """
     _check_grid(study)
     base = _dotted(study.base)
-    axes = sorted(study.grid, key=lambda key: key != "tasks")  # an order is one of tasks that are chosen
+    # An order is one of tasks that are chosen.
+    axes = sorted(study.grid, key=lambda axis: "tasks" not in _keys(axis))
     choices = list(_choices(study.grid, axes, {"tasks": study.base_config.tasks}))
     output = str(study.directory).replace("{", "{{").replace("}", "}}")
     runs: dict[Path, StudyRun] = {}
     for number, chosen in enumerate(choices, start=1):
-        varies = {key: chosen[key] for key in study.grid}
+        varies = {key: chosen[key] for axis in study.grid for key in _keys(axis)}
         where = f"grid: run {number} of {len(choices)} ({titled(varies)})"
         values = deepcopy(base)
         for key in sorted(varies, key=lambda key: (key.count("."), key == "order")):  # the whole, then parts
@@ -157,14 +160,27 @@ def titled(varies: Mapping[str, Any]) -> str:
 def _check_grid(study: StudyConfig) -> None:
     if "output" in study.base:
         raise UserError("base.output: the runs of a study lie in the study's directory; set its own output.")
-    for key, values in study.grid.items():
-        if key == "output":
-            raise UserError("grid.output: the runs of a study lie in the study's directory; leave it out.")
-        if key.partition(".")[0] not in {*RunConfig.model_fields, "order"}:
-            known = nearest(key, {*RunConfig.model_fields, "order"})
-            raise UserError(f"grid.{key}: there is no such key of a config. {known}")
-        if key != "order" and (not isinstance(values, list) or not values):
-            raise UserError(f"grid.{key}: write a list of the values that it takes (given: {values!r}).")
+    seen = set[str]()
+    for axis, values in study.grid.items():
+        keys = _keys(axis)
+        for key in keys:
+            if key == "output":
+                raise UserError(
+                    "grid.output: the runs of a study lie in the study's directory; leave it out."
+                )
+            if key.partition(".")[0] not in {*RunConfig.model_fields, "order"}:
+                known = nearest(key, {*RunConfig.model_fields, "order"})
+                raise UserError(f"grid.{axis}: there is no key {key!r} of a config. {known}")
+            if key in seen or (key == "order" and len(keys) > 1):
+                raise UserError(f"grid.{axis}: {key} must be a key of its own, named once.")
+            seen.add(key)
+        if axis != "order" and (not isinstance(values, list) or not values):
+            raise UserError(f"grid.{axis}: write a list of the values that it takes (given: {values!r}).")
+        for value in values if len(keys) > 1 else ():
+            if not isinstance(value, list) or len(value) != len(keys):
+                raise UserError(
+                    f"grid.{axis}: write lists of {len(keys)} values, one for each key ({value!r})."
+                )
 
 
 Values = dict[str, Any]
@@ -175,9 +191,16 @@ def _choices(grid: Mapping[str, Any], axes: Sequence[str], chosen: Values) -> It
     if not axes:
         yield chosen
         return
-    key, *others = axes
-    for value in _orders(grid["order"], chosen["tasks"]) if key == "order" else grid[key]:
-        yield from _choices(grid, others, {**chosen, key: value})
+    axis, *others = axes
+    keys = _keys(axis)
+    for value in _orders(grid["order"], chosen["tasks"]) if axis == "order" else grid[axis]:
+        values = [value] if len(keys) == 1 else value
+        yield from _choices(grid, others, {**chosen, **dict(zip(keys, values, strict=True))})
+
+
+def _keys(axis: str) -> list[str]:
+    """The keys of the config that an axis of the grid sets."""
+    return [key.strip() for key in axis.split(",")]
 
 
 def _orders(axis: Any, tasks: Any) -> list[list[str]]:

@@ -24,6 +24,7 @@ from forgetmenot.engine.precision import Precision, autocast, rounded_once
 from forgetmenot.engine.prefix import compute_prefix
 from forgetmenot.engine.ranks import Turn
 from forgetmenot.errors import UserError
+from forgetmenot.models import soft_prompt
 from forgetmenot.prompting.encoded import Encoded, TokenSequence
 
 Snapshot = Mapping[str, Tensor]
@@ -116,7 +117,27 @@ class Learner:
         with rounded_once(self.model, self.precision), autocast(self.device, self.precision):
             yield
 
+    @property
+    def soft_tokens(self) -> tuple[int, ...]:
+        """The ids of the soft prompt that stands before every sequence; none where there is no such prompt."""
+        prompt = soft_prompt(self.model)
+        return () if prompt is None else prompt.tokens
+
+    def behind_prompt(self, sequences: Sequence[TokenSequence]) -> Sequence[TokenSequence]:
+        """Sequences as the model gets them: behind the soft prompt, if it has one."""
+        soft = self.soft_tokens
+        if not soft:
+            return sequences
+        room = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        if room is not None and max((len(s.tokens) for s in sequences), default=0) + len(soft) - 1 > room:
+            raise UserError(
+                f"The soft prompt takes {len(soft)} of the model's {room} positions, and an example does not fit "
+                f"into the rest; set training.max_length to at most {room - len(soft)}."
+            )
+        return [TokenSequence(soft + s.tokens, len(soft) + s.start) for s in sequences]
+
     def _pack(self, sequences: Sequence[TokenSequence]) -> Pack:
+        sequences = self.behind_prompt(sequences)
         packed = pack(sequences, self._layout)
         self.counts["computed"] += packed.nodes
         self.counts["without_sharing"] += sum(len(s.tokens) - 1 for s in sequences)
@@ -124,7 +145,7 @@ class Learner:
 
     def cut(self, sequences: Sequence[TokenSequence], parts: int = 1) -> list[list[int]]:
         """Divide sequences into packs that the model takes in one forward pass, about `parts` or more."""
-        budget = self.budget
+        budget, sequences = self.budget, self.behind_prompt(sequences)
         if parts > 1:
             budget = min(budget, -(-positions(sequences, self._layout) // parts))
         return cut(sequences, self._layout, budget)
@@ -132,14 +153,16 @@ class Learner:
     def turns(self, packs: Sequence[Sequence[TokenSequence]]) -> Iterator[Turn]:
         """Which of these packs this process computes, in turn; see `forgetmenot.engine.ranks`."""
         dealt = ranks.size() > 1
-        return self._turns([positions(pack, self._layout) if dealt else 0 for pack in packs])
+        sizes = [positions(self.behind_prompt(pack), self._layout) if dealt else 0 for pack in packs]
+        return self._turns(sizes)
 
     def _turns(self, sizes: Sequence[int]) -> Iterator[Turn]:
         return ranks.turns(sizes, keep_step=shards.is_sharded(self.model))
 
     def arrange(self, sequences: Sequence[TokenSequence]) -> Arrangement:
         """Lay sequences out for `log_likelihoods`, for those that will be asked more than once."""
-        return arrange(sequences, self.layout, self.budget, continues=self.continues)
+        behind = self.behind_prompt(sequences)
+        return arrange(behind, self.layout, self.budget, continues=self.continues)
 
     def log_likelihoods(
         self, sequences: Sequence[TokenSequence] | Arrangement, advance: Advance | None = None
@@ -240,8 +263,9 @@ class Learner:
         advance: Advance | None = None,
     ) -> list[str]:
         """The text that the model writes after each prompt, greedily, up to EOS."""
+        behind = [self.soft_tokens + prompt for prompt in prompts]
         with evaluating(self.model), self._computing():
-            return generate(self.model, self.tokenizer, prompts, max_new_tokens, advance)
+            return generate(self.model, self.tokenizer, behind, max_new_tokens, advance)
 
     def sample(self, examples: Sequence[Encoded], seeds: Sequence[int]) -> list[TokenSequence]:
         """Each example's prompt with an answer of the model's own, drawn token by token.
@@ -251,8 +275,9 @@ class Learner:
         """
         prompts = [example.answer.tokens[: example.answer.start] for example in examples]
         lengths = [len(example.answer.tokens) - example.answer.start for example in examples]
+        behind = [self.soft_tokens + prompt for prompt in prompts]
         with evaluating(self.model), self._computing():
-            answers = sample(self.model, self.tokenizer, prompts, max(lengths), seeds)
+            answers = sample(self.model, self.tokenizer, behind, max(lengths), seeds)
         return [
             TokenSequence(prompt + answer[:length], len(prompt))
             for prompt, answer, length in zip(prompts, answers, lengths, strict=True)

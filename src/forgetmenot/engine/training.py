@@ -76,12 +76,15 @@ class Step:
     examples: int
 
 
-def auto_learning_rate(kind: Literal["lora", "full"], width: int) -> float:
+def auto_learning_rate(kind: Literal["lora", "full", "prompt"], width: int) -> float:
     """The learning rate of `auto`: 2e-4 for LoRA and 1e-5 for full fine-tuning from width 2048 on.
 
     Narrower models take larger steps: LoRA's rate grows with 1/width, the full one with 1/width². The rule
-    is ours: it meets the usual 5e-5 for full fine-tuning at width 896 and what small models need at 256.
+    is ours: it meets the usual 5e-5 for full fine-tuning at width 896 and what small models need at 256. A
+    soft prompt has 1e-2 at any width, which is ours too.
     """
+    if kind == "prompt":
+        return 1e-2
     ratio = max(1.0, REFERENCE_WIDTH / width)
     return 2e-4 * ratio if kind == "lora" else 1e-5 * ratio**2
 

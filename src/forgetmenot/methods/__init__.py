@@ -25,6 +25,7 @@ from forgetmenot.methods.moe_lora import MoELoRA
 from forgetmenot.methods.o_lora import OLoRA
 from forgetmenot.methods.ogd import OGD
 from forgetmenot.methods.osf import OSF
+from forgetmenot.methods.progressive_prompts import ProgressivePrompts
 from forgetmenot.methods.replay import Replay
 from forgetmenot.methods.self_distillation import SelfDistillation
 from forgetmenot.methods.sequential import Sequential
@@ -55,6 +56,7 @@ METHODS: dict[str, type[Method]] = {
     "o-lora": OLoRA,
     "ogd": OGD,
     "osf": OSF,
+    "progressive-prompts": ProgressivePrompts,
     "replay": Replay,
     "self-distillation": SelfDistillation,
     "si": SI,

@@ -25,7 +25,7 @@ class AGEM(GradientMemory):
     """Take out of each gradient what would raise the loss on a batch of past examples (A-GEM).
 
     With g the step's gradient and r that of the remembered batch, a g with g·r < 0 becomes
-    g − (g·r / r·r) r (equation 11).
+    g − (g·r / r·r) r.
     """
 
     Options: ClassVar[type[Options]] = AGemOptions

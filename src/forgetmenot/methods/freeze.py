@@ -6,7 +6,8 @@ with its classifiers. A causal language model that answers in words has no class
 here is the upper part of the model; the share is ours to choose.
 """
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from pydantic import Field, NonNegativeInt
 from torch import nn
@@ -36,9 +37,11 @@ class Freeze(Method):
     """Freeze the lower layers and the embeddings after the first task (SEQ*)."""
 
     Options = Options
+    needs: ClassVar[Mapping[str, tuple[str, ...]]] = {"kind": ("lora", "full")}
 
     def check(self, adapter: AdapterSettings) -> None:
         """With every layer frozen, no LoRA adapter is left to learn."""
+        super().check(adapter)
         if self.options.share == 1 and adapter.kind == "lora":
             raise UserError(
                 "method.share: 1 freezes all that LoRA adapts; choose less, or adapter.kind full."

@@ -11,10 +11,8 @@ from transformers.pytorch_utils import Conv1D
 
 from forgetmenot.engine import Learner
 from forgetmenot.engine.learner import evaluating
-from forgetmenot.errors import UserError
 from forgetmenot.methods.method import Options, Stage
 from forgetmenot.methods.projection import Projection
-from forgetmenot.models import AdapterSettings
 from forgetmenot.prompting.encoded import Encoded
 
 ROUNDING = 1e-12
@@ -47,13 +45,8 @@ class GPM(Projection):
 
     Options: ClassVar[type[Options]] = GpmOptions
     keeps = "directions of each layer's inputs: at most its width, squared"
-
-    def check(self, adapter: AdapterSettings) -> None:
-        """An adapter that has learned answers old inputs, and with one B the new task would change that."""
-        if adapter.kind == "lora" and adapter.per_stage == "continue":
-            raise UserError(
-                "adapter.per_stage: gpm needs an adapter of its own for each task; set it to new or merge."
-            )
+    # An adapter that has learned answers old inputs, and with one B a new task would change what it answers.
+    needs: ClassVar[Mapping[str, tuple[str, ...]]] = {"kind": ("lora", "full"), "per_stage": ("new", "merge")}
 
     def adapt(self, learner: Learner, stage: Stage) -> None:
         """Bind the layers that learn; freeze what no projection can hold; begin adapters in what is free."""

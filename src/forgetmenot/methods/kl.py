@@ -11,7 +11,7 @@ With LoRA the base is every adapter at its start, when B = 0.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import NonNegativeFloat
 from torch import Tensor
@@ -29,6 +29,7 @@ class KL(Method):
     """Keep the answers' distributions near the base model's (KL-anchored fine-tuning)."""
 
     keeps = "one copy of what learns, as the base has it"
+    needs: ClassVar[Mapping[str, tuple[str, ...]]] = {"kind": ("lora", "full")}
 
     class Options(Options):
         """The settings of `kl`.
@@ -45,6 +46,7 @@ class KL(Method):
 
     def check(self, adapter: AdapterSettings) -> None:
         """The base must still be within reach."""
+        super().check(adapter)
         if adapter.per_stage == "merge":
             raise UserError(
                 "method kl needs the base model's answers, but adapter.per_stage: merge writes each adapter "

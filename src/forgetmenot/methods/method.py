@@ -10,7 +10,7 @@ from torch import Tensor
 
 from forgetmenot.engine import Learner
 from forgetmenot.errors import UserError
-from forgetmenot.models import AdapterSettings
+from forgetmenot.models import USED_BY, AdapterSettings
 from forgetmenot.prompting.encoded import Encoded
 
 
@@ -61,7 +61,7 @@ class Method:
     """Whether it needs examples of tasks that it has learned before."""
     needs: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     """The adapter settings that it works with, {"per_stage": ("new", "merge")}: the first of them is taken
-    where a config leaves the setting open."""
+    where a config leaves the setting open, if it has a meaning with the kind of adapter."""
     not_one_model: ClassVar[str] = ""
     """Why no stage of it can be exported as one model: what it does instead, and a full stop; or empty."""
 
@@ -77,7 +77,7 @@ class Method:
             UserError: If one is none of `needs`.
         """
         for key, allowed in self.needs.items():
-            if (value := getattr(adapter, key)) not in allowed:
+            if key in USED_BY[adapter.kind] and (value := getattr(adapter, key)) not in allowed:
                 raise UserError(f"adapter.{key}: this method works with {' or '.join(allowed)}, not {value}.")
 
     def stages(self, tasks: Sequence[str]) -> list[Stage]:

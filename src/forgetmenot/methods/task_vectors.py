@@ -16,7 +16,6 @@ from forgetmenot.errors import UserError
 from forgetmenot.methods.anchor import beside, from_state, to_state
 from forgetmenot.methods.merge import Vector, difference, moved, replace, weights
 from forgetmenot.methods.method import Method, Options, Stage
-from forgetmenot.models import AdapterSettings
 
 
 class MergingOptions(Options):
@@ -39,7 +38,7 @@ class TaskVectors(Method):
 
     Options = MergingOptions
     keeps = "its task vector: a copy of the weights that learn"
-    needs: ClassVar[Mapping[str, tuple[str, ...]]] = {"per_stage": ("merge",)}
+    needs: ClassVar[Mapping[str, tuple[str, ...]]] = {"kind": ("lora", "full"), "per_stage": ("merge",)}
     sequential: ClassVar[bool] = False
 
     def __init__(self, options: Any = None, seed: int = 0) -> None:
@@ -50,11 +49,6 @@ class TaskVectors(Method):
     @abstractmethod
     def merged(self, vectors: Sequence[Vector]) -> Vector:
         """One vector of those of all tasks, in order."""
-
-    def check(self, adapter: AdapterSettings) -> None:
-        """Merged products of A and B have no small rank: they go into the weights."""
-        if adapter.kind == "lora":
-            super().check(adapter)
 
     def start(self, stage: Stage) -> Literal["previous", "base"]:
         """The base: task vectors are measured from it."""

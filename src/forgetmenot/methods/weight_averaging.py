@@ -6,7 +6,8 @@ WiSE-FT (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models", CVPR, a
 
 The paper has one transfer and anchors at the pre-trained model. Over several stages the anchor is either
 where the stage began (`previous`) or the base model (`base`). The next stage goes on from the average. With
-LoRA it is the weights that are averaged, α/r · B A added, not A and B.
+LoRA it is the weights that are averaged, α/r · B A added, not A and B; the average of two products has twice
+their rank, so it goes into the weights.
 """
 
 from collections.abc import Mapping
@@ -18,14 +19,13 @@ from forgetmenot.engine import Learner
 from forgetmenot.methods.anchor import beside, from_state, to_state
 from forgetmenot.methods.merge import Vector, interpolated, replace, weights
 from forgetmenot.methods.method import Method, Options, Stage
-from forgetmenot.models import AdapterSettings
 
 
 class WeightAveraging(Method):
     """Average the weights after each stage with those before it, or with the base's (WiSE-FT)."""
 
     keeps = "one copy of the weights that learn, with anchor: base; else nothing"
-    needs: ClassVar[Mapping[str, tuple[str, ...]]] = {"per_stage": ("merge",)}
+    needs: ClassVar[Mapping[str, tuple[str, ...]]] = {"kind": ("lora", "full"), "per_stage": ("merge",)}
 
     class Options(Options):
         """The settings of `weight-averaging`.
@@ -42,11 +42,6 @@ class WeightAveraging(Method):
     def __init__(self, options: Any = None, seed: int = 0) -> None:
         super().__init__(options, seed)
         self.anchor: Vector = {}
-
-    def check(self, adapter: AdapterSettings) -> None:
-        """The average of two products has twice their rank: it goes into the weights."""
-        if adapter.kind == "lora":
-            super().check(adapter)
 
     def begin(self, learner: Learner, stage: Stage) -> None:
         """Take the anchor, or keep the first stage's."""

@@ -1,6 +1,7 @@
 """Models: load one, choose what learns, keep its weights; the bundled quickstart model."""
 
 from forgetmenot.models.adapt import (
+    USED_BY,
     AdapterSettings,
     adapt,
     answering_with,
@@ -9,10 +10,12 @@ from forgetmenot.models.adapt import (
 )
 from forgetmenot.models.load import BUNDLED, Loaded, ModelSettings, load_model, without_bars
 from forgetmenot.models.quantize import check_quantization, compute_in, merged
+from forgetmenot.models.soft_prompt import soft_prompt, with_parts
 from forgetmenot.models.weights import has_weights, load_weights, save_weights
 
 __all__ = [
     "BUNDLED",
+    "USED_BY",
     "AdapterSettings",
     "Loaded",
     "ModelSettings",
@@ -27,5 +30,7 @@ __all__ = [
     "load_weights",
     "merged",
     "save_weights",
+    "soft_prompt",
+    "with_parts",
     "without_bars",
 ]

@@ -1,4 +1,4 @@
-"""Which parameters learn: all of them, or LoRA adapters through PEFT."""
+"""Which parameters learn: all of them, LoRA adapters through PEFT, or a soft prompt."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,37 +10,49 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, m
 from transformers.pytorch_utils import Conv1D
 
 from forgetmenot.errors import UserError, nearest
+from forgetmenot.models.soft_prompt import drawn_rows, install
 
 
 class AdapterSettings(BaseModel):
     """Which parameters learn: the `adapter` part of a config.
 
     Attributes:
-        kind: LoRA adapters, or `full` fine-tuning.
+        kind: LoRA adapters, `full` fine-tuning, or a soft `prompt` before a model that stays as it is.
         rank: LoRA's inner width.
         alpha: LoRA's scale is alpha / rank.
         dropout: On the adapters' input.
         targets: `all-linear` (every linear layer but the LM head), or module names.
+        tokens: The length of a soft prompt.
         per_stage: What later stages do: `continue` the same adapter, add a `new` one beside the earlier
             (which stay active but frozen), or `merge` it into the weights and begin a new one.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    kind: Literal["lora", "full"] = "lora"
+    kind: Literal["lora", "full", "prompt"] = "lora"
     rank: PositiveInt = 8
     alpha: PositiveFloat = 16.0
     dropout: float = Field(default=0.0, ge=0, lt=1)
     targets: Literal["all-linear"] | Annotated[list[str], Field(min_length=1)] = "all-linear"
+    tokens: PositiveInt = 10
     per_stage: Literal["continue", "new", "merge"] = "continue"
 
     @model_validator(mode="after")
     def _all_of_use(self) -> Self:
-        if self.kind == "full":
-            for name, field in type(self).model_fields.items():
-                if name != "kind" and getattr(self, name) != field.default:
-                    raise ValueError(f"{name} is LoRA's and means nothing with kind: full; leave it out")
+        for name, field in type(self).model_fields.items():
+            if name not in USED_BY[self.kind] and getattr(self, name) != field.default:
+                raise ValueError(f"{name} means nothing with kind: {self.kind}; leave it out")
+        if self.kind == "prompt" and self.per_stage == "merge":
+            raise ValueError("a prompt cannot be merged into the weights; per_stage is continue or new")
         return self
+
+
+USED_BY = {
+    "lora": ("kind", "rank", "alpha", "dropout", "targets", "per_stage"),
+    "full": ("kind",),
+    "prompt": ("kind", "tokens", "per_stage"),
+}
+"""The keys that have a meaning with each kind."""
 
 
 NOT_ADAPTED = {
@@ -55,7 +67,7 @@ def check_targets(model: Any, settings: AdapterSettings) -> None:
     Raises:
         UserError: If a target names no layer that can be adapted.
     """
-    if settings.kind == "full" or settings.targets == "all-linear":
+    if settings.kind != "lora" or settings.targets == "all-linear":
         return
     adaptable = (torch.nn.Linear, torch.nn.Embedding, Conv1D)
     layers = [name for name, module in model.named_modules() if isinstance(module, adaptable)]
@@ -76,13 +88,19 @@ def adapt(model: Any, settings: AdapterSettings, stage: int, seed: int) -> Any:
         model: The plain model, or the PEFT model that the stage before left.
         settings: What learns.
         stage: The stage's number, from 1: the name of a `new` adapter.
-        seed: For the initial values of an adapter.
+        seed: For the initial values of an adapter or a prompt.
 
     Raises:
         UserError: If a target names no layer of the model.
     """
     if settings.kind == "full":
         return model.requires_grad_(True)
+    if settings.kind == "prompt":
+        prompt = install(model.requires_grad_(False))
+        if not prompt.parts or settings.per_stage == "new":
+            prompt.add(drawn_rows(model, settings.tokens, seed))
+        prompt.parts[-1].requires_grad_(True)
+        return model
     if isinstance(model, PeftModel) and settings.per_stage == "continue":
         return model
     config = LoraConfig(

@@ -1,4 +1,4 @@
-"""A stage's weights on disk: a folder `adapter/` in PEFT's layout, or `model/` in Transformers'."""
+"""A stage's weights on disk: `adapter/` in PEFT's layout, `model/` in Transformers', or `prompt/`."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,10 +11,11 @@ from transformers import AutoModelForCausalLM
 
 from forgetmenot.errors import UserError
 from forgetmenot.models.load import without_bars
+from forgetmenot.models.soft_prompt import load_soft_prompt, save_soft_prompt, soft_prompt
 
 
 def save_weights(model: Any, folder: Path, weights: Mapping[str, Tensor] | None = None) -> None:
-    """Write adapter/ or model/ under a stage's folder, as safetensors.
+    """Write adapter/, model/ or prompt/ under a stage's folder, as safetensors.
 
     Args:
         model: The model.
@@ -24,13 +25,15 @@ def save_weights(model: Any, folder: Path, weights: Mapping[str, Tensor] | None 
     with without_bars():
         if isinstance(model, PeftModel):
             model.save_pretrained(folder / "adapter", save_embedding_layers=False)
+        elif (prompt := soft_prompt(model)) is not None:
+            save_soft_prompt(prompt, folder / "prompt")
         else:
             model.save_pretrained(folder / "model", state_dict=weights)
 
 
 def has_weights(folder: Path) -> bool:
     """Whether a stage's folder still holds weights."""
-    return (folder / "adapter").is_dir() or (folder / "model").is_dir()
+    return any((folder / name).is_dir() for name in ("adapter", "model", "prompt"))
 
 
 def load_weights(base: Any, folder: Path, *, trainable: bool) -> Any:
@@ -48,6 +51,8 @@ def load_weights(base: Any, folder: Path, *, trainable: bool) -> Any:
     try:
         if (folder / "adapter").is_dir():
             return _load_adapters(base, folder / "adapter", trainable=trainable)
+        if (folder / "prompt").is_dir():
+            return load_soft_prompt(base, folder / "prompt").requires_grad_(False)
         if (folder / "model").is_dir():
             device = next(base.parameters()).device
             with without_bars():

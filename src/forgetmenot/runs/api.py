@@ -162,6 +162,7 @@ def _go_on(config: RunConfig, directory: RunDirectory, display: Display, fresh: 
         "method": config.method.name,
         "adapter": _adapter(config),
         "seed": config.seed,
+        "split": config.evaluation.split,
     }
     if ranks.writes():
         results = {**described, **assemble(directory, plan.rows, loop.questions)}
@@ -225,4 +226,6 @@ def _table(loop: Loop) -> LiveTable:
 def _adapter(config: RunConfig) -> str:
     if config.adapter.kind == "full":
         return "full fine-tuning"
+    if config.adapter.kind == "prompt":
+        return f"soft prompt, {config.adapter.tokens} tokens"
     return f"LoRA, rank {config.adapter.rank}"

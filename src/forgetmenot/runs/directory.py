@@ -126,7 +126,7 @@ class RunDirectory:
     @_by_the_writer
     def remove_weights(self, name: str) -> None:
         """Remove a stage's weights and keep the rest."""
-        for folder in ("adapter", "model"):
+        for folder in ("adapter", "model", "prompt"):
             _remove(self.stage(name) / folder)
 
     def read_json(self, name: str) -> Any:

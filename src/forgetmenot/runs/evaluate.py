@@ -37,7 +37,7 @@ class Question:
     encoded: EncodedExamples
     way: Way = BY_LIKELIHOOD
     reference: EncodedExamples = field(default_factory=lambda: EncodedExamples.of([]))
-    _arranged: list[Arrangement] = field(default_factory=list, init=False, repr=False, compare=False)
+    _arranged: dict[int, Arrangement] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def truncated(self) -> dict[str, int]:
@@ -51,13 +51,16 @@ class Question:
     def arranged(self, learner: Learner) -> Arrangement:
         """All candidates, or all answers, laid out for the model; kept, for every stage asks them again.
 
-        It takes about as much memory as the tokens.
+        Behind a soft prompt of another length they are laid out anew. It takes about as much memory as the
+        tokens.
         """
-        if not self._arranged:
+        behind = len(learner.soft_tokens)
+        if behind not in self._arranged:
             choice = self.task.kind == "choice"
             sequences = [s for one in self.encoded for s in (one.candidates if choice else (one.answer,))]
-            self._arranged.append(learner.arrange(sequences))
-        return self._arranged[0]
+            self._arranged.clear()
+            self._arranged[behind] = learner.arrange(sequences)
+        return self._arranged[behind]
 
     @property
     def described(self) -> dict[str, Any]:

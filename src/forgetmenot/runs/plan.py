@@ -30,7 +30,7 @@ class Plan:
 
     Attributes:
         trained: The tasks with a train split, in order.
-        scored: The tasks with a score split, those of `also_score` last: the columns of R.
+        scored: The tasks whose scored split has examples, those of `also_score` last: the columns of R.
         prompts: Each task's prompt, in training and in the run's own reading.
         readings: How tasks are put to the model after each stage, the run's own reading first.
         stages: The training episodes, without the base.
@@ -57,7 +57,8 @@ class Plan:
         for task in {task.name: task for task in (*self.trained, *self.scored)}.values():
             notes += [f"{task.name}: {note}" for note in task.notes]
             if task not in self.scored:
-                notes.append(f"{task.name}: it has no score split, so it is trained on and has no column.")
+                split = self.config.evaluation.split
+                notes.append(f"{task.name}: it has no {split} split, so it is trained on and has no column.")
             if task not in self.trained and task.name not in self.config.evaluation.also_score:
                 notes.append(f"{task.name}: it has no train split, so it is only scored.")
         return notes
@@ -83,9 +84,10 @@ def make_plan(config: RunConfig, load: Load = load_tasks) -> Plan:
     trained = tuple(task for task in ordered if task.train)
     if not trained:
         raise UserError(f"tasks: none of {', '.join(task.name for task in ordered)} has a train split.")
-    scored = tuple(task for task in both if task.score)
+    scored = tuple(task for task in both if scored_split(config, task))
     if not scored:
-        raise UserError(f"tasks: none of {', '.join(task.name for task in both)} has a score split.")
+        names, split = ", ".join(task.name for task in both), config.evaluation.split
+        raise UserError(f"tasks: none of {names} has a {split} split.")
     _check_names(config, {task.name for task in both})
     own = own_reading(config, both)
     readings = (own, *further_readings(config, scored))
@@ -104,9 +106,9 @@ def training_examples(
 def question(
     config: RunConfig, task: Task, prompt: Prompt, tokenizer: Any, max_length: int, way: Way = BY_LIKELIHOOD
 ) -> Question:
-    """A task's score split as it is put to the model."""
+    """What is scored of a task, as it is put to the model."""
     limit = config.evaluation.limit
-    examples = sample(task.name, task.score, limit)
+    examples = sample(task.name, scored_split(config, task), limit)
     encoded = encode_cached(task, prompt, tokenizer, max_length, examples)
     if task.kind != "choice":
         return Question(task, prompt, examples, encoded)
@@ -124,6 +126,11 @@ def questions_of(
         for task in tasks
         if task.name in reading.prompts
     ]
+
+
+def scored_split(config: RunConfig, task: Task) -> Sequence[Example]:
+    """The split of a task that is scored, perhaps empty."""
+    return task.select if config.evaluation.split == "select" else task.score
 
 
 def sample(name: str, examples: Sequence[Example], limit: int | None) -> Sequence[Example]:

@@ -12,7 +12,7 @@ from forgetmenot.engine import Learner, ranks
 from forgetmenot.errors import UserError, validation_sentence
 from forgetmenot.methods import Method, make_method
 from forgetmenot.metrics import Stage
-from forgetmenot.prompting import Prompt, choose_prompt
+from forgetmenot.prompting import Prompt
 from forgetmenot.prompting.receipts import with_receipt
 from forgetmenot.receipts import TFIDF
 from forgetmenot.report import listed, receipts_markdown
@@ -20,7 +20,8 @@ from forgetmenot.runs.directory import RunDirectory
 from forgetmenot.runs.display import Display
 from forgetmenot.runs.evaluate import Question, ask
 from forgetmenot.runs.loop import BASE
-from forgetmenot.runs.plan import data_folder, make_plan, question, variant_of
+from forgetmenot.runs.plan import data_folder, make_plan, question
+from forgetmenot.runs.readings import prompt_for
 from forgetmenot.runs.receipt_figures import (
     ALONE,
     WITH,
@@ -133,7 +134,7 @@ def _config(
 
 def _case(config: RunConfig, loader: ReceiptLoader, task: Task, session: Session, *, interpret: bool) -> Case:
     plain, receipts = loader.plain[task.name], loader.receipts[task.name]
-    prompt = choose_prompt(plain, variant_of(config, task.name))
+    prompt = prompt_for(plain, config.prompt, config.demonstrations)
 
     def asked(one: Task, prompt: Prompt) -> Question:
         return question(config, one, prompt, session.learner.tokenizer, session.max_length)

@@ -16,7 +16,7 @@ from forgetmenot.runs.display import Display
 from forgetmenot.runs.evaluate import Predictions, Question, ask
 from forgetmenot.runs.loop import BASE
 from forgetmenot.runs.method_state import load_method_state
-from forgetmenot.runs.plan import data_folder, make_plan, questions_of
+from forgetmenot.runs.plan import data_folder, make_plan, questions_of, scored_split
 from forgetmenot.runs.readings import own_reading, reading_of, title
 from forgetmenot.runs.receipt_loader import ReceiptLoader
 from forgetmenot.runs.results import reading
@@ -52,9 +52,10 @@ def rescore(
     ranks.join()
     load = ReceiptLoader(config, directory)
     plan = make_plan(config, load)
-    asked = [task for task in load(tasks, data_folder(config)) if task.score] if tasks else plan.scored
+    found = load(tasks, data_folder(config)) if tasks else plan.scored
+    asked = [task for task in found if scored_split(config, task)]
     if not asked:
-        raise UserError(f"--tasks: none of {', '.join(tasks)} has a score split.")
+        raise UserError(f"--tasks: none of {', '.join(tasks)} has a {config.evaluation.split} split.")
     named = {**(settings or {}), **({} if prompt is None else {"prompt": prompt})}
     how = reading_settings(named, "reading") if named else ReadingSettings.model_construct()
     chosen = reading_of(config, how, asked, "reading", title(how)) if named else own_reading(config, asked)
@@ -67,14 +68,14 @@ def rescore(
         session.examine([s for one in asking[0].encoded[:32] for s in one.candidates or (one.answer,)])
         answers = [_answer(directory, session, plan.method, row.name, asking, display) for row in plan.rows]
     names = [task.name for task in asked]
-    found = {
+    measured = {
         "tasks": names,
         "stages": [row.name for row in plan.rows],
         **reading(plan.rows, asking, answers, {task.name: task.metric for task in asked}, names),
     }
     name = f"readings/{'-'.join([chosen.name or 'own', *names])}.json"
-    directory.write_json(name, found)
-    return directory.path / name, found
+    directory.write_json(name, measured)
+    return directory.path / name, measured
 
 
 def export(run_dir: Path, stage: str, out: Path) -> None:
@@ -102,6 +103,11 @@ def export(run_dir: Path, stage: str, out: Path) -> None:
         raise UserError(
             f"This run's method, {config.method.name}, {plan.method.not_one_model} "
             f"What it has lies in {directory.stage(found[0])}."
+        )
+    if found[0] != BASE and config.adapter.kind == "prompt":
+        raise UserError(
+            "A soft prompt stands before a model and is no part of it, so no single model answers like this "
+            f"stage. The prompt lies in {directory.stage(found[0]) / 'prompt'}."
         )
     try:
         out.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,38 @@
+"""What each method's paper claims for it, in one sentence of ours, for docs/methods.md.
+
+Their models, data and measures are others than those here: image classifiers mostly, until 2020. It is what
+a reader of the paper would expect, not a number to be met.
+"""
+
+PAPER_SAYS = {
+    "adapter-per-task": "does about as well as simple replay, and both stay below multi-task learning "
+    "(Madotto et al. 2021)",
+    "agem": "as good as GEM or better, at nearly the cost of EWC (Chaudhry et al. 2019)",
+    "dare": "90 % of what fine-tuning changed, and more in large models, can be dropped at little loss "
+    "(Yu et al. 2024)",
+    "der++": "past logits beside past labels beat more elaborate ways at little cost (Buzzega et al. 2020)",
+    "ema": "a slow and a fast LoRA beat earlier methods on sequences of tasks, with replay (Ren et al. 2024)",
+    "ewc": "old tasks are kept by learning slowly where they need the weights (Kirkpatrick et al. 2017)",
+    "freeze": "with most of the model frozen, sequential tuning is on a par with the methods of its day "
+    "(Zheng et al. 2024)",
+    "gem": "forgets less, and earlier tasks may even gain (Lopez-Paz & Ranzato 2017)",
+    "gpm": "on a par with the best of its day or better, without past data (Saha et al. 2021)",
+    "kl": "an anchor to the base model keeps reweighted fine-tuning stable (Zhu et al. 2025)",
+    "l2-sp": "a better default than plain weight decay when a pre-trained model is tuned (Li et al. 2018)",
+    "lwf": "better than feature extraction and fine-tuning, near multi-task learning (Li & Hoiem 2016)",
+    "magmax": "sequential tuning with the largest changes kept beats other continual methods "
+    "(Marczak et al. 2024)",
+    "moe-lora": "experts behind a gate keep world knowledge through large-scale tuning (Dou et al. 2024)",
+    "o-lora": "better than the methods before it on T5 and LLaMA, without past data (Wang et al. 2023)",
+    "ogd": "forgets less than SGD, without past data (Farajtabar et al. 2020)",
+    "osf": "higher accuracy than O-LoRA's and almost no forgetting (Nayak et al. 2025)",
+    "progressive-prompts": "more than 20 points above the best before it, with T5 (Razdaibiedina et al. 2023)",
+    "replay": "a very small memory, trained on beside the new task, beats methods made for the purpose "
+    "(Chaudhry et al. 2019)",
+    "self-distillation": "learns new tasks better than supervised tuning and forgets much less, where the "
+    "model can use a demonstration (arXiv 2601.19897)",
+    "si": "much less forgetting at small cost (Zenke et al. 2017)",
+    "task-arithmetic": "adding task vectors makes one model good at several tasks (Ilharco et al. 2023)",
+    "ties": "loses less in merging than averaging and task arithmetic do (Yadav et al. 2023)",
+    "weight-averaging": "gains robustness and keeps the accuracy of the new task (Wortsman et al. 2022)",
+}

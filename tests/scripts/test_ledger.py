@@ -1,0 +1,127 @@
+"""The ledger reads what a study has finished, and says no more than the numbers do."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import yaml
+
+from forgetmenot.methods import METHODS
+from forgetmenot.study_config import expand_study, load_study
+from scripts.ledger import (
+    BASELINES,
+    NOTHING_READ,
+    PAGE,
+    comparison,
+    gap_closed,
+    page,
+    read_study,
+    saved,
+    written_reading,
+)
+from scripts.papers import PAPER_SAYS
+
+STUDY = {
+    "name": "made-up",
+    "base": {"tasks": "qs-sentiment,qs-paraphrase"},
+    "grid": {
+        "method, adapter": [
+            ["sequential", {"kind": "full"}],
+            ["joint", {"kind": "full"}],
+            [{"name": "replay", "share": 0.1}, {"kind": "full"}],
+            ["sequential", {"per_stage": "new"}],
+            ["o-lora", {"per_stage": "new"}],
+        ],
+        "seed": [0, 1, 2],
+    },
+}
+# By method and seed: average performance, forgetting.
+FIGURES = {
+    "sequential": [(0.50, 0.30), (0.52, 0.28), (0.51, 0.29)],
+    "joint": [(0.70, None), (0.72, None), (0.71, None)],
+    "replay": [(0.65, 0.10), (0.68, 0.06), (0.65, 0.11)],
+    "o-lora": [(0.52, 0.28)],
+}
+
+
+def _study(folder: Path, figures: Mapping[str, list[tuple[float, float | None]]] = FIGURES) -> Path:
+    """A study's directory with results for some of its runs."""
+    folder.mkdir()
+    (folder / "study.yaml").write_text(yaml.safe_dump(STUDY))
+    for run in expand_study(load_study(STUDY)):
+        of_method = figures[run.config.method.name]
+        if run.config.seed >= len(of_method):
+            continue
+        performance, forgetting = of_method[run.config.seed]
+        summary = {
+            "average_performance": performance,
+            "backward_transfer": None,
+            "forgetting": forgetting,
+            "learning_accuracy": 0.75,
+        }
+        cost = {
+            "memory_kept": {"01-qs-sentiment": 10, "02-qs-paraphrase": 2_500_000},
+            "parameters_added": {"01-qs-sentiment": 0, "02-qs-paraphrase": 1234},
+            "past_data": run.config.method.name == "replay",
+        }
+        results = {"summary": summary, "cost": cost, "majority": {"qs-sentiment": 0.5, "qs-paraphrase": 0.6}}
+        seconds = 30.0 if run.config.method.name == "replay" else 20.0
+        path = folder / "runs" / run.config.directory.name
+        path.mkdir(parents=True)
+        (path / "results.json").write_text(json.dumps(results))
+        (path / "timing.json").write_text(json.dumps({"train_s": [0, seconds], "eval_s": [5, 5]}))
+        environment = {"machine": "Linux x86_64, AVX2", "identity": {"threads": 1, "precision": "fp32"}}
+        (path / "environment.json").write_text(json.dumps(environment))
+    return folder
+
+
+def test_figures_are_paired_with_the_baseline_of_the_same_adapter_and_seed(tmp_path: Path) -> None:
+    ledger = read_study(_study(tmp_path / "study"))
+    full, _, replay, lora, o_lora = ledger.entries
+    assert ledger.baseline(replay, "sequential") is full
+    assert ledger.baseline(o_lora, "sequential") is lora
+    assert ledger.baseline(o_lora, "joint") is None
+    found = saved(ledger, replay)
+    assert found is not None
+    assert found.mean == pytest.approx((0.20 + 0.22 + 0.18) / 3)
+    # Student's t with two degrees of freedom, 97.5 %: 4.3027; the deviation of .20, .22, .18 is .02.
+    assert found.interval == pytest.approx(
+        (0.2 - 4.3027 * 0.02 / 3**0.5, 0.2 + 4.3027 * 0.02 / 3**0.5), abs=1e-5
+    )
+    assert gap_closed(ledger, replay) == "75%"  # .15 of .20
+    assert gap_closed(ledger, o_lora) == "–"
+
+
+def test_a_share_of_a_gap_that_may_be_none_is_not_printed(tmp_path: Path) -> None:
+    uncertain = {**FIGURES, "joint": [(0.60, None), (0.50, None), (0.53, None)]}
+    ledger = read_study(_study(tmp_path / "study", uncertain))
+    assert gap_closed(ledger, ledger.entries[2]) == "–"
+
+
+def test_the_page_of_an_unfinished_study_has_the_runs_that_are_there(tmp_path: Path) -> None:
+    ledger = read_study(_study(tmp_path / "study"))
+    lines = page([ledger], "It helps.").splitlines()
+    (replay,) = [line for line in lines if line.startswith("| `replay` (share 0.1) |")]
+    assert replay.endswith("| 1.3× | 2.5 MB | 1,234 | yes |")
+    (o_lora,) = [line for line in lines if line.startswith("| `o-lora`, new adapter a stage (1 of 3) |")]
+    assert "| 0.520 | – | 0.280 | 0.750 | +0.020 | – |" in o_lora
+    assert sum(line.startswith("|  *majority class* | 0.550 |") for line in lines) == 2
+    assert any("13 of at least 15 runs" in line for line in lines)
+    (seen,) = [line for line in comparison([ledger]).splitlines() if line.startswith("| `replay` |")]
+    assert "made-up: forgets less (−0.200, −0.250 to −0.150), learning accuracy +0.000" in seen
+
+
+def test_what_a_person_wrote_stays(tmp_path: Path) -> None:
+    ledger = read_study(_study(tmp_path / "study"))
+    assert written_reading(page([ledger], "It helps.\n\nA lot.")) == "It helps.\n\nA lot."
+    assert written_reading("") == NOTHING_READ
+
+
+def test_every_method_has_what_its_paper_says() -> None:
+    assert set(METHODS) - set(BASELINES) == set(PAPER_SAYS)
+
+
+def test_the_page_in_the_docs_has_every_method() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    assert [name for name in PAPER_SAYS if f"\n| `{name}` |" not in text] == []
