@@ -4,7 +4,7 @@ It knows nothing of tasks: it gets token sequences and gives back numbers.
 """
 
 from forgetmenot.engine import ranks, shards
-from forgetmenot.engine.flex import Attention, attention_of, choose_attention, use_attention
+from forgetmenot.engine.attention import Attention, attention_of, choose_attention, use_attention
 from forgetmenot.engine.guard import Verdict, choose_layout, why_no_prefix
 from forgetmenot.engine.learner import Learner, Snapshot, evaluating
 from forgetmenot.engine.pack import NODE_BUDGET, Arrangement, Layout

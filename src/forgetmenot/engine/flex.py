@@ -5,7 +5,7 @@ kernel.
 """
 
 import sys
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,45 +16,9 @@ from transformers.integrations.flex_attention import flex_attention_forward
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import eager_mask, sdpa_mask
 
-from forgetmenot.errors import UserError
-
-Attention = Literal["flex", "dense"]
-"""How a trie is masked: by blocks, or by an n × n mask for the model's own kernel."""
-
 BLOCK = 128  # FlexAttention's own
 FLEX_OVER = "flex_over_"
 """Begins the name of a kernel that gives block masks to FlexAttention and others to the one named after."""
-
-
-def choose_attention(wanted: Literal["auto", "flex", "dense"], device: torch.device, model: Any) -> Attention:
-    """Resolve `auto`: FlexAttention on a CUDA device for models that Transformers supports it for.
-
-    Raises:
-        UserError: If `flex` is wanted and cannot be had.
-    """
-    if wanted == "flex" and device.type != "cuda":
-        raise UserError(
-            "training.attention: flex needs a CUDA device, since FlexAttention computes no gradients "
-            "elsewhere; set auto or dense."
-        )
-    if wanted == "flex" and not model._supports_flex_attn:
-        raise UserError(
-            f"training.attention: Transformers has no FlexAttention for a {model.config.model_type}; "
-            "set auto or dense."
-        )
-    return "flex" if wanted != "dense" and device.type == "cuda" and model._supports_flex_attn else "dense"
-
-
-def use_attention(model: Any, attention: Attention) -> None:
-    """Let the model mask tries in this way from now on."""
-    if attention != attention_of(model):
-        own = model.config._attn_implementation.removeprefix(FLEX_OVER)
-        model.set_attn_implementation(FLEX_OVER + own if attention == "flex" else own)
-
-
-def attention_of(model: Any) -> Attention:
-    """How the model masks tries."""
-    return "flex" if str(model.config._attn_implementation).startswith(FLEX_OVER) else "dense"
 
 
 def block_mask(end: Tensor, depth: Tensor, window: int | None) -> BlockMask:

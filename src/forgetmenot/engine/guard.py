@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 import torch
 
-from forgetmenot.engine.flex import Attention, attention_of, use_attention
+from forgetmenot.engine.attention import Attention, attention_of, use_attention
+from forgetmenot.engine.chunked import CHUNK
 from forgetmenot.engine.learner import Learner, evaluating
-from forgetmenot.engine.pack import Arrangement, Layout, pack
+from forgetmenot.engine.pack import Arrangement, Layout, pack, positions
 from forgetmenot.prompting.encoded import TokenSequence
 
 EXAMINED = 8
@@ -20,9 +21,9 @@ class Verdict:
     """The layout that a model can take, and why not a faster one.
 
     Attributes:
-        attention: How a trie is masked: `flex` only where the model uses it already.
+        attention: How a trie is masked: another than `dense` only where the model uses it already.
         difference: The largest relative difference seen with the layout that was chosen.
-        reasons: For `flex` and for each faster layout, why it was not taken.
+        reasons: For the model's way of masking and for each faster layout, why it was not taken.
     """
 
     layout: Layout
@@ -37,12 +38,13 @@ def choose_layout(learner: Learner, sequences: Sequence[TokenSequence]) -> Verdi
     The trie needs an arbitrary attention mask, which state-space models and ALiBi cannot take. Padded rows
     need a model whose answer does not depend on the padding.
     """
-    sample = list(sequences[:: max(1, len(sequences) // EXAMINED)][:EXAMINED])
+    sample = _sample(sequences)
     truth = _score(learner, sample, "single", "dense")
     reasons: dict[str, str] = {}
     ways: list[tuple[str, Layout, Attention]] = [("trie", "trie", "dense"), ("padded", "padded", "dense")]
-    if attention_of(learner.model) == "flex":
-        ways.insert(0, ("flex", "trie", "flex"))
+    own = attention_of(learner.model)
+    if own != "dense":
+        ways.insert(0, (own, "trie", own))
     for name, layout, attention in ways:
         try:
             scores = _score(learner, sample, layout, attention)
@@ -57,6 +59,16 @@ def choose_layout(learner: Learner, sequences: Sequence[TokenSequence]) -> Verdi
             return Verdict(layout, attention, difference, reasons)
         reasons[name] = f"log-likelihoods differ by {difference:.1e} relative"
     return Verdict("single", "dense", 0.0, reasons)
+
+
+def _sample(sequences: Sequence[TokenSequence]) -> list[TokenSequence]:
+    """Some of the sequences from all over; more of them if they are so short that one chunk holds them."""
+    count = EXAMINED
+    while True:
+        sample = list(sequences[:: max(1, len(sequences) // count)][:count])
+        if count >= len(sequences) or positions(sample, "trie") > CHUNK:
+            return sample
+        count *= 2
 
 
 def _score(

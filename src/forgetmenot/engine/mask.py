@@ -7,9 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask
 
+from forgetmenot.engine.chunked import CHUNK, CHUNKED_OVER, chunk_mask
 from forgetmenot.engine.flex import FLEX_OVER, block_mask
 
-Mask = Tensor | BlockMask | dict[str, Tensor | BlockMask]
+Mask = Tensor | BlockMask | dict[str, Tensor | BlockMask]  # a ChunkMask is a tensor
 
 
 def attention_mask(config: Any, end: Tensor, depth: Tensor, dtype: torch.dtype, prefix: int = 0) -> Mask:
@@ -26,7 +27,8 @@ def attention_mask(config: Any, end: Tensor, depth: Tensor, dtype: torch.dtype, 
 
     Returns:
         A mask [1, 1, n, prefix + n]; for a model whose layers differ, one for each layer type. Boolean for
-        SDPA; additive (0 or the dtype's minimum) for eager attention; of blocks for FlexAttention.
+        SDPA; additive (0 or the dtype's minimum) for eager attention; of blocks for FlexAttention; in chunks,
+        of another shape, where the kernel takes these and there is more than one.
 
     Raises:
         NotImplementedError: For a layer type that is neither full nor sliding attention, and for
@@ -43,6 +45,8 @@ def attention_mask(config: Any, end: Tensor, depth: Tensor, dtype: torch.dtype, 
             if prefix:
                 raise NotImplementedError("blocks of a mask are made for tries without a prefix")
             return block_mask(end, depth, window)
+        if config._attn_implementation.startswith(CHUNKED_OVER) and len(end) > CHUNK:
+            return chunk_mask(end, depth, window, prefix)
         allowed = _dense(end, depth, window, prefix)[None, None]
         if config._attn_implementation.endswith("eager"):
             return torch.zeros_like(allowed, dtype=dtype).masked_fill(~allowed, torch.finfo(dtype).min)

@@ -1,0 +1,55 @@
+"""How a model masks tries: through which kernel, and how it is brought into that."""
+
+from typing import Any, Literal, get_args
+
+import torch
+
+from forgetmenot.engine.chunked import CHUNKED_OVER
+from forgetmenot.engine.flex import FLEX_OVER
+from forgetmenot.errors import UserError
+
+Attention = Literal["flex", "chunked", "dense"]
+"""By FlexAttention's blocks, in chunks of queries, or by an n × n mask for the model's own kernel."""
+
+OVER: dict[Attention, str] = {"flex": FLEX_OVER, "chunked": CHUNKED_OVER, "dense": ""}
+
+
+def choose_attention(wanted: Literal["auto", "flex", "dense"], device: torch.device, model: Any) -> Attention:
+    """Resolve `auto`: FlexAttention on a CUDA device, chunks elsewhere, for the models that take them.
+
+    Raises:
+        UserError: If `flex` is wanted and cannot be had.
+    """
+    if wanted == "flex" and device.type != "cuda":
+        raise UserError(
+            "training.attention: flex needs a CUDA device, since FlexAttention computes no gradients "
+            "elsewhere; set auto or dense."
+        )
+    if wanted == "flex" and not model._supports_flex_attn:
+        raise UserError(
+            f"training.attention: Transformers has no FlexAttention for a {model.config.model_type}; "
+            "set auto or dense."
+        )
+    if wanted == "dense":
+        return "dense"
+    if device.type == "cuda":
+        return "flex" if model._supports_flex_attn else "dense"
+    takes_kernels = model._supports_attention_backend  # else it has SDPA in a class of its own
+    return "chunked" if takes_kernels and own_kernel(model) == "sdpa" else "dense"
+
+
+def use_attention(model: Any, attention: Attention) -> None:
+    """Let the model mask tries in this way from now on."""
+    if attention != attention_of(model):
+        model.set_attn_implementation(OVER[attention] + own_kernel(model))
+
+
+def attention_of(model: Any) -> Attention:
+    """How the model masks tries."""
+    kernel = str(model.config._attn_implementation)
+    return next(kind for kind in get_args(Attention) if kernel.startswith(OVER[kind]))
+
+
+def own_kernel(model: Any) -> str:
+    """What the model computes attention with where nothing is a trie."""
+    return str(model.config._attn_implementation).removeprefix(OVER[attention_of(model)])
