@@ -142,7 +142,10 @@ WRONG: dict[str, tuple[dict[str, Any], list[str]]] = {
     "an empty axis": ({"grid": {"seed": []}}, ["grid.seed", "a list"]),
     "an axis that is no list": ({"grid": {"method": "joint"}}, ["grid.method", "'joint'"]),
     "an unknown axis": ({"grid": {"sed": [0]}}, ["grid.sed", "'seed'"]),
-    "a key on two axes": ({"grid": {"seed": [0], "method, seed": [["joint", 1]]}}, ["method, seed", "named once"]),
+    "a key on two axes": (
+        {"grid": {"seed": [0], "method, seed": [["joint", 1]]}},
+        ["method, seed", "named once"],
+    ),
     "an order beside another key": ({"grid": {"order, seed": [["sst2", 1]]}}, ["order", "of its own"]),
     "too few values for two keys": (
         {"grid": {"method, adapter": [["joint"]]}},

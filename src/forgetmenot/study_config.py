@@ -159,7 +159,9 @@ def _check_grid(study: StudyConfig) -> None:
         keys = _keys(axis)
         for key in keys:
             if key == "output":
-                raise UserError("grid.output: the runs of a study lie in the study's directory; leave it out.")
+                raise UserError(
+                    "grid.output: the runs of a study lie in the study's directory; leave it out."
+                )
             if key.partition(".")[0] not in {*RunConfig.model_fields, "order"}:
                 known = nearest(key, {*RunConfig.model_fields, "order"})
                 raise UserError(f"grid.{axis}: there is no key {key!r} of a config. {known}")
@@ -170,7 +172,9 @@ def _check_grid(study: StudyConfig) -> None:
             raise UserError(f"grid.{axis}: write a list of the values that it takes (given: {values!r}).")
         for value in values if len(keys) > 1 else ():
             if not isinstance(value, list) or len(value) != len(keys):
-                raise UserError(f"grid.{axis}: write lists of {len(keys)} values, one for each key ({value!r}).")
+                raise UserError(
+                    f"grid.{axis}: write lists of {len(keys)} values, one for each key ({value!r})."
+                )
 
 
 Values = dict[str, Any]

@@ -117,9 +117,7 @@ def task_known(tiny_tasks: Mapping[str, Path], monkeypatch: pytest.MonkeyPatch) 
         for line in path.with_name(f"{task}-score.jsonl").open()
     }
 
-    def route(
-        self: Routing, learner: Learner, prompts: Sequence[tuple[int, ...]]
-    ) -> Sequence[str] | None:
+    def route(self: Routing, learner: Learner, prompts: Sequence[tuple[int, ...]]) -> Sequence[str] | None:
         known = list(self.centroids)
         named = [task_of[learner.tokenizer.decode(prompt)] for prompt in prompts]
         return [task if task in known else known[0] for task in named] if known else None
