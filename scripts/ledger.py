@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from forgetmenot.config import RunConfig
+from forgetmenot.config import RunConfig, read_resolved
 from forgetmenot.methods import METHODS
 from forgetmenot.metrics import spread
 from forgetmenot.metrics.spread import Spread
 from forgetmenot.report.wording import MINUS, NONE, number, setting, signed, span
-from forgetmenot.study_config import StudyRun, expand_study, load_study
+from forgetmenot.study_config import load_study
 from scripts.papers import PAPER_SAYS
 
 PAGE = Path(__file__).parents[1] / "docs" / "methods.md"
@@ -32,7 +32,7 @@ FIGURES = {
     "forgetting": "forgetting",
     "learning_accuracy": "learning accuracy",
 }
-ABOUT = f"""\
+ABOUT = """\
 # Every method, side by side
 
 Written by `python -m scripts.ledger` from the runs of `fmn study recipes/methods.yaml`, whose head has the
@@ -44,7 +44,7 @@ chosen on the `select` splits (`recipes/methods-select.yaml`) or is their defaul
 - **gap closed**: (AP − AP of `sequential`) / (AP of `joint` − AP of `sequential`); only where the interval of
   the denominator excludes zero.
 - **time**: seconds of training and scoring, over those of `sequential`. Soft: the machine had other work.
-- **kept**: what the method stores at the end beside the weights. **added**: parameters beside the base model's.
+- **kept**: what the method stores in the end beside the weights. **added**: parameters beside the model's.
 - `single` and the first stages of the task-vector methods learn each task from the base model, so their
   learning accuracy is what one task alone gives.
 """
@@ -60,14 +60,12 @@ class Entry:
         title: The method and its options.
         results: Seed to what results.json holds.
         seconds: Seed to how long training and scoring took.
-        asked: How many runs the study asks for.
     """
 
     config: RunConfig
     title: str
     results: Mapping[int, Mapping[str, Any]]
     seconds: Mapping[int, float]
-    asked: int
 
     @property
     def name(self) -> str:
@@ -94,6 +92,11 @@ class Ledger:
     entries: Sequence[Entry]
     machines: Sequence[str]
 
+    @property
+    def seeds(self) -> list[int]:
+        """All seeds of which there are runs."""
+        return sorted({seed for entry in self.entries for seed in entry.results})
+
     def baseline(self, entry: Entry, name: str) -> Entry | None:
         """The run of a baseline that an entry is held against: with the same adapter.
 
@@ -113,28 +116,26 @@ def read_study(folder: Path) -> Ledger:
     Args:
         folder: Its directory, with study.yaml and runs/.
     """
-    study = load_study(folder / "study.yaml")
-    found: dict[str, list[StudyRun]] = {}
-    for run in expand_study(study):
-        found.setdefault(run.config.hash, []).append(run)
-    entries, machines = [], dict[str, None]()
-    for runs in found.values():
-        results: dict[int, Mapping[str, Any]] = {}
-        seconds: dict[int, float] = {}
-        for run in runs:
-            path = folder / "runs" / run.config.directory.name
-            if (path / "results.json").is_file():
-                results[run.config.seed] = json.loads((path / "results.json").read_text())
-                timing = json.loads((path / "timing.json").read_text())
-                seconds[run.config.seed] = sum(timing["train_s"]) + sum(timing["eval_s"])
-                machines[_machine(json.loads((path / "environment.json").read_text()))] = None
-        if results:
-            config = runs[0].config
-            entries.append(Entry(config, setting(config.method.model_dump()), results, seconds, len(runs)))
-    return Ledger(study.name, entries, list(machines))
+    found: dict[str, list[Path]] = {}
+    for results in sorted(folder.glob("runs/*/results.json")):
+        found.setdefault(read_resolved(results.with_name("config.yaml")).hash, []).append(results.parent)
+    entries = [_entry(runs) for runs in found.values()]
+    machines = dict.fromkeys(_machine(path) for runs in found.values() for path in runs)
+    return Ledger(load_study(folder / "study.yaml").name, entries, list(machines))
 
 
-def _machine(environment: Mapping[str, Any]) -> str:
+def _entry(runs: Sequence[Path]) -> Entry:
+    results, seconds = dict[int, Any](), dict[int, float]()
+    for path in runs:
+        config = read_resolved(path / "config.yaml")
+        results[config.seed] = json.loads((path / "results.json").read_text(encoding="utf-8"))
+        timing = json.loads((path / "timing.json").read_text(encoding="utf-8"))
+        seconds[config.seed] = sum(timing["train_s"]) + sum(timing["eval_s"])
+    return Entry(config, setting(config.method.model_dump()), results, seconds)
+
+
+def _machine(run: Path) -> str:
+    environment = json.loads((run / "environment.json").read_text(encoding="utf-8"))
     identity = environment["identity"]
     return f"{environment['machine']}, {identity['threads']} thread(s) a run, {identity['precision']}"
 
@@ -152,13 +153,11 @@ def about(ledger: Ledger) -> str:
     """The sentence over a study's tables: what was trained on what."""
     config = ledger.entries[0].config
     training, evaluation = config.training, config.evaluation
-    seeds = sorted({seed for entry in ledger.entries for seed in entry.results})
-    done, asked = sum(len(e.results) for e in ledger.entries), sum(e.asked for e in ledger.entries)
     return (
         f"`{Path(config.model.name).name}` on {', '.join(f'`{name}`' for name in config.tasks)}: "
         f"training limit {setting(training.limit)}, passes {setting(training.epochs)}, batches of "
         f"{training.batch_size}, scored on at most {setting(evaluation.limit)} examples of each task; seeds "
-        f"{', '.join(map(str, seeds))}; {done} of at least {asked} runs. Machine: {'; '.join(ledger.machines)}."
+        f"{', '.join(map(str, ledger.seeds))}. Machine: {'; '.join(ledger.machines)}."
     )
 
 
@@ -179,7 +178,7 @@ def table(ledger: Ledger, entries: Sequence[Entry]) -> str:
     for entry in entries:
         added = entry.cost["parameters_added"]
         cells = [
-            _title(entry),
+            _title(entry, len(ledger.seeds)),
             *(_figure(entry.figure(name).values()) for name in FIGURES),
             _difference(saved(ledger, entry)),
             gap_closed(ledger, entry),
@@ -189,7 +188,7 @@ def table(ledger: Ledger, entries: Sequence[Entry]) -> str:
             "yes" if entry.cost["past_data"] else "no",
         ]
         lines.append(_line(cells))
-    most = [value for value in next(iter(entries[0].results.values()))["majority"].values()]
+    most = list(next(iter(entries[0].results.values()))["majority"].values())
     if None not in most:
         lines.append(_line([" *majority class*", number(sum(most) / len(most)), *[""] * (len(TABLE) - 2)]))
     return "\n".join(lines)
@@ -239,7 +238,9 @@ def _seen(ledger: Ledger, entry: Entry) -> str:
     words = "forgets less" if kept.mean > 0 else "forgets more"
     if not sure:
         words = "no sure difference in forgetting"
-    return f"{words} ({signed(-kept.mean)}, {span(_negative(kept))}), learning accuracy {signed(learned.mean)}"
+    return (
+        f"{words} ({signed(-kept.mean)}, {span(_negative(kept))}), learning accuracy {signed(learned.mean)}"
+    )
 
 
 def _negative(one: Spread) -> tuple[float, float] | None:
@@ -266,12 +267,12 @@ def _mean(entry: Entry, name: str) -> float:
     return found.mean if found else float("-inf")
 
 
-def _title(entry: Entry) -> str:
+def _title(entry: Entry, seeds: int) -> str:
     adapter = entry.config.adapter
     words = f"`{entry.name}`" + entry.title.removeprefix(entry.name)
     if adapter.kind == "lora" and adapter.per_stage != "continue":
         words += f", {adapter.per_stage} adapter a stage"
-    return words + (f" ({len(entry.results)} of {entry.asked})" if len(entry.results) < entry.asked else "")
+    return words + (f" ({len(entry.results)} of {seeds} seeds)" if len(entry.results) < seeds else "")
 
 
 def _times(ledger: Ledger, entry: Entry) -> str:

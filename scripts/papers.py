@@ -26,7 +26,7 @@ PAPER_SAYS = {
     "o-lora": "better than the methods before it on T5 and LLaMA, without past data (Wang et al. 2023)",
     "ogd": "forgets less than SGD, without past data (Farajtabar et al. 2020)",
     "osf": "higher accuracy than O-LoRA's and almost no forgetting (Nayak et al. 2025)",
-    "progressive-prompts": "more than 20 points above the best before it, with T5 (Razdaibiedina et al. 2023)",
+    "progressive-prompts": "over 20 points above the best before it, with T5 (Razdaibiedina et al. 2023)",
     "replay": "a very small memory, trained on beside the new task, beats methods made for the purpose "
     "(Chaudhry et al. 2019)",
     "self-distillation": "learns new tasks better than supervised tuning and forgets much less, where the "

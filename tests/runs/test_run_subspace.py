@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -12,8 +12,7 @@ from pydantic import ValidationError
 from forgetmenot.config import RunConfig, load_config
 from forgetmenot.engine import Learner
 from forgetmenot.errors import UserError
-from forgetmenot.methods import METHODS
-from forgetmenot.methods.adapter_per_task import AdapterPerTask
+from forgetmenot.methods.routing import Routing
 from forgetmenot.models import AdapterSettings
 from forgetmenot.runs import Run, export, rescore
 
@@ -26,6 +25,10 @@ LIMITS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "freeze nothing, full": ({"name": "freeze", "share": 0}, {"kind": "full"}),
     "moe-lora of one expert": ({"name": "moe-lora", "experts": 1}, {}),
     "o-lora without strength": ({"name": "o-lora", "strength": 0}, {"per_stage": "new"}),
+    "progressive-prompts that all answer": (
+        {"name": "progressive-prompts", "answers": "all"},
+        {"kind": "prompt", "per_stage": "new"},
+    ),
 }
 """Methods at a strength that leaves plain sequential fine-tuning, and the adapter that both use."""
 
@@ -37,6 +40,7 @@ RESUMED: dict[str, tuple[Any, dict[str, Any]]] = {
     "o-lora merged": ({"name": "o-lora", "strength": 30}, {"per_stage": "merge"}),
     "moe-lora": ("moe-lora", {}),
     "osf": ("osf", {}),
+    "progressive-prompts": ("progressive-prompts", {}),
 }
 
 
@@ -104,26 +108,26 @@ def test_settings_that_cannot_work_are_refused_before_anything_is_loaded(
         go("refused", {"method": "o-lora", "adapter": adapter, "model": "no/such-model"})
 
 
-class TaskKnown(AdapterPerTask):
-    """A router that makes no mistake."""
+@pytest.fixture
+def task_known(tiny_tasks: Mapping[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Routers make no mistake."""
+    task_of = {
+        f"Word: {json.loads(line)['word']}\nKind:": task
+        for task, path in tiny_tasks.items()
+        for line in path.with_name(f"{task}-score.jsonl").open()
+    }
 
-    task_of: ClassVar[dict[str, str]] = {}
+    def route(self: Routing, learner: Learner, prompts: Sequence[tuple[int, ...]]) -> Sequence[str] | None:
+        known = list(self.centroids)
+        named = [task_of[learner.tokenizer.decode(prompt)] for prompt in prompts]
+        return [task if task in known else known[0] for task in named] if known else None
 
-    def route(self, learner: Learner, prompts: Sequence[tuple[int, ...]]) -> Sequence[str] | None:
-        if not self.adapters:
-            return None
-        named = [self.task_of[learner.tokenizer.decode(prompt)] for prompt in prompts]
-        return [task if task in self.adapters else next(iter(self.adapters)) for task in named]
+    monkeypatch.setattr(Routing, "route", route)
 
 
-def test_one_adapter_per_task_and_no_routing_mistake_is_single(
-    go: Go, tiny_tasks: Mapping[str, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for task, path in tiny_tasks.items():
-        for line in path.with_name(f"{task}-score.jsonl").open():
-            TaskKnown.task_of[f"Word: {json.loads(line)['word']}\nKind:"] = task
-    monkeypatch.setitem(METHODS, "task-known", TaskKnown)
-    routed = go("routed", {**SMALL, "method": "task-known"})
+@pytest.mark.usefixtures("task_known")
+def test_one_adapter_per_task_and_no_routing_mistake_is_single(go: Go) -> None:
+    routed = go("routed", {**SMALL, "method": "adapter-per-task"})
     single = go("single", {**SMALL, "method": "single"})
     for k, task in enumerate(single.results["tasks"], start=1):
         learned, kept = (run.predictions(stage) for run, stage in ((single, k), (routed, 3)))
@@ -131,6 +135,26 @@ def test_one_adapter_per_task_and_no_routing_mistake_is_single(
         assert one["log_likelihoods"].map(list).tolist() == other["log_likelihoods"].map(list).tolist()
         assert one["example"].tolist() == other["example"].tolist()
     assert routed.summary()["forgetting"] <= 0
+
+
+@pytest.mark.usefixtures("task_known")
+def test_behind_the_prompts_of_its_own_stage_a_task_is_answered_as_it_was_learned(go: Go) -> None:
+    run = go("routed", {**SMALL, "method": "progressive-prompts"})
+    for k, task in enumerate(run.results["tasks"], start=1):
+        learned, kept = (run.predictions(stage) for stage in (k, 3))
+        one, other = (rows[rows["task"] == task] for rows in (learned, kept))
+        assert one["log_likelihoods"].map(list).tolist() == other["log_likelihoods"].map(list).tolist()
+    added = run.results["cost"]["parameters_added"]
+    assert list(added.values()) == [10 * 32, 20 * 32, 30 * 32]
+    assert not any((run.path / "stages" / "03-size" / name).exists() for name in ("adapter", "model"))
+
+
+def test_a_prompt_is_no_part_of_a_model_that_could_be_exported(go: Go, tmp_path: Path) -> None:
+    run = go("run", {**SMALL, "adapter": {"kind": "prompt", "tokens": 4}})
+    _, reading = rescore(run.path)
+    assert reading["matrix"] == run.results["matrix"]
+    with pytest.raises(UserError, match=r"no single model answers like this stage.*prompt\.$"):
+        export(run.path, "3", tmp_path / "out")
 
 
 def test_a_routed_run_counts_who_answered_scores_anew_and_is_not_one_model(go: Go, tmp_path: Path) -> None:

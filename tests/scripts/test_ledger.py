@@ -69,6 +69,7 @@ def _study(folder: Path, figures: Mapping[str, list[tuple[float, float | None]]]
         seconds = 30.0 if run.config.method.name == "replay" else 20.0
         path = folder / "runs" / run.config.directory.name
         path.mkdir(parents=True)
+        (path / "config.yaml").write_text(run.config.to_yaml())
         (path / "results.json").write_text(json.dumps(results))
         (path / "timing.json").write_text(json.dumps({"train_s": [0, seconds], "eval_s": [5, 5]}))
         environment = {"machine": "Linux x86_64, AVX2", "identity": {"threads": 1, "precision": "fp32"}}
@@ -78,7 +79,9 @@ def _study(folder: Path, figures: Mapping[str, list[tuple[float, float | None]]]
 
 def test_figures_are_paired_with_the_baseline_of_the_same_adapter_and_seed(tmp_path: Path) -> None:
     ledger = read_study(_study(tmp_path / "study"))
-    full, _, replay, lora, o_lora = ledger.entries
+    by_name = {(e.name, e.config.adapter.kind): e for e in ledger.entries}
+    full, replay = by_name["sequential", "full"], by_name["replay", "full"]
+    lora, o_lora = by_name["sequential", "lora"], by_name["o-lora", "lora"]
     assert ledger.baseline(replay, "sequential") is full
     assert ledger.baseline(o_lora, "sequential") is lora
     assert ledger.baseline(o_lora, "joint") is None
@@ -96,7 +99,8 @@ def test_figures_are_paired_with_the_baseline_of_the_same_adapter_and_seed(tmp_p
 def test_a_share_of_a_gap_that_may_be_none_is_not_printed(tmp_path: Path) -> None:
     uncertain = {**FIGURES, "joint": [(0.60, None), (0.50, None), (0.53, None)]}
     ledger = read_study(_study(tmp_path / "study", uncertain))
-    assert gap_closed(ledger, ledger.entries[2]) == "–"
+    (replay,) = [entry for entry in ledger.entries if entry.name == "replay"]
+    assert gap_closed(ledger, replay) == "–"
 
 
 def test_the_page_of_an_unfinished_study_has_the_runs_that_are_there(tmp_path: Path) -> None:
@@ -104,10 +108,15 @@ def test_the_page_of_an_unfinished_study_has_the_runs_that_are_there(tmp_path: P
     lines = page([ledger], "It helps.").splitlines()
     (replay,) = [line for line in lines if line.startswith("| `replay` (share 0.1) |")]
     assert replay.endswith("| 1.3× | 2.5 MB | 1,234 | yes |")
-    (o_lora,) = [line for line in lines if line.startswith("| `o-lora`, new adapter a stage (1 of 3) |")]
+    (o_lora,) = [
+        line for line in lines if line.startswith("| `o-lora`, new adapter a stage (1 of 3 seeds) |")
+    ]
     assert "| 0.520 | – | 0.280 | 0.750 | +0.020 | – |" in o_lora
     assert sum(line.startswith("|  *majority class* | 0.550 |") for line in lines) == 2
-    assert any("13 of at least 15 runs" in line for line in lines)
+    assert any(
+        line.endswith("seeds 0, 1, 2. Machine: Linux x86_64, AVX2, 1 thread(s) a run, fp32.")
+        for line in lines
+    )
     (seen,) = [line for line in comparison([ledger]).splitlines() if line.startswith("| `replay` |")]
     assert "made-up: forgets less (−0.200, −0.250 to −0.150), learning accuracy +0.000" in seen
 

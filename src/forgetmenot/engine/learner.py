@@ -119,7 +119,7 @@ class Learner:
 
     @property
     def soft_tokens(self) -> tuple[int, ...]:
-        """The ids of the soft prompt that stands before every sequence; none where there is no such prompt."""
+        """The ids of the soft prompt that stands before every sequence; none where there is none."""
         prompt = soft_prompt(self.model)
         return () if prompt is None else prompt.tokens
 
@@ -131,8 +131,8 @@ class Learner:
         room = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         if room is not None and max((len(s.tokens) for s in sequences), default=0) + len(soft) - 1 > room:
             raise UserError(
-                f"The soft prompt takes {len(soft)} of the model's {room} positions, and an example does not fit "
-                f"into the rest; set training.max_length to at most {room - len(soft)}."
+                f"The soft prompt takes {len(soft)} of the model's {room} positions, and an example does not "
+                f"fit into the rest; set training.max_length to at most {room - len(soft)}."
             )
         return [TokenSequence(soft + s.tokens, len(soft) + s.start) for s in sequences]
 

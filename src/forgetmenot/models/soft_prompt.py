@@ -1,9 +1,9 @@
-"""Soft prompts: learned embeddings that stand before every sequence, of a model whose weights stay as they are.
+"""Soft prompts: learned embeddings that stand before every sequence, while all weights stay as they are.
 
 Prompt tuning (Lester et al. 2021, arXiv 2104.08691). To all that lays tokens out, a position of the prompt is
 one more token, with an id below zero: −1 is the first row of the prompt, −2 the second. So it is the root of
-every trie, has its own position, and costs once what many sequences share; only the embedding layer knows that
-its values are learned. (PEFT's prompt learning drops the position ids that a trie needs.)
+every trie, has its own position, and costs once what many sequences share; only the embedding layer knows
+that its values are learned. (PEFT's prompt learning drops the position ids that a trie needs.)
 """
 
 from collections.abc import Iterator

@@ -51,8 +51,7 @@ class Question:
     def arranged(self, learner: Learner) -> Arrangement:
         """All candidates, or all answers, laid out for the model; kept, for every stage asks them again.
 
-        Behind a soft prompt of another length they are laid out anew. It takes about as much memory as the
-        tokens.
+        Behind a soft prompt of another length they are laid out anew. It takes the memory of the tokens.
         """
         behind = len(learner.soft_tokens)
         if behind not in self._arranged:
