@@ -29,7 +29,7 @@ def task(name: str = "mine", kind: Kind = "choice", prompts: Mapping[str, Any] |
 def test_each_bundled_task_has_its_variants_labels_and_fields(name: str) -> None:
     labels, fields = GLUE[name]
     prompts = prompts_of(task(name))
-    assert {"default", "instruction", "chat"} <= prompts.keys()
+    assert {"default", "plain", "instruction", "flan-1", "flan-2", "definition", "chat"} <= prompts.keys()
     for variant, prompt in prompts.items():
         assert prompt.name == variant
         assert set(prompt.choices) == set(labels)

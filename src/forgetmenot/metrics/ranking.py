@@ -89,7 +89,13 @@ def rank(
             if k != best:
                 of = [seed, zlib.crc32(names[k].encode())]
                 behind[k] = paired_difference(
-                    metric, gold, answers[names[best]], answers[names[k]], level=level, seed=of
+                    metric,
+                    gold,
+                    answers[names[best]],
+                    answers[names[k]],
+                    resamples=resamples,
+                    level=level,
+                    seed=of,
                 )
         tested = {k: test.p for k, test in behind.items() if test.p is not None}
         for k, corrected in zip(tested, holm(list(tested.values())), strict=True):
