@@ -153,9 +153,7 @@ def test_a_failed_model_is_named_and_the_rest_is_compared(make: Make) -> None:
     comparison = make(failing="owner/beta")
     assert [one.name for one in comparison.contenders] == ["alpha", "beta"]
     assert comparison.contenders[1].spread("haque_final_mean") is None
-    test = comparison.test("alpha", "beta", END)
-    assert test.contrast is None
-    assert test.reason is not None
+    assert [test.factor for test in comparison.tests] == ["prompt", "prompt"]
     assert list(comparison.failures) == ["Model 'owner/beta' is gated."]
     said = conclusions(comparison)
     assert said[-1] == "4 of 8 runs failed; why stands at the end of the page."
@@ -232,8 +230,8 @@ def test_the_tables_hold_every_contender_run_and_test(make: Make) -> None:
     assert len(runs) == 8
     assert list(runs["failed"].notna()) == [False] * 4 + [True] * 4
     tests = pd.read_csv(io.StringIO(files["report-tests.csv"]))
-    assert list(tests["factor"]) == ["model", "model", "prompt", "prompt"]
-    assert list(tests["reason"].notna()) == [True, True, False, False]
+    assert list(tests["factor"]) == ["prompt", "prompt"]
+    assert list(tests["p_holm"].between(0, 1)) == [True, True]
 
 
 def test_the_latex_table_is_one_of_booktabs_with_every_special_character_escaped(tmp_path: Path) -> None:
