@@ -6,10 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import huggingface_hub.constants
 import pytest
 import torch
 import transformers
+from huggingface_hub.errors import GatedRepoError
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, Gemma3Config, GPT2Config
 from transformers.utils import logging
@@ -18,6 +20,7 @@ from forgetmenot.errors import UserError
 from forgetmenot.models import ModelSettings, load_model
 from forgetmenot.models.load import _disable_dropout
 
+REQUEST = httpx.Request("GET", "https://huggingface.co/meta/llama/config.json")
 CPU = torch.device("cpu")
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -92,6 +95,15 @@ def test_a_hub_id_is_read_from_the_cache_and_its_commit_recorded(hub: Path) -> N
 def test_what_the_hub_does_not_have_is_named(hub: Path, name: str, revision: str | None) -> None:
     with pytest.raises(UserError, match=rf"'{name}' could not be loaded: .*nor a hub id that can be reached"):
         _load(name, revision=revision)
+
+
+def test_a_gated_model_says_how_to_get_it(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise GatedRepoError("Access is restricted.", response=httpx.Response(403, request=REQUEST))
+
+    monkeypatch.setattr(transformers.utils.hub, "hf_hub_download", refuse)
+    with pytest.raises(UserError, match=r"'meta/llama' is gated: accept its licence .*meta/llama and log in"):
+        _load("meta/llama")
 
 
 def test_full_fine_tuning_learns_in_fp32(copied: Path) -> None:

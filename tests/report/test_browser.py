@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from forgetmenot.report import write_report
+from forgetmenot.report import ComparedRun, Comparison, comparison_page, read_run, write_report
+from forgetmenot.report.published import load_published
+from tests.report.compared_runs import forgetful, write_answers
 
 selenium = pytest.importorskip("selenium", reason="the browser tests need selenium (the dev extra)")
 
@@ -52,6 +54,14 @@ CONTRAST = """
         if (contrast < weakest[0]) weakest = [contrast, word.outerHTML];
     }
     return weakest;
+"""
+
+
+ESCAPED = """
+    return [...document.querySelectorAll('main *')]
+        .filter(one => !one.closest('.scroll, pre, svg'))
+        .filter(one => one.getBoundingClientRect().right > innerWidth + 1)
+        .map(one => one.outerHTML.slice(0, 80))
 """
 
 
@@ -102,13 +112,7 @@ def test_nothing_overflows(browser: Chrome, make_run: MakeRun, kind: str, width:
     show(browser, write_report(run_dir), width)
     browser.execute_script("for (const one of document.querySelectorAll('details')) one.open = true")
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
-    escaped = browser.execute_script(
-        """return [...document.querySelectorAll('main *')]
-            .filter(one => !one.closest('.scroll, pre, svg'))
-            .filter(one => one.getBoundingClientRect().right > innerWidth + 1)
-            .map(one => one.outerHTML.slice(0, 80))"""
-    )
-    assert escaped == []
+    assert browser.execute_script(ESCAPED) == []
 
 
 @pytest.mark.parametrize("colours", ["light", "dark"])
@@ -154,3 +158,69 @@ def test_no_request_leaves_the_page(browser: Chrome, make_run: MakeRun) -> None:
     assert page.as_uri() in asked
     assert [url for url in asked if url != page.as_uri() and not url.startswith("data:")] == []
     assert browser.get_log("browser") == []
+
+
+# The page of a comparison
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of 4 models × 3 prompts × 2 orders, with published figures and runs that failed."""
+    folder, runs = tmp_path_factory.mktemp("compared"), []
+    models = (
+        "owner/Qwen2.5-0.5B",
+        "owner/phi-2",
+        "owner/a-model-with-a-name-that-is-rather-long",
+        "owner/none",
+    )
+    for m, model in enumerate(models):
+        for p, prompt in enumerate(("default", "instruction", "a-variant-with-a-long-name")):
+            for o, order in enumerate(("ab", "ba")):
+                varies, name = {"model": model, "prompt": prompt, "order": list(order)}, f"{m}-{p}-{o}"
+                if model == "owner/none":
+                    runs.append(ComparedRun(name, varies, failed="supercalifragilistic" * 20))
+                    continue
+                right = forgetful(m + p + o, kept=0.85 - 0.1 * m, n=60, tasks=order)
+                write_answers(folder / name, right, order=order, model=model, parameters=5 * 10 ** (7 + m))
+                runs.append(read_run(folder / name, varies))
+    page = folder / "report.html"
+    page.write_text(
+        comparison_page(Comparison("haque", runs), load_published("haque-2025")), encoding="utf-8"
+    )
+    return page
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_nothing_of_a_comparison_overflows(browser: Chrome, compared: Path, width: int) -> None:
+    show(browser, compared, width)
+    browser.execute_script("for (const one of document.querySelectorAll('details')) one.open = true")
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    assert browser.execute_script(ESCAPED) == []
+
+
+@pytest.mark.parametrize("colours", ["light", "dark"])
+def test_words_of_a_comparison_stand_out(browser: Chrome, compared: Path, colours: str) -> None:
+    show(browser, compared, 1280, colours)
+    weakest, where = browser.execute_script(CONTRAST)
+    assert 4.5 <= weakest < 99, where
+
+
+def test_a_reader_sees_who_forgets_least_and_the_papers_figures_apart(
+    browser: Chrome, compared: Path
+) -> None:
+    for log in ("performance", "browser"):
+        browser.get_log(log)
+    show(browser, compared, 1280)
+    assert browser.find_element(By.CSS_SELECTOR, ".verdict").text.startswith("Qwen2.5-0.5B forgets least: 0.")
+    pictures = browser.find_elements(By.CSS_SELECTOR, "svg.scatter, svg.strips")
+    assert len(pictures) == 1 + 3 + 3 + 1  # ours by size, by prompt, by order; the published by size
+    assert all(picture.is_displayed() and picture.size["height"] > 80 for picture in pictures)
+    ours = browser.find_elements(By.CSS_SELECTOR, ".published td.ours")
+    assert [cell.text for cell in ours].count("–") == len(
+        ours
+    ) - 2 * 4  # two of the paper's models are ours too
+    assert "0.935" not in browser.find_element(By.CSS_SELECTOR, ".wide").text
+    assert browser.get_log("browser") == []
+    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    asked = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+    assert [url for url in asked if url != compared.as_uri() and not url.startswith("data:")] == []

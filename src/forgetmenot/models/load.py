@@ -205,6 +205,11 @@ def _explain(settings: ModelSettings, error: Exception) -> str:
             f"Model {settings.name!r} comes with code of its own; "
             "set model.trust_remote_code: true if you trust it."
         )
+    if "gated repo" in text:
+        return (
+            f"Model {settings.name!r} is gated: accept its licence at https://huggingface.co/{settings.name} "
+            "and log in with `hf auth login`, or set HF_TOKEN."
+        )
     if not settings.allow_bin and ("safetensors" in text or "no file named" in text):
         return (
             f"Model {settings.name!r} has no safetensors weights; "

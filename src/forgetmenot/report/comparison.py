@@ -137,8 +137,8 @@ class Effect:
     Attributes:
         levels: Each of its values to the figure's mean over the blocks.
         blocks: The choices of all other keys in which every level has a finished run; means are over these.
-        share: Of the variance among all runs, what the level means explain (eta squared); None unless every
-            combination finished.
+        share: Of the variance among all finished runs, what the level means explain (eta squared); None unless
+            every combination of what finished did.
     """
 
     key: str
@@ -216,18 +216,19 @@ class Comparison:
         return tests
 
     def test(self, first: str, second: str, figure: str) -> Test:
-        """The test of two contenders, first less second."""
+        """The test of two contenders that have finished runs, first less second."""
         for test in self.tests:
             if test.factor == "contender" and test.figure == figure:
                 if (test.first, test.second) == (first, second):
                     return test
                 if (test.first, test.second) == (second, first):
                     return test.turned()
-        raise KeyError(f"{first} and {second} are no two contenders.")
+        raise KeyError(f"{first} and {second} are no two contenders with finished runs.")
 
     def _pairs(self) -> Iterator[tuple[str, str, str, Sequence[ComparedRun], Sequence[ComparedRun]]]:
         """Two levels of a factor, and the finished runs of each that are alike in all else, in one order."""
-        for one, other in itertools.combinations(self.contenders, 2):
+        there = [contender for contender in self.contenders if contender.finished]
+        for one, other in itertools.combinations(there, 2):
             yield "contender", one.name, other.name, *_matched(one.finished, other.finished, CONDITIONS)
         for key in self.keys:
             if key in ("order", "prompt"):
@@ -241,7 +242,8 @@ class Comparison:
 
     def effect(self, key: str, figure: str) -> Effect | None:
         """How far a key moves a figure; None where no choice of all else has every level finished."""
-        rest, levels = [other for other in self.keys if other != key], self.levels(key)
+        rest = [other for other in self.keys if other != key]
+        levels = list(dict.fromkeys(self.level(run, key) for run in self.finished))
         blocks: dict[str, dict[str, list[float]]] = {}
         for run in self.finished:
             value = run.figure(figure)
@@ -252,7 +254,9 @@ class Comparison:
             return None
         means = {one: float(np.mean([np.mean(block[one]) for block in whole])) for one in levels}
         values = [run.figure(figure) for run in self.finished]
-        crossed = math.prod(len(self.levels(one)) for one in self.keys) == len(values) == len(self.runs)
+        crossed = math.prod(len({run.key([one]) for run in self.finished}) for one in self.keys) == len(
+            values
+        )
         share = None
         if crossed and None not in values and (total := float(np.var(np.array(values, dtype=float)))) > 0:
             share = float(np.var(list(means.values()))) / total

@@ -75,7 +75,7 @@ def _significance(comparison: Comparison) -> Iterator[str]:
     if untested:
         clauses.append(f"{_some(untested)} could not be tested against it")
     yield (
-        f"Of what was learned, task by task on the same examples, {'; '.join(clauses)} "
+        f"By what each task lost since it was learned, over the same examples, {'; '.join(clauses)} "
         f"(Holm’s correction over {len(comparison.tests)} tests)."
     )
 

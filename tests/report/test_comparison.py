@@ -1,0 +1,251 @@
+"""Runs side by side: contenders, tests, effects and sentences, against hand computations."""
+
+import io
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from forgetmenot.metrics import holm
+from forgetmenot.report import ComparedRun, Comparison, conclusions, print_comparison, read_run, table_files
+from forgetmenot.report.compared import identity_gap, level_name
+from forgetmenot.report.comparison import END, LOST
+from tests.report.compared_runs import forgetful, write_answers
+
+Make = Callable[..., Comparison]
+MODELS = {"owner/alpha": 0.8, "owner/beta": 0.55}
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Make:
+    """Two models × two prompts × two seeds; alpha keeps .8 of the first task, beta .55."""
+
+    def make(failing: str | None = None, models: Mapping[str, float] = MODELS) -> Comparison:
+        runs = []
+        for m, (model, kept) in enumerate(models.items()):
+            for p, prompt in enumerate(("plain", "terse")):
+                for seed in (0, 1):
+                    varies = {"model": model, "prompt": prompt, "seed": seed}
+                    name = f"{model[6:]}-{prompt}-{seed}"
+                    if model == failing:
+                        runs.append(ComparedRun(name, varies, failed=f"Model {model!r} is gated."))
+                        continue
+                    right = forgetful(seed=10 * m + 2 * p + seed, learned=0.9 - 0.1 * p, kept=kept - 0.1 * p)
+                    write_answers(tmp_path / name, right, model=model, parameters=1000 * 10**m)
+                    runs.append(read_run(tmp_path / name, varies))
+        return Comparison("mine", runs)
+
+    return make
+
+
+def test_a_contender_has_the_figures_of_its_runs(make: Make) -> None:
+    comparison = make()
+    assert comparison.keys == ["model", "prompt", "seed"]
+    assert comparison.kind == "model"
+    assert [one.name for one in comparison.contenders] == ["alpha", "beta"]
+    alpha = comparison.contenders[0]
+    values = [run.findings.summary["haque"]["forgetting_sum"] for run in alpha.runs if run.findings]
+    found = alpha.spread("haque_forgetting_sum")
+    assert found is not None
+    assert (found.mean, found.std) == pytest.approx((np.mean(values), np.std(values, ddof=1)))
+    assert [one.parameters for one in comparison.contenders] == [1000, 10000]
+    assert [one.name for one in comparison.ranked] == ["alpha", "beta"]
+
+
+def test_models_are_tested_in_runs_that_are_alike_in_all_else(make: Make) -> None:
+    comparison = make()
+    test = comparison.test("alpha", "beta", LOST)
+    drops = {
+        model: [
+            run.findings.matrix[1][0] - run.findings.matrix[2][0]
+            for run in comparison.runs
+            if run.varies["model"] == model and run.findings
+        ]
+        for model in MODELS
+    }
+    first, second = drops.values()
+    assert test.matched == 4
+    assert test.values == pytest.approx((np.mean(first), np.mean(second)))
+    assert test.contrast is not None
+    assert test.contrast.difference == pytest.approx(np.mean(first) - np.mean(second))
+    assert test.lower == sum(a < b for a, b in zip(first, second, strict=True))
+    turned = comparison.test("beta", "alpha", LOST)
+    assert turned.contrast is not None
+    assert turned.contrast.difference == -test.contrast.difference
+    assert turned.contrast.interval == tuple(-end for end in reversed(test.contrast.interval))
+    assert (turned.lower, turned.higher) == (test.higher, test.lower)
+
+
+def test_holm_is_over_every_test_of_the_comparison(make: Make) -> None:
+    comparison = make()
+    assert [(test.factor, test.figure) for test in comparison.tests] == [
+        ("contender", END),
+        ("contender", LOST),
+        ("prompt", END),
+        ("prompt", LOST),
+    ]
+    p = [test.contrast.p for test in comparison.tests if test.contrast and test.contrast.p is not None]
+    assert [test.p_holm for test in comparison.tests] == pytest.approx(holm(p))
+
+
+def test_an_effect_holds_all_else_equal(make: Make) -> None:
+    comparison = make()
+    effect = comparison.effect("prompt", "haque_final_mean")
+    assert effect is not None
+    table = pd.DataFrame([{**run.varies, "y": run.figure("haque_final_mean")} for run in comparison.finished])
+    means = table.groupby("prompt")["y"].mean()
+    assert effect.levels == pytest.approx(means.to_dict())
+    assert effect.range == pytest.approx(means.max() - means.min())
+    assert effect.blocks == 4
+    between = sum(4 * (mean - table["y"].mean()) ** 2 for mean in means)
+    assert effect.share == pytest.approx(between / ((table["y"] - table["y"].mean()) ** 2).sum())
+    within = table.groupby(["model", "prompt"])["y"].var(ddof=1).mean()
+    assert comparison.seed_deviation("haque_final_mean") == pytest.approx(math.sqrt(within))
+
+
+def test_where_runs_are_missing_an_effect_is_over_whole_blocks_and_has_no_share(make: Make) -> None:
+    whole = make()
+    without = Comparison("mine", [*whole.runs[:-1], replace(whole.runs[-1], findings=None, failed="Full.")])
+    effect = without.effect("prompt", "haque_final_mean")
+    assert effect is not None
+    assert (effect.blocks, effect.share) == (3, None)
+    kept = [
+        run for run in whole.runs if not (run.varies["model"] == "owner/beta" and run.varies["seed"] == 1)
+    ]
+    mean = np.mean([run.figure("haque_final_mean") for run in kept if run.varies["prompt"] == "plain"])
+    assert effect.levels["plain"] == pytest.approx(mean)
+
+
+def test_the_sentences_answer_what_a_reader_asks(make: Make) -> None:
+    said = conclusions(make())
+    assert said[0].startswith("alpha forgets least: 0.")
+    assert "mean over 4 runs) against beta 0." in said[0]
+    assert said[1].startswith("That is significant: on the same examples alpha lost 0.")
+    assert "p < 0.001 after Holm’s correction over 4 tests), and less in 4 of 4 matched pairs" in said[1]
+    assert said[2].startswith("alpha ends highest, at a mean of 0.")
+    (prompt,) = [sentence for sentence in said if sentence.startswith("The prompt")]
+    assert "of all variance among the runs; 1 of 1 pairs of prompts differ significantly" in prompt
+    assert any(sentence.startswith("The seed alone") for sentence in said)
+    assert not any(sentence.startswith("The order") for sentence in said)
+
+
+def test_of_two_equal_models_neither_is_said_to_be_better(make: Make) -> None:
+    said = conclusions(make(models={"owner/alpha": 0.6, "owner/beta": 0.6}))
+    assert said[1].startswith("That is not significant: ")
+
+
+def test_of_many_models_the_sentences_count(make: Make) -> None:
+    models = {
+        f"owner/{letter}{letter}": kept for letter, kept in zip("abcd", (0.8, 0.55, 0.5, 0.79), strict=True)
+    }
+    said = conclusions(make(models=models))
+    assert said[0].startswith("aa forgets least") or said[0].startswith("dd forgets least")
+    assert "it lost significantly less than bb and cc; no difference to " in said[1]
+
+
+def test_a_failed_model_is_named_and_the_rest_is_compared(make: Make) -> None:
+    comparison = make(failing="owner/beta")
+    assert [one.name for one in comparison.contenders] == ["alpha", "beta"]
+    assert comparison.contenders[1].spread("haque_final_mean") is None
+    assert [test.factor for test in comparison.tests] == ["prompt", "prompt"]
+    assert list(comparison.failures) == ["Model 'owner/beta' is gated."]
+    said = conclusions(comparison)
+    assert said[-1] == "4 of 8 runs failed; why stands at the end of the page."
+    screen = io.StringIO()
+    print_comparison(comparison, Console(file=screen, width=160))
+    assert "4 runs (beta-plain-0 and others) failed: Model 'owner/beta' is gated." in screen.getvalue()
+
+
+def test_where_every_run_failed_that_is_said() -> None:
+    failed = ComparedRun("x", {"seed": 0}, failed="No.")
+    assert conclusions(Comparison("mine", [failed])) == [
+        "1 of 1 run failed; why stands at the end of the page."
+    ]
+
+
+def test_runs_over_other_examples_are_not_held_against_one_another(tmp_path: Path) -> None:
+    runs = []
+    for first, model in ((0, "alpha"), (5, "beta")):
+        path = write_answers(tmp_path / model, forgetful(first), model=model, first_example=first)
+        runs.append(read_run(path, {"model": model}))
+    test = Comparison("mine", runs).test("alpha", "beta", END)
+    assert test.contrast is None
+    assert test.reason == "alpha and beta were asked different examples."
+
+
+def test_answers_that_do_not_give_the_runs_own_scores_are_not_used(tmp_path: Path) -> None:
+    path = write_answers(tmp_path / "one", forgetful(0))
+    file = path / "stages" / "02-b" / "predictions.parquet"
+    rows = pd.read_parquet(file)
+    rows.loc[0, "predicted"] = (
+        rows.loc[0, "gold"] if rows.loc[0, "predicted"] != rows.loc[0, "gold"] else "maybe"
+    )
+    rows.to_parquet(file)
+    run = read_run(path, {"model": "a"})
+    assert run.replicates is None
+    assert run.unpaired == "one: accuracy on a after 02-b cannot be computed from its predictions alone."
+
+
+def test_draws_are_those_of_the_runs_own_intervals(tmp_path: Path) -> None:
+    """A comparison's bootstrap is the run's: the same draws, so the same spread of every cell."""
+    run = read_run(write_answers(tmp_path / "one", forgetful(0)), {"model": "a"})
+    assert run.replicates is not None
+    assert run.findings is not None
+    assert run.replicates.values.mean(axis=0) == pytest.approx(np.array(run.findings.matrix), abs=0.01)
+
+
+def test_every_run_obeys_the_identity_of_the_papers_figures(make: Make) -> None:
+    gaps = [identity_gap(run.findings) for run in make().runs if run.findings]
+    assert gaps == pytest.approx([0.0] * 8, abs=1e-12)
+
+
+def test_models_are_called_by_the_last_part_of_their_name_where_that_is_their_own() -> None:
+    models: list[Any] = ["a/one", {"name": "b/two", "allow_bin": True}]
+    assert [level_name("model", model, models) for model in models] == ["one", "two"]
+    assert level_name("model", "a/one", ["a/one", "b/one"]) == "a/one"
+    quantized = [{"name": "a/one"}, {"name": "a/one", "quantization": "nf4"}]
+    assert level_name("model", quantized[1], quantized) == "a/one (quantization nf4)"
+    assert level_name("training.epochs", 2, [1, 2]) == "training.epochs 2"
+    assert level_name("method", {"name": "ewc", "strength": 1}, []) == "ewc (strength 1)"
+
+
+def test_the_tables_hold_every_contender_run_and_test(make: Make) -> None:
+    comparison = make(failing="owner/beta")
+    files = table_files(comparison, "report")
+    assert list(files) == ["report.csv", "report-runs.csv", "report-tests.csv", "report.tex"]
+    contenders = pd.read_csv(io.StringIO(files["report.csv"]))
+    assert list(contenders["model"]) == ["alpha", "beta"]
+    assert list(contenders["failed"]) == [0, 4]
+    found = comparison.contenders[0].spread("haque_learning_sum")
+    assert found is not None
+    assert contenders["haque_learning_sum"][0] == pytest.approx(found.mean)
+    assert pd.isna(contenders["haque_learning_sum"][1])
+    runs = pd.read_csv(io.StringIO(files["report-runs.csv"]))
+    assert len(runs) == 8
+    assert list(runs["failed"].notna()) == [False] * 4 + [True] * 4
+    tests = pd.read_csv(io.StringIO(files["report-tests.csv"]))
+    assert list(tests["factor"]) == ["prompt", "prompt"]
+    assert list(tests["p_holm"].between(0, 1)) == [True, True]
+
+
+def test_the_latex_table_is_one_of_booktabs_with_every_special_character_escaped(tmp_path: Path) -> None:
+    runs = [
+        read_run(write_answers(tmp_path / name, forgetful(k), model=name), {"model": name})
+        for k, name in enumerate(("a_1", "b&2%"))
+    ]
+    table = table_files(Comparison("mine", runs), "report")["report.tex"]
+    lines = table.splitlines()
+    assert lines[1] == r"\begin{tabular}{lrrrrrrrrr}"
+    assert [lines[2], lines[4], lines[7], lines[8]] == [
+        r"\toprule", r"\midrule", r"\bottomrule", r"\end{tabular}",
+    ]  # fmt: skip
+    assert lines[5].startswith(r"a\_1 & 0.")
+    assert lines[6].startswith(r"b\&2\% & 0.")
+    assert all(line.count(" & ") == 9 and line.endswith(r" \\") for line in (lines[3], *lines[5:7]))
+    assert "−" not in table
