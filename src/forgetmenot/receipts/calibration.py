@@ -12,8 +12,8 @@ def fitted_temperature(scores: Floats, labels: Labels) -> float:
     """The T that makes softmax(scores / T) likeliest on examples that the model was not fitted on.
 
     Temperature scaling (Guo et al. 2017, "On Calibration of Modern Neural Networks", section 4.2): one
-    number, which changes no answer. The likelihood is unimodal in T; where every answer is right, or none is
-    better than chance, it is greatest at an end of the range that is searched, and T is that end.
+    number, which changes no answer. The likelihood is unimodal in T. Where every answer is right, or none is
+    better than chance, it has no peak, and T is near an end of the range that is searched.
 
     Args:
         scores: Unnormalised log-probabilities [n, classes].

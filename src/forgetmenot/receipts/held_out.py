@@ -50,8 +50,9 @@ def answer_held_out(
 
     An example of the group "train" whose text stands in `train` is answered by the model of its fold, fitted
     on the other folds; copies of a text are in one fold, and labels are spread evenly over the folds. All
-    else is answered by the model of the whole of train, without what stands in the other groups.
-    Each model is fitted, calibrated on `select` (temperature 1 where that is empty), asked, and let go.
+    else is answered by the model of the whole of train. What stands in `select` or in another group is left
+    out of train. Each model is fitted, calibrated on `select` (temperature 1 where that is empty), asked, and
+    let go.
 
     Args:
         make: A new model.
@@ -65,7 +66,8 @@ def answer_held_out(
     """
     keys = [_key(texts) for texts in train.texts]
     fold_of = _dealt(keys, train.labels, folds)
-    elsewhere = {_key(texts) for split, group in asked.items() if split != "train" for texts in group}
+    others = [group for split, group in asked.items() if split != "train"]
+    elsewhere = {_key(texts) for group in (select.texts, *others) for texts in group}
     by_model: dict[int | None, list[tuple[str, int]]] = defaultdict(list)
     by_model[None] = []  # the whole model is always fitted: its temperature and size are reported
     for split, group in asked.items():
@@ -76,10 +78,11 @@ def answer_held_out(
     found = {split: np.zeros((len(group), len(train.names))) for split, group in asked.items()}
     temperature, parameters = 1.0, 0
     for fold, rows in by_model.items():
-        if fold is None:
-            kept = [row for row, key in enumerate(keys) if key not in elsewhere]
-        else:
-            kept = [row for row, key in enumerate(keys) if fold_of[key] != fold]
+        kept = [
+            row
+            for row, key in enumerate(keys)
+            if key not in elsewhere and (fold is None or fold_of[key] != fold)
+        ]
         _check_labels(train, kept)
         model = make()
         model.fit([train.texts[row] for row in kept], train.labels[kept], len(train.names))

@@ -10,11 +10,17 @@ from forgetmenot.report.study import markdown_table
 from forgetmenot.report.wording import NONE, number, p_value, signed, span
 
 Rows = list[list[str]]
+SCORES = "Scores (95% interval)"
+OVERRIDES = "Overrides: answers other than the receipt's"
+RECOVERY = "What the receipt gives back of what was forgotten"
+PRINTED = (SCORES, OVERRIDES, RECOVERY)
 
 
 def print_receipts(found: Mapping[str, Any], console: Console) -> None:
-    """Print the tables of a parsed `receipts.json`."""
+    """Print what matters most of a parsed `receipts.json`; the rest is in receipts.md."""
     for title, (header, *body) in _tables(found):
+        if title not in PRINTED:
+            continue
         table = Table(*header, title=title, title_justify="left", box=None, pad_edge=False)
         for row in body:
             table.add_row(*row)
@@ -32,29 +38,25 @@ def receipts_markdown(found: Mapping[str, Any]) -> str:
 
 def _tables(found: Mapping[str, Any]) -> Iterator[tuple[str, Rows]]:
     yield "Small models", _small_models(found)
-    yield "Scores (95% interval)", _scores(found)
+    yield SCORES, _scores(found)
     yield "With the receipt against without (95% interval; p corrected for all tests here)", _tests(found)
-    yield "Overrides: answers other than the receipt's", _overrides(found)
+    yield OVERRIDES, _overrides(found)
     yield "Accuracy by the receipt's confidence", _bins(found)
     if any("interpreter" in row for row in found["rows"]):
         yield "Interpreter", _interpreter(found)
     if found["recovery"]:
-        yield "What the receipt gives back of what was forgotten", _recovery(found)
+        yield RECOVERY, _recovery(found)
 
 
 def _small_models(found: Mapping[str, Any]) -> Rows:
-    rows = [
-        ["task", "small model", "fitted on", "numbers learned", "seconds", "right on train, out of fold"]
-        + ["temperature", "calibration error", "tokens of a prompt", "with receipt"]
-    ]
+    header = ["task", "small model", "fitted on", "numbers learned", "seconds", "right on train, out of fold"]
+    rows = [[*header, "temperature", "calibration error", "tokens of a prompt", "with receipt"]]
     for task, about in found["tasks"].items():
         temperature = f"{about['temperature']:.2f}" if about["calibrated_on"] else NONE
-        tokens = about["tokens"]
-        rows.append(
-            [task, about["model"], about["source"], f"{about['parameters']:,}", f"{about['seconds']:.0f}"]
-            + [number(about["accuracy"].get("train")), temperature, number(about["calibration_error"])]
-            + [f"{tokens['alone']:.1f}", f"{tokens['with receipt']:.1f}"]
-        )
+        model = [about["model"], about["source"], f"{about['parameters']:,}", f"{about['seconds']:.0f}"]
+        trust = [number(about["accuracy"].get("train")), temperature, number(about["calibration_error"])]
+        lengths = [f"{about['tokens'][how]:.1f}" for how in ("alone", "with receipt")]
+        rows.append([task, *model, *trust, *lengths])
     return rows
 
 
@@ -100,10 +102,8 @@ def _bins(found: Mapping[str, Any]) -> Rows:
 
 
 def _interpreter(found: Mapping[str, Any]) -> Rows:
-    rows = [
-        ["stage", "task", "n", "could not parse", "accuracy", "override rate", "override precision"]
-        + ["influence", "stated", "features stated", "of these in the input"]
-    ]
+    header = ["stage", "task", "n", "could not parse", "accuracy", "override rate", "override precision"]
+    rows = [[*header, "influence", "stated", "features stated", "of these in the input"]]
     for row in found["rows"]:
         if (one := row.get("interpreter")) is not None:
             over = one["overrides"]
