@@ -147,6 +147,44 @@ CASES = {
     "a method's option that is unknown": of_set("method.strength=1", "method.strength:", "no such key"),
     "a prompt that is unknown": Case(ANIMAL + "--prompt ters", ("'animal'", "'ters'", "'terse'")),
     "a further prompt that is unknown": of_set("evaluation.prompts=[ters]", "'animal'", "'ters'", "'terse'"),
+    "a file of prompts that is missing": Case(ANIMAL + "--prompt best.yaml", ("best.yaml", "No such file")),
+    "a file of prompts for another task": Case(
+        ANIMAL + "--prompt best.yaml", ("prompt:", "'sst2'", "animal."), {"best.yaml": "sst2: terse"}
+    ),
+    "a file of prompts that is none": Case(
+        ANIMAL + "--prompt best.yaml", ("prompt", "{'count': 2}"), {"best.yaml": "animal: {count: 2}"}
+    ),
+    "a reading's key that is unknown": of_set(
+        "evaluation.readings=[{promt: terse}]", "evaluation.readings.0.promt:", "no such key", "'prompt'"
+    ),
+    "a reading that is no map": of_set("evaluation.readings=[terse]", "evaluation.readings.0", "'terse'"),
+    "readings that are no list": of_set("evaluation.readings=terse", "evaluation.readings", "'terse'"),
+    "a reading that names nothing": of_set("evaluation.readings=[{}]", "evaluation.readings.0", "differs"),
+    "a reading that stands twice": of_set(
+        "evaluation={prompts: [terse], readings: [{prompt: terse}]}", "evaluation.readings.0", "'terse'"
+    ),
+    "a way of scoring that is unknown": of_set(
+        "evaluation.scoring=generated", "evaluation.scoring:", "'generation'", "'generated'"
+    ),
+    "a normalization of what is generated": of_set(
+        "evaluation={scoring: generation, normalization: bytes}", "evaluation:", "normalization", "likelihood"
+    ),
+    "calibration without a select split": Case(
+        MINE + " --set evaluation.calibration=prior", ("evaluation:", "`select`", "'mine'", "contextual")
+    ),
+    "a count of demonstrations below nought": of_set("demonstrations=-1", "demonstrations", "-1"),
+    "a demonstrations' key that is unknown": of_set(
+        "demonstrations={counts: 2}", "demonstrations.counts:", "no such key", "'count'"
+    ),
+    "more demonstrations than there are examples": of_set(
+        "demonstrations=90", "demonstrations:", "'animal'", "too few", "smaller count"
+    ),
+    "demonstrations for a task that is not there": of_set(
+        "demonstrations.count={animals: 1}", "demonstrations.count:", "'animals'", "'animal'"
+    ),
+    "demonstrations that do not fit": of_set(
+        "demonstrations={count: 12}", "'animal'", "max_length", "fewer `demonstrations`"
+    ),
     "a prompt for a task that is not there": of_set(
         "prompt={animals: terse}", "prompt:", "'animals'", "'animal'"
     ),
@@ -344,6 +382,26 @@ CASES = {
         "score done",
         ("done/stages/01-animal", "damaged"),
         prepare=lambda folder: truncate(folder / "done/stages/01-animal/adapter/adapter_model.safetensors"),
+    ),
+    "score by an unknown way": Case(
+        "score done --reading scoring=spoken", ("reading.scoring:", "'generation'", "'spoken'")
+    ),
+    "score by an unknown key": Case(
+        "score done --reading scorin=generation", ("reading.scorin", "'scoring'")
+    ),
+    "score by a reading without a value": Case("score done --reading scoring", ("--reading scoring", "key")),
+    "prompts of an unknown task": Case("prompts model --tasks sst", ("'sst'", "'sst2'")),
+    "prompts of an unknown variant": Case(
+        "prompts model --tasks tasks/animal.yaml --prompts ters", ("'animal'", "'ters'", "'terse'")
+    ),
+    "prompts of a task without a select split": Case(
+        "prompts model --tasks mine.yaml", ("'mine'", "`select`", "data.select")
+    ),
+    "prompts on no examples": Case(
+        "prompts model --tasks tasks/animal.yaml --limit 0", ("evaluation.limit", "greater than 0")
+    ),
+    "prompts into a file": Case(
+        "prompts model --tasks tasks/animal.yaml --output mine.yaml", ("output", "mine.yaml")
     ),
     "export of no run": Case("export tasks --stage 1 new", ("tasks", "config.yaml")),
     "export of an unknown stage": Case("export done --stage 7 new", ("--stage", "'7'", "01-animal")),

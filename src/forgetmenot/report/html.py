@@ -14,7 +14,8 @@ from forgetmenot.metrics import FORMULAS
 from forgetmenot.report.figures import curve, dumbbell, loss_line, score_scale
 from forgetmenot.report.findings import Fate, Findings, Interval, load
 from forgetmenot.report.forgotten import lost_examples
-from forgetmenot.report.wording import NONE, number, p_value, signed, span, verdict
+from forgetmenot.report.ways import asked_otherwise
+from forgetmenot.report.wording import NONE, common, number, p_value, signed, span, verdict, way
 
 HEADLINES = (
     "average_performance",
@@ -54,6 +55,7 @@ def write_report(run_dir: Path) -> Path:
         verdict=verdict(findings),
         metrics=[FORMULAS[name] for name in dict.fromkeys(findings.metrics[task] for task in findings.tasks)],
         curves=_curves(findings),
+        ways=asked_otherwise(findings),
         axis=_scale(findings) if all(findings.bounded(task) for task in findings.tasks) else None,
         kept=[(fate, _dumbbell(findings, fate)) for fate in findings.fates],
         headlines=[_figure(findings, name, findings.summary, name) for name in HEADLINES],
@@ -91,8 +93,8 @@ def template(name: str) -> Any:
         "breakable": _breakable,
         "shortened": _shortened,
         "plain": _plain,
-        "common": _common,
-        "way": _way,
+        "common": common,
+        "way": way,
     }
     return environment.get_template(name)
 
@@ -207,26 +209,6 @@ def _shortened(text: str) -> str:
 def _breakable(name: str) -> Markup:
     """A name that a narrow column may break after its own joints."""
     return Markup(re.sub(r"([_./:-])", r"\1<wbr>", str(escape(name))))
-
-
-def _common(choice: str | Mapping[str, str]) -> str:
-    """A reading's one metric or prompt, or each task's own where they differ."""
-    if isinstance(choice, str):
-        return choice
-    if len(set(choice.values())) == 1:
-        return next(iter(choice.values()))
-    return ", ".join(f"{task}: {name}" for task, name in choice.items())
-
-
-def _way(reading: Mapping[str, Any]) -> str:
-    """How a reading was asked: "by likelihood / tokens, contextual calibration, 4 demonstrations"."""
-    said = f"by {reading['scoring']}"
-    if (per := reading.get("normalization", "none")) != "none":
-        said += " less the unconditional one" if per == "unconditional" else f" / {per}"
-    if (calibration := reading.get("calibration", "none")) != "none":
-        said += f", {calibration} calibration"
-    counts = sorted({shown["count"] for shown in reading.get("demonstrations", {}).values()})
-    return said + (f", {' or '.join(map(str, counts))} demonstrations" if counts else "")
 
 
 def _plain(value: Any) -> str:

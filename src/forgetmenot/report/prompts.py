@@ -53,7 +53,9 @@ def prompts_page(found: Mapping[str, Any]) -> str:
         }
         for name, task in found["tasks"].items()
     ]
-    page: str = template("prompts.html.jinja").render(found=found, tasks=tasks, chosen_here=CHOSEN_HERE)
+    page: str = template("prompts.html.jinja").render(
+        name=found["model"].rstrip("/").rpartition("/")[2], tasks=tasks, chosen_here=CHOSEN_HERE
+    )
     return page
 
 

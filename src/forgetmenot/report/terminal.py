@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from forgetmenot.report.findings import Findings
+from forgetmenot.report.ways import AskedBy, asked_otherwise
 from forgetmenot.report.wording import number, p_value, signed, span, verdict
 
 COLUMN = 15
@@ -118,6 +119,8 @@ def print_matrix(results: Mapping[str, Any], console: Console) -> None:
     for table in _tables(findings, console.width, margins):
         console.print(table)
     console.print(Text(LEGEND, style="dim"), "", _summary(findings), "", sep="\n")
+    if otherwise := asked_otherwise(findings):
+        console.print(_by_way(findings, otherwise), "", sep="\n")
     console.print(Text(verdict(findings), style="bold"))
 
 
@@ -183,6 +186,24 @@ def _fate(findings: Findings, task: str) -> Text:
         return Text("not learned", style="yellow")
     words = STATES[fate.state] if fate.p is None else f"{STATES[fate.state]}\n{p_value(fate.p)}"
     return Text(words, style={"forgotten": "bold red", "improved": "green"}.get(fate.state, ""))
+
+
+def _by_way(findings: Findings, ways: Sequence[AskedBy]) -> Table:
+    """Each task right after its own stage and at the end, by each way of asking."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for title in ("asked by", *findings.tasks):
+        table.add_column(title, overflow="fold")
+    for one in ways:
+        cells = []
+        for move in one.moves:
+            cell = Text("") if move is None else Text(f"{number(move.learned)} → {number(move.end)}")
+            if move is not None and move.change is not None:
+                cell.append(f" {signed(move.change)}", style="red" if move.change < 0 else "green")
+            if move is not None and move.unparsed is not None:
+                cell.append(f"\n{move.unparsed} of {move.n} no label", style="dim")
+            cells.append(cell)
+        table.add_row(one.title, *cells)
+    return table
 
 
 def _summary(findings: Findings) -> Table:

@@ -35,6 +35,26 @@ def p_value(p: float | None) -> str:
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
+def common(choice: str | Mapping[str, str]) -> str:
+    """A reading's one metric or prompt, or each task's own where they differ."""
+    if isinstance(choice, str):
+        return choice
+    if len(set(choice.values())) == 1:
+        return next(iter(choice.values()))
+    return ", ".join(f"{task}: {name}" for task, name in choice.items())
+
+
+def way(reading: Mapping[str, Any]) -> str:
+    """How a reading was asked: "by likelihood / tokens, contextual calibration, 4 demonstrations"."""
+    said = f"by {reading['scoring']}"
+    if (per := reading.get("normalization", "none")) != "none":
+        said += " less the unconditional one" if per == "unconditional" else f" / {per}"
+    if (calibration := reading.get("calibration", "none")) != "none":
+        said += f", {calibration} calibration"
+    counts = sorted({shown["count"] for shown in reading.get("demonstrations", {}).values()})
+    return said + (f", {' or '.join(map(str, counts))} demonstrations" if counts else "")
+
+
 def setting(value: Any) -> str:
     """A value of a config on one line: {"name": "ewc", "strength": 2} is "ewc (strength 2)"."""
     if isinstance(value, Mapping):
