@@ -70,8 +70,8 @@ def test_models_methods_and_other_keys_make_contenders(tmp_path: Path) -> None:
     comparison = compare(paths, tmp_path)
     assert comparison.kind == "setting"
     assert [one.name for one in comparison.contenders] == [
-        "ewc (strength 2.0), one, training.epochs 1",
-        "sequential, two, training.epochs 3",
+        "one, ewc (strength 2.0), training.epochs 1",
+        "two, sequential, training.epochs 3",
     ]
 
 
