@@ -19,7 +19,7 @@ from forgetmenot.cli import main
 from forgetmenot.config import BUNDLED_JOB, RunConfig, load_config
 from forgetmenot.models import ModelSettings
 
-VERBS = ("run", "study", "score", "prompts", "export", "report", "list")
+VERBS = ("run", "study", "compare", "score", "prompts", "receipts", "export", "report", "list")
 SETTINGS = ("--set", "training.limit=8", "--set", "evaluation.limit=4")
 TASKS = "tasks/animal.yaml,tasks/colour.yaml"
 RUN = ("run", "--model", "model", "--tasks", TASKS, *SETTINGS)

@@ -193,3 +193,11 @@ def test_every_recipe_loads_and_expands(path: Path) -> None:
     study = load_study(path)
     assert study.name == path.stem
     assert len(expand_study(study)) > 1
+
+
+def test_published_figures_are_known_before_anything_runs() -> None:
+    assert load_study({"grid": {"seed": [0]}, "published": "trace"}).published == "trace"
+    with pytest.raises(
+        UserError, match=r"published: there are no figures 'haque'. .*Known: haque-2025, trace"
+    ):
+        load_study({"grid": {"seed": [0]}, "published": "haque"})

@@ -262,6 +262,9 @@ CASES = {
     ),
     "a turn without a role": of_chat([{"content": "Hello"}], "rows.jsonl, line 1", "turn 1", "role"),
     # Public data on disk
+    "a data folder by a variable that is not set": Case(
+        RUN + "sst2 --data-dir ${NO_SUCH_FOLDER}/data", ("data_dir", "NO_SUCH_FOLDER is not set")
+    ),
     "a data folder that is missing": Case(RUN + "sst2 --data-dir nowhere", ("data_dir", "'nowhere'")),
     "a data folder without the task": Case(RUN + "sst2 --data-dir tasks", ("sst2", "SST-2", "train.tsv")),
     "a label outside GLUE's": of_glue(("train.tsv, line 2", "'7'", "negative, positive"), train="good\t7\n"),

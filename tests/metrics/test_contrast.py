@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_rel
 
-from forgetmenot.metrics import Answers, Stage, average_performance, backward_transfer, contrast, replicates
+from forgetmenot.metrics import (
+    Answers,
+    ScoreMatrix,
+    Stage,
+    average_performance,
+    backward_transfer,
+    contrast,
+    replicates,
+)
 
 STAGES = (Stage("00-base"), Stage("01-a", ("a",)), Stage("02-b", ("b",)))
 
@@ -14,7 +22,7 @@ def _answers(right: np.ndarray, gold: np.ndarray) -> Answers:
     return Answers("accuracy", gold, [np.where(row, gold, 1 - gold) for row in right])
 
 
-def _stack(rights: dict[str, np.ndarray], gold: np.ndarray, resamples: int = 1000):  # type: ignore[no-untyped-def]
+def _stack(rights: dict[str, np.ndarray], gold: np.ndarray, resamples: int = 1000) -> ScoreMatrix:
     return replicates(
         STAGES, {task: _answers(right, gold) for task, right in rights.items()}, resamples=resamples
     )
@@ -28,9 +36,9 @@ def test_one_run_each_is_the_paired_t_test(shift: float) -> None:
     hard = draw.random(n)
     one = {"a": np.tile(hard < 0.7, (3, 1)), "b": draw.random((3, n)) < 0.6}
     other = {"a": np.tile((hard < 0.7 - shift) ^ (draw.random(n) < 0.2), (3, 1)), "b": one["b"]}
-    means = [float(right["a"][2].mean()) for right in (one, other)]
+    mine, theirs = (float(right["a"][2].mean()) for right in (one, other))
     stacks = [_stack(right, gold).only(["a"]).values[:, 2, 0] for right in (one, other)]
-    judged = contrast(*means, stacks[0] - stacks[1])
+    judged = contrast(mine, theirs, stacks[0] - stacks[1])
     by_t = ttest_rel(one["a"][2].astype(float), other["a"][2].astype(float))
     assert judged.p is not None
     z = abs(judged.difference) / np.std(stacks[0] - stacks[1], ddof=1)
@@ -48,9 +56,9 @@ def test_where_two_models_are_equally_good_few_are_called_different() -> None:
             {task: hard[k] + 0.3 * draw.random((3, 120)) < 0.8 for k, task in enumerate("ab")} for _ in "xy"
         ]
         stacks = [_stack(side, gold, resamples=200) for side in sides]
-        own = [float(np.mean([side[task][2].mean() for task in "ab"])) for side in sides]
+        mine, theirs = (float(np.mean([side[task][2].mean() for task in "ab"])) for side in sides)
         resampled = [average_performance(stack) for stack in stacks]
-        found.append(contrast(*own, resampled[0] - resampled[1]).p or 0.0)
+        found.append(contrast(mine, theirs, resampled[0] - resampled[1]).p or 0.0)
     assert 0.02 < np.mean(np.array(found) < 0.05) < 0.09
     assert 0.4 < np.median(found) < 0.6
 

@@ -1,5 +1,6 @@
 """Many runs: each as it is alone, failures reported and the rest finished, and going on after a kill."""
 
+import html
 import io
 import json
 import os
@@ -112,6 +113,29 @@ def test_a_failed_run_is_reported_and_the_rest_is_finished(
     assert "2 runs, 2 to do" in said
     assert f": {sentence} (0 of 2 done, 1 failed" in said
     assert "1 of 2 done, 1 failed" in said
+
+
+def test_the_report_compares_what_finished_and_says_why_the_rest_did_not(
+    make_study: MakeStudy, started: list[str], tiny: Mapping[str, Any]
+) -> None:
+    grid = {"model": [tiny["model"], "no-such/model"], "prompt": ["default", "terse"], "seed": [0, 1]}
+    study = forgetmenot.runs.study({**make_study(grid), "published": "haque-2025"})
+    assert len(study.failed) == 4
+    page = (study.path / "report.html").read_text(encoding="utf-8")
+    assert study.results["conclusions"][0] in html.unescape(page)
+    assert "4 runs (no-such-model-sequential-" in page
+    assert "nor a hub id that can be reached now" in html.unescape(page)
+    assert "Published: Haque 2025" in page
+    assert "GlueOrca" in page
+    markdown = (study.path / "study.md").read_text(encoding="utf-8")
+    assert "The prompt moves the final mean by 0." in markdown
+    contenders = pd.read_csv(study.path / "report.csv")
+    assert list(contenders["runs"]) == [4, 0]
+    assert list(contenders["failed"]) == [0, 4]
+    for run in study.runs:
+        haque = run.summary()["haque"]
+        moved = (haque["learning_sum"] - haque["forgetting_sum"]) / len(run.results["tasks"])
+        assert haque["final_mean"] == pytest.approx(haque["pretrained_mean"] + moved, abs=1e-12)
 
 
 def test_a_finished_run_is_only_read_and_a_failed_one_is_tried_again(

@@ -137,7 +137,7 @@ class Effect:
     Attributes:
         levels: Each of its values to the figure's mean over the blocks.
         blocks: The choices of all other keys in which every level has a finished run; means are over these.
-        share: Of the variance among all finished runs, what the level means explain (eta squared); None unless
+        share: Of the variance among finished runs, what the level means explain (eta squared); None unless
             every combination of what finished did.
     """
 

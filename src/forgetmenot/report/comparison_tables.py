@@ -1,6 +1,7 @@
 """The tables of a comparison: for a terminal, as CSV, and as LaTeX for a paper."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 from rich.console import Console
@@ -25,7 +26,7 @@ def contender_table(comparison: Comparison) -> pd.DataFrame:
     """One row for each contender: the figures of the paper’s table, their deviations and noise floors."""
     rows = []
     for one in comparison.contenders:
-        row = {comparison.kind: one.name, "parameters": one.parameters}
+        row: dict[str, Any] = {comparison.kind: one.name, "parameters": one.parameters}
         row |= {"runs": len(one.finished), "failed": len(one.runs) - len(one.finished)}
         for figure in TABLE:
             found = one.spread(figure)

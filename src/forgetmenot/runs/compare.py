@@ -10,6 +10,9 @@ from forgetmenot.report import ComparedRun, Comparison, comparison_page, read_ru
 from forgetmenot.report.published import load_published
 from forgetmenot.runs.directory import RunDirectory
 
+WHOLE = ("model", "method", "prompt")
+"""Sections whose keys vary together: a method is its name with its options."""
+
 
 def compare(paths: Sequence[Path], output: Path = Path()) -> Comparison:
     """Hold runs against one another, and write compare.html and its tables.
@@ -97,22 +100,26 @@ def _varies(configs: Mapping[Path, RunConfig]) -> dict[Path, dict[str, Any]]:
     Two runs of the very same config are told by the names of their directories.
     """
     first, *others = configs.values()
-    keys = sorted({key for other in others for key in differences(first, other)})
-    sections = dict.fromkeys(
-        key.partition(".")[0] if key.startswith(("model.", "method.", "prompt")) else key for key in keys
-    )
+    keys = {key for other in others for key in differences(first, other)}
+    sections = {key.partition(".")[0] if key.partition(".")[0] in WHOLE else key for key in keys}
     same_tasks = len({tuple(sorted(config.tasks)) for config in configs.values()}) == 1
     varies = {}
     for path, config in configs.items():
         values = config.model_dump(mode="json", exclude_defaults=False)
         row = {}
-        for key in sections:
+        for key in sorted(sections, key=_place):
             name = "order" if key == "tasks" and same_tasks else key
             row[name] = _value(values, key)
         varies[path] = row
     if len({repr(row) for row in varies.values()}) < len(varies):
         return {path: {**row, "run": path.name} for path, row in varies.items()}
     return varies
+
+
+def _place(key: str) -> tuple[int, str]:
+    """Where a key stands among the others: the model first, the conditions last."""
+    names = ("model", "method", None, "tasks", "prompt", "seed")
+    return names.index(key if key in names else None), key
 
 
 def _value(values: Any, key: str) -> Any:
