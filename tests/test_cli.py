@@ -19,7 +19,7 @@ from forgetmenot.cli import main
 from forgetmenot.config import BUNDLED_JOB, RunConfig, load_config
 from forgetmenot.models import ModelSettings
 
-VERBS = ("run", "study", "score", "export", "report", "list")
+VERBS = ("run", "study", "score", "receipts", "export", "report", "list")
 SETTINGS = ("--set", "training.limit=8", "--set", "evaluation.limit=4")
 TASKS = "tasks/animal.yaml,tasks/colour.yaml"
 RUN = ("run", "--model", "model", "--tasks", TASKS, *SETTINGS)
@@ -231,6 +231,25 @@ def test_nothing_typed_is_the_bundled_job(fmn: Fmn, configs: list[RunConfig]) ->
 def test_a_model_alone_is_trained_with_the_defaults(fmn: Fmn, configs: list[RunConfig]) -> None:
     assert fmn("run", "--model", "gpt2")[0] == 0
     assert configs == [RunConfig(model=ModelSettings(name="gpt2"))]
+
+
+def test_receipts_hands_on_what_was_typed(fmn: Fmn, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    calls: list[Any] = []
+
+    def compared(*given: Any, **named: Any) -> Any:
+        calls.append((given, {key: value for key, value in named.items() if key != "console"}))
+        return tmp_path / "receipts.json", {"model": "m", "tasks": {}, "rows": [], "recovery": []}
+
+    monkeypatch.setattr("forgetmenot.runs.compare_with_receipts", compared)
+    monkeypatch.setattr("forgetmenot.report.print_receipts", lambda found, console: console.print("table"))
+    status, said, _ = fmn(
+        "receipts", "gpt2", "--tasks", "sst2,cola", "--small-model", "tfidf", "--interpret",
+        "--output", "out", "--set", "receipts.limit=100",
+    )  # fmt: skip
+    assert (status, said) == (0, f"table\nReceipts: {tmp_path / 'receipts.md'}\n")
+    settings = {"receipts.model": "tfidf", "receipts.limit": 100}
+    named = {"interpret": True, "output": Path("out")}
+    assert calls == [(("gpt2", ("sst2", "cola"), settings), named)]
 
 
 # How it ends
