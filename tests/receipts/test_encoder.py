@@ -39,7 +39,7 @@ def encoder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         RobertaForMaskedLM,
     )
 
-    folder = tmp_path_factory.mktemp("encoders") / request.param
+    folder = tmp_path_factory.mktemp("encoders") / str(request.param)
     folder.mkdir()
     (folder / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n")
     torch.manual_seed(0)

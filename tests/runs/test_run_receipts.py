@@ -11,9 +11,11 @@ import pyarrow.parquet as parquet
 import pytest
 
 from forgetmenot.config import load_config
+from forgetmenot.engine import ranks
 from forgetmenot.errors import UserError
 from forgetmenot.metrics import Stage
-from forgetmenot.runs import Run, compare_with_receipts, receipt_loader, rescore
+from forgetmenot.receipts import issue_receipts
+from forgetmenot.runs import Run, compare_with_receipts, rescore
 from forgetmenot.runs.directory import RunDirectory
 from forgetmenot.runs.receipt_figures import correct_tests, figures_of_interpreter, recovery
 from forgetmenot.runs.receipt_loader import ReceiptLoader
@@ -72,18 +74,23 @@ def test_the_same_command_gives_the_same_run(receipted: Run, go: Go, same: Same)
     same(receipted, go("again", TFIDF))
 
 
-def test_a_run_goes_on_with_the_receipts_that_it_began_with(
-    receipted: Run, go: Go, tiny: Mapping[str, Any], same: Same, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    go("longer", {**TFIDF, "tasks": tiny["tasks"][:2]})
-    fitted = []
-    issue = receipt_loader.issue_receipts
+def _counting(patch: pytest.MonkeyPatch) -> list[str]:
+    """The tasks that small models are fitted for, from here on."""
+    fitted: list[str] = []
 
     def counted(task: Any, *others: Any) -> Any:
         fitted.append(task.name)
-        return issue(task, *others)
+        return issue_receipts(task, *others)
 
-    monkeypatch.setattr(receipt_loader, "issue_receipts", counted)
+    patch.setattr("forgetmenot.runs.receipt_loader.issue_receipts", counted)
+    return fitted
+
+
+def test_a_run_goes_on_with_the_receipts_that_it_began_with(
+    receipted: Run, go: Go, tiny: Mapping[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go("longer", {**TFIDF, "tasks": tiny["tasks"][:2]})
+    fitted = _counting(monkeypatch)
     longer = go("longer", TFIDF)
     assert fitted == ["size"]
     assert longer.results["receipts"] == receipted.results["receipts"]
@@ -132,7 +139,7 @@ def test_receipts_for_some_tasks_only(go: Go, tiny: Mapping[str, Any]) -> None:
         ),
         (
             {"receipts.sources": {"colour": "animal"}},
-            r"'colour' has the labels red, blue, but 'animal' has cat",
+            r"'colour' has the labels blue, red, but 'animal' has cat",
         ),
         ({"receipts.sources": {"colour": "nowhere"}}, "There is no task or suite 'nowhere'"),
     ],
@@ -149,6 +156,23 @@ def test_demonstrations_from_train_would_carry_receipts(tiny: Mapping[str, Any],
         for split in (task.train, task.select, task.score):
             assert split
             assert all({"receipt_label", "receipt_confidence"} <= e.fields.keys() for e in split)
+
+
+def test_several_processes_get_the_receipts_that_one_fits(
+    tiny: Mapping[str, Any], tmp_path: Path, in_processes: Callable[..., list[Any]]
+) -> None:
+    config = load_config(None, {**tiny, "tasks": tiny["tasks"][:1], "receipts.model": "tfidf"})
+
+    def load() -> Any:
+        ranks.join()
+        with pytest.MonkeyPatch.context() as patch:
+            fitted = _counting(patch)
+            [task] = ReceiptLoader(config, RunDirectory(tmp_path / "run"))(config.tasks, None)
+        return fitted, [dict(example.fields) for example in task.score]
+
+    (first, fields), (second, others) = in_processes(load)
+    assert (first, second) == (["animal"], [])
+    assert fields == others
 
 
 # What receipts are worth
@@ -189,8 +213,8 @@ def test_a_models_answers_alone_and_with_receipts(
 
 
 def test_a_runs_stages_alone_and_with_receipts(go: Go, tiny: Mapping[str, Any]) -> None:
-    run = go("one", {**SMALL, "tasks": tiny["tasks"][:2]})
-    path, found = compare_with_receipts(str(run.path), settings={"receipts.folds": 3}, interpret=True)
+    run = go("one", {**SMALL, "evaluation.limit": 4, "tasks": tiny["tasks"][:2]})
+    path, found = compare_with_receipts(str(run.path), settings={"receipts.folds": 2}, interpret=True)
     assert path == run.path / "receipts.json"
     alone = [row["scores"]["accuracy"][ALONE]["value"] for row in found["rows"]]
     assert alone == [value for row in run.results["matrix"] for value in row]
@@ -198,7 +222,7 @@ def test_a_runs_stages_alone_and_with_receipts(go: Go, tiny: Mapping[str, Any]) 
     matrix = run.results["matrix"]
     assert (one["task"], one["learned"], one["at_the_end"]) == ("animal", matrix[1][0], matrix[2][0])
     for row in found["rows"]:
-        assert row["interpreter"]["n"] == 8 == len(row["interpreter"]["answers"])
+        assert row["interpreter"]["n"] == 4 == len(row["interpreter"]["answers"])
     assert "## Interpreter" in (run.path / "receipts.md").read_text()
 
 

@@ -21,6 +21,9 @@ LABEL, CONFIDENCE, SMALL_MODEL, SOURCE = (
 """The fields of an example that has a receipt: a label's name, a text of three decimals, and two texts."""
 
 
+_AROUND = " \t\"'*`.“”‘’"  # what may stand around an answer
+
+
 @cache
 def _parts() -> dict[str, str]:
     """The texts of receipts.yaml: introduction, prediction, confidence and interpreter, each a template."""
@@ -93,7 +96,7 @@ def read_interpretation(text: str, choices: Mapping[str, str]) -> Interpretation
     labels = [
         label
         for label, words in sorted(choices.items(), key=lambda pair: -len(pair[1]))  # "not same" before "not"
-        if re.match(rf"{re.escape(words.casefold())}(?!\w)", final)
+        if re.match(rf"{re.escape(words.casefold().strip(_AROUND))}(?!\w)", final)
     ]
     return Interpretation(
         label=labels[0] if labels else None,
@@ -103,6 +106,6 @@ def read_interpretation(text: str, choices: Mapping[str, str]) -> Interpretation
 
 
 def _after(title: str, text: str) -> str | None:
-    """What stands behind a title on its line, without quotes, stars and the full stop around it."""
+    """What stands behind a title on its line."""
     found = re.search(rf"{title}\W*?:(.*)", text, flags=re.IGNORECASE)
-    return found[1].strip(" \t\"'*`.“”‘’") if found else None
+    return found[1].strip(_AROUND) if found else None
