@@ -13,6 +13,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    NonNegativeFloat,
     NonNegativeInt,
     PositiveInt,
     ValidationError,
@@ -85,6 +86,38 @@ class ReadingSettings(BaseModel):
         return self
 
 
+class GenerationSettings(BaseModel):
+    """How answers are generated, beside what each task says of its own (its length, its stop strings).
+
+    Attributes:
+        max_new_tokens: The most tokens of an answer; `auto` is each task's own most, which a number only
+            lowers.
+        temperature: 0 takes the likeliest token; else tokens are drawn, from a seed of each example's own.
+        top_k: Draw among the k likeliest tokens; 0 for all.
+        top_p: Draw among the fewest tokens that together reach this probability.
+        batch_tokens: The most positions of a batch, prompts and answers; `auto` follows from the model and
+            the device.
+        margins: Whether predictions keep how far each token's likeliest logit lay above the second.
+        backend: `transformers`, or `vllm` on a GPU where it is installed.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    max_new_tokens: PositiveInt | Literal["auto"] = "auto"
+    temperature: NonNegativeFloat = 0.0
+    top_k: NonNegativeInt = 0
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    batch_tokens: PositiveInt | Literal["auto"] = "auto"
+    margins: bool = False
+    backend: Literal["transformers", "vllm"] = "transformers"
+
+    @model_validator(mode="after")
+    def _draws_if_it_chooses_among(self) -> Self:
+        if self.temperature == 0 and (self.top_k or self.top_p < 1):
+            raise ValueError("top_k and top_p have no effect at temperature 0, which takes the likeliest")
+        return self
+
+
 class EvaluationSettings(BaseModel):
     """What is scored after every stage, and how a choice among labels is read.
 
@@ -99,6 +132,7 @@ class EvaluationSettings(BaseModel):
             its `unconditional` log-likelihood.
         calibration: What is divided out of the candidates' probabilities: those of a `contextual` example
             without content, or the `prior`, the mean over `select`.
+        generation: How free answers are generated.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -111,6 +145,7 @@ class EvaluationSettings(BaseModel):
     scoring: Scoring = "likelihood"
     normalization: Normalization = "none"
     calibration: Calibration = "none"
+    generation: GenerationSettings = GenerationSettings()
 
     @field_validator("readings", mode="before")
     @classmethod

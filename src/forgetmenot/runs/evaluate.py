@@ -9,15 +9,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as parquet
+from numpy.random import SeedSequence
 
-from forgetmenot.engine import Arrangement, Learner
+from forgetmenot.engine import Answer, Arrangement, Decoding, Learner
 from forgetmenot.methods import Method
 from forgetmenot.metrics import NO_LABEL, Measured, majority, measure
 from forgetmenot.prompting import EncodedExamples, Prompt
 from forgetmenot.runs.choice import BY_LIKELIHOOD, NUMERIC, Way, read_choices
+from forgetmenot.runs.partial import PartialAnswers
 from forgetmenot.tasks import Example, Task
-
-MAX_NEW_TOKENS = 64
+from forgetmenot.tasks.answers import extracted
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Question:
         encoded: Their tokens, in the same order.
         way: How a choice among labels is read.
         reference: What calibration looks at.
+        writing: How free answers are generated; None where none are.
     """
 
     task: Task
@@ -37,6 +39,7 @@ class Question:
     encoded: EncodedExamples
     way: Way = BY_LIKELIHOOD
     reference: EncodedExamples = field(default_factory=lambda: EncodedExamples.of([]))
+    writing: "Writing | None" = None
     _arranged: dict[int, Arrangement] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
@@ -75,9 +78,32 @@ class Question:
     @property
     def majority(self) -> float | None:
         """The score of always giving the commonest answer; None where that has no meaning."""
+        if self.task.metric == "exact_match":
+            return majority("exact_match", [self.gold_text(e) for e in self.examples])
         if self.task.kind != "choice" or self.task.metric in NUMERIC:
             return None
         return majority(self.task.metric, [self.task.labels.index(str(e.label)) for e in self.examples])
+
+    def gold_text(self, example: Example) -> str:
+        """What is read from an example's gold text, by the rules that an answer is read by."""
+        gold = "" if example.target is None else str(example.target)
+        return gold if self.writing is None else extracted(gold, self.task.generation.extract)
+
+
+@dataclass(frozen=True)
+class Writing:
+    """How a question's answers are generated.
+
+    Attributes:
+        seed: What each answer's own seed comes from, where answers are drawn.
+        margins: Whether each token's margin is kept.
+        most: The most positions in a batch; None for what suits the device.
+    """
+
+    decoding: Decoding
+    seed: int = 0
+    margins: bool = False
+    most: int | None = None
 
 
 @dataclass(frozen=True)
@@ -89,7 +115,9 @@ class Predictions:
             where only the loss is asked.
         log_likelihoods: Of each candidate, in nats; of the answer where only the loss is asked.
         tokens: How many tokens were predicted, where only the loss is asked.
-        generated: What was written, where a label is read off that; `predicted` is None where it names none.
+        generated: What was written, where `predicted` was read off that; `predicted` is None where a choice
+            was asked and it names none.
+        margins: How far the likeliest logit lay above the second, for each token of it, where that was asked.
         routed: How many examples each part of a method that routes has answered.
     """
 
@@ -99,12 +127,14 @@ class Predictions:
     log_likelihoods: list[list[float] | None]
     tokens: list[int | None]
     generated: list[str | None] = field(default_factory=list)
+    margins: list[list[float] | None] = field(default_factory=list)
     routed: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Where nothing is said of what was written, nothing was."""
-        if not self.generated:
-            self.generated.extend([None] * len(self.ids))
+        for column in (self.generated, self.margins):
+            if not column:
+                column.extend([None] * len(self.ids))
 
     @property
     def unparsed(self) -> int:
@@ -115,11 +145,20 @@ class Predictions:
         )
 
 
-def ask(learner: Learner, method: Method, question: Question, advance: Any = None) -> Predictions:
-    """Score or generate the answers of one task, each by the part of the method that it is routed to."""
+def ask(
+    learner: Learner,
+    method: Method,
+    question: Question,
+    advance: Any = None,
+    partial: PartialAnswers | None = None,
+) -> Predictions:
+    """Score or generate the answers of one task, each by the part of the method that it is routed to.
+
+    Answers that are generated are kept in `partial` as they come.
+    """
     parts = method.route(learner, [example.prompt for example in question.encoded])
     if parts is None:
-        return _answer(learner, question, advance)
+        return _answer(learner, question, advance, partial)
     columns: dict[str, list[Any]] = {
         one.name: [None] * len(parts) for one in fields(Predictions) if one.name != "routed"
     }
@@ -131,14 +170,16 @@ def ask(learner: Learner, method: Method, question: Question, advance: Any = Non
             encoded=EncodedExamples.of([question.encoded[k] for k in chosen]),
         )
         with method.routed(learner, part):
-            answers = _answer(learner, some, advance)
+            answers = _answer(learner, some, advance, partial)
         for name, column in columns.items():
             for k, value in zip(chosen, getattr(answers, name), strict=True):
                 column[k] = value
     return Predictions(**columns, routed=dict(sorted(Counter(parts).items())))
 
 
-def _answer(learner: Learner, question: Question, advance: Any) -> Predictions:
+def _answer(
+    learner: Learner, question: Question, advance: Any, partial: PartialAnswers | None
+) -> Predictions:
     """The answers of the model as it stands."""
     task, encoded = question.task, question.encoded
     ids = [example.id for example in question.examples]
@@ -148,13 +189,35 @@ def _answer(learner: Learner, question: Question, advance: Any) -> Predictions:
         gold = [repr(float(e.target or 0.0)) if numeric else str(e.label) for e in question.examples]
         predicted, log_likelihoods, written = read_choices(learner, question, advance)
         return Predictions(ids, gold, predicted, log_likelihoods, nothing, written)
-    gold = ["" if example.target is None else str(example.target) for example in question.examples]
-    if task.metric == "loss":
+    gold = [question.gold_text(example) for example in question.examples]
+    if question.writing is None:
         values = learner.log_likelihoods(question.arranged(learner), advance).numpy()
         counts = [len(example.answer.tokens) - example.answer.start for example in encoded]
         return Predictions(ids, gold, nothing, [[value] for value in values.tolist()], list(counts))
-    texts = learner.generate([example.prompt for example in encoded], MAX_NEW_TOKENS, advance)
-    return Predictions(ids, gold, [text.strip() for text in texts], nothing, nothing)
+    answers = _write(learner, question, question.writing, advance, partial)
+    read: list[str | None] = [extracted(a.text, task.generation.extract) for a in answers]
+    margins: list[list[float] | None] = [list(a.margins) or None for a in answers]
+    return Predictions(ids, gold, read, nothing, list(nothing), [a.text for a in answers], margins)
+
+
+def _write(
+    learner: Learner, question: Question, writing: Writing, advance: Any, partial: PartialAnswers | None
+) -> list[Answer]:
+    """Generate the answers that an interrupted evaluation has not kept."""
+    done, save = partial.begin(learner.model, question.encoded, writing.decoding) if partial else ({}, None)
+    names = [f"{question.task.name}/{name}".encode() for name in question.encoded.ids]
+    draws = writing.decoding.temperature > 0
+    seeds = [int(SeedSequence([writing.seed, *name]).generate_state(1)[0]) for name in names]
+    return learner.write(
+        [example.prompt for example in question.encoded],
+        writing.decoding,
+        seeds=seeds if draws else None,
+        margins=writing.margins,
+        most=writing.most,
+        advance=advance,
+        done=done,
+        save=save,
+    )
 
 
 def for_metric(task: Task, metric: str, predictions: Predictions) -> tuple[Any, Any]:
@@ -163,6 +226,11 @@ def for_metric(task: Task, metric: str, predictions: Predictions) -> tuple[Any, 
     if metric == "loss":
         sums = [row[0] for row in predictions.log_likelihoods if row is not None]
         return gold, np.column_stack([sums, np.array(predictions.tokens, dtype=np.float64)])
+    if metric == "sari":
+        fields = {example.id: example.fields for example in task.score}
+        return [
+            (str(fields[k][task.source]), g) for k, g in zip(predictions.ids, gold, strict=True)
+        ], predicted
     if metric in NUMERIC:
         return np.array(gold, dtype=np.float64), np.array(predicted, dtype=np.float64)
     if task.kind == "choice":
@@ -188,6 +256,7 @@ def write_predictions(path: Path, questions: Sequence[Question], answers: Sequen
         rows["log_likelihoods"] += one.log_likelihoods
         rows["tokens"] += one.tokens
         rows["generated"] += one.generated
+        rows["margins"] += one.margins
         rows["prompt_text"] += [_readable(example) for example in question.examples]
     table = pa.table(rows, schema=_SCHEMA)
     if path.is_file():
@@ -208,7 +277,8 @@ def read_predictions(path: Path) -> dict[str, Predictions]:
         one.predicted.append(columns["predicted"][row])
         one.log_likelihoods.append(columns["log_likelihoods"][row])
         one.tokens.append(columns["tokens"][row])
-        one.generated.append(columns["generated"][row] if "generated" in columns else None)
+        for name, column in (("generated", one.generated), ("margins", one.margins)):
+            column.append(columns[name][row] if name in columns else None)
     return found
 
 
@@ -221,6 +291,7 @@ _SCHEMA = pa.schema(
         "log_likelihoods": pa.list_(pa.float64()),
         "tokens": pa.int64(),
         "generated": pa.string(),
+        "margins": pa.list_(pa.float64()),
         "prompt_text": pa.string(),
     }
 )

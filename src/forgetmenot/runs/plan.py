@@ -12,12 +12,13 @@ import numpy as np
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 
 from forgetmenot.config import RunConfig
+from forgetmenot.engine import Decoding
 from forgetmenot.errors import UserError, nearest
 from forgetmenot.methods import Method, Stage, make_method
 from forgetmenot.metrics import Stage as Row
 from forgetmenot.prompting import EncodedExamples, Prompt, encode_cached
 from forgetmenot.runs.choice import BY_LIKELIHOOD, Way
-from forgetmenot.runs.evaluate import Question
+from forgetmenot.runs.evaluate import Question, Writing
 from forgetmenot.runs.readings import Reading, further_readings, own_reading
 from forgetmenot.tasks import Example, Task, expand, load_tasks
 
@@ -109,9 +110,13 @@ def question(
     """What is scored of a task, as it is put to the model."""
     limit = config.evaluation.limit
     examples = sample(task.name, scored_split(config, task), limit)
-    encoded = encode_cached(task, prompt, tokenizer, max_length, examples)
+    writing = writing_of(config, task)
+    room = None
+    if writing and task.kind == "answer":
+        room = min(writing.decoding.max_new_tokens, max_length // 3)
+    encoded = encode_cached(task, prompt, tokenizer, max_length, examples, room)
     if task.kind != "choice":
-        return Question(task, prompt, examples, encoded)
+        return Question(task, prompt, examples, encoded, writing=writing)
     calibrates = sample(task.name, way.reference(task, prompt), limit)
     reference = encode_cached(task, prompt, tokenizer, max_length, calibrates)
     return Question(task, prompt, examples, encoded, way, reference)
@@ -131,6 +136,19 @@ def questions_of(
 def scored_split(config: RunConfig, task: Task) -> Sequence[Example]:
     """The split of a task that is scored, perhaps empty."""
     return task.select if config.evaluation.split == "select" else task.score
+
+
+def writing_of(config: RunConfig, task: Task) -> Writing | None:
+    """How a task's answers are generated: by the task's own settings, within the config's."""
+    if task.kind not in ("answer", "messages") or task.metric == "loss":
+        return None
+    own, settings = task.generation, config.evaluation.generation
+    most = own.max_new_tokens
+    if settings.max_new_tokens != "auto":
+        most = min(most, settings.max_new_tokens)
+    decoding = Decoding(most, own.stop, settings.temperature, settings.top_k, settings.top_p)
+    tokens = None if settings.batch_tokens == "auto" else settings.batch_tokens
+    return Writing(decoding, config.seed, settings.margins, tokens)
 
 
 def sample(name: str, examples: Sequence[Example], limit: int | None) -> Sequence[Example]:
