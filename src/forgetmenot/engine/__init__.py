@@ -7,12 +7,11 @@ from forgetmenot.engine import ranks, shards
 from forgetmenot.engine.attention import Attention, attention_of, choose_attention, use_attention
 from forgetmenot.engine.guard import Verdict, choose_layout, why_no_prefix
 from forgetmenot.engine.learner import Learner, Snapshot, evaluating
-from forgetmenot.engine.pack import NODE_BUDGET, Arrangement, Layout
+from forgetmenot.engine.pack import Arrangement, Layout, node_budget
 from forgetmenot.engine.precision import Precision, choose_precision, rounded_once
 from forgetmenot.engine.training import Step, TrainingSettings, auto_learning_rate, fit
 
 __all__ = [
-    "NODE_BUDGET",
     "Arrangement",
     "Attention",
     "Layout",
@@ -29,6 +28,7 @@ __all__ = [
     "choose_precision",
     "evaluating",
     "fit",
+    "node_budget",
     "ranks",
     "rounded_once",
     "shards",
