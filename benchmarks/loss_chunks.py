@@ -19,11 +19,11 @@ from rich.console import Console
 from rich.table import Table
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from forgetmenot.engine import NODE_BUDGET, Learner
+from forgetmenot.engine import Learner
 from forgetmenot.engine import head as head_module
 from forgetmenot.prompting import TokenSequence
 
-VOCABULARY, WIDTH, STEPS = 151_936, 256, 2
+VOCABULARY, WIDTH, NODES, STEPS = 151_936, 256, 256, 2
 BOUNDS = (2**26, 2**28, 2**40)
 
 
@@ -35,7 +35,7 @@ def main() -> None:
         table.add_column(name, justify="right")
     for bound in BOUNDS:
         head_module.LOGITS_BYTES = bound
-        rows = len(head_module.chunks(NODE_BUDGET["cpu"], VOCABULARY))
+        rows = len(head_module.chunks(NODES, VOCABULARY))
         peaks, seconds = zip(*(step(model, sequences) for _ in range(STEPS + 1)), strict=True)
         limit = f"{bound >> 20}" if rows > 1 else "none"
         table.add_row(limit, str(rows), f"{max(peaks):.0f}", f"{median(seconds[1:]):.2f}")
@@ -55,13 +55,13 @@ def learner() -> Learner:
         tie_word_embeddings=True,
     )
     model = get_peft_model(AutoModelForCausalLM.from_config(config), LoraConfig(target_modules=["q_proj"]))
-    return Learner(model.train(), tokenizer=None, budget=NODE_BUDGET["cpu"])
+    return Learner(model.train(), tokenizer=None, budget=NODES)
 
 
 def random_texts() -> list[TokenSequence]:
     """Texts that fill one pack and share nothing."""
     rng = np.random.default_rng(0)
-    length, count = 64, NODE_BUDGET["cpu"] // 64
+    length, count = 64, NODES // 64
     return [TokenSequence(tuple(rng.integers(2, VOCABULARY, length + 1).tolist()), 1) for _ in range(count)]
 
 

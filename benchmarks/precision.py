@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from forgetmenot.engine import NODE_BUDGET, Learner, Precision
+from forgetmenot.engine import Learner, Precision, node_budget, use_attention
 from forgetmenot.prompting import TokenSequence
 
 WIDTHS = (128, 256, 512, 768)
@@ -68,7 +68,8 @@ def learner(width: int, precision: Precision) -> Learner:
         num_attention_heads=width // 32,
     )
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    return Learner(model, tokenizer=None, budget=NODE_BUDGET["cpu"], precision=precision)
+    use_attention(model, "chunked")
+    return Learner(model, tokenizer=None, budget=node_budget("cpu", "chunked"), precision=precision)
 
 
 def score(learner: Learner, sequences: list[TokenSequence]) -> None:

@@ -9,7 +9,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from forgetmenot.engine import NODE_BUDGET, Learner, TrainingSettings
+from forgetmenot.engine import Learner, TrainingSettings, choose_attention, node_budget, use_attention
 from forgetmenot.errors import UserError, validation_sentence
 from forgetmenot.models import AdapterSettings, ModelSettings, load_model, without_bars
 from forgetmenot.models.load import model_source
@@ -208,7 +208,10 @@ def open_learner(workload: Workload, path: Path, device: torch.device) -> Learne
     dtype = workload.dtype[kind_of(device)]
     settings = ModelSettings(name=str(path), dtype=dtype)
     loaded = load_model(settings, trainable=workload.adapter.kind == "full", device=device)
-    return Learner(loaded.model, loaded.tokenizer, NODE_BUDGET[device.type], dtype)
+    attention = choose_attention(workload.training.attention, device, loaded.model)
+    use_attention(loaded.model, attention)
+    budget = node_budget(device.type, attention, torch.get_num_threads())
+    return Learner(loaded.model, loaded.tokenizer, budget, dtype)
 
 
 def tolerance(workload: Workload, device: torch.device) -> Tolerance:

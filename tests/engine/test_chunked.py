@@ -1,4 +1,4 @@
-"""Attention in chunks of queries: its mask against the dense one, its numbers against one sequence at a time."""
+"""Attention in chunks: its mask against the dense one, its numbers against one sequence at a time."""
 
 from typing import Any
 

@@ -20,7 +20,7 @@ Same = Callable[[Run, Run], None]
 
 @pytest.fixture(scope="session", autouse=True)
 def _imports_are_no_garbage() -> None:
-    """Accelerate collects garbage after each stage; walking all that was imported takes half a tiny run."""
+    """Walking all that was imported takes longer than a tiny run."""
     gc.collect()
     gc.freeze()
 

@@ -8,12 +8,11 @@ from forgetmenot.engine.attention import Attention, attention_of, choose_attenti
 from forgetmenot.engine.decoding import Answer, Decoding
 from forgetmenot.engine.guard import Verdict, choose_layout, why_no_prefix
 from forgetmenot.engine.learner import Learner, Snapshot, evaluating
-from forgetmenot.engine.pack import NODE_BUDGET, Arrangement, Layout
+from forgetmenot.engine.pack import Arrangement, Layout, node_budget
 from forgetmenot.engine.precision import Precision, choose_precision, rounded_once
 from forgetmenot.engine.training import Step, TrainingSettings, auto_learning_rate, fit
 
 __all__ = [
-    "NODE_BUDGET",
     "Answer",
     "Arrangement",
     "Attention",
@@ -32,6 +31,7 @@ __all__ = [
     "choose_precision",
     "evaluating",
     "fit",
+    "node_budget",
     "ranks",
     "rounded_once",
     "shards",

@@ -13,14 +13,26 @@ from forgetmenot.prompting.encoded import TokenSequence
 Layout = Literal["trie", "blocks", "padded", "single"]
 Ints = NDArray[np.int64]
 
-NODE_BUDGET = {"cpu": 256, "cuda": 4096}
-"""Input positions in a pack, by device: enough to fill it, and attention stays cheap beside the MLPs.
-
-See docs/gpu.md for the figure of a GPU, which is reasoned and not yet measured.
-"""
-
 PREFIX_SHARE = 1 / 8
 """The least share of the budget for which a common prefix is computed once for all packs."""
+
+
+def node_budget(device: str, attention: str, threads: int = 1) -> int:
+    """How many input positions a pack should have: enough to fill the device, and attention stays cheap.
+
+    A pure function of what a run's identity records, so that the same run always sums in the same order.
+
+    Args:
+        device: Its type. See docs/gpu.md for a GPU's figure, which is reasoned and not yet measured.
+        attention: How tries are masked. In chunks attention costs a position the same in packs of any size,
+            and larger packs save calls; under a dense mask it costs the square of a pack.
+        threads: Of the CPU. Two share out a dense pack of twice the size more evenly.
+    """
+    if device == "cuda":
+        return 4096
+    if attention == "chunked":
+        return 1024
+    return 256 if threads == 1 else 512
 
 
 @dataclass(frozen=True)

@@ -158,7 +158,6 @@ def fit(
         on_step(Step(step, steps, loss.item(), float(shards.whole(norm)), rate, tokens, len(batch)))
     ranks.check_alike(learner.trainable().values())
     model.eval()
-    accelerator.free_memory()
 
 
 def _micro_batches(

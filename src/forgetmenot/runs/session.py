@@ -11,13 +11,13 @@ import torch
 
 from forgetmenot.config import RunConfig
 from forgetmenot.engine import (
-    NODE_BUDGET,
     Attention,
     Learner,
     auto_learning_rate,
     choose_attention,
     choose_layout,
     choose_precision,
+    node_budget,
     ranks,
     shards,
     use_attention,
@@ -73,6 +73,7 @@ class Session:
         verdict = ranks.agreed(lambda: own)
         self.attention = verdict.attention
         use_attention(self.learner.model, self.attention)
+        self.learner.budget = _budget(self.learner.device, self.attention)
         self.learner.layout = verdict.layout
         self.learner.training_layout = verdict.layout
         if (
@@ -85,6 +86,7 @@ class Session:
         self.learner.continues = no_prefix is None
         self.identity |= {
             "attention": self.learner.model.config._attn_implementation,
+            "pack_budget": self.learner.budget,
             "layout": self.learner.layout,
             "training_layout": self.learner.training_layout,
             "prefix_cache": self.learner.continues,
@@ -137,8 +139,11 @@ def open_session(config: RunConfig, threads: int | None = None) -> Session:
     check_targets(model, config.adapter)
     width = model.config.get_text_config().hidden_size
     precision = choose_precision(config.training.precision, device, width)
-    learner = Learner(model, loaded.tokenizer, NODE_BUDGET.get(device.type, NODE_BUDGET["cpu"]), precision)
-    session = Session(config, learner, choose_attention(config.training.attention, device, model))
+    attention = choose_attention(config.training.attention, device, model)
+    session = Session(
+        config, Learner(model, loaded.tokenizer, _budget(device, attention), precision), attention
+    )
+    learner = session.learner
     parameters = sum(p.numel() for p in model.parameters())
     session._take_up(model)
     session.identity = {
@@ -163,6 +168,10 @@ def open_session(config: RunConfig, threads: int | None = None) -> Session:
         "dropout_set_to_0": loaded.dropout,
     }
     return session
+
+
+def _budget(device: torch.device, attention: Attention) -> int:
+    return node_budget(device.type, attention, torch.get_num_threads())
 
 
 def _device() -> torch.device:
