@@ -7,6 +7,7 @@ from forgetmenot.engine import ranks, shards
 from forgetmenot.engine.flex import Attention, attention_of, choose_attention, use_attention
 from forgetmenot.engine.guard import Verdict, choose_layout, why_no_prefix
 from forgetmenot.engine.learner import Learner, Snapshot, evaluating
+from forgetmenot.engine.objectives import batch_loss, preference_loss
 from forgetmenot.engine.pack import NODE_BUDGET, Arrangement, Layout
 from forgetmenot.engine.precision import Precision, choose_precision, rounded_once
 from forgetmenot.engine.training import Step, TrainingSettings, auto_learning_rate, fit
@@ -24,11 +25,13 @@ __all__ = [
     "Verdict",
     "attention_of",
     "auto_learning_rate",
+    "batch_loss",
     "choose_attention",
     "choose_layout",
     "choose_precision",
     "evaluating",
     "fit",
+    "preference_loss",
     "ranks",
     "rounded_once",
     "shards",

@@ -48,6 +48,7 @@ class EWC(Method):
     """Hold the weights that earlier tasks need most, by their Fisher information (EWC)."""
 
     keeps = "importances and anchors: two copies of what learns, however many tasks"
+    shards = False
 
     class Options(Options):
         """The settings of `ewc`.

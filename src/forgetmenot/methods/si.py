@@ -36,6 +36,7 @@ class SI(Method):
     """Hold the weights that lowered earlier losses most along their path (SI)."""
 
     keeps = "importances and anchors: two copies of what learns, however many tasks"
+    shards = False
 
     class Options(Options):
         """The settings of `si`.

@@ -10,7 +10,7 @@ from forgetmenot.prompting.encoded import Encoded, TokenSequence
 from forgetmenot.prompting.examples import EncodedExamples
 from forgetmenot.prompting.prompt import Prompt
 from forgetmenot.prompting.tokens import Ids, Tokens
-from forgetmenot.tasks.task import Example, Task
+from forgetmenot.tasks.task import PAIR, Example, Task
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -99,6 +99,8 @@ class Encoder:
     def _answers(self, example: Example) -> list[str]:
         if self._task.kind == "choice":
             return [self._prompt.choices[label] + self._prompt.end for label in self._task.labels]
+        if self._task.kind == "preference":
+            return [str(example.fields[name]) for name in PAIR]
         if example.target is None:
             raise UserError("there is no target to learn or to compare with.")
         return [str(example.target)]
@@ -126,13 +128,17 @@ class Encoder:
             if longest + len(self._closing) > self._max_length:
                 (prompt, *wholes), start = self._shortened(example)
                 longest = max(map(len, wholes))
-            gold = None
+            gold, candidates = None, list[Ids]()
             if self._task.kind == "choice":
                 self._check_distinct([whole[start:] for whole in wholes])
-                gold = self._gold(example)
+                gold, candidates = self._gold(example), wholes
+            if self._task.kind == "preference":
+                candidates = [whole + self._closing for whole in wholes]
+                if candidates[0] == candidates[1]:
+                    raise UserError("the chosen and the rejected answer have the same tokens.")
         return Encoded(
             id=example.id,
-            candidates=() if gold is None else tuple(TokenSequence(whole, start) for whole in wholes),
+            candidates=tuple(TokenSequence(tokens, start) for tokens in candidates),
             answer=TokenSequence(wholes[gold or 0] + self._closing, start),
             prompt=() if self._task.kind == "text" else prompt,
             gold=gold,

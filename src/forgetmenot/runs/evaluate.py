@@ -51,8 +51,7 @@ class Question:
         """
         behind = len(learner.soft_tokens)
         if behind not in self._arranged:
-            choice = self.task.kind == "choice"
-            sequences = [s for one in self.encoded for s in (one.candidates if choice else (one.answer,))]
+            sequences = [s for one in self.encoded for s in (one.candidates or (one.answer,))]
             self._arranged.clear()
             self._arranged[behind] = learner.arrange(sequences)
         return self._arranged[behind]
@@ -118,7 +117,7 @@ def _answer(learner: Learner, question: Question, advance: Any) -> Predictions:
     task, encoded = question.task, question.encoded
     ids = [example.id for example in question.examples]
     nothing: list[Any] = [None] * len(ids)
-    if task.kind == "choice":
+    if task.labels:
         values = learner.log_likelihoods(question.arranged(learner), advance).numpy()
         scores = values.reshape(len(ids), len(task.labels))
         if task.metric in NUMERIC:
@@ -146,7 +145,7 @@ def for_metric(task: Task, metric: str, predictions: Predictions) -> tuple[Any, 
         return gold, np.column_stack([sums, np.array(predictions.tokens, dtype=np.float64)])
     if metric in NUMERIC:
         return np.array(gold, dtype=np.float64), np.array(predicted, dtype=np.float64)
-    if task.kind == "choice":
+    if task.labels:
         index = {label: k for k, label in enumerate(task.labels)}
         return np.array([index[g] for g in gold]), np.array([index[str(p)] for p in predicted])
     return gold, predicted

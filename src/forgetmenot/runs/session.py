@@ -138,6 +138,7 @@ def open_session(config: RunConfig, threads: int | None = None) -> Session:
     width = model.config.get_text_config().hidden_size
     precision = choose_precision(config.training.precision, device, width)
     learner = Learner(model, loaded.tokenizer, NODE_BUDGET.get(device.type, NODE_BUDGET["cpu"]), precision)
+    learner.dpo_beta = config.training.dpo_beta
     session = Session(config, learner, choose_attention(config.training.attention, device, model))
     parameters = sum(p.numel() for p in model.parameters())
     session._take_up(model)
