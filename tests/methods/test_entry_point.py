@@ -1,4 +1,4 @@
-"""CONTRIBUTING's "add a method", followed outside this tree: a package of one's own, found by its entry point."""
+"""CONTRIBUTING's "add a method", followed outside this tree: a package found by its entry point."""
 
 import importlib
 from collections.abc import Iterator

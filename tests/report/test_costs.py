@@ -35,16 +35,20 @@ def test_each_cost_is_said_once_with_its_share() -> None:
         "memory kept": "2.5 MB beside the weights, 1.25 MB for each stage",
         "parameters added": "2,000 (2.00% of the model's)",
         "past data": "needed",
-        "positions, training": "3,000, 75% of those without sharing",
-        "positions, scoring": "120, 40% of those without sharing",
+        "positions in training": "3,000, 75% of those without sharing",
+        "positions in scoring": "120, 40% of those without sharing",
         "time": "2 min 02 s of training, 10 s of scoring",
     }
 
 
 def test_what_is_not_known_is_not_said() -> None:
     assert costs({}) == {}
-    nothing = {"memory_kept": {"01-a": 0}, "past_data": False}
-    assert costs(nothing) == {"memory kept": "nothing beside the weights", "past data": "not needed"}
+    nothing = {"memory_kept": {"01-a": 0}, "parameters_added": {"01-a": 0}, "past_data": False}
+    assert costs(nothing) == {
+        "memory kept": "nothing beside the weights",
+        "parameters added": "none",
+        "past data": "not needed",
+    }
 
 
 def test_a_size_is_said_in_the_unit_that_fits() -> None:

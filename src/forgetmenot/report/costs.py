@@ -17,20 +17,23 @@ def costs(cost: Mapping[str, Any], timing: Mapping[str, Any] | None = None) -> d
     if kept := cost.get("memory_kept"):
         found["memory kept"] = _kept(list(kept.values()))
     if added := cost.get("parameters_added"):
-        share = list(added.values())[-1] / cost["parameters"] if cost.get("parameters") else None
-        number = f"{list(added.values())[-1]:,}"
-        found["parameters added"] = number if share is None else f"{number} ({share:.2%} of the model's)"
+        found["parameters added"] = _added(list(added.values())[-1], cost.get("parameters"))
     if "past_data" in cost:
         found["past data"] = "needed" if cost["past_data"] else "not needed"
     for part in ("training", "scoring"):
         counts = [stage[part] for stage in cost.get("positions", {}).values() if part in stage]
         computed, alone = (sum(one[name] for one in counts) for name in ("computed", "without_sharing"))
         if alone:
-            found[f"positions, {part}"] = f"{computed:,}, {computed / alone:.0%} of those without sharing"
+            found[f"positions in {part}"] = f"{computed:,}, {computed / alone:.0%} of those without sharing"
     if timing:
         trained, scored = (sum(s or 0.0 for s in timing.get(name, ())) for name in ("train_s", "eval_s"))
         found["time"] = f"{duration(trained)} of training, {duration(scored)} of scoring"
     return found
+
+
+def _added(count: int, parameters: int | None) -> str:
+    share = f" ({count / parameters:.2%} of the model's)" if count and parameters else ""
+    return f"{count:,}{share}" if count else "none"
 
 
 def _kept(bytes_after: list[int]) -> str:
