@@ -18,7 +18,7 @@ from forgetmenot.config import RunConfig, read_resolved
 from forgetmenot.methods import METHODS
 from forgetmenot.metrics import spread
 from forgetmenot.metrics.spread import Spread
-from forgetmenot.report.wording import MINUS, NONE, number, setting, signed, span
+from forgetmenot.report.wording import MINUS, NONE, number, setting, signed, size, span
 from forgetmenot.study_config import load_study
 from scripts.papers import PAPER_SAYS
 
@@ -183,7 +183,7 @@ def table(ledger: Ledger, entries: Sequence[Entry]) -> str:
             _difference(saved(ledger, entry)),
             gap_closed(ledger, entry),
             _times(ledger, entry),
-            _bytes(list(entry.cost["memory_kept"].values())[-1]),
+            _kept(list(entry.cost["memory_kept"].values())[-1]),
             f"{list(added.values())[-1]:,}",
             "yes" if entry.cost["past_data"] else "no",
         ]
@@ -297,15 +297,8 @@ def _half(found: Spread) -> str:
     return "" if found.interval is None else f" ± {number(found.interval[1] - found.mean)}"
 
 
-def _bytes(count: int) -> str:
-    """A size as people say it."""
-    if not count:
-        return "nothing"
-    size, units = float(count), ["GB", "MB", "kB", "B"]
-    while size >= 1000 and len(units) > 1:
-        size /= 1000
-        units.pop()
-    return f"{size:.3g} {units[-1]}"
+def _kept(count: int) -> str:
+    return size(count) if count else "nothing"
 
 
 def _line(cells: Sequence[str]) -> str:

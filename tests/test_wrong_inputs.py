@@ -214,7 +214,7 @@ CASES = {
         ("mine.yaml", "f1", "two labels", "3"),
         {"mine.yaml": TASK.replace("dog: dog", "dog: dog, cow: cow") + "metric: f1\n"},
     ),
-    "preferences": of_task("label: kind", "chosen: a\nrejected: b", "mine.yaml", "'chosen'", "not supported"),
+    "half a preference": of_task("label: kind", "chosen: word", "mine.yaml", "'chosen' and 'rejected'"),
     "no data to train on": of_task("train: rows.jsonl, ", "", "mine", "train split"),
     "a file of rows that is missing": of_task("score: rows", "score: raws", "data.score", "raws.jsonl"),
     "a file of rows of unknown kind": Case(

@@ -240,7 +240,13 @@ def _results(
             {**common, "metric": "f1", "matrix": f1, "intervals": [], "missing": []},
         ],
         "probes": {},
-        "cost": {"tokens": {"training": 1_234_567, "scoring": 345_678}, "parameters_added": 40_960},
+        "cost": {
+            "positions": {"00-base": {"scoring": {"computed": 345_678, "without_sharing": 1_234_567}}},
+            "memory_kept": {f"{last:02d}-last": 0},
+            "parameters_added": {f"{last:02d}-last": 40_960},
+            "parameters": 4_000_000,
+            "past_data": False,
+        },
     }
 
 

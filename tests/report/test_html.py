@@ -177,7 +177,7 @@ def test_settings_are_there(make_run: MakeRun) -> None:
         "torch 2.13.0",
         "cores 2",
         "learning_rate 0.0002",
-        "training 1,234,567",
+        "without_sharing 1,234,567",
         "train_s 12.500, 12.500",
     ):
         assert word in words

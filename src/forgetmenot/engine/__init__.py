@@ -8,6 +8,7 @@ from forgetmenot.engine.attention import Attention, attention_of, choose_attenti
 from forgetmenot.engine.decoding import Answer, Decoding
 from forgetmenot.engine.guard import Verdict, choose_layout, why_no_prefix
 from forgetmenot.engine.learner import Learner, Snapshot, evaluating
+from forgetmenot.engine.objectives import batch_loss, preference_loss
 from forgetmenot.engine.pack import Arrangement, Layout, node_budget
 from forgetmenot.engine.precision import Precision, choose_precision, rounded_once
 from forgetmenot.engine.training import Step, TrainingSettings, auto_learning_rate, fit
@@ -26,12 +27,14 @@ __all__ = [
     "Verdict",
     "attention_of",
     "auto_learning_rate",
+    "batch_loss",
     "choose_attention",
     "choose_layout",
     "choose_precision",
     "evaluating",
     "fit",
     "node_budget",
+    "preference_loss",
     "ranks",
     "rounded_once",
     "shards",

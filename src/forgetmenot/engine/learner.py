@@ -54,6 +54,7 @@ class Learner:
             so packs then share nothing.
         continues: Whether scoring may continue from the keys and values of a common prefix: the guard's
             verdict too.
+        dpo_beta: β of the loss of preferences.
         counts: Input positions computed since `reset_counts`, and how many they would have been one sequence
             at a time.
         progress: How a method shows what takes long outside training.
@@ -66,6 +67,7 @@ class Learner:
     layout: Layout = "trie"
     training_layout: Layout = "trie"
     continues: bool = True
+    dpo_beta: float = 0.1
     counts: dict[str, int] = field(default_factory=dict)
     progress: Progress = unseen
 

@@ -20,6 +20,7 @@ from transformers import get_scheduler
 
 from forgetmenot.engine import ranks, shards
 from forgetmenot.engine.learner import Learner
+from forgetmenot.engine.objectives import count, with_reference
 from forgetmenot.engine.precision import autocast
 from forgetmenot.prompting.encoded import Encoded
 
@@ -28,7 +29,7 @@ REFERENCE_WIDTH = 2048
 
 
 class TrainingSettings(BaseModel):
-    """How a stage trains: the `training` part of a config."""
+    """How a stage trains: the `training` part of a config; `dpo_beta` is β of a stage of preferences."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -41,6 +42,7 @@ class TrainingSettings(BaseModel):
     weight_decay: NonNegativeFloat = 0.0
     max_grad_norm: PositiveFloat | None = 1.0
     max_length: PositiveInt = 1024
+    dpo_beta: PositiveFloat = 0.1
     limit: NonNegativeInt | dict[str, NonNegativeInt] | None = None
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     attention: Literal["auto", "flex", "dense"] = "auto"
@@ -61,7 +63,8 @@ class Step:
     """What one optimizer step was.
 
     Attributes:
-        loss: Mean negative log-likelihood, or what the method made of it, per answer token, in nats.
+        loss: Mean negative log-likelihood, or what the method made of it, per answer token, in nats; of
+            preferences, the mean loss of a pair.
         gradient_norm: Before clipping.
         tokens: Answer tokens in the batch.
         examples: Examples in the batch.
@@ -112,10 +115,12 @@ def fit(
 ) -> None:
     """Train the learner's model on examples: a fresh optimizer and schedule, over `epochs` permutations.
 
-    The loss is the mean over all answer tokens of the batch, however it is cut into packs and dealt to
-    processes; gradients are summed over these once, and then the penalty is added, once per step.
+    The loss is the mean over all answer tokens of the batch, or over its preferences, however it is cut into
+    packs and dealt to processes; gradients are summed over these once, and then the penalty is added, once
+    per step.
     """
     model = learner.model
+    examples = with_reference(learner, examples)
     batches = -(-len(examples) // settings.batch_size)
     steps = batches * epochs
     optimizer = _optimizer(learner, learning_rate, settings.weight_decay)
@@ -129,6 +134,7 @@ def fit(
     for step, indices in enumerate(draw_batches(len(examples), settings.batch_size, epochs, seed), start=1):
         batch = [examples[k] for k in indices]
         tokens = sum(len(example.answer.tokens) - example.answer.start for example in batch)
+        terms = sum(map(count, batch))
         loss = torch.zeros((), dtype=torch.float64, device=learner.device)  # read once: reading waits for it
         micro_batches = list(_micro_batches(learner, batch, settings.micro_batch))
         with autocast(learner.device, learner.precision):  # what it has rounded serves the whole step
@@ -136,7 +142,7 @@ def fit(
                 # Only adapter dropout draws from the generator; a pack draws the same whoever computes it.
                 torch.manual_seed(_seed(seed, step, turn.pack))
                 part = objective.loss(learner, micro_batches[turn.pack])
-                part = part / tokens if turn.counts else part * 0
+                part = part / terms if turn.counts else part * 0
                 with torch.autocast(learner.device.type, enabled=False):
                     torch.autograd.backward(part)
                 loss += part.detach()

@@ -1,14 +1,50 @@
 """What methods share that hold the weights near earlier values, or answer with these."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from forgetmenot.engine import Learner, Snapshot
 from forgetmenot.errors import UserError
+from forgetmenot.methods.method import Method, Stage
 from forgetmenot.models import AdapterSettings
+
+
+class Importances(Method):
+    """Hold each weight near an anchor, as firmly as earlier stages found it important.
+
+    Attributes:
+        name: The method's, for what it refuses.
+        importance: By parameter; empty in the first stage.
+        anchor: Likewise.
+    """
+
+    name: ClassVar[str]
+    keeps = "importances and anchors: two copies of what learns, however many tasks"
+    shards = False
+
+    def __init__(self, options: Any = None, seed: int = 0) -> None:
+        super().__init__(options, seed)
+        self.importance: Snapshot = {}
+        self.anchor: Snapshot = {}
+
+    def check(self, adapter: AdapterSettings) -> None:
+        """A parameter's importance is its own."""
+        require_the_same_parameters(self.name, adapter)
+
+    def begin(self, learner: Learner, stage: Stage) -> None:
+        """Take up the importances of the stages before."""
+        self.importance, self.anchor = beside(learner, self.importance), beside(learner, self.anchor)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Importances and anchors."""
+        return to_state(importance=self.importance, anchor=self.anchor)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up what `state_dict` gave."""
+        self.importance, self.anchor = from_state(state, "importance"), from_state(state, "anchor")
 
 
 def squared_distance(learner: Learner, anchor: Snapshot, importance: Snapshot | None = None) -> Tensor:

@@ -34,6 +34,7 @@ class EMA(Method):
     """Answer with a moving average of the weights, kept over all stages (EMA; dual memory of I-LoRA)."""
 
     keeps = "one copy of what learns, in all"
+    shards = False
 
     class Options(Options):
         """The settings of `ema`.

@@ -22,9 +22,9 @@ arXiv 1805.06370) forgets: F ← γ F + Fᵢ, and the anchor is the last task's 
 With LoRA all of this is in the coordinates of A and B.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -32,22 +32,15 @@ from pydantic import Field, NonNegativeFloat, PositiveInt
 from torch import Tensor
 
 from forgetmenot.engine import Learner, Snapshot
-from forgetmenot.methods.anchor import (
-    beside,
-    from_state,
-    require_the_same_parameters,
-    squared_distance,
-    to_state,
-)
-from forgetmenot.methods.method import Method, Options, Stage
-from forgetmenot.models import AdapterSettings
+from forgetmenot.methods.anchor import Importances, squared_distance
+from forgetmenot.methods.method import Options, Stage
 from forgetmenot.prompting import Encoded
 
 
-class EWC(Method):
+class EWC(Importances):
     """Hold the weights that earlier tasks need most, by their Fisher information (EWC)."""
 
-    keeps = "importances and anchors: two copies of what learns, however many tasks"
+    name = "ewc"
 
     class Options(Options):
         """The settings of `ewc`.
@@ -64,19 +57,6 @@ class EWC(Method):
         fisher: Literal["sampled", "empirical"] = "sampled"
         examples: PositiveInt = 256
         gamma: float | None = Field(default=None, ge=0, le=1)
-
-    def __init__(self, options: Any = None, seed: int = 0) -> None:
-        super().__init__(options, seed)
-        self.importance: Snapshot = {}
-        self.anchor: Snapshot = {}
-
-    def check(self, adapter: AdapterSettings) -> None:
-        """A parameter's importance is its own."""
-        require_the_same_parameters("ewc", adapter)
-
-    def begin(self, learner: Learner, stage: Stage) -> None:
-        """Take up the importances of the stages before."""
-        self.importance, self.anchor = beside(learner, self.importance), beside(learner, self.anchor)
 
     def penalty(self, learner: Learner) -> Tensor | None:
         """The penalty λ/2 · Σₖ Fₖ (θₖ − aₖ)²; nothing in the first stage."""
@@ -110,14 +90,6 @@ class EWC(Method):
         shares = {name: (value / self.importance[name]).nan_to_num(1.0) for name, value in fisher.items()}
         anchor = self.anchor or optimum
         self.anchor = {name: anchor[name].lerp(value, shares[name]) for name, value in optimum.items()}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Importances and anchors."""
-        return to_state(importance=self.importance, anchor=self.anchor)
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up what `state_dict` gave."""
-        self.importance, self.anchor = from_state(state, "importance"), from_state(state, "anchor")
 
 
 def diagonal_fisher(learner: Learner, examples: Sequence[Encoded]) -> dict[str, Tensor]:

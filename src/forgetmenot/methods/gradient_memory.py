@@ -15,6 +15,9 @@ class GradientMemory(Rehearsal):
     The claim is about the gradient: the optimizer is AdamW, which scales each coordinate afterwards.
     """
 
+    shards = False
+    preferences = False
+
     @abstractmethod
     def changed(self, learner: Learner) -> bool:
         """Change the gradient in place where the past objects to it, and say whether it did."""

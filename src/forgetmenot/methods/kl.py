@@ -29,6 +29,7 @@ class KL(Method):
     """Keep the answers' distributions near the base model's (KL-anchored fine-tuning)."""
 
     keeps = "one copy of what learns, as the base has it"
+    shards = False
     needs: ClassVar[Mapping[str, tuple[str, ...]]] = {"kind": ("lora", "full")}
 
     class Options(Options):

@@ -32,6 +32,7 @@ class L2SP(Method):
     """Pull the weights towards where the stage, or the whole run, began (L2-SP)."""
 
     keeps = "one copy of what learns, with anchor: base; else nothing"
+    shards = False
 
     class Options(Options):
         """The settings of `l2-sp`.

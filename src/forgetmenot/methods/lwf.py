@@ -31,6 +31,7 @@ class LwF(Method):
     """Answer the new task's prompts also as the model of the stage before did (LwF)."""
 
     keeps = "nothing; while it trains, one copy of what learns"
+    shards = False
 
     class Options(Options):
         """The settings of `lwf`.

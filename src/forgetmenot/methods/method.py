@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from forgetmenot.engine import Learner
+from forgetmenot.engine import Learner, batch_loss
 from forgetmenot.errors import UserError
 from forgetmenot.models import USED_BY, AdapterSettings
 from forgetmenot.prompting.encoded import Encoded
@@ -62,6 +62,12 @@ class Method:
     needs: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     """The adapter settings that it works with, {"per_stage": ("new", "merge")}: the first of them is taken
     where a config leaves the setting open, if it has a meaning with the kind of adapter."""
+    shards: ClassVar[bool] = True
+    """Whether it works with weights that are spread over processes (FSDP): none does that copies, averages or
+    takes gradients of them."""
+    preferences: ClassVar[bool] = True
+    """Whether it takes stages of preferences: not if past gradients or losses mean something to it, which it
+    takes of answers."""
     not_one_model: ClassVar[str] = ""
     """Why no stage of it can be exported as one model: what it does instead, and a full stop; or empty."""
 
@@ -105,8 +111,11 @@ class Method:
         """Before training: a teacher, anchors, memories."""
 
     def loss(self, learner: Learner, batch: Sequence[Encoded]) -> Tensor:
-        """A sum over answer tokens; the default is the negative log-likelihood of the answers."""
-        return -learner.forward([example.answer for example in batch]).sum()
+        """A sum over answer tokens; the default is the negative log-likelihood of the answers.
+
+        Over the pairs of a stage of preferences; a method that has a loss of its own takes none of these.
+        """
+        return batch_loss(learner, batch)
 
     def penalty(self, learner: Learner) -> Tensor | None:
         """Added once per optimizer step, on weights; None adds nothing."""

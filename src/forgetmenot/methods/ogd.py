@@ -40,6 +40,7 @@ class OGD(Projection):
 
     Options: ClassVar[type[Options]] = OgdOptions
     keeps = "gradients of some of its examples, each as large as what learns"
+    preferences = False
 
     def check(self, adapter: AdapterSettings) -> None:
         """Gradients mean something only for the weights that they are gradients of."""

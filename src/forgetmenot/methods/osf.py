@@ -49,6 +49,7 @@ class OSF(Method):
 
     Options = Options
     needs: ClassVar[Mapping[str, tuple[str, ...]]] = {"kind": ("full",)}
+    shards = False
 
     def adapt(self, learner: Learner, stage: Stage) -> None:
         """Split every linear layer; what is preserved grows with the stages."""

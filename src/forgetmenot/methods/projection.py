@@ -19,6 +19,8 @@ class Projection(Method):
     too, and what the papers show of the gradient holds of the weights.
     """
 
+    shards = False
+
     def __init__(self, options: Any = None, seed: int = 0) -> None:
         super().__init__(options, seed)
         self.basis: dict[str, Tensor] = {}

@@ -1,7 +1,7 @@
 """Experience replay: past examples among the new ones (ER; Chaudhry et al. 2019, arXiv 1902.10486)."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 import numpy as np
 from pydantic import Field
@@ -53,7 +53,7 @@ class Replay(Rehearsal):
                 f"their share is {len(past) / (len(own) + len(past)):.3f}. Raise method.memory, or lower the "
                 "share."
             )
-        return [*own, *past]
+        return Mix(own, past)
 
     def _drawn(self, learner: Learner, stage: Stage, count: int) -> list[Encoded]:
         random = self.random(stage, "draw")
@@ -86,6 +86,32 @@ class Replay(Rehearsal):
         """Remember them again."""
         super().load_state_dict(state)
         self.learned = dict(state["learned"])
+
+
+class Mix(Sequence[Encoded]):
+    """New examples, each made when it is asked for, and past ones after them.
+
+    Args:
+        new: As they lie in memory: a list of them would take ten times as much.
+        past: Those that are remembered; given out as they are.
+    """
+
+    def __init__(self, new: Sequence[Encoded], past: Sequence[Encoded]) -> None:
+        self.new, self.past = new, past
+
+    def __len__(self) -> int:
+        return len(self.new) + len(self.past)
+
+    @overload
+    def __getitem__(self, index: int) -> Encoded: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Encoded]: ...
+    def __getitem__(self, index: int | slice) -> Encoded | list[Encoded]:
+        """One example, or a list of them."""
+        if isinstance(index, slice):
+            return [self[k] for k in range(*index.indices(len(self)))]
+        k = range(len(self))[index]
+        return self.new[k] if k < len(self.new) else self.past[k - len(self.new)]
 
 
 def loss_per_token(learner: Learner, examples: Sequence[Encoded]) -> list[float]:

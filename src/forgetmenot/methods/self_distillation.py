@@ -36,6 +36,7 @@ class SelfDistillation(Method):
     """Learn to answer alone as one does with the demonstration in view, on one's own answers (SDFT)."""
 
     keeps = "nothing; while it trains, one copy of what learns"
+    shards = False
 
     class Options(Options):
         """The settings of `self-distillation`.

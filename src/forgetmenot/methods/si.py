@@ -13,29 +13,19 @@ where Δₖ is how far the parameter came in the stage and a are the weights at 
 the paper but in its authors' code: noise can make ω negative, and a negative Ω would push away for ever.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
-from forgetmenot.engine import Learner, Snapshot
-from forgetmenot.methods.anchor import (
-    beside,
-    from_state,
-    require_the_same_parameters,
-    squared_distance,
-    to_state,
-)
-from forgetmenot.methods.method import Method, Options, Stage
-from forgetmenot.models import AdapterSettings
+from forgetmenot.engine import Learner
+from forgetmenot.methods.anchor import Importances, squared_distance
+from forgetmenot.methods.method import Options, Stage
 
 
-class SI(Method):
+class SI(Importances):
     """Hold the weights that lowered earlier losses most along their path (SI)."""
 
-    keeps = "importances and anchors: two copies of what learns, however many tasks"
+    name = "si"
 
     class Options(Options):
         """The settings of `si`.
@@ -49,18 +39,9 @@ class SI(Method):
         strength: NonNegativeFloat = 1.0
         damping: PositiveFloat = 0.001
 
-    def __init__(self, options: Any = None, seed: int = 0) -> None:
-        super().__init__(options, seed)
-        self.importance: Snapshot = {}
-        self.anchor: Snapshot = {}
-
-    def check(self, adapter: AdapterSettings) -> None:
-        """A parameter's importance is its own."""
-        require_the_same_parameters("si", adapter)
-
     def begin(self, learner: Learner, stage: Stage) -> None:
         """Take up the importances of the stages before; the path begins here."""
-        self.importance, self.anchor = beside(learner, self.importance), beside(learner, self.anchor)
+        super().begin(learner, stage)
         self.began_at = learner.snapshot()
         self.path = {name: torch.zeros_like(value) for name, value in self.began_at.items()}
 
@@ -98,11 +79,3 @@ class SI(Method):
         self.importance = {
             name: (value + self.importance.get(name, 0.0)).clamp(min=0) for name, value in gained.items()
         }
-
-    def state_dict(self) -> dict[str, Any]:
-        """Importances and anchors."""
-        return to_state(importance=self.importance, anchor=self.anchor)
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up what `state_dict` gave."""
-        self.importance, self.anchor = from_state(state, "importance"), from_state(state, "anchor")

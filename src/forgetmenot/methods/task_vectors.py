@@ -11,8 +11,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import NonNegativeFloat
 from torch import Tensor
 
-from forgetmenot.engine import Learner, shards
-from forgetmenot.errors import UserError
+from forgetmenot.engine import Learner
 from forgetmenot.methods.anchor import beside, from_state, to_state
 from forgetmenot.methods.merge import Vector, difference, moved, replace, weights
 from forgetmenot.methods.method import Method, Options, Stage
@@ -39,6 +38,7 @@ class TaskVectors(Method):
     Options = MergingOptions
     keeps = "its task vector: a copy of the weights that learn"
     needs: ClassVar[Mapping[str, tuple[str, ...]]] = {"kind": ("lora", "full"), "per_stage": ("merge",)}
+    shards = False
     sequential: ClassVar[bool] = False
 
     def __init__(self, options: Any = None, seed: int = 0) -> None:
@@ -60,11 +60,6 @@ class TaskVectors(Method):
 
     def begin(self, learner: Learner, stage: Stage) -> None:
         """Remember the base while the stage trains; go to where the task before was trained, if so asked."""
-        if shards.is_sharded(learner.model):
-            raise UserError(
-                "This method merges whole weights, which a sharded model does not hold; "
-                "launch without --use_fsdp."
-            )
         self.vectors = [beside(learner, vector) for vector in self.vectors]
         self.base = weights(learner)
         if self.sequential and self.vectors:

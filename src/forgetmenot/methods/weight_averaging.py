@@ -26,6 +26,7 @@ class WeightAveraging(Method):
 
     keeps = "one copy of the weights that learn, with anchor: base; else nothing"
     needs: ClassVar[Mapping[str, tuple[str, ...]]] = {"kind": ("lora", "full"), "per_stage": ("merge",)}
+    shards = False
 
     class Options(Options):
         """The settings of `weight-averaging`.

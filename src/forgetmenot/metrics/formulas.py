@@ -26,6 +26,13 @@ FORMULAS: dict[str, Formula] = {
         "scikit-learn accuracy_score",
         "The share of examples answered with the right label.",
     ),
+    "preference": Formula(
+        "Preference accuracy",
+        "pairs with log p(chosen | prompt) > log p(rejected | prompt) / n; sums over an answer's tokens, its "
+        "EOS included",
+        "the reward accuracy of DPO with a uniform reference; sums rather than means are our choice",
+        "The share of pairs in which the chosen answer is likelier than the rejected one; 0.5 is a coin.",
+    ),
     "f1": Formula(
         "F1",
         "2·TP / (2·TP + FP + FN), the positive class being the task's second label",

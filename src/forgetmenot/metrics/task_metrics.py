@@ -47,6 +47,8 @@ class Metric:
     aggregate: Callable[[Floats, Floats], Floats]
     correct: Callable[[Any, Any], NDArray[np.bool_]] | None = None
     undefined: str = "there are no examples"
+    named: bool = True
+    """Whether labels mean the same in every example, so that always giving one is an answer at all."""
 
     @property
     def formula(self) -> Formula:
@@ -105,10 +107,11 @@ def measure(name: str, gold: Any, predicted: Any) -> Measured:
 def majority(name: str, gold: Any) -> float | None:
     """Return the score of always answering the most frequent gold label (the first among equals).
 
-    None where answers are graded rather than right or wrong, or where that score is undefined.
+    None where answers are graded rather than right or wrong, where that score is undefined, and where labels
+    say only which of an example's own two answers is meant.
     """
     metric = metric_named(name)
-    if metric.correct is None or len(gold) == 0:
+    if metric.correct is None or not metric.named or len(gold) == 0:
         return None
     labels, counts = np.unique(np.asarray(gold), return_counts=True)
     return measure(name, gold, [labels[np.argmax(counts)].item()] * len(gold)).value
@@ -332,6 +335,7 @@ METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
         Metric("accuracy", 1, True, _graded(_same_label), _mean, _same_label),
+        Metric("preference", 1, True, _graded(_same_label), _mean, _same_label, named=False),
         Metric(
             "f1",
             1,

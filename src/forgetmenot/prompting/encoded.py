@@ -24,11 +24,15 @@ class Encoded:
     Attributes:
         id: The example's id.
         candidates: For a choice, prompt + answer for each label in the task's order, without EOS; all
-            with the same start. Empty for other kinds.
-        answer: What training learns: the gold candidate's tokens, or the target's, and EOS.
+            with the same start. For a preference the chosen and the rejected answer, with EOS. Empty for
+            other kinds.
+        answer: What training learns: the gold candidate's tokens, the target's, or the chosen answer's, and
+            EOS.
         prompt: What generation continues from. Empty for plain text.
         gold: The index of the right candidate; None where the task is no choice.
         cut: How many tokens truncation removed from the named fields.
+        reference: For a preference in training: the log-likelihoods of its candidates under the weights with
+            which the stage began, in nats.
     """
 
     id: str
@@ -37,3 +41,9 @@ class Encoded:
     prompt: tuple[int, ...]
     gold: int | None
     cut: int
+    reference: tuple[float, float] | None = None
+
+    @property
+    def is_preference(self) -> bool:
+        """Whether one answer is to become likelier than another, and neither is right by itself."""
+        return self.gold is None and bool(self.candidates)

@@ -10,7 +10,7 @@ from forgetmenot.prompting.encoded import Encoded, TokenSequence
 from forgetmenot.prompting.examples import EncodedExamples
 from forgetmenot.prompting.prompt import Prompt
 from forgetmenot.prompting.tokens import Ids, Tokens
-from forgetmenot.tasks.task import Example, Task
+from forgetmenot.tasks.task import PAIR, Example, Task
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -113,13 +113,16 @@ class Encoder:
             return []
         shown = []
         for one in self._prompt.demonstrations.before(example):
-            answer = str(one.target) if self._task.kind == "answer" else self._prompt.choices[str(one.label)]
+            is_choice = self._task.kind == "choice"
+            answer = self._prompt.choices[str(one.label)] if is_choice else self._answers(one)[0]
             shown.append((self._prompt.render(one.fields), answer))
         return shown
 
     def _answers(self, example: Example) -> list[str]:
         if self._task.kind == "choice":
             return [self._prompt.choices[label] + self._prompt.end for label in self._task.labels]
+        if self._task.kind == "preference":
+            return [str(example.fields[name]) for name in PAIR]
         if example.target is None:
             raise UserError("there is no target to learn or to compare with.")
         return [str(example.target)]
@@ -152,13 +155,17 @@ class Encoder:
             if len(wholes[0]) + len(closing) > self._max_length:  # an answer that may be cut, and has no end
                 wholes, closing = [wholes[0][: self._max_length]], ()
                 after = min(after, self._max_length)
-            gold = None
+            gold, candidates = None, list[Ids]()
             if self._task.kind == "choice":
                 self._check_distinct([whole[start:] for whole in wholes])
-                gold = self._gold(example)
+                gold, candidates = self._gold(example), wholes
+            if self._task.kind == "preference":
+                candidates = [whole + self._closing for whole in wholes]
+                if candidates[0] == candidates[1]:
+                    raise UserError("the chosen and the rejected answer have the same tokens.")
         return Encoded(
             id=example.id,
-            candidates=() if gold is None else tuple(TokenSequence(whole, start) for whole in wholes),
+            candidates=tuple(TokenSequence(tokens, start) for tokens in candidates),
             answer=TokenSequence(wholes[gold or 0] + closing, start),
             prompt=() if self._task.kind == "text" else prompt,
             gold=gold,

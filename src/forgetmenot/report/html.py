@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from forgetmenot.metrics import FORMULAS
+from forgetmenot.report.costs import costs
 from forgetmenot.report.figures import curve, dumbbell, loss_line, score_scale
 from forgetmenot.report.findings import Fate, Findings, Interval, load
 from forgetmenot.report.forgotten import lost_examples
@@ -65,6 +66,7 @@ def write_report(run_dir: Path) -> Path:
         config=_text(run_dir / "config.yaml"),
         environment=_json(run_dir / "environment.json"),
         timing=_json(run_dir / "timing.json"),
+        costs=costs(findings.cost, _json(run_dir / "timing.json")) if findings.cost else {},
     )
     path = run_dir / "report.html"
     aside = run_dir / "report.html.tmp"

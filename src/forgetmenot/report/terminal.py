@@ -9,6 +9,7 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
+from forgetmenot.report.costs import costs
 from forgetmenot.report.findings import Findings
 from forgetmenot.report.ways import AskedBy, asked_otherwise
 from forgetmenot.report.wording import number, p_value, signed, span, verdict
@@ -121,6 +122,9 @@ def print_matrix(results: Mapping[str, Any], console: Console) -> None:
     console.print(Text(LEGEND, style="dim"), "", _summary(findings), "", sep="\n")
     if otherwise := asked_otherwise(findings):
         console.print(_by_way(findings, otherwise), "", sep="\n")
+    if findings.cost:
+        words = "; ".join(f"{name} {value}" for name, value in costs(findings.cost).items())
+        console.print(Text(f"Cost: {words}.", style="dim"), "", sep="\n")
     console.print(Text(verdict(findings), style="bold"))
 
 

@@ -74,6 +74,15 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
 
 
+def size(count: float) -> str:
+    """So many bytes as people say it: 12 B, 2.5 MB."""
+    units = ["GB", "MB", "kB", "B"]
+    while count >= 1000 and len(units) > 1:
+        count /= 1000
+        units.pop()
+    return f"{count:.3g} {units[-1]}"
+
+
 def listed(words: Sequence[str]) -> str:
     """Words as in a sentence: a, b and c."""
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

@@ -58,8 +58,7 @@ class Question:
         """
         behind = len(learner.soft_tokens)
         if behind not in self._arranged:
-            choice = self.task.kind == "choice"
-            sequences = [s for one in self.encoded for s in (one.candidates if choice else (one.answer,))]
+            sequences = [s for one in self.encoded for s in (one.candidates or (one.answer,))]
             self._arranged.clear()
             self._arranged[behind] = learner.arrange(sequences)
         return self._arranged[behind]
@@ -184,7 +183,7 @@ def _answer(
     task, encoded = question.task, question.encoded
     ids = [example.id for example in question.examples]
     nothing: list[Any] = [None] * len(ids)
-    if task.kind == "choice":
+    if task.labels:
         numeric = task.metric in NUMERIC
         gold = [repr(float(e.target or 0.0)) if numeric else str(e.label) for e in question.examples]
         predicted, log_likelihoods, written = read_choices(learner, question, advance)
@@ -233,7 +232,7 @@ def for_metric(task: Task, metric: str, predictions: Predictions) -> tuple[Any, 
         ], predicted
     if metric in NUMERIC:
         return np.array(gold, dtype=np.float64), np.array(predicted, dtype=np.float64)
-    if task.kind == "choice":
+    if task.labels:
         index: dict[str | None, int] = {label: k for k, label in enumerate(task.labels)}
         index[None] = NO_LABEL
         return np.array([index[g] for g in gold]), np.array([index[p] for p in predicted])

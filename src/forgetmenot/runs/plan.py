@@ -12,7 +12,7 @@ import numpy as np
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 
 from forgetmenot.config import RunConfig
-from forgetmenot.engine import Decoding
+from forgetmenot.engine import Decoding, shards
 from forgetmenot.errors import UserError, nearest
 from forgetmenot.methods import Method, Stage, make_method
 from forgetmenot.metrics import Stage as Row
@@ -80,11 +80,17 @@ def make_plan(config: RunConfig, load: Load = load_tasks) -> Plan:
     """
     method = make_method(config.method.name, config.method.options, config.seed)
     method.check(config.adapter)
+    if shards.wanted() and not method.shards:
+        raise UserError(
+            f"method.name: {config.method.name} works with whole weights or gradients, which no process of a "
+            "sharded model holds; launch without --use_fsdp."
+        )
     both = load([*config.tasks, *config.evaluation.also_score], data_folder(config))
     ordered = both[: len(expand(config.tasks))]
     trained = tuple(task for task in ordered if task.train)
     if not trained:
         raise UserError(f"tasks: none of {', '.join(task.name for task in ordered)} has a train split.")
+    _check_preferences(config, method, trained)
     scored = tuple(task for task in both if scored_split(config, task))
     if not scored:
         names, split = ", ".join(task.name for task in both), config.evaluation.split
@@ -193,6 +199,23 @@ def check_trackers(config: RunConfig) -> None:
             raise UserError(
                 f"trackers: {name!r} is not installed here; install its package, or leave it out."
             )
+
+
+def _check_preferences(config: RunConfig, method: Method, trained: Sequence[Task]) -> None:
+    """Refuse a method that would train preferences by another loss than theirs."""
+    pairs = [task.name for task in trained if task.kind == "preference"]
+    if not pairs:
+        return
+    if not method.preferences or type(method).loss is not Method.loss:
+        raise UserError(
+            f"tasks: {pairs[0]} holds preferences, whose loss is DPO, and method {config.method.name} has a "
+            "loss or gradients of its own for answers; choose another method."
+        )
+    if method.past_data and len(pairs) < len(trained):
+        raise UserError(
+            f"tasks: method {config.method.name} would train on preferences ({pairs[0]}) and on answers in "
+            "one stage, whose losses have no common unit; choose a method without past data."
+        )
 
 
 def _check_names(config: RunConfig, tasks: set[str]) -> None:

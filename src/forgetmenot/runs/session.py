@@ -144,6 +144,7 @@ def open_session(config: RunConfig, threads: int | None = None) -> Session:
         config, Learner(model, loaded.tokenizer, _budget(device, attention), precision), attention
     )
     learner = session.learner
+    learner.dpo_beta = config.training.dpo_beta
     parameters = sum(p.numel() for p in model.parameters())
     session._take_up(model)
     session.identity = {

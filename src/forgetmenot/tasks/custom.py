@@ -12,7 +12,7 @@ from forgetmenot.tasks.answers import RULES
 from forgetmenot.tasks.rows import BadRowError, Converted, cell, examples, label_in, plain
 from forgetmenot.tasks.splits import divide
 from forgetmenot.tasks.tables import Row, Table, read, read_hub
-from forgetmenot.tasks.task import Generation, Kind, Task
+from forgetmenot.tasks.task import PAIR, Generation, Kind, Task
 from forgetmenot.tasks.yaml_file import read_yaml
 
 # Which key of the file makes which kind of task, and how that may be scored; the first is the default.
@@ -21,6 +21,7 @@ KINDS: dict[str, tuple[Kind, tuple[str, ...]]] = {
     "target": ("answer", ("exact_match", "rouge_l", "sari", "edit_similarity", "loss")),
     "messages": ("messages", ("loss", "exact_match", "rouge_l", "edit_similarity")),
     "text": ("text", ("loss",)),
+    "chosen": ("preference", ("preference",)),
 }
 ROLES = ("system", "user", "assistant", "tool")
 
@@ -63,6 +64,8 @@ class _TaskFile(_Section):
     target: str | None = None
     messages: str | None = None
     text: str | None = None
+    chosen: str | None = None
+    rejected: str | None = None
     metric: str | None = None
     generation: _Generation | None = None
     source: str | None = None
@@ -72,8 +75,9 @@ def load_custom(path: Path) -> Task:
     """Load a task from a YAML file.
 
     It names its `data` (`train`, `score` and `select`: paths relative to it, or splits of a `hub` data set;
-    `validation` is accepted for `score`), the column that holds the answer (`label`, `target`, `messages` or
-    `text`), a `metric`, and `prompts`. The labels are the keys of the default prompt's choices.
+    `validation` is accepted for `score`), the column that holds the answer (`label`, `target`, `messages`,
+    `text`, or `chosen` and `rejected`), a `metric`, and `prompts`. The labels are the keys of the default
+    prompt's choices.
 
     Raises:
         UserError: A key, a file or a row is wrong; names it.
@@ -81,10 +85,11 @@ def load_custom(path: Path) -> Task:
     file = _parse(path)
     kind, column, metric = _question(path, file)
     labels = tuple(file.prompts["default"]["choices"]) if kind == "choice" else ()
+    labels = PAIR if kind == "preference" else labels
     if metric == "f1" and len(labels) != 2:
         raise UserError(f"{path}: the metric f1 needs two labels, and the default prompt has {len(labels)}.")
     generation = _generation(path, file, kind, metric)
-    convert = _converter(kind, column, labels)
+    convert = _converter(kind, column, labels, file.rejected)
 
     tables = _tables(path, file.data)
     found = {split: examples(table, split, convert) for split, table in tables.items()}
@@ -125,12 +130,8 @@ def _generation(path: Path, file: _TaskFile, kind: Kind, metric: str) -> Generat
 
 
 def _parse(path: Path) -> _TaskFile:
-    data = read_yaml(path)
-    for key in ("chosen", "rejected"):
-        if key in data:
-            raise UserError(f"{path}: preferences ({key!r}) are not supported in this version.")
     try:
-        file = _TaskFile.model_validate(data)
+        file = _TaskFile.model_validate(read_yaml(path))
     except ValidationError as problem:
         raise UserError(f"{path}: {_sentence(problem)}") from None
     for variant in file.prompts.values():
@@ -167,11 +168,13 @@ def _question(path: Path, file: _TaskFile) -> tuple[Kind, str, str]:
             f"it has {', '.join(given) or 'none'}."
         )
     [(key, column)] = given.items()
+    if (file.chosen is None) != (file.rejected is None):
+        raise UserError(f"{path}: preferences need both keys, 'chosen' and 'rejected'.")
     kind, metrics = KINDS[key]
     metric = file.metric or metrics[0]
     if metric not in metrics:
         raise UserError(f"{path}: the metric {metric!r} does not fit {key!r}. {nearest(metric, metrics)}")
-    if kind in ("choice", "answer") and "default" not in file.prompts:
+    if kind in ("choice", "answer", "preference") and "default" not in file.prompts:
         raise UserError(f"{path}: the key 'prompts' must hold a prompt named 'default'.")
     if kind == "choice":
         choices = file.prompts["default"].get("choices")
@@ -203,7 +206,9 @@ def _unpinned(data: _Data) -> tuple[str, ...]:
     return (f"{data.hub} was read at whatever revision the hub has now; set data.revision to fix it.",)
 
 
-def _converter(kind: Kind, column: str, labels: tuple[str, ...]) -> Callable[[Row], Converted]:
+def _converter(
+    kind: Kind, column: str, labels: tuple[str, ...], rejected: str | None
+) -> Callable[[Row], Converted]:
     def choice(row: Row) -> Converted:
         label = label_in(row, column, labels)
         return {name: value for name, value in row.items() if name != column}, label, None
@@ -224,13 +229,30 @@ def _converter(kind: Kind, column: str, labels: tuple[str, ...]) -> Callable[[Ro
             raise BadRowError(f"{column!r} is {value!r}, not a text with something in it.")
         return {"text": value}, None, None
 
+    def preference(row: Row) -> Converted:
+        pair = {
+            name: _answer_in(row, place) for name, place in zip(PAIR, (column, str(rejected)), strict=True)
+        }
+        if pair["chosen"] == pair["rejected"]:
+            raise BadRowError("the chosen and the rejected answer are the same.")
+        others = {name: value for name, value in row.items() if name not in (column, rejected)}
+        return {**others, **pair}, PAIR[0], None
+
     converters: dict[Kind, Callable[[Row], Converted]] = {
         "choice": choice,
         "answer": answer,
         "messages": messages,
         "text": text,
+        "preference": preference,
     }
     return converters[kind]
+
+
+def _answer_in(row: Row, column: str) -> str:
+    value = cell(row, column)
+    if not isinstance(value, str) or not value.strip():
+        raise BadRowError(f"{column!r} is {value!r}, not an answer as text.")
+    return value
 
 
 def _turns(value: Any, column: str) -> list[dict[str, Any]]:

@@ -5,7 +5,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Split = Literal["train", "select", "score"]
-Kind = Literal["choice", "answer", "messages", "text"]
+Kind = Literal["choice", "answer", "messages", "text", "preference"]
+
+PAIR = ("chosen", "rejected")
+"""The two answers of a preference, in the order of its labels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +18,7 @@ class Example:
     Attributes:
         id: Unique within its task and stable between runs: the file's split and the row, as "train-17".
         fields: What a template may read. For `messages` the list of turns stands under "messages", for
-            `text` the text under "text".
+            `text` the text under "text", for `preference` the two answers under "chosen" and "rejected".
         label: The gold label's name, for `choice`; one of the task's labels.
         target: The gold answer as text, for `answer`; the gold number for a graded `choice` (STS-B).
     """
@@ -47,8 +50,9 @@ class Task:
 
     Attributes:
         kind: How it is answered: `choice` among labels, free `answer`, the last assistant turn of
-            `messages`, or plain `text` (a language-model loss).
-        labels: The label names of a `choice`, in the order of the data set's own numbers.
+            `messages`, plain `text` (a language-model loss), or a `preference` of one answer over another.
+        labels: The label names of a `choice`, in the order of the data set's own numbers; PAIR of a
+            `preference`, whose gold label is always the first.
         metric: The name of the headline metric, and `further_metrics` those read beside it.
         train: What is learned; `select` is carved from it and everything is chosen there; `score` is what
             the score matrix is measured on. `train` or `score` may be empty, not both.

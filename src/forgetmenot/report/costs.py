@@ -1,0 +1,44 @@
+"""What a run cost beside what it saved: what its method keeps, adds and needs, and what was computed."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from forgetmenot.report.wording import duration, size
+
+
+def costs(cost: Mapping[str, Any], timing: Mapping[str, Any] | None = None) -> dict[str, str]:
+    """A few words on each cost; only those that are known.
+
+    Args:
+        cost: `cost` of results.json.
+        timing: The parsed timing.json, if there is one.
+    """
+    found = {}
+    if kept := cost.get("memory_kept"):
+        found["memory kept"] = _kept(list(kept.values()))
+    if added := cost.get("parameters_added"):
+        found["parameters added"] = _added(list(added.values())[-1], cost.get("parameters"))
+    if "past_data" in cost:
+        found["past data"] = "needed" if cost["past_data"] else "not needed"
+    for part in ("training", "scoring"):
+        counts = [stage[part] for stage in cost.get("positions", {}).values() if part in stage]
+        computed, alone = (sum(one[name] for one in counts) for name in ("computed", "without_sharing"))
+        if alone:
+            found[f"positions in {part}"] = f"{computed:,}, {computed / alone:.0%} of those without sharing"
+    if timing:
+        trained, scored = (sum(s or 0.0 for s in timing.get(name, ())) for name in ("train_s", "eval_s"))
+        found["time"] = f"{duration(trained)} of training, {duration(scored)} of scoring"
+    return found
+
+
+def _added(count: int, parameters: int | None) -> str:
+    share = f" ({count / parameters:.2%} of the model's)" if count and parameters else ""
+    return f"{count:,}{share}" if count else "none"
+
+
+def _kept(bytes_after: list[int]) -> str:
+    """What the method stores for later stages, after the last one and for each."""
+    if not bytes_after[-1]:
+        return "nothing beside the weights"
+    each = f", {size(bytes_after[-1] / len(bytes_after))} for each stage" if len(bytes_after) > 1 else ""
+    return f"{size(bytes_after[-1])} beside the weights{each}"

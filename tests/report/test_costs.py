@@ -1,0 +1,78 @@
+"""What a run cost, in words that follow from results.json and timing.json."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from forgetmenot.report import print_matrix, write_report
+from forgetmenot.report.costs import costs
+from forgetmenot.report.wording import size
+
+COST: dict[str, Any] = {
+    "positions": {
+        "00-base": {"scoring": {"computed": 40, "without_sharing": 100}},
+        "01-a": {
+            "training": {"computed": 1500, "without_sharing": 2000},
+            "scoring": {"computed": 40, "without_sharing": 100},
+        },
+        "02-b": {
+            "training": {"computed": 1500, "without_sharing": 2000},
+            "scoring": {"computed": 40, "without_sharing": 100},
+        },
+    },
+    "memory_kept": {"01-a": 1_000_000, "02-b": 2_500_000},
+    "parameters_added": {"01-a": 1000, "02-b": 2000},
+    "parameters": 100_000,
+    "past_data": True,
+}
+
+
+def test_each_cost_is_said_once_with_its_share() -> None:
+    assert costs(COST, {"train_s": [0.0, 61.0, 61.0], "eval_s": [5.0, 5.0, None]}) == {
+        "memory kept": "2.5 MB beside the weights, 1.25 MB for each stage",
+        "parameters added": "2,000 (2.00% of the model's)",
+        "past data": "needed",
+        "positions in training": "3,000, 75% of those without sharing",
+        "positions in scoring": "120, 40% of those without sharing",
+        "time": "2 min 02 s of training, 10 s of scoring",
+    }
+
+
+def test_what_is_not_known_is_not_said() -> None:
+    assert costs({}) == {}
+    nothing = {"memory_kept": {"01-a": 0}, "parameters_added": {"01-a": 0}, "past_data": False}
+    assert costs(nothing) == {
+        "memory kept": "nothing beside the weights",
+        "parameters added": "none",
+        "past data": "not needed",
+    }
+
+
+def test_a_size_is_said_in_the_unit_that_fits() -> None:
+    assert [size(n) for n in (12, 999, 1000, 2_500_000, 7e9, 1234e9)] == [
+        "12 B",
+        "999 B",
+        "1 kB",
+        "2.5 MB",
+        "7 GB",
+        "1.23e+03 GB",
+    ]
+
+
+def test_the_terminal_and_the_page_say_it(make_run: Callable[..., Path]) -> None:
+    import json
+
+    path = make_run()
+    results = json.loads((path / "results.json").read_text()) | {"cost": COST}
+    (path / "results.json").write_text(json.dumps(results))
+    screen = io.StringIO()
+    print_matrix(results, Console(file=screen, width=400))
+    assert (
+        "Cost: memory kept 2.5 MB beside the weights, 1.25 MB for each stage; parameters" in screen.getvalue()
+    )
+    page = write_report(path).read_text(encoding="utf-8")
+    assert "What it cost" in page
+    assert "<dd>2,000 (2.00% of the model&#39;s)</dd>" in page

@@ -1,0 +1,126 @@
+"""Stages of other objectives among those that answer: raw text and preferences, learned and scored."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from forgetmenot.errors import UserError
+from forgetmenot.runs import Run, rescore
+
+Go = Callable[..., Run]
+Same = Callable[[Run, Run], None]
+PAIRS = [
+    {"word": f"thing {k}", "good": "fine and well" if k % 2 else "fine", "bad": "bad"} for k in range(30)
+]
+
+
+@pytest.fixture
+def stages(make_task: Callable[..., Path], tiny_tasks: Mapping[str, Path]) -> dict[str, Any]:
+    """A choice, then raw text, then preferences."""
+    texts = [{"body": f"The tabby number {k} sleeps."} for k in range(30)]
+    text = make_task("reading", texts[:24], texts[24:], text="body")
+    prompts = {"default": {"template": "Say of {{ word }}:"}}
+    pairs = make_task("manners", PAIRS[:24], PAIRS[24:], chosen="good", rejected="bad", prompts=prompts)
+    return {
+        "tasks": [str(tiny_tasks["animal"]), str(text), str(pairs)],
+        "adapter": {"kind": "full"},
+        "training.learning_rate": 0.003,
+        "training.epochs": 2,
+        "training.limit": 20,
+        "evaluation.limit": 12,
+    }
+
+
+def test_each_stage_learns_by_its_own_objective(go: Go, stages: Mapping[str, Any]) -> None:
+    run = go("run", stages)
+    assert run.results["metrics"] == {"animal": "accuracy", "reading": "loss", "manners": "preference"}
+    assert run.results["majority"]["manners"] is None
+    reading, manners = run.matrix["reading"], run.matrix["manners"]
+    assert reading["02-reading"] > reading["01-animal"] + 0.5  # nats for each token
+    assert manners["03-manners"] == 1.0
+    losses = [
+        json.loads(line)["loss"]
+        for line in (run.path / "stages/03-manners/training.jsonl").read_text().splitlines()
+    ]
+    assert losses[0] == pytest.approx(0.6931, abs=1e-3)
+    assert losses[-1] < losses[0]
+    assert run.summary()["backward_transfer"] is None or run.summary()["reasons"] is not None
+    _, read_again = rescore(run.path)
+    assert read_again["matrix"] == run.results["matrix"]
+
+
+def test_a_pair_is_won_by_the_likelier_answer_with_its_end(go: Go, stages: Mapping[str, Any]) -> None:
+    """By Transformers alone, on the saved model, one text at a time."""
+    run = go("run", stages)
+    folder = run.path / "stages/03-manners/model"
+    model, tokenizer = (
+        AutoModelForCausalLM.from_pretrained(folder).eval(),
+        AutoTokenizer.from_pretrained(stages.get("model", "") or run_model(run)),
+    )
+    rows = run.predictions(3)
+    rows = rows[rows["task"] == "manners"]
+    assert len(rows) == 6
+
+    def total(prompt: str, answer: str) -> float:
+        start = len(tokenizer(prompt).input_ids)
+        tokens = torch.tensor([[*tokenizer(prompt + answer).input_ids, tokenizer.eos_token_id]])
+        with torch.no_grad():
+            log_probs = model(tokens).logits[0].log_softmax(-1)
+        return sum(float(log_probs[p - 1, tokens[0, p]]) for p in range(start, tokens.shape[1]))
+
+    for row in rows.itertuples():
+        one = PAIRS[24 + int(str(row.example).rpartition("-")[2]) - int(_first(rows))]
+        scores = [total(f"Say of {one['word']}:", f" {one[name]}") for name in ("good", "bad")]
+        assert list(row.log_likelihoods) == pytest.approx(scores, abs=1e-3)
+        assert row.gold == "chosen"
+        assert row.predicted == ("chosen" if scores[0] > scores[1] else "rejected")
+
+
+def run_model(run: Run) -> str:
+    import yaml
+
+    return str(yaml.safe_load((run.path / "config.yaml").read_text())["model"]["name"])
+
+
+def _first(rows: Any) -> str:
+    return str(min(int(str(one).rpartition("-")[2]) for one in rows["example"]))
+
+
+def test_it_goes_on_from_disk_as_undisturbed(go: Go, stages: Mapping[str, Any], same: Same) -> None:
+    go("grown", {**stages, "tasks": stages["tasks"][:2]})
+    same(go("undisturbed", stages), go("grown", stages))
+
+
+REFUSED = {
+    "a loss of its own": ("lwf", "method lwf has a loss or gradients of its own"),
+    "gradients of its own": ("agem", "method agem has a loss or gradients of its own"),
+    "past answers beside pairs": ("replay", "replay would train on preferences .manners. and on answers"),
+    "all at once": ("joint", "joint would train on preferences .manners. and on answers"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_would_train_pairs_by_another_loss_is_refused(
+    go: Go, stages: Mapping[str, Any], case: str
+) -> None:
+    method, said = REFUSED[case]
+    with pytest.raises(UserError, match=said):
+        go("refused", {**stages, "method": method, "model": "no/such-model"})
+
+
+def test_past_pairs_are_replayed_among_pairs(go: Go, stages: Mapping[str, Any], make_task: Any) -> None:
+    prompts = {"default": {"template": "Of {{ word }} say:"}}
+    more = make_task("tact", PAIRS[:24], PAIRS[24:], chosen="good", rejected="bad", prompts=prompts)
+    tasks = [stages["tasks"][2], str(more)]
+    run = go("run", {**stages, "tasks": tasks, "method": {"name": "replay", "memory": 8, "share": 0.2}})
+    assert run.matrix["manners"]["02-tact"] == 1.0
+    counts = [
+        json.loads(line)["examples"]
+        for line in (run.path / "stages/02-tact/training.jsonl").read_text().splitlines()
+    ]
+    assert sum(counts) == 2 * (20 + 5)
