@@ -178,8 +178,8 @@ class Comparison:
         return level_name(key, run.varies.get(key), [one.varies.get(key) for one in self.runs])
 
     def levels(self, key: str) -> list[str]:
-        """All values of a key."""
-        return list(dict.fromkeys(self.level(run, key) for run in self.runs))
+        """The values of a key that a run has finished with."""
+        return list(dict.fromkeys(self.level(run, key) for run in self.finished))
 
     @property
     def finished(self) -> list[ComparedRun]:
@@ -241,24 +241,25 @@ class Comparison:
                     yield key, first, second, *_matched(left, right, rest)
 
     def effect(self, key: str, figure: str) -> Effect | None:
-        """How far a key moves a figure; None where no choice of all else has every level finished."""
-        rest = [other for other in self.keys if other != key]
-        levels = list(dict.fromkeys(self.level(run, key) for run in self.finished))
+        """How far a key moves a figure; None where no choice of all else has two and all levels finished."""
+        rest, levels = [other for other in self.keys if other != key], self.levels(key)
         blocks: dict[str, dict[str, list[float]]] = {}
         for run in self.finished:
             value = run.figure(figure)
             if value is not None:
                 blocks.setdefault(run.key(rest), {}).setdefault(self.level(run, key), []).append(value)
         whole = [block for block in blocks.values() if len(block) == len(levels)]
-        if not whole:
+        if len(levels) < 2 or not whole:
             return None
         means = {one: float(np.mean([np.mean(block[one]) for block in whole])) for one in levels}
         values = [run.figure(figure) for run in self.finished]
-        crossed = math.prod(len({run.key([one]) for run in self.finished}) for one in self.keys) == len(
-            values
-        )
+        combinations = math.prod(len(self.levels(one)) for one in self.keys)
         share = None
-        if crossed and None not in values and (total := float(np.var(np.array(values, dtype=float)))) > 0:
+        if (
+            len(values) == combinations
+            and None not in values
+            and (total := float(np.var(np.array(values, dtype=float)))) > 0
+        ):
             share = float(np.var(list(means.values()))) / total
         return Effect(key, figure, means, len(whole), share)
 
