@@ -84,7 +84,7 @@ class Contender:
 
 
 @dataclass(frozen=True)
-class Test:
+class PairedTest:
     """Two levels of one factor over the same examples, in the runs that are alike in all else.
 
     Attributes:
@@ -109,7 +109,7 @@ class Test:
     matched: int = 0
     reason: str | None = None
 
-    def turned(self) -> "Test":
+    def turned(self) -> "PairedTest":
         """The same test seen from the second."""
         a, b = self.values or (0.0, 0.0)
         judged = self.contrast
@@ -202,7 +202,7 @@ class Comparison:
         return [one for found, one in sorted(known, key=lambda pair: pair[0].mean if pair[0] else 0) if found]
 
     @cached_property
-    def tests(self) -> list[Test]:
+    def tests(self) -> list[PairedTest]:
         """Every pair of contenders, of prompts and of orders, by each figure of TESTED; Holm over all."""
         tests = [
             _test(factor, first, second, figure, *pairs)
@@ -215,7 +215,7 @@ class Comparison:
             tests[k] = replace(tests[k], p_holm=p)
         return tests
 
-    def test(self, first: str, second: str, figure: str) -> Test:
+    def test(self, first: str, second: str, figure: str) -> PairedTest:
         """The test of two contenders that have finished runs, first less second."""
         for test in self.tests:
             if test.factor == "contender" and test.figure == figure:
@@ -291,9 +291,9 @@ def _test(
     figure: str,
     left: Sequence[ComparedRun],
     right: Sequence[ComparedRun],
-) -> Test:
+) -> PairedTest:
     """Hold matched runs against one another: the mean over the runs, in every draw of the examples."""
-    none = Test(factor, first, second, figure, matched=len(left))
+    none = PairedTest(factor, first, second, figure, matched=len(left))
     if not left:
         return replace(none, reason="No run of the one is alike in all else to a finished run of the other.")
     for run in (*left, *right):
