@@ -13,7 +13,15 @@ import pytest
 from rich.console import Console
 
 from forgetmenot.metrics import holm
-from forgetmenot.report import ComparedRun, Comparison, conclusions, print_comparison, read_run, table_files
+from forgetmenot.report import (
+    ComparedRun,
+    Comparison,
+    comparison_page,
+    conclusions,
+    print_comparison,
+    read_run,
+    table_files,
+)
 from forgetmenot.report.compared import identity_gap, level_name
 from forgetmenot.report.comparison import END, LOST
 from tests.report.compared_runs import forgetful, write_answers
@@ -160,6 +168,25 @@ def test_a_failed_model_is_named_and_the_rest_is_compared(make: Make) -> None:
     screen = io.StringIO()
     print_comparison(comparison, Console(file=screen, width=160))
     assert "4 runs (beta-plain-0 and others) failed: Model 'owner/beta' is gated." in screen.getvalue()
+
+
+def test_a_prompt_with_which_nothing_finished_is_left_out(make: Make) -> None:
+    runs = [
+        run if run.varies["prompt"] == "plain" else ComparedRun(run.name, run.varies, failed="Full.")
+        for run in make().runs
+    ]
+    comparison = Comparison("mine", runs)
+    assert comparison.effect("prompt", "haque_final_mean") is None
+    assert [test.factor for test in comparison.tests] == ["contender", "contender"]
+    assert any(said.startswith("How much the prompt matters is open") for said in conclusions(comparison))
+    assert "How much the prompt matters" in comparison_page(comparison)
+
+
+def test_where_a_whole_model_failed_the_rest_is_still_crossed(make: Make) -> None:
+    effect = make(failing="owner/beta").effect("prompt", "haque_final_mean")
+    assert effect is not None
+    assert effect.blocks == 2
+    assert effect.share is not None
 
 
 def test_where_every_run_failed_that_is_said() -> None:

@@ -4,6 +4,7 @@ import html
 import io
 import json
 import os
+import shutil
 import signal
 import statistics
 import subprocess
@@ -12,10 +13,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
 import pytest
+import transformers
+from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 from rich.console import Console
 
 import forgetmenot.runs
@@ -116,22 +120,43 @@ def test_a_failed_run_is_reported_and_the_rest_is_finished(
 
 
 def test_the_report_compares_what_finished_and_says_why_the_rest_did_not(
-    make_study: MakeStudy, started: list[str], tiny: Mapping[str, Any]
+    make_study: MakeStudy,
+    started: list[str],
+    tiny: Mapping[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    grid = {"model": [tiny["model"], "no-such/model"], "prompt": ["default", "terse"], "seed": [0, 1]}
-    study = forgetmenot.runs.study({**make_study(grid), "published": "haque-2025"})
-    assert len(study.failed) == 4
-    page = (study.path / "report.html").read_text(encoding="utf-8")
-    assert study.results["conclusions"][0] in html.unescape(page)
-    assert "4 runs (no-such-model-sequential-" in page
-    assert "nor a hub id that can be reached now" in html.unescape(page)
+    """A model that is absent, one that is gated and one without weights; the tiny one among them."""
+
+    def download(repository: str, *_: Any, **__: Any) -> None:
+        answer: Any = SimpleNamespace(headers={}, request=None)
+        raise (GatedRepoError if "gated" in repository else RepositoryNotFoundError)("No.", response=answer)
+
+    monkeypatch.setattr(transformers.utils.hub, "hf_hub_download", download)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    shutil.copy(Path(tiny["model"]) / "config.json", empty)
+    models = ["no-such/model", "gated/model", str(empty), tiny["model"]]
+    study = forgetmenot.runs.study(
+        {**make_study({"model": models, "prompt": ["default", "terse"]}), "published": "haque-2025"}
+    )
+    assert len(study.failed) == 6
+    assert len(study.runs) == 2
+    page = html.unescape((study.path / "report.html").read_text(encoding="utf-8"))
+    assert study.results["conclusions"][0] in page
+    for sentence in (
+        "Model 'no-such/model' could not be loaded: it is neither a bundled model",
+        "Model 'gated/model' is gated: accept its licence at https://huggingface.co/gated/model",
+        f"Model {str(empty)!r} has no ",
+    ):
+        assert page.count(sentence) == 1  # once for all the runs that it stopped
     assert "Published: Haque 2025" in page
     assert "GlueOrca" in page
     markdown = (study.path / "study.md").read_text(encoding="utf-8")
     assert "The prompt moves the final mean by 0." in markdown
     contenders = pd.read_csv(study.path / "report.csv")
-    assert list(contenders["runs"]) == [4, 0]
-    assert list(contenders["failed"]) == [0, 4]
+    assert list(contenders["runs"]) == [0, 0, 0, 2]
+    assert list(contenders["failed"]) == [2, 2, 2, 0]
     for run in study.runs:
         haque = run.summary()["haque"]
         moved = (haque["learning_sum"] - haque["forgetting_sum"]) / len(run.results["tasks"])

@@ -84,7 +84,7 @@ class Contender:
 
 
 @dataclass(frozen=True)
-class Test:
+class PairedTest:
     """Two levels of one factor over the same examples, in the runs that are alike in all else.
 
     Attributes:
@@ -109,7 +109,7 @@ class Test:
     matched: int = 0
     reason: str | None = None
 
-    def turned(self) -> "Test":
+    def turned(self) -> "PairedTest":
         """The same test seen from the second."""
         a, b = self.values or (0.0, 0.0)
         judged = self.contrast
@@ -178,8 +178,8 @@ class Comparison:
         return level_name(key, run.varies.get(key), [one.varies.get(key) for one in self.runs])
 
     def levels(self, key: str) -> list[str]:
-        """All values of a key."""
-        return list(dict.fromkeys(self.level(run, key) for run in self.runs))
+        """The values of a key that a run has finished with."""
+        return list(dict.fromkeys(self.level(run, key) for run in self.finished))
 
     @property
     def finished(self) -> list[ComparedRun]:
@@ -202,7 +202,7 @@ class Comparison:
         return [one for found, one in sorted(known, key=lambda pair: pair[0].mean if pair[0] else 0) if found]
 
     @cached_property
-    def tests(self) -> list[Test]:
+    def tests(self) -> list[PairedTest]:
         """Every pair of contenders, of prompts and of orders, by each figure of TESTED; Holm over all."""
         tests = [
             _test(factor, first, second, figure, *pairs)
@@ -215,7 +215,7 @@ class Comparison:
             tests[k] = replace(tests[k], p_holm=p)
         return tests
 
-    def test(self, first: str, second: str, figure: str) -> Test:
+    def test(self, first: str, second: str, figure: str) -> PairedTest:
         """The test of two contenders that have finished runs, first less second."""
         for test in self.tests:
             if test.factor == "contender" and test.figure == figure:
@@ -241,24 +241,25 @@ class Comparison:
                     yield key, first, second, *_matched(left, right, rest)
 
     def effect(self, key: str, figure: str) -> Effect | None:
-        """How far a key moves a figure; None where no choice of all else has every level finished."""
-        rest = [other for other in self.keys if other != key]
-        levels = list(dict.fromkeys(self.level(run, key) for run in self.finished))
+        """How far a key moves a figure; None where no choice of all else has two and all levels finished."""
+        rest, levels = [other for other in self.keys if other != key], self.levels(key)
         blocks: dict[str, dict[str, list[float]]] = {}
         for run in self.finished:
             value = run.figure(figure)
             if value is not None:
                 blocks.setdefault(run.key(rest), {}).setdefault(self.level(run, key), []).append(value)
         whole = [block for block in blocks.values() if len(block) == len(levels)]
-        if not whole:
+        if len(levels) < 2 or not whole:
             return None
         means = {one: float(np.mean([np.mean(block[one]) for block in whole])) for one in levels}
         values = [run.figure(figure) for run in self.finished]
-        crossed = math.prod(len({run.key([one]) for run in self.finished}) for one in self.keys) == len(
-            values
-        )
+        combinations = math.prod(len(self.levels(one)) for one in self.keys)
         share = None
-        if crossed and None not in values and (total := float(np.var(np.array(values, dtype=float)))) > 0:
+        if (
+            len(values) == combinations
+            and None not in values
+            and (total := float(np.var(np.array(values, dtype=float)))) > 0
+        ):
             share = float(np.var(list(means.values()))) / total
         return Effect(key, figure, means, len(whole), share)
 
@@ -290,9 +291,9 @@ def _test(
     figure: str,
     left: Sequence[ComparedRun],
     right: Sequence[ComparedRun],
-) -> Test:
+) -> PairedTest:
     """Hold matched runs against one another: the mean over the runs, in every draw of the examples."""
-    none = Test(factor, first, second, figure, matched=len(left))
+    none = PairedTest(factor, first, second, figure, matched=len(left))
     if not left:
         return replace(none, reason="No run of the one is alike in all else to a finished run of the other.")
     for run in (*left, *right):

@@ -53,7 +53,7 @@ def run_table(comparison: Comparison) -> pd.DataFrame:
     )
 
 
-def test_table(comparison: Comparison) -> pd.DataFrame:
+def paired_test_table(comparison: Comparison) -> pd.DataFrame:
     """One row for each paired test."""
     rows = []
     for test in comparison.tests:
@@ -123,7 +123,7 @@ def table_files(comparison: Comparison, name: str) -> dict[str, str]:
     return {
         f"{name}.csv": contender_table(comparison).to_csv(index=False),
         f"{name}-runs.csv": run_table(comparison).to_csv(index=False),
-        f"{name}-tests.csv": test_table(comparison).to_csv(index=False),
+        f"{name}-tests.csv": paired_test_table(comparison).to_csv(index=False),
         f"{name}.tex": latex_table(comparison),
     }
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from forgetmenot.report.comparison import END, LOST, Comparison, Effect, Test
+from forgetmenot.report.comparison import END, LOST, Comparison, Effect, PairedTest
 from forgetmenot.report.findings import SIGNIFICANT
 from forgetmenot.report.wording import listed, number, p_value, signed
 
@@ -23,7 +23,7 @@ def conclusions(comparison: Comparison) -> list[str]:
     return found or ["No run has finished."]
 
 
-def significant(test: Test) -> bool:
+def significant(test: PairedTest) -> bool:
     """Whether a test tells its two sides apart, after the correction for all tests of the comparison."""
     return test.p_holm is not None and test.p_holm < SIGNIFICANT
 
@@ -80,7 +80,7 @@ def _significance(comparison: Comparison) -> Iterator[str]:
     )
 
 
-def _one_test(test: Test, count: int) -> str:
+def _one_test(test: PairedTest, count: int) -> str:
     if test.contrast is None or test.values is None:
         return f"Whether that is more than chance could not be tested: {test.reason}"
     judged, (mine, theirs) = test.contrast, test.values
