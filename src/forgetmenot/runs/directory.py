@@ -74,7 +74,14 @@ class RunDirectory:
 
         Receipts stay: their names stand for all that they depend on.
         """
-        for name in ("results.json", "report.html", "events.jsonl", "timing.json"):
+        for name in (
+            "results.json",
+            "report.html",
+            "receipts.json",
+            "receipts.md",
+            "events.jsonl",
+            "timing.json",
+        ):
             (self.path / name).unlink(missing_ok=True)
         for name in ("stages", "readings"):
             _remove(self.path / name)
