@@ -12,6 +12,7 @@ from forgetmenot.engine.objectives import batch_loss, preference_loss
 from forgetmenot.engine.pack import Arrangement, Layout, node_budget
 from forgetmenot.engine.precision import Precision, choose_precision, rounded_once
 from forgetmenot.engine.training import Step, TrainingSettings, auto_learning_rate, fit
+from forgetmenot.engine.vllm_backend import check_vllm
 
 __all__ = [
     "Answer",
@@ -28,6 +29,7 @@ __all__ = [
     "attention_of",
     "auto_learning_rate",
     "batch_loss",
+    "check_vllm",
     "choose_attention",
     "choose_layout",
     "choose_precision",

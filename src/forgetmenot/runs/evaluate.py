@@ -97,12 +97,14 @@ class Writing:
         seed: What each answer's own seed comes from, where answers are drawn.
         margins: Whether each token's margin is kept.
         most: The most positions in a batch; None for what suits the device.
+        by_vllm: Whether vLLM writes.
     """
 
     decoding: Decoding
     seed: int = 0
     margins: bool = False
     most: int | None = None
+    by_vllm: bool = False
 
 
 @dataclass(frozen=True)
@@ -203,12 +205,21 @@ def _write(
     learner: Learner, question: Question, writing: Writing, advance: Any, partial: PartialAnswers | None
 ) -> list[Answer]:
     """Generate the answers that an interrupted evaluation has not kept."""
-    done, save = partial.begin(learner.model, question.encoded, writing.decoding) if partial else ({}, None)
     names = [f"{question.task.name}/{name}".encode() for name in question.encoded.ids]
     draws = writing.decoding.temperature > 0
     seeds = [int(SeedSequence([writing.seed, *name]).generate_state(1)[0]) for name in names]
+    prompts = [example.prompt for example in question.encoded]
+    if writing.by_vllm:
+        return learner.write_by_vllm(
+            prompts,
+            writing.decoding,
+            seeds=seeds if draws else None,
+            margins=writing.margins,
+            advance=advance,
+        )
+    done, save = partial.begin(learner.model, question.encoded, writing.decoding) if partial else ({}, None)
     return learner.write(
-        [example.prompt for example in question.encoded],
+        prompts,
         writing.decoding,
         seeds=seeds if draws else None,
         margins=writing.margins,

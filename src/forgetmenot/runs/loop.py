@@ -99,7 +99,8 @@ class Loop:
         self.directory.event("committed", stage=BASE)
 
     def _train_and_score(self, stage: Stage) -> None:
-        stage = replace(stage, data={name: self.data[name] for name in stage.tasks})
+        data, further = ({name: self.data[name] for name in names} for names in (stage.tasks, stage.sources))
+        stage = replace(stage, data=data, further=further)
         with self.directory.committing(stage.name) as folder:
             self.directory.event("began", stage=stage.name)
             began = time.perf_counter()

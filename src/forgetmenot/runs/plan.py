@@ -12,7 +12,7 @@ import numpy as np
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 
 from forgetmenot.config import RunConfig
-from forgetmenot.engine import Decoding, shards
+from forgetmenot.engine import Decoding, check_vllm, shards
 from forgetmenot.errors import UserError, nearest
 from forgetmenot.methods import Method, Stage, make_method
 from forgetmenot.metrics import Stage as Row
@@ -85,6 +85,8 @@ def make_plan(config: RunConfig, load: Load = load_tasks) -> Plan:
             f"method.name: {config.method.name} works with whole weights or gradients, which no process of a "
             "sharded model holds; launch without --use_fsdp."
         )
+    if config.evaluation.generation.backend == "vllm":
+        check_vllm()
     both = load([*config.tasks, *config.evaluation.also_score], data_folder(config))
     ordered = both[: len(expand(config.tasks))]
     trained = tuple(task for task in ordered if task.train)
@@ -154,7 +156,7 @@ def writing_of(config: RunConfig, task: Task) -> Writing | None:
         most = min(most, settings.max_new_tokens)
     decoding = Decoding(most, own.stop, settings.temperature, settings.top_k, settings.top_p)
     tokens = None if settings.batch_tokens == "auto" else settings.batch_tokens
-    return Writing(decoding, config.seed, settings.margins, tokens)
+    return Writing(decoding, config.seed, settings.margins, tokens, settings.backend == "vllm")
 
 
 def sample(name: str, examples: Sequence[Example], limit: int | None) -> Sequence[Example]:
