@@ -1,0 +1,1 @@
+"""What else changed: one file for each probe."""
