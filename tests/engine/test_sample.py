@@ -11,7 +11,7 @@ from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
 from forgetmenot.engine import Learner
-from forgetmenot.engine.generate import GumbelNoise
+from forgetmenot.engine.decoding import GumbelNoise
 from forgetmenot.prompting.encoded import Encoded, TokenSequence
 
 EOS = 7

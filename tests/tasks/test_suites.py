@@ -1,6 +1,7 @@
 """Names become tasks, cheaply and in order; a public name never gives bundled data."""
 
 import dataclasses
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from forgetmenot.errors import UserError
 from forgetmenot.tasks import SUITES, Example, Task, expand, fingerprint, known_tasks, load_tasks
 from forgetmenot.tasks.bundled import BUNDLED
 from forgetmenot.tasks.glue import GLUE
+from forgetmenot.tasks.standard_cl import STANDARD_CL
+from forgetmenot.tasks.trace import trace_tasks
 
 needs_bundled = pytest.mark.skipif(
     not (files("forgetmenot.tasks") / "quickstart" / "qs-inference-score.jsonl").is_file(),
@@ -25,8 +28,9 @@ def test_suites_expand_in_order_and_paths_stay() -> None:
 def test_every_suite_holds_known_tasks_and_no_name_means_two_things() -> None:
     assert {task for tasks in SUITES.values() for task in tasks} <= set(known_tasks())
     assert not set(SUITES) & set(known_tasks())
-    assert not set(GLUE) & set(BUNDLED)
-    assert set(known_tasks()) == set(GLUE) | set(BUNDLED)
+    kinds: tuple[Mapping[str, object], ...] = (GLUE, BUNDLED, STANDARD_CL, trace_tasks())
+    assert len(known_tasks()) == sum(map(len, kinds))
+    assert set(known_tasks()) == {name for kind in kinds for name in kind}
     assert all(line and "\n" not in line for line in known_tasks().values())
 
 

@@ -4,6 +4,7 @@ It knows nothing of tasks: it gets token sequences and gives back numbers.
 """
 
 from forgetmenot.engine import ranks, shards
+from forgetmenot.engine.decoding import Answer, Decoding
 from forgetmenot.engine.flex import Attention, attention_of, choose_attention, use_attention
 from forgetmenot.engine.guard import Verdict, choose_layout, why_no_prefix
 from forgetmenot.engine.learner import Learner, Snapshot, evaluating
@@ -13,8 +14,10 @@ from forgetmenot.engine.training import Step, TrainingSettings, auto_learning_ra
 
 __all__ = [
     "NODE_BUDGET",
+    "Answer",
     "Arrangement",
     "Attention",
+    "Decoding",
     "Layout",
     "Learner",
     "Precision",

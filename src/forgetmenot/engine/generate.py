@@ -1,128 +1,271 @@
-"""Generated answers: greedy or drawn, in batches of like length."""
+"""Generated answers: greedy or drawn, in batches of like length, over a prefix that is computed once."""
 
-from collections.abc import Callable, Iterator, Sequence
-from itertools import groupby
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import LogitsProcessor
 
 from forgetmenot.engine import ranks, shards
+from forgetmenot.engine.cache import growing_cache, keep_rows
+from forgetmenot.engine.decoding import Answer, Decoding, Endings, NextToken
+from forgetmenot.engine.forward import activation_dtype
+from forgetmenot.engine.head import fp32_head
+from forgetmenot.engine.prefix import Prefix, compute_prefix
 
-BATCH = 16
+ROWS = 128
+TOKENS = 65_536
+CACHE_BYTES = {"cpu": 2**30, "cuda": 2**33}
+"""The most that a batch holds of rows, of positions, and of bytes of keys and values."""
+
+WORTHWHILE = 16  # tokens of a common prefix, and the part of a batch that must have ended before it shrinks
+
+Batch = dict[int, Answer]
+"""The answers of a batch, by the place of their prompt."""
 
 
-def generate(
-    model: Any,
-    tokenizer: Any,
-    prompts: Sequence[tuple[int, ...]],
-    max_new_tokens: int,
-    advance: Callable[[int], None] | None = None,
-) -> list[str]:
-    """The text that the model writes after each prompt, greedily, up to EOS or `max_new_tokens`.
+@dataclass(frozen=True)
+class Writer:
+    """A model as it stands, ready to write.
 
-    It ends as well where the model has no further position. Prompts are batched by length and padded on the
-    left; padding is masked and has no position. The batches are dealt to the processes; of a sharded model
-    every process writes all of them, since its processes must make the same number of forward passes.
+    Attributes:
+        model: A Transformers causal LM.
+        tokenizer: Its tokenizer: EOS ends an answer and is part of its tokens.
+        cached: Whether the model takes the engine's own cache; else Transformers' `generate` writes.
+        continues: Whether answers may continue from the keys and values of a common prefix.
+        most: The most positions in a batch, prompts and answers; None for what `TOKENS` and `CACHE_BYTES`
+            allow.
     """
-    answers: dict[int, str] = {}
-    batches = list(_batches(model, prompts, max_new_tokens))
-    for number, dealt in _own([batch for batch, _ in batches], everything=shards.is_sharded(model)):
-        batch, room = batches[number]
-        written = _write(model, tokenizer, [prompts[k] for k in batch], room)
-        for row, k in enumerate(batch):
-            answers[k] = tokenizer.decode(written[row], skip_special_tokens=True)
-        if advance is not None:
-            advance(sum(len(batches[k][0]) for k in dealt))
-    answers = ranks.gathered(answers)
-    return [answers[k] for k in range(len(prompts))]
+
+    model: Any
+    tokenizer: Any
+    cached: bool = True
+    continues: bool = True
+    most: int | None = None
+
+    def write(
+        self,
+        prompts: Sequence[tuple[int, ...]],
+        decoding: Decoding,
+        *,
+        seeds: Sequence[int] | None = None,
+        margins: bool = False,
+        dealt: bool = True,
+        advance: Callable[[int], None] | None = None,
+        done: Mapping[int, Answer] | None = None,
+        save: Callable[[Batch], None] | None = None,
+    ) -> list[Answer]:
+        """The answer to each prompt, up to EOS, a stop string, `max_new_tokens` or the last position.
+
+        Prompts are batched by length and padded on the left; padding is masked and has no position. A row
+        leaves its batch when it has ended. The batches are dealt to the processes; of a sharded model every
+        process writes all of them, since its processes must make the same number of forward passes.
+
+        Args:
+            prompts: Token ids, none empty.
+            decoding: How answers are written.
+            seeds: One for each prompt, for answers that are drawn: a draw does not depend on what else is in
+                the batch, or on which process draws it.
+            margins: Whether to note how sure each token was.
+            dealt: Whether the processes share the batches; else this one writes all itself.
+            advance: Told how many prompts were just answered.
+            done: Answers that an earlier call has saved: their batches are not written again.
+            save: Told each batch's answers as they come.
+        """
+        answers: Batch = dict(done or {})
+        batches = list(self._batches(prompts, decoding))
+        sizes = [sum(len(prompts[k]) for k in batch) for batch in batches]
+        shared = self._shared_prefix(prompts) if len(answers) < len(prompts) else None
+        for number, together in _own(sizes, everything=not dealt or shards.is_sharded(self.model)):
+            batch = batches[number]
+            if not all(k in answers for k in batch):
+                next_token = NextToken(decoding, seeds and [seeds[k] for k in batch], margins=margins)
+                written = self._write(batch, prompts, decoding, next_token, shared)
+                answers |= written
+                if save is not None:
+                    save(written)
+            if advance is not None:
+                advance(sum(len(batches[k]) for k in together))
+        if dealt:
+            answers = ranks.gathered(answers)
+        return [answers[k] for k in range(len(prompts))]
+
+    def _batches(self, prompts: Sequence[tuple[int, ...]], decoding: Decoding) -> Iterator[list[int]]:
+        """Prompts of like length together: a pure function of the prompts, the model and the settings."""
+        most = self.most or min(TOKENS, CACHE_BYTES[self._device.type] // self._bytes_per_position())
+        order = sorted(range(len(prompts)), key=lambda k: (len(prompts[k]), prompts[k]))
+        batch: list[int] = []
+        for k in order:
+            if batch and (
+                len(batch) == ROWS
+                or (len(batch) + 1) * (len(prompts[k]) + self._room(prompts[k], decoding)) > most
+                or (
+                    not self.cached
+                    and self._room(prompts[k], decoding) != self._room(prompts[batch[0]], decoding)
+                )
+            ):
+                yield batch
+                batch = []
+            batch.append(k)
+        if batch:
+            yield batch
+
+    def _room(self, prompt: tuple[int, ...], decoding: Decoding) -> int:
+        """How many tokens may follow a prompt: the model may have no further position."""
+        positions = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        return int(min(decoding.max_new_tokens, (positions or float("inf")) - len(prompt)))
+
+    def _bytes_per_position(self) -> int:
+        config = self.model.config.get_text_config()
+        heads = getattr(config, "num_key_value_heads", None) or getattr(config, "num_attention_heads", 1)
+        size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        return int(2 * config.num_hidden_layers * heads * size * activation_dtype(self.model).itemsize)
+
+    @property
+    def _device(self) -> torch.device:
+        device: torch.device = next(self.model.parameters()).device
+        return device
+
+    def _shared_prefix(self, prompts: Sequence[tuple[int, ...]]) -> Prefix | None:
+        """What all prompts begin with, through the model once; each keeps a token of its own behind it.
+
+        A window that slides over positions would see the padding between prefix and prompt.
+        """
+        windowed = getattr(self.model.config.get_text_config(), "sliding_window", None)
+        if not self.cached or not self.continues or windowed or len(prompts) < 2:
+            return None
+        least, greatest = min(prompts), max(prompts)
+        length = min(map(len, prompts)) - 1
+        common = next((i for i in range(length) if least[i] != greatest[i]), length)
+        if common < WORTHWHILE:
+            return None
+        return compute_prefix(self.model, least[:common], activation_dtype(self.model))
+
+    def _write(
+        self,
+        batch: Sequence[int],
+        prompts: Sequence[tuple[int, ...]],
+        decoding: Decoding,
+        next_token: NextToken,
+        shared: Prefix | None,
+    ) -> Batch:
+        rooms = [self._room(prompts[k], decoding) for k in batch]
+        ask = [prompts[k] for k in batch]
+        endings = Endings(self.tokenizer, decoding.stop)
+        if self.cached:
+            rows = self._decode(ask, rooms, endings, next_token, shared)
+        else:
+            rows = self._by_transformers(ask, rooms[0], endings, next_token)
+        return {
+            k: Answer(endings.text(tokens), tuple(tokens), tuple(margins))
+            for k, (tokens, margins) in zip(batch, rows, strict=True)
+        }
+
+    def _decode(
+        self,
+        prompts: Sequence[tuple[int, ...]],
+        rooms: Sequence[int],
+        endings: Endings,
+        next_token: NextToken,
+        shared: Prefix | None,
+    ) -> list[tuple[list[int], list[float]]]:
+        """Token by token, with a cache of the engine's own; for each prompt its tokens and margins."""
+        written: list[tuple[list[int], list[float]]] = [([], []) for _ in prompts]
+        begun = shared.layers[0][0].shape[-2] if shared is not None else 0
+        tokens, mask = _padded([prompt[begun:] for prompt in prompts], self._padding, self._device)
+        mask = torch.cat([mask.new_ones(len(prompts), begun), mask], dim=1)
+        positions = (mask.cumsum(1) - 1).clamp(min=0)[:, begun:]
+        cache = growing_cache(shared, len(prompts))
+        going = [row for row, room in enumerate(rooms) if room > 0]
+        present = list(range(len(prompts)))  # the rows that the cache holds
+        while going:
+            logits = self._step(tokens, mask, positions, cache)
+            chosen = next_token(None, logits).argmax(-1).tolist()
+            sure = next_token.margins.pop().tolist() if next_token.records else None
+            still = set(going)
+            for place, row in enumerate(present):
+                if row in still:
+                    written[row][0].append(chosen[place])
+                    if sure is not None:
+                        written[row][1].append(sure[place])
+                    if len(written[row][0]) == rooms[row] or endings.reached(written[row][0]):
+                        still.discard(row)
+            going = [row for row in going if row in still]
+            places = list(range(len(present)))
+            if len(present) - len(going) > len(present) // WORTHWHILE and going:
+                places = [place for place, row in enumerate(present) if row in still]
+                present = going
+                keep_rows(cache, places, self._device)
+                next_token.keep(places)
+            tokens = torch.tensor([[chosen[place]] for place in places], device=self._device)
+            mask = torch.cat([mask[places], mask.new_ones(len(places), 1)], dim=1)
+            positions = positions[places, -1:] + 1
+        return written
+
+    def _step(self, tokens: Tensor, mask: Tensor, positions: Tensor, cache: Any) -> Tensor:
+        """The logits behind each row's last token, in fp32 [rows, vocabulary]."""
+        with fp32_head(self.model):
+            logits = self.model(
+                input_ids=tokens,
+                attention_mask=mask,
+                position_ids=positions,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            ).logits
+        return logits[:, -1].float()  # type: ignore[no-any-return]
+
+    def _by_transformers(
+        self, prompts: Sequence[tuple[int, ...]], room: int, endings: Endings, next_token: NextToken
+    ) -> list[tuple[list[int], list[float]]]:
+        """The same by Transformers, for models with a state of another kind; all have the same room."""
+        if room < 1:
+            return [([], []) for _ in prompts]
+        tokens, mask = _padded(prompts, self._padding, self._device)
+        width = tokens.shape[1]
+
+        def ended(ids: Tensor, *_: Any, **__: Any) -> Tensor:
+            return torch.tensor([endings.reached(row) for row in ids[:, width:].tolist()], device=ids.device)
+
+        rows = self.model.generate(
+            input_ids=tokens,
+            attention_mask=mask,
+            do_sample=False,
+            num_beams=1,
+            repetition_penalty=1.0,  # some checkpoints bring their own, which greedy search obeys too
+            no_repeat_ngram_size=0,
+            max_new_tokens=room,
+            eos_token_id=self.tokenizer.eos_token_id,
+            pad_token_id=self._padding,
+            logits_processor=[next_token],
+            stopping_criteria=[ended],
+        )[:, width:].tolist()
+        written = []
+        for place, row in enumerate(rows):  # after its end a row is filled with padding
+            length = next((n for n in range(1, len(row) + 1) if endings.reached(row[:n])), len(row))
+            written.append((row[:length], [float(step[place]) for step in next_token.margins[:length]]))
+        return written
+
+    @property
+    def _padding(self) -> int:
+        pad = self.tokenizer.pad_token_id
+        return int(self.tokenizer.eos_token_id if pad is None else pad)
 
 
-def _own(batches: Sequence[Sequence[int]], *, everything: bool) -> Iterator[tuple[int, Sequence[int]]]:
+def _own(sizes: Sequence[int], *, everything: bool) -> Iterator[tuple[int, Sequence[int]]]:
     """The batches that this process writes, each with those that all processes write meanwhile."""
     if everything:
-        return ((k, (k,)) for k in range(len(batches)))
-    return ((turn.pack, turn.dealt) for turn in ranks.turns([len(batch) for batch in batches]))
+        return ((k, (k,)) for k in range(len(sizes)))
+    return ((turn.pack, turn.dealt) for turn in ranks.turns(sizes))
 
 
-def sample(
-    model: Any, tokenizer: Any, prompts: Sequence[tuple[int, ...]], max_new_tokens: int, seeds: Sequence[int]
-) -> list[tuple[int, ...]]:
-    """An answer to each prompt, drawn token by token from the model's own distribution.
-
-    Args:
-        model: A Transformers causal LM.
-        tokenizer: Its tokenizer: EOS ends an answer and is part of it.
-        prompts: Token ids, none empty.
-        max_new_tokens: Where an answer that has not ended is cut.
-        seeds: One for each prompt: its draw does not depend on what else is in the batch, or on which process
-            draws it.
-    """
-    answers: list[tuple[int, ...]] = [()] * len(prompts)
-    for batch, room in _batches(model, prompts, max_new_tokens):
-        noise = GumbelNoise([seeds[k] for k in batch])
-        for k, row in zip(
-            batch, _write(model, tokenizer, [prompts[k] for k in batch], room, noise), strict=True
-        ):
-            tokens = row.tolist()
-            end = (
-                tokens.index(tokenizer.eos_token_id) + 1 if tokenizer.eos_token_id in tokens else len(tokens)
-            )
-            answers[k] = tuple(tokens[:end])
-    return answers
-
-
-class GumbelNoise(LogitsProcessor):  # type: ignore[misc]
-    """Makes greedy search a draw: logits + Gumbel noise have their maximum at token k with p = softmax_k.
-
-    Each row has a generator of its own, which `generate(do_sample=True)` cannot give it.
-    """
-
-    def __init__(self, seeds: Sequence[int]) -> None:
-        self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Add −log E with E ~ Exp(1) to each logit [rows, vocabulary]."""
-        drawn = [torch.empty(scores.shape[1]).exponential_(generator=g) for g in self.generators]
-        return scores - torch.stack(drawn).log().to(scores.device)
-
-
-def _write(
-    model: Any, tokenizer: Any, prompts: Sequence[tuple[int, ...]], room: int, *processors: LogitsProcessor
-) -> Tensor:
-    """The tokens that follow each prompt [prompts, at most room], the likeliest after the processors."""
-    device = next(model.parameters()).device
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    width = max(map(len, prompts))
-    tokens = torch.full((len(prompts), width), pad, dtype=torch.long)
+def _padded(rows: Sequence[tuple[int, ...]], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Rows padded on the left, and which of their tokens count [rows, width]."""
+    width = max(map(len, rows))
+    tokens = torch.full((len(rows), width), pad, dtype=torch.long)
     mask = torch.zeros_like(tokens)
-    for row, prompt in enumerate(prompts):
-        tokens[row, width - len(prompt) :] = torch.tensor(prompt)
-        mask[row, width - len(prompt) :] = 1
-    written: Tensor = model.generate(
-        input_ids=tokens.to(device),
-        attention_mask=mask.to(device),
-        do_sample=False,
-        num_beams=1,
-        repetition_penalty=1.0,  # some checkpoints bring their own, which greedy search obeys too
-        no_repeat_ngram_size=0,
-        max_new_tokens=room,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=pad,
-        logits_processor=list(processors),
-    )
-    return written[:, width:]
-
-
-def _batches(
-    model: Any, prompts: Sequence[tuple[int, ...]], max_new_tokens: int
-) -> Iterator[tuple[list[int], int]]:
-    """Batches of prompts that have the same room, so that none ends sooner for its neighbours' sake."""
-    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None) or float("inf")
-    room = [int(min(max_new_tokens, positions - len(prompt))) for prompt in prompts]
-    order = sorted(range(len(prompts)), key=lambda k: (len(prompts[k]), prompts[k]))
-    for each, alike in groupby(order, key=room.__getitem__):
-        group = list(alike)
-        for begin in range(0, len(group), BATCH):
-            yield group[begin : begin + BATCH], each
+    for place, row in enumerate(rows):
+        tokens[place, width - len(row) :] = torch.tensor(row)
+        mask[place, width - len(row) :] = 1
+    return tokens.to(device), mask.to(device)

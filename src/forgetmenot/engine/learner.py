@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 
 from forgetmenot.engine import ranks, shards
+from forgetmenot.engine.decoding import Answer, Decoding
 from forgetmenot.engine.forward import (
     activation_dtype,
     hidden_states,
     log_likelihoods,
     next_token_log_probs,
 )
-from forgetmenot.engine.generate import generate, sample
+from forgetmenot.engine.generate import Batch, Writer
 from forgetmenot.engine.pack import Arrangement, Layout, Pack, arrange, cut, pack, positions
 from forgetmenot.engine.precision import Precision, autocast, rounded_once
 from forgetmenot.engine.prefix import compute_prefix
@@ -240,8 +241,29 @@ class Learner:
         advance: Advance | None = None,
     ) -> list[str]:
         """The text that the model writes after each prompt, greedily, up to EOS."""
+        answers = self.write(prompts, Decoding(max_new_tokens), advance=advance)
+        return [answer.text for answer in answers]
+
+    def write(
+        self,
+        prompts: Sequence[tuple[int, ...]],
+        decoding: Decoding,
+        *,
+        seeds: Sequence[int] | None = None,
+        margins: bool = False,
+        most: int | None = None,
+        advance: Advance | None = None,
+        done: Mapping[int, Answer] | None = None,
+        save: Callable[[Batch], None] | None = None,
+    ) -> list[Answer]:
+        """What the model writes after each prompt, greedily or drawn; see `forgetmenot.engine.generate`."""
         with evaluating(self.model), self._computing():
-            return generate(self.model, self.tokenizer, prompts, max_new_tokens, advance)
+            return self._writer(most).write(
+                prompts, decoding, seeds=seeds, margins=margins, advance=advance, done=done, save=save
+            )
+
+    def _writer(self, most: int | None = None) -> Writer:
+        return Writer(self.model, self.tokenizer, self.layout == "trie", self.continues, most)
 
     def sample(self, examples: Sequence[Encoded], seeds: Sequence[int]) -> list[TokenSequence]:
         """Each example's prompt with an answer of the model's own, drawn token by token.
@@ -252,9 +274,10 @@ class Learner:
         prompts = [example.answer.tokens[: example.answer.start] for example in examples]
         lengths = [len(example.answer.tokens) - example.answer.start for example in examples]
         with evaluating(self.model), self._computing():
-            answers = sample(self.model, self.tokenizer, prompts, max(lengths), seeds)
+            decoding = Decoding(max(lengths), temperature=1.0)
+            answers = self._writer().write(prompts, decoding, seeds=seeds, dealt=False)
         return [
-            TokenSequence(prompt + answer[:length], len(prompt))
+            TokenSequence(prompt + answer.tokens[:length], len(prompt))
             for prompt, answer, length in zip(prompts, answers, lengths, strict=True)
         ]
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 MOST_BYTES = 2_000_000_000
-FORMAT = 1
+FORMAT = 2
 """Raised whenever the encoder gives other tokens, or the files are laid out otherwise."""
 
 
@@ -37,16 +37,17 @@ def encode_cached(
     tokenizer: "PreTrainedTokenizerBase",
     max_length: int,
     examples: Sequence[Example],
+    room: int | None = None,
 ) -> EncodedExamples:
     """Encode examples of a task, or read what an earlier call with the same arguments left on disk.
 
     Raises:
         UserError: As `Encoder`, or the folder cannot be written.
     """
-    encoder = Encoder(task, prompt, tokenizer, max_length)  # what it refuses is refused in any case
+    encoder = Encoder(task, prompt, tokenizer, max_length, room)  # what it refuses is refused in any case
     if getattr(tokenizer, "backend_tokenizer", None) is None:
         return encoder.encode_all(examples)  # a tokenizer in Python does not say all that shapes its tokens
-    file = _folder() / f"{_key(task, prompt, tokenizer, max_length, examples)}.npz"
+    file = _folder() / f"{_key(task, prompt, tokenizer, (max_length, room), examples)}.npz"
     found = _read(file, [example.id for example in examples])
     if found is None:
         found = encoder.encode_all(examples)
@@ -65,12 +66,12 @@ def _key(
     task: Task,
     prompt: Prompt,
     tokenizer: "PreTrainedTokenizerBase",
-    max_length: int,
+    lengths: tuple[int, int | None],
     examples: Sequence[Example],
 ) -> str:
     """A hash of all that the tokens depend on."""
     digest = hashlib.sha256()
-    about = [FORMAT, version("forgetmenot"), version("tokenizers"), version("transformers"), max_length]
+    about = [FORMAT, version("forgetmenot"), version("tokenizers"), version("transformers"), lengths]
     about += [task.name, task.kind, task.labels, prompt.hash]
     about += [type(tokenizer).__name__, tokenizer.special_tokens_map, tokenizer.chat_template]
     digest.update(json.dumps(about, sort_keys=True, default=str).encode())

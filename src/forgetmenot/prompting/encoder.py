@@ -21,7 +21,14 @@ _BATCH = 1024  # examples whose texts go through the tokenizer in one call
 class Encoder:
     """Encodes the examples of one task under one prompt for one tokenizer."""
 
-    def __init__(self, task: Task, prompt: Prompt, tokenizer: "PreTrainedTokenizerBase", max_length: int):
+    def __init__(
+        self,
+        task: Task,
+        prompt: Prompt,
+        tokenizer: "PreTrainedTokenizerBase",
+        max_length: int,
+        room: int | None = None,
+    ):
         """Check that task, prompt and tokenizer belong together.
 
         Args:
@@ -29,12 +36,15 @@ class Encoder:
             prompt: How they are put to the model.
             tokenizer: The model's own.
             max_length: The most tokens that a prompt may have with its longest answer and EOS.
+            room: The tokens that a prompt leaves free for an answer that is generated, whatever the gold one
+                is; None where the gold one, or a candidate, follows it.
 
         Raises:
             UserError: A label has no choice or a choice no label, the template names a field that the
                 examples lack or does not render, or the tokenizer lacks an EOS or a needed chat template.
         """
-        self._task, self._prompt, self._max_length = task, prompt, max_length
+        self._task, self._prompt, self._max_length, self._room = task, prompt, max_length, room
+        _check_choices(task, prompt)
         self._tokens = Tokens(tokenizer)
         self._closing: Ids = (self._tokens.eos,)
         if prompt.chat and not self._tokens.has_chat_template:
@@ -44,7 +54,6 @@ class Encoder:
             )
         if task.kind == "messages" and self._tokens.turn_end[1]:
             self._closing = ()  # the chat template ends the turn itself
-        _check_choices(task, prompt)
         for split in (task.train, task.select, task.score):
             if split:
                 self._check_fields(split[0])
@@ -121,11 +130,16 @@ class Encoder:
     def _encoded(self, example: Example, rows: Sequence[Ids]) -> Encoded:
         """Find the boundary of prompt and answer, cut what is too long, and say what is learned."""
         with self._naming(example):
-            (prompt, *wholes), start = self._bounded(rows)
-            full = longest = max(map(len, wholes))
-            if longest + len(self._closing) > self._max_length:
-                (prompt, *wholes), start = self._shortened(example)
-                longest = max(map(len, wholes))
+            rows, start = self._bounded(rows)
+            before = after = self._length(rows)
+            if self._needed(rows, start) > self._max_length:
+                rows, start = self._shortened(example)
+                after = self._length(rows)
+            prompt, *wholes = rows
+            closing = self._closing
+            if len(wholes[0]) + len(closing) > self._max_length:  # an answer that may be cut, and has no end
+                wholes, closing = [wholes[0][: self._max_length]], ()
+                after = min(after, self._max_length)
             gold = None
             if self._task.kind == "choice":
                 self._check_distinct([whole[start:] for whole in wholes])
@@ -133,11 +147,22 @@ class Encoder:
         return Encoded(
             id=example.id,
             candidates=() if gold is None else tuple(TokenSequence(whole, start) for whole in wholes),
-            answer=TokenSequence(wholes[gold or 0] + self._closing, start),
+            answer=TokenSequence(wholes[gold or 0] + closing, start),
             prompt=() if self._task.kind == "text" else prompt,
             gold=gold,
-            cut=full - longest,
+            cut=before - after,
         )
+
+    def _length(self, rows: Sequence[Ids]) -> int:
+        """The tokens that truncation takes from: the prompt's, with its longest answer unless it has room."""
+        return len(rows[0]) if self._room is not None else max(map(len, rows[1:]))
+
+    def _needed(self, rows: Sequence[Ids], start: int) -> int:
+        """The tokens that a prompt takes, with what must follow it."""
+        if self._room is not None:
+            return len(rows[0]) + self._room
+        needed = self._length(rows) + len(self._closing)
+        return min(needed, start + self._max_length // 3) if self._prompt.cut_answer else needed
 
     def _bounded(self, rows: Sequence[Ids]) -> tuple[Sequence[Ids], int]:
         """Return the rows and the first position of the answer, which has at least one token before it."""
@@ -152,28 +177,28 @@ class Encoder:
         names = [name for name in named if isinstance(example.fields.get(name), str)]
 
         def tokenized(limit: int) -> tuple[Sequence[Ids], int]:
-            short = {name: example.fields[name][:limit] for name in names}
+            short = {name: self._part(example.fields[name], limit) for name in names}
             return self._bounded(self._tokenize(self._texts(example, {**example.fields, **short})))
 
-        def needed(rows: Sequence[Ids]) -> int:
-            return max(map(len, rows)) + len(self._closing)
-
         fitting, limit = tokenized(0), 0
-        if needed(fitting[0]) > self._max_length:
+        if self._needed(*fitting) > self._max_length:
             what = f"even without {' and '.join(sorted(names))}" if names else "and nothing in it may be cut"
             raise UserError(
-                f"the prompt with its answer takes {needed(fitting[0])} tokens, {what}; max_length is "
+                f"the prompt with its answer takes {self._needed(*fitting)} tokens, {what}; max_length is "
                 f"{self._max_length}. Raise `training.max_length`, or leave the row out."
             )
         too_long = max((len(example.fields[name]) for name in names), default=0)
         while too_long - limit > 1:
             middle = (limit + too_long) // 2
             trial = tokenized(middle)
-            if needed(trial[0]) <= self._max_length:
+            if self._needed(*trial) <= self._max_length:
                 fitting, limit = trial, middle
             else:
                 too_long = middle
         return fitting
+
+    def _part(self, text: str, limit: int) -> str:
+        return text[:limit] if self._prompt.keep == "start" else text[len(text) - min(limit, len(text)) :]
 
     def _gold(self, example: Example) -> int:
         if example.label not in self._task.labels:
@@ -228,6 +253,8 @@ def _check_choices(task: Task, prompt: Prompt) -> None:
                 f"{where}: `choices` and `end` are for tasks that choose among labels; leave them out."
             )
         return
+    if prompt.cut_answer:
+        raise UserError(f"{where}: `cut_answer` is for free answers; leave it out.")
     for label in task.labels:
         if label not in prompt.choices:
             raise UserError(f"{where}: the label {label!r} has no choice. Add it to `choices`.")

@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import Any, Literal
 
 from jinja2 import StrictUndefined, Template, TemplateError, TemplateSyntaxError, meta
 from jinja2.exceptions import SecurityError, UndefinedError
@@ -43,6 +43,9 @@ class Prompt:
         system: The system turn before it; chat only.
         truncate: The fields that may be cut when a prompt is too long; None for all that the template
             names.
+        keep: Which part of a field that is cut stays: its `start` or its `end`.
+        cut_answer: Whether a training answer may be cut too, at its end, where a third of `max_length` and
+            what the prompt leaves free do not hold it. Else it is an error that names the row.
         end: Written after each candidate, as "\n", where the tokens of one begin another's.
     """
 
@@ -54,6 +57,8 @@ class Prompt:
     system: str | None = None
     truncate: tuple[str, ...] | None = None
     end: str = ""
+    keep: Literal["start", "end"] = "start"
+    cut_answer: bool = False
 
     def __post_init__(self) -> None:
         """Refuse a template that is no Jinja before any example is read.
@@ -80,6 +85,9 @@ class Prompt:
         """Sixteen hexadecimal digits of all that shapes the text; the variant's name does not."""
         content = asdict(self)
         del content["name"]
+        for name in ("keep", "cut_answer"):  # younger than the hashes of earlier runs
+            if content[name] == getattr(type(self), name):
+                del content[name]
         canonical = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 

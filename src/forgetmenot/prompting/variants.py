@@ -10,7 +10,7 @@ from forgetmenot.errors import UserError, nearest
 from forgetmenot.prompting.prompt import Prompt
 from forgetmenot.tasks.task import Task
 
-_KEYS = ("template", "choices", "separator", "chat", "system", "truncate", "end")
+_KEYS = ("template", "choices", "separator", "chat", "system", "truncate", "end", "keep", "cut_answer")
 
 # Conversations and plain text bring their own words: the template only names the field.
 _WORDLESS = {
@@ -106,6 +106,12 @@ def _prompt(name: str, settings: Any) -> Prompt:
     truncate = settings.get("truncate")
     if truncate is not None and not isinstance(truncate, list | tuple):
         raise UserError(f"{where}: `truncate` is a list of fields, not {truncate!r}.")
+    keep = settings.get("keep", "start")
+    if keep not in ("start", "end"):
+        raise UserError(f"{where}: `keep` is start or end, not {keep!r}.")
+    cut_answer = settings.get("cut_answer", False)
+    if not isinstance(cut_answer, bool):
+        raise UserError(f"{where}: `cut_answer` is true or false, not {cut_answer!r}.")
     prompt = Prompt(
         name=name,
         template=_text(settings["template"], f"{where}: `template`"),
@@ -118,6 +124,8 @@ def _prompt(name: str, settings: Any) -> Prompt:
         system=None if system is None else _text(system, f"{where}: `system`"),
         truncate=None if truncate is None else tuple(_text(one, f"{where}: `truncate`") for one in truncate),
         end=_text(settings.get("end", ""), f"{where}: `end`"),
+        keep=keep,
+        cut_answer=cut_answer,
     )
     for one in prompt.truncate or ():
         if one not in prompt.fields:

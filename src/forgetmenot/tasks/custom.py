@@ -8,17 +8,18 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from forgetmenot.errors import UserError, nearest
+from forgetmenot.tasks.answers import RULES
 from forgetmenot.tasks.rows import BadRowError, Converted, cell, examples, label_in, plain
 from forgetmenot.tasks.splits import divide
 from forgetmenot.tasks.tables import Row, Table, read, read_hub
-from forgetmenot.tasks.task import Kind, Task
+from forgetmenot.tasks.task import Generation, Kind, Task
 from forgetmenot.tasks.yaml_file import read_yaml
 
 # Which key of the file makes which kind of task, and how that may be scored; the first is the default.
 KINDS: dict[str, tuple[Kind, tuple[str, ...]]] = {
     "label": ("choice", ("accuracy", "f1", "matthews")),
-    "target": ("answer", ("exact_match", "rouge_l", "loss")),
-    "messages": ("messages", ("loss", "exact_match", "rouge_l")),
+    "target": ("answer", ("exact_match", "rouge_l", "sari", "edit_similarity", "loss")),
+    "messages": ("messages", ("loss", "exact_match", "rouge_l", "edit_similarity")),
     "text": ("text", ("loss",)),
 }
 ROLES = ("system", "user", "assistant", "tool")
@@ -46,6 +47,14 @@ class _Data(_Section):
         return {"train": "train", "score": "validation"} if self.hub and not found else found
 
 
+class _Generation(_Section):
+    """How free answers are written and read; see `forgetmenot.tasks.task.Generation`."""
+
+    max_new_tokens: Annotated[int, Field(ge=1)] = Generation().max_new_tokens
+    stop: list[str] = []
+    extract: list[str] = list(Generation().extract)
+
+
 class _TaskFile(_Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     data: _Data
@@ -55,6 +64,8 @@ class _TaskFile(_Section):
     messages: str | None = None
     text: str | None = None
     metric: str | None = None
+    generation: _Generation | None = None
+    source: str | None = None
 
 
 def load_custom(path: Path) -> Task:
@@ -72,6 +83,7 @@ def load_custom(path: Path) -> Task:
     labels = tuple(file.prompts["default"]["choices"]) if kind == "choice" else ()
     if metric == "f1" and len(labels) != 2:
         raise UserError(f"{path}: the metric f1 needs two labels, and the default prompt has {len(labels)}.")
+    generation = _generation(path, file, kind, metric)
     convert = _converter(kind, column, labels)
 
     tables = _tables(path, file.data)
@@ -88,7 +100,28 @@ def load_custom(path: Path) -> Task:
         prompts=file.prompts,
         origin="; ".join(table.source for table in tables.values()),
         notes=(*_unpinned(file.data), *splits.notes),
+        generation=generation,
+        source=file.source or "",
     )
+
+
+def _generation(path: Path, file: _TaskFile, kind: Kind, metric: str) -> Generation:
+    """The file's `generation` and `source`, refused where nothing would use them."""
+    if (file.source is not None) != (metric == "sari"):
+        raise UserError(
+            f"{path}: the metric sari, and no other, needs the key 'source': the field that was rewritten."
+        )
+    if file.generation is None:
+        return Generation()
+    if kind not in ("answer", "messages") or metric == "loss":
+        raise UserError(f"{path}: the key 'generation' is for answers that are generated; leave it out.")
+    for rule in file.generation.extract:
+        if rule not in RULES:
+            raise UserError(f"{path}: generation.extract has no rule {rule!r}. {nearest(rule, RULES)}")
+    if "" in file.generation.stop:
+        raise UserError(f"{path}: generation.stop has an empty string, which would end every answer.")
+    settings = file.generation
+    return Generation(settings.max_new_tokens, tuple(settings.stop), tuple(settings.extract))
 
 
 def _parse(path: Path) -> _TaskFile:
@@ -115,7 +148,8 @@ def _sentence(problem: ValidationError) -> str:
     error = problem.errors()[0]
     key = ".".join(map(str, error["loc"]))
     if error["type"] == "extra_forbidden":
-        section = _Data if error["loc"][0] == "data" else _TaskFile
+        sections: dict[Any, type[_Section]] = {"data": _Data, "generation": _Generation}
+        section = sections.get(error["loc"][0], _TaskFile)
         return f"the key {key!r} is unknown. {nearest(str(error['loc'][-1]), section.model_fields)}"
     if error["type"] == "missing":
         return f"the key {key!r} is missing."

@@ -48,16 +48,25 @@ def _digest(example: Example) -> bytes:
     return hashlib.sha256(f"{SELECT_SEED}:{_canonical(fields)}".encode()).digest()
 
 
+def cut_by_text(rows: list[Example], size: int) -> tuple[list[Example], list[Example]]:
+    """Take about `size` examples out of `rows`, by their text alone and all copies of one together."""
+    return _taken(rows, [_digest(example) for example in rows], size)
+
+
 def _carve(train: list[Example], said: list[bytes]) -> tuple[list[Example], list[Example]]:
     if len(train) < TOO_FEW_TO_CARVE:
         return train, []
-    size = min(SELECT_MOST, len(train) // 10)
+    return _taken(train, said, min(SELECT_MOST, len(train) // 10))
+
+
+def _taken(train: list[Example], said: list[bytes], size: int) -> tuple[list[Example], list[Example]]:
+    """What is left, and `size` examples or a few less: all copies of a text or none."""
     copies = defaultdict(list)
     for row, digest in enumerate(said):
         copies[digest].append(row)
     chosen: set[int] = set()
     for digest in sorted(copies):
-        if len(chosen) + len(copies[digest]) <= size:  # all copies or none: select must not stand in train
+        if len(chosen) + len(copies[digest]) <= size:
             chosen.update(copies[digest])
         if len(chosen) == size:
             break

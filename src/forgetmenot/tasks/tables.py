@@ -120,10 +120,13 @@ def read_jsonl(path: Path) -> Table:
 
 
 def read_json(path: Path) -> Table:
-    """Read a JSON list of objects, or one object per line, which many tools write into .json as well."""
+    """Read a JSON list of objects, a task of Super-NaturalInstructions, or one object per line.
+
+    Many tools write JSON lines into .json as well.
+    """
     text = "".join(line for _, line in _numbered_lines(path))
     if not text.lstrip().startswith("["):
-        return read_jsonl(path)
+        return _super_ni(path, text) if '"Instances"' in text else read_jsonl(path)
     try:
         rows = json.loads(text)
     except json.JSONDecodeError as problem:
@@ -132,6 +135,36 @@ def read_json(path: Path) -> Table:
         if not isinstance(row, dict):
             raise UserError(f"{path}, row {number}: a row must be a JSON object with named fields.")
     return Table(str(path), tuple(rows[0]) if rows else (), list(enumerate(rows, 1)), "row")
+
+
+def _super_ni(path: Path, text: str) -> Table:
+    """Read a task file of Super-NaturalInstructions (Wang et al. 2022, arXiv 2204.07705).
+
+    Each instance becomes a row: `definition`, `examples` (the positive ones: a list of `input`, `output` and
+    `explanation`), `input`, `output` (the first that is given) and `outputs` (all of them).
+    """
+    try:
+        task = json.loads(text)
+    except json.JSONDecodeError as problem:
+        raise UserError(f"{path}, line {problem.lineno}: this is not JSON ({problem.msg}).") from None
+    if not isinstance(task.get("Instances"), list) or "Definition" not in task:
+        raise UserError(f"{path}: a task of Super-NaturalInstructions has a Definition and Instances.")
+    definition = task["Definition"]
+    about = {
+        "definition": definition if isinstance(definition, str) else "\n".join(definition),
+        "examples": task.get("Positive Examples", []),
+    }
+    rows = []
+    for number, instance in enumerate(task["Instances"], 1):
+        outputs = instance.get("output") if isinstance(instance, dict) else None
+        outputs = [outputs] if isinstance(outputs, str) else outputs
+        if not outputs or not isinstance(instance.get("input"), str):
+            raise UserError(f"{path}, instance {number}: it needs an input and an output.")
+        named = {"id": instance["id"]} if "id" in instance else {}
+        rows.append(
+            (number, {**named, **about, "input": instance["input"], "output": outputs[0], "outputs": outputs})
+        )
+    return Table(str(path), tuple(rows[0][1]) if rows else (), rows, "instance")
 
 
 def read_parquet(paths: Sequence[Path]) -> Table:

@@ -26,6 +26,21 @@ class Example:
     target: str | float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Generation:
+    r"""How a free answer is written, and what is read from it.
+
+    Attributes:
+        max_new_tokens: Where an answer that has not ended is cut.
+        stop: Strings that end an answer and are no part of it, as "\n".
+        extract: The names of the rules that are applied in turn; see `forgetmenot.tasks.answers`.
+    """
+
+    max_new_tokens: int = 64
+    stop: tuple[str, ...] = ()
+    extract: tuple[str, ...] = ("strip",)
+
+
 @dataclass(frozen=True)
 class Task:
     """A data set with a question and a way to score an answer.
@@ -40,6 +55,8 @@ class Task:
         prompts: Prompt variants that came with the task (a file of one's own), as plain data.
         origin: Where the rows came from (a folder, a file, a hub id with its revision), for the record.
         notes: Sentences that a person should hear: repeats, leaks, rows left out.
+        generation: How free answers are written and read.
+        source: The field that an answer is held against beside the gold one (SARI).
     """
 
     name: str
@@ -53,3 +70,5 @@ class Task:
     prompts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     origin: str = ""
     notes: tuple[str, ...] = ()
+    generation: Generation = Generation()
+    source: str = ""
