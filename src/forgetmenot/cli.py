@@ -110,11 +110,21 @@ def study(parsed: argparse.Namespace) -> None:
 
 
 def score(parsed: argparse.Namespace) -> None:
-    """`fmn score`: put another prompt or task to the saved stages of a run."""
+    """`fmn score`: put another prompt or task to the saved stages of a run, or measure them by probes."""
     from forgetmenot.engine import ranks
-    from forgetmenot.runs import rescore
+    from forgetmenot.report import print_probes
+    from forgetmenot.runs import reprobe, rescore
 
+    if parsed.probes and (parsed.tasks or parsed.prompt):
+        raise UserError("--probes: score tasks and measure by probes in two commands.")
     _in_processes(parsed)
+    if parsed.probes:
+        path, found = reprobe(parsed.run_dir, parsed.probes, console=_Screen())
+        console = _Screen(quiet=not ranks.writes())
+        print_probes(found, console)
+        console.print(f"\nReading: {path}", highlight=False, soft_wrap=True)
+        ranks.leave()
+        return
     path, reading = rescore(parsed.run_dir, parsed.tasks, parsed.prompt, console=_Screen())
     console = _Screen(quiet=not ranks.writes())
     table = Table("stage", *reading["tasks"], box=None)
@@ -174,6 +184,10 @@ def _known(what: str) -> dict[str, str]:
         from forgetmenot.methods import known_methods
 
         return {name: (kind.__doc__ or "").strip().splitlines()[0] for name, kind in known_methods().items()}
+    if what == "probes":
+        from forgetmenot.probes import known_probes
+
+        return {name: (kind.__doc__ or "").strip().splitlines()[0] for name, kind in known_probes().items()}
     if what == "models":
         from forgetmenot.models import BUNDLED
 
@@ -255,6 +269,13 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("run_dir", type=Path, metavar="RUN_DIR")
     verb.add_argument("--tasks", type=_names, default=(), metavar="a,b,c", help="default: the run's own")
     verb.add_argument("--prompt", metavar="P", help="default: the run's own")
+    verb.add_argument(
+        "--probes",
+        type=_entries,
+        default=(),
+        metavar="a,b",
+        help="names, or YAML: [{name: a, option: value}]",
+    )
     _several(verb)
 
     verb = _verb(verbs, export, "export", "write a stage as one loadable model with its tokenizer")
@@ -266,7 +287,7 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("run_dir", type=Path, metavar="RUN_DIR")
 
     verb = _verb(verbs, list_known, "list", "what has a name here")
-    verb.add_argument("what", choices=("tasks", "suites", "methods", "models", "prompts"))
+    verb.add_argument("what", choices=("tasks", "suites", "methods", "models", "prompts", "probes"))
     return parser
 
 
@@ -294,6 +315,12 @@ def _positive(text: str) -> int:
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(","))
+
+
+def _entries(text: str) -> tuple[Any, ...]:
+    """Names with commas between them, or a list in YAML."""
+    value = yaml.safe_load(text) if text.lstrip().startswith(("[", "{")) else _names(text)
+    return tuple(value) if isinstance(value, list | tuple) else (value,)
 
 
 def _terminated(number: int, _frame: Any) -> NoReturn:

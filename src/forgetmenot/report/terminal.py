@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from forgetmenot.report.findings import Findings
+from forgetmenot.report.probes import print_probes
 from forgetmenot.report.wording import number, p_value, signed, span, verdict
 
 COLUMN = 15
@@ -119,6 +120,7 @@ def print_matrix(results: Mapping[str, Any], console: Console) -> None:
         console.print(table)
     console.print(Text(LEGEND, style="dim"), "", _summary(findings), "", sep="\n")
     console.print(Text(verdict(findings), style="bold"))
+    print_probes(findings.probes, console)
 
 
 def _tables(findings: Findings, width: int, margins: Sequence[tuple[str, list[Text]]]) -> list[Table]:

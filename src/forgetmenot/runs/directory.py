@@ -73,7 +73,7 @@ class RunDirectory:
         """Remove everything that a run wrote here; the stages go before the config that they are of."""
         for name in ("results.json", "report.html", "events.jsonl", "timing.json"):
             (self.path / name).unlink(missing_ok=True)
-        for name in ("stages", "readings"):
+        for name in ("stages", "readings", "probes"):
             _remove(self.path / name)
         for name in ("environment.json", "config.yaml"):
             (self.path / name).unlink(missing_ok=True)

@@ -13,6 +13,7 @@ from forgetmenot.config import RunConfig
 from forgetmenot.errors import UserError, nearest
 from forgetmenot.methods import Method, Stage, make_method
 from forgetmenot.metrics import Stage as Row
+from forgetmenot.probes import check_probe
 from forgetmenot.prompting import EncodedExamples, Prompt, choose_prompt, encode_cached
 from forgetmenot.runs.evaluate import Question
 from forgetmenot.tasks import Example, Task, expand, load_tasks
@@ -72,6 +73,8 @@ def make_plan(config: RunConfig, load: Load = load_tasks) -> Plan:
     """
     method = make_method(config.method.name, config.method.options, config.seed)
     method.check(config.adapter)
+    for one in config.evaluation.probes:
+        check_probe(one.name, one.options)
     both = load([*config.tasks, *config.evaluation.also_score], data_folder(config))
     ordered = both[: len(expand(config.tasks))]
     trained = tuple(task for task in ordered if task.train)

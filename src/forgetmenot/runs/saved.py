@@ -51,7 +51,7 @@ def rescore(
     prompts = [choose_prompt(task, prompt or variant_of(config, task.name)) for task in asked]
     console = console if console and ranks.writes() else Console(quiet=True)
     with directory.locked(), Display(console) as display:
-        session = _open(directory, config)
+        session = open_saved(directory, config)
         tokenizer, longest = session.learner.tokenizer, session.max_length
         questions = [question(config, *pair, tokenizer, longest) for pair in zip(asked, prompts, strict=True)]
         session.examine([s for one in questions[0].encoded[:32] for s in one.candidates or (one.answer,)])
@@ -98,7 +98,7 @@ def export(run_dir: Path, stage: str, out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{out} cannot be made ({error.strerror}); give another directory.") from error
-    session = _open(directory, config)
+    session = open_saved(directory, config)
     if found[0] != BASE:
         session.to_stage(directory.stage(found[0]), trainable=False)
         load_method_state(plan.method, directory.stage(found[0]))
@@ -107,8 +107,21 @@ def export(run_dir: Path, stage: str, out: Path) -> None:
     session.learner.tokenizer.save_pretrained(out)
 
 
-def _open(directory: RunDirectory, config: RunConfig) -> Session:
+def open_saved(directory: RunDirectory, config: RunConfig) -> Session:
+    """The model of a run, computing as the run began."""
     return open_session(config, begun_with(directory).get("threads"))
+
+
+def take_up(directory: RunDirectory, session: Session, method: Method, stage: str) -> bool:
+    """Go to the weights of a stage, and to what the method knew then; whether they are still there."""
+    if stage == BASE:
+        session.to_base()
+    elif has_weights(directory.stage(stage)):
+        session.to_stage(directory.stage(stage), trainable=False)
+        load_method_state(method, directory.stage(stage))
+    else:
+        return False
+    return True
 
 
 def _answer(
@@ -120,12 +133,7 @@ def _answer(
     display: Display,
 ) -> dict[str, Predictions]:
     """The answers of one stage; none where its weights are gone."""
-    if stage == BASE:
-        session.to_base()
-    elif has_weights(directory.stage(stage)):
-        session.to_stage(directory.stage(stage), trainable=False)
-        load_method_state(method, directory.stage(stage))
-    else:
+    if not take_up(directory, session, method, stage):
         return {}
     total = sum(one.count() for one in questions)
     with method.answering(session.learner), display.progress(f"{stage}: scoring", total) as advance:
