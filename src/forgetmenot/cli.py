@@ -120,11 +120,21 @@ def compare(parsed: argparse.Namespace) -> None:
 
 
 def score(parsed: argparse.Namespace) -> None:
-    """`fmn score`: put another prompt or task to the saved stages of a run."""
+    """`fmn score`: put another prompt or task to the saved stages of a run, or measure them by probes."""
     from forgetmenot.engine import ranks
-    from forgetmenot.runs import rescore
+    from forgetmenot.report import print_probes
+    from forgetmenot.runs import reprobe, rescore
 
+    if parsed.probes and (parsed.tasks or parsed.prompt):
+        raise UserError("--probes: score tasks and measure by probes in two commands.")
     _in_processes(parsed)
+    if parsed.probes:
+        path, found = reprobe(parsed.run_dir, parsed.probes, console=_Screen())
+        console = _Screen(quiet=not ranks.writes())
+        print_probes(found, console)
+        console.print(f"\nReading: {path}", highlight=False, soft_wrap=True)
+        ranks.leave()
+        return
     settings = _settings(parsed.reading, "--reading")
     path, reading = rescore(parsed.run_dir, parsed.tasks, parsed.prompt, settings=settings, console=_Screen())
     console = _Screen(quiet=not ranks.writes())
@@ -228,6 +238,10 @@ def _known(what: str) -> dict[str, str]:
         from forgetmenot.methods import known_methods
 
         return {name: (kind.__doc__ or "").strip().splitlines()[0] for name, kind in known_methods().items()}
+    if what == "probes":
+        from forgetmenot.probes import known_probes
+
+        return {name: (kind.__doc__ or "").strip().splitlines()[0] for name, kind in known_probes().items()}
     if what == "models":
         from forgetmenot.models import BUNDLED
 
@@ -316,6 +330,13 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--tasks", type=_names, default=(), metavar="a,b,c", help="default: the run's own")
     verb.add_argument("--prompt", metavar="P", help="default: the run's own")
     verb.add_argument(
+        "--probes",
+        type=_entries,
+        default=(),
+        metavar="a,b",
+        help="names, or YAML: [{name: a, option: value}]",
+    )
+    verb.add_argument(
         "--reading",
         action="append",
         default=[],
@@ -359,7 +380,7 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("run_dir", type=Path, metavar="RUN_DIR")
 
     verb = _verb(verbs, list_known, "list", "what has a name here")
-    verb.add_argument("what", choices=("tasks", "suites", "methods", "models", "prompts"))
+    verb.add_argument("what", choices=("tasks", "suites", "methods", "models", "prompts", "probes"))
     return parser
 
 
@@ -387,6 +408,12 @@ def _positive(text: str) -> int:
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(","))
+
+
+def _entries(text: str) -> tuple[Any, ...]:
+    """Names with commas between them, or a list in YAML."""
+    value = yaml.safe_load(text) if text.lstrip().startswith(("[", "{")) else _names(text)
+    return tuple(value) if isinstance(value, list | tuple) else (value,)
 
 
 def _terminated(number: int, _frame: Any) -> NoReturn:

@@ -41,17 +41,34 @@ Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
 BUNDLED_JOB = Path(__file__).with_name("quickstart.yaml")
 
 
-class MethodSettings(BaseModel):
-    """Which method, and beside its name the options that the method itself defines."""
+class NamedSettings(BaseModel):
+    """A method or a probe by name, and beside its name the options that it defines itself."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
-    name: str = "sequential"
+    name: str
 
     @property
     def options(self) -> dict[str, Any]:
         """What stands beside the name."""
         return dict(self.model_extra or {})
+
+
+class MethodSettings(NamedSettings):
+    """Which method."""
+
+    name: str = "sequential"
+
+
+def _probes(value: Any) -> Any:
+    entries = _split(value)
+    if not isinstance(entries, list | tuple):
+        return entries  # pydantic refuses it
+    named = [{"name": entry} if isinstance(entry, str) else entry for entry in entries]
+    names = [entry.get("name") for entry in named if isinstance(entry, Mapping)]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ValueError(f"the probe {twice} stands there twice")
+    return named
 
 
 def _from_file(value: Any) -> Any:
@@ -133,6 +150,7 @@ class EvaluationSettings(BaseModel):
         calibration: What is divided out of the candidates' probabilities: those of a `contextual` example
             without content, or the `prior`, the mean over `select`.
         generation: How free answers are generated.
+        probes: What is measured beside the tasks: names, or {name: NAME, its option: value}.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -141,6 +159,7 @@ class EvaluationSettings(BaseModel):
     limit: PositiveInt | None = None
     also_score: Names = ()
     prompts: Names = ()
+    probes: Annotated[tuple[NamedSettings, ...], BeforeValidator(_probes)] = ()
     readings: tuple[ReadingSettings, ...] = ()
     scoring: Scoring = "likelihood"
     normalization: Normalization = "none"

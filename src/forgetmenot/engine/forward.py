@@ -13,34 +13,43 @@ from forgetmenot.engine.head import (
     fp32_head,
     on_device,
     picked,
+    picked_and_greedy,
 )
 from forgetmenot.engine.mask import attention_mask
 from forgetmenot.engine.pack import Pack
 
 
-def log_likelihoods(model: Any, pack: Pack, cache: Any = None) -> Tensor:
+def log_likelihoods(model: Any, pack: Pack, cache: Any = None, *, greedy: bool = False) -> Tensor:
     """The log-likelihood of each sequence's predicted tokens, in nats and fp32 [sequences].
+
+    With `greedy`, beside it how many of them are the likeliest token of all [sequences, 2].
 
     Args:
         model: A Transformers causal LM.
         pack: What goes through it.
         cache: The keys and values of the pack's prefix, as Transformers caches them; the pass appends to it.
+        greedy: Whether that is counted.
     """
-    edges = edge_log_probs(model, pack, cache)
+    edges = edge_log_probs(model, pack, cache, greedy=greedy)
     device = edges.device
     per_token = edges[on_device(pack.edges, device)]
-    return torch.zeros(pack.sequences, device=device).index_add(0, on_device(pack.owners, device), per_token)
+    nothing = torch.zeros(pack.sequences, *per_token.shape[1:], device=device)
+    return nothing.index_add(0, on_device(pack.owners, device), per_token)
 
 
-def edge_log_probs(model: Any, pack: Pack, cache: Any = None) -> Tensor:
-    """The log-probability of each edge's token after its position, in nats and fp32 [edges]."""
+def edge_log_probs(model: Any, pack: Pack, cache: Any = None, *, greedy: bool = False) -> Tensor:
+    """The log-probability of each edge's token after its position, in nats and fp32 [edges].
+
+    With `greedy`, beside it 1 where that token is the likeliest, else 0 [edges, 2].
+    """
     kept, rows = np.unique(pack.sources, return_inverse=True)
     if pack.end is not None and len(chunks(len(kept), model.config.get_text_config().vocab_size)) > 1:
         with decoder_states(model) as states:
             _run(model, pack, cache, **_one_logit(pack))
-        return edge_log_probs_in_chunks(model, states[0], kept, rows, pack.targets)
+        return edge_log_probs_in_chunks(model, states[0], kept, rows, pack.targets, greedy=greedy)
     logits, edge_rows = _edge_logits(model, pack, cache)
-    return picked(logits, edge_rows, on_device(pack.targets, logits.device))
+    targets = on_device(pack.targets, logits.device)
+    return (picked_and_greedy if greedy else picked)(logits, edge_rows, targets)
 
 
 def next_token_log_probs(model: Any, pack: Pack) -> Tensor:

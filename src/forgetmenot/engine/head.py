@@ -24,7 +24,9 @@ def chunks(rows: int, vocabulary: int) -> list[slice]:
     return [slice(a, b) for a, b in pairwise(bounds)]
 
 
-def edge_log_probs_in_chunks(model: Any, states: Any, kept: Ints, rows: Ints, targets: Ints) -> Tensor:
+def edge_log_probs_in_chunks(
+    model: Any, states: Any, kept: Ints, rows: Ints, targets: Ints, *, greedy: bool = False
+) -> Tensor:
     """The log-probability of each edge's token, without ever holding the logits of all rows.
 
     The backward pass computes each chunk's logits again (Chen et al. 2016, arXiv 1604.06174).
@@ -35,6 +37,7 @@ def edge_log_probs_in_chunks(model: Any, states: Any, kept: Ints, rows: Ints, ta
         kept: The positions that predict something [rows].
         rows: The row that predicts each edge, ascending [edges].
         targets: The token predicted [edges].
+        greedy: Whether it is said as well if the token is the likeliest; see `picked_and_greedy`.
 
     Returns:
         Nats in fp32 [edges].
@@ -51,6 +54,7 @@ def edge_log_probs_in_chunks(model: Any, states: Any, kept: Ints, rows: Ints, ta
                 hidden[on_device(kept[chunk], hidden.device)],
                 on_device(rows[edges] - chunk.start, hidden.device),
                 on_device(targets[edges], hidden.device),
+                greedy,
                 use_reentrant=False,
             )
         )
@@ -61,6 +65,12 @@ def picked(logits: Tensor, rows: Tensor, targets: Tensor) -> Tensor:
     """The log-probability of each target [edges] in its row of the logits [rows, vocabulary]."""
     log_probs: Tensor = logits[rows, targets] - logits.logsumexp(-1)[rows]
     return log_probs
+
+
+def picked_and_greedy(logits: Tensor, rows: Tensor, targets: Tensor) -> Tensor:
+    """What `picked` gives, and 1 where the target is the likeliest token, else 0 [edges, 2]."""
+    likeliest = logits[rows, targets] >= logits.amax(-1)[rows]
+    return torch.stack([picked(logits, rows, targets), likeliest.float()], dim=-1)
 
 
 @contextmanager
@@ -98,7 +108,9 @@ def on_device(values: Ints, device: torch.device) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
-def _chunk_log_probs(model: Any, kind: type[Any], hidden: Tensor, rows: Tensor, targets: Tensor) -> Tensor:
+def _chunk_log_probs(
+    model: Any, kind: type[Any], hidden: Tensor, rows: Tensor, targets: Tensor, greedy: bool
+) -> Tensor:
     """From hidden states [rows, width] on, by the model's own way from its decoder to its logits.
 
     That way may scale or cap the logits; so its `forward` runs, with hidden states that are there already.
@@ -107,7 +119,8 @@ def _chunk_log_probs(model: Any, kind: type[Any], hidden: Tensor, rows: Tensor, 
     given = kind(last_hidden_state=hidden[None])
     with fp32_head(model), _replaced_forward(_decoder(model), lambda *_, **__: given):
         nothing = torch.zeros(1, 1, dtype=torch.long, device=hidden.device)
-        return picked(plain.forward(input_ids=nothing, use_cache=False).logits[0].float(), rows, targets)
+        logits = plain.forward(input_ids=nothing, use_cache=False).logits[0].float()
+        return (picked_and_greedy if greedy else picked)(logits, rows, targets)
 
 
 def _decoder(model: Any) -> Any:

@@ -176,7 +176,20 @@ class Learner:
     ) -> Tensor:
         """Log-likelihood of each sequence's predicted tokens, without gradients: nats, fp64 [sequences]."""
         arranged = sequences if isinstance(sequences, Arrangement) else self.arrange(sequences)
-        result = torch.zeros(arranged.sequences, dtype=torch.float64)
+        return self._scored(arranged, advance)
+
+    def log_likelihoods_and_greedy(
+        self, sequences: Sequence[TokenSequence], advance: Advance | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """What `log_likelihoods` gives, and whether greedy decoding would write the predicted tokens."""
+        values = self._scored(self.arrange(sequences), advance, greedy=True)
+        predicted = torch.tensor([len(s.tokens) - s.start for s in sequences], dtype=torch.float64)
+        return values[:, 0], values[:, 1] == predicted
+
+    def _scored(self, arranged: Arrangement, advance: Advance | None, *, greedy: bool = False) -> Tensor:
+        """Log-likelihoods, with `greedy` as the first of two columns: see `forward.log_likelihoods`."""
+        shape = (arranged.sequences, 2) if greedy else (arranged.sequences,)
+        result = torch.zeros(shape, dtype=torch.float64)
         found = []
         with evaluating(self.model), self._computing():
             prefix = None
@@ -187,7 +200,7 @@ class Learner:
             for turn in self._turns([packed.nodes for _, packed in arranged.packs]):
                 indices, packed = arranged.packs[turn.pack]
                 cache = prefix.cache() if prefix is not None else None
-                values = log_likelihoods(self.model, packed, cache)
+                values = log_likelihoods(self.model, packed, cache, greedy=greedy)
                 self.counts["computed"] += packed.nodes
                 if turn.counts:
                     found.append((indices, values))

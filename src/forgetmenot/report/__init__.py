@@ -6,6 +6,7 @@ from forgetmenot.report.comparison_html import comparison_page
 from forgetmenot.report.comparison_tables import print_comparison, table_files
 from forgetmenot.report.conclusions import conclusions
 from forgetmenot.report.html import write_report
+from forgetmenot.report.probes import print_probes
 from forgetmenot.report.prompts import print_prompts, prompts_page
 from forgetmenot.report.receipts import print_receipts, receipts_markdown
 from forgetmenot.report.study import FIGURES, print_study, study_cells, study_markdown, study_table
@@ -23,6 +24,7 @@ __all__ = [
     "listed",
     "print_comparison",
     "print_matrix",
+    "print_probes",
     "print_prompts",
     "print_receipts",
     "print_study",

@@ -88,6 +88,7 @@ class Findings:
         self.noise_floor: Mapping[str, float | None] = results.get("noise_floor", {})
         self.significance: Mapping[str, Any] = results.get("significance", {})
         self.readings: Sequence[Mapping[str, Any]] = results.get("readings", ())
+        self.probes: Mapping[str, Mapping[str, Any]] = results.get("probes", {})
         self.cost: Mapping[str, Any] = results.get("cost", {})
 
     @property

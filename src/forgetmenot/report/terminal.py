@@ -11,6 +11,7 @@ from rich.text import Text
 
 from forgetmenot.report.costs import costs
 from forgetmenot.report.findings import Findings
+from forgetmenot.report.probes import print_probes
 from forgetmenot.report.ways import AskedBy, asked_otherwise
 from forgetmenot.report.wording import number, p_value, signed, span, verdict
 
@@ -126,6 +127,7 @@ def print_matrix(results: Mapping[str, Any], console: Console) -> None:
         words = "; ".join(f"{name} {value}" for name, value in costs(findings.cost).items())
         console.print(Text(f"Cost: {words}.", style="dim"), "", sep="\n")
     console.print(Text(verdict(findings), style="bold"))
+    print_probes(findings.probes, console)
 
 
 def _tables(findings: Findings, width: int, margins: Sequence[tuple[str, list[Text]]]) -> list[Table]:

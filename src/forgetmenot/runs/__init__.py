@@ -4,6 +4,7 @@ from forgetmenot.runs.api import Run, run
 from forgetmenot.runs.compare import compare
 from forgetmenot.runs.prompt_choice import PromptChoice, prompts
 from forgetmenot.runs.receipts import compare_with_receipts
+from forgetmenot.runs.reprobe import reprobe
 from forgetmenot.runs.saved import export, rescore
 from forgetmenot.runs.studies import Study, study
 
@@ -15,6 +16,7 @@ __all__ = [
     "compare_with_receipts",
     "export",
     "prompts",
+    "reprobe",
     "rescore",
     "run",
     "study",

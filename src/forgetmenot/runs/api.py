@@ -17,8 +17,9 @@ from forgetmenot.runs.directory import RunDirectory, begun_with
 from forgetmenot.runs.display import Display
 from forgetmenot.runs.loop import HEADLINE, Loop
 from forgetmenot.runs.plan import Plan, check_trackers, make_plan
+from forgetmenot.runs.probing import make_probes
 from forgetmenot.runs.receipt_loader import ReceiptLoader
-from forgetmenot.runs.results import assemble
+from forgetmenot.runs.results import assemble, probe_tables
 from forgetmenot.runs.session import Session, open_session
 from forgetmenot.tasks import fingerprint
 
@@ -143,11 +144,12 @@ def _go_on(config: RunConfig, directory: RunDirectory, display: Display, fresh: 
     plan = make_plan(config, receipts)
     for note in plan.notes:
         display.say(note)
+    probes = make_probes(config, config.evaluation.probes)
     session = open_session(config, None if fresh else begun_with(directory).get("threads"))
     was_deterministic = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(True, warn_only=True)
     try:
-        loop = Loop(plan, session, directory, display)
+        loop = Loop(plan, session, directory, display, probes)
         session.examine(loop.first_sequences())
         if fresh:
             directory.clear()  # not before: a mistake in the config must not cost the run that is there
@@ -166,6 +168,7 @@ def _go_on(config: RunConfig, directory: RunDirectory, display: Display, fresh: 
     }
     if ranks.writes():
         results = {**described, **assemble(directory, plan.rows, loop.questions)}
+        results["probes"] = probe_tables(directory, plan.rows, probes)
         results["cost"] |= {
             "parameters": session.record["parameters"],
             "past_data": plan.method.past_data,

@@ -83,7 +83,7 @@ class RunDirectory:
             "timing.json",
         ):
             (self.path / name).unlink(missing_ok=True)
-        for name in ("stages", "readings"):
+        for name in ("stages", "readings", "probes"):
             _remove(self.path / name)
         for name in ("environment.json", "config.yaml"):
             (self.path / name).unlink(missing_ok=True)

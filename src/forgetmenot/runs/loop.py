@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TextIO
@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from forgetmenot.engine import Step, fit, ranks, rounded_once, shards
 from forgetmenot.methods import Stage
 from forgetmenot.models import adapt, finish_stage, has_weights, save_weights
+from forgetmenot.probes import Probe
 from forgetmenot.prompting import TokenSequence
 from forgetmenot.runs.directory import RunDirectory
 from forgetmenot.runs.display import Display
@@ -21,6 +22,7 @@ from forgetmenot.runs.evaluate import Predictions, Question, ask, read_predictio
 from forgetmenot.runs.method_state import load_method_state, save_method_state
 from forgetmenot.runs.partial import PartialAnswers
 from forgetmenot.runs.plan import Plan, for_task, questions_of, training_examples
+from forgetmenot.runs.probing import measure_stage, measured
 from forgetmenot.runs.session import Session
 
 BASE = "00-base"
@@ -30,8 +32,16 @@ HEADLINE = "predictions.parquet"
 class Loop:
     """Takes one run from wherever its directory stands to its last stage."""
 
-    def __init__(self, plan: Plan, session: Session, directory: RunDirectory, display: Display) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        session: Session,
+        directory: RunDirectory,
+        display: Display,
+        probes: Mapping[str, Probe] | None = None,
+    ) -> None:
         self.plan, self.session, self.directory, self.display = plan, session, directory, display
+        self.probes = probes or {}
         self.config, self.learner, self.method = plan.config, session.learner, plan.method
         self.learner.progress = display.progress
         self.questions = self._questions()
@@ -64,6 +74,7 @@ class Loop:
             self._add_columns(BASE)
         else:
             self._score_base()
+        self._probe(0, BASE, present)
         self._show(0, BASE)
         previous = BASE
         for stage in self.plan.stages:
@@ -78,6 +89,7 @@ class Loop:
                     load_method_state(self.method, self.directory.stage(previous))
                 self._train_and_score(stage)
                 present = stage.name
+            present = self._probe(stage.number, stage.name, present)
             self._prune(stage)
             self._show(stage.number, stage.name)
             previous = stage.name
@@ -227,6 +239,22 @@ class Loop:
             self._score(writing, name, asked)
         self.directory.event("scored further tasks", stage=name)
         return True
+
+    def _probe(self, number: int, name: str, present: str) -> str:
+        """Take the measurements beside the tasks that a committed stage still lacks.
+
+        Returns:
+            The stage whose weights the learner has afterwards.
+        """
+        if not self.probes.keys() - measured(self.directory, name).keys():
+            return present
+        if present != name:
+            if not has_weights(self.directory.stage(name)):
+                return present
+            self._go_to(name)
+            load_method_state(self.method, self.directory.stage(name))
+        measure_stage(self.probes, self.learner, self.method, number, name, BASE, self.directory)
+        return name
 
     def _show(self, number: int, name: str) -> None:
         there = read_predictions(self.directory.stage(name) / HEADLINE)

@@ -16,6 +16,7 @@ from forgetmenot.engine import Decoding, check_vllm, shards
 from forgetmenot.errors import UserError, nearest
 from forgetmenot.methods import Method, Stage, make_method
 from forgetmenot.metrics import Stage as Row
+from forgetmenot.probes import check_probe
 from forgetmenot.prompting import EncodedExamples, Prompt, encode_cached
 from forgetmenot.runs.choice import BY_LIKELIHOOD, Way
 from forgetmenot.runs.evaluate import Question, Writing
@@ -87,6 +88,8 @@ def make_plan(config: RunConfig, load: Load = load_tasks) -> Plan:
         )
     if config.evaluation.generation.backend == "vllm":
         check_vllm()
+    for one in config.evaluation.probes:
+        check_probe(one.name, one.options)
     both = load([*config.tasks, *config.evaluation.also_score], data_folder(config))
     ordered = both[: len(expand(config.tasks))]
     trained = tuple(task for task in ordered if task.train)

@@ -19,10 +19,12 @@ from forgetmenot.metrics import (
     summarize,
 )
 from forgetmenot.metrics import Stage as Row
+from forgetmenot.probes import Probe
 from forgetmenot.runs.choice import BY_LIKELIHOOD
 from forgetmenot.runs.directory import RunDirectory
 from forgetmenot.runs.evaluate import Predictions, Question, for_metric, read_predictions
 from forgetmenot.runs.loop import read_cost
+from forgetmenot.runs.probing import measured, table
 
 NOT_ASKED = "The stage's weights were no longer on disk when this task was added."
 
@@ -68,6 +70,15 @@ def assemble(
         "probes": {},
         "cost": _cost({row.name: read_cost(directory.stage(row.name)) for row in rows}),
     }
+
+
+def probe_tables(
+    directory: RunDirectory, rows: Sequence[Row], probes: Mapping[str, Probe]
+) -> dict[str, dict[str, Any]]:
+    """What each probe found over all stages."""
+    found = [measured(directory, row.name) for row in rows]
+    names = [row.name for row in rows]
+    return {name: table(probe, names, [one.get(name) for one in found]) for name, probe in probes.items()}
 
 
 def _cost(stages: Mapping[str, Mapping[str, dict[str, int]]]) -> dict[str, Any]:

@@ -1,0 +1,101 @@
+"""The `embeddings` probe: whether the model's sentence embeddings still know what is alike (STS-B)."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from pydantic import PositiveInt
+from scipy.stats import spearmanr
+from torch import Tensor
+
+from forgetmenot.engine import Learner
+from forgetmenot.errors import UserError
+from forgetmenot.probes.probe import Part, Probe, ProbeOptions
+from forgetmenot.prompting.tokens import Tokens
+from forgetmenot.tasks import load_tasks
+
+TEMPLATE = 'This sentence: "{}" means in one word: "'
+RESAMPLES = 1000
+SEED = 20230731
+
+
+class EmbeddingsOptions(ProbeOptions):
+    """How sentences are put to the model.
+
+    Attributes:
+        limit: Take the first so many pairs of STS-B's dev split.
+        demonstration: A sentence and its word, put in front: ["A jockey riding a horse.", "Equestrian"].
+    """
+
+    limit: PositiveInt | None = None
+    demonstration: tuple[str, str] | None = None
+
+
+class Embeddings(Probe):
+    """Sentence embeddings: Spearman's correlation of cosines with STS-B's gold scores, by PromptEOL.
+
+    A sentence's embedding is the last layer's state of the last token of `This sentence: "…" means in one
+    word: "`, with the paper's preparation of the text (Jiang et al., arXiv 2307.16645). STS-B's dev split
+    stands in for its test split, whose labels GLUE hides. The interval is a bootstrap over pairs.
+    """
+
+    Options = EmbeddingsOptions
+    delta = "sentence embedding"
+
+    def __init__(self, options: EmbeddingsOptions, data_dir: Path | None) -> None:
+        super().__init__(options, data_dir)
+        (task,) = load_tasks(["stsb"], data_dir)
+        self.pairs = [
+            (str(one.fields["sentence1"]), str(one.fields["sentence2"]), float(str(one.target)))
+            for one in task.score[: options.limit]
+        ]
+        if len(self.pairs) < 3:
+            raise UserError("evaluation.probes.embeddings: it takes three pairs or more.")
+
+    def measure(self, learner: Learner, stage: str, base: str, folder: Path) -> Sequence[Part]:
+        """One part."""
+        texts = list(dict.fromkeys(text for pair in self.pairs for text in pair[:2]))
+        prompts = Tokens(learner.tokenizer).plain([self._prompt(text) for text in texts])
+        states = dict(zip(texts, learner.hidden(prompts), strict=True))
+        cosines = np.array([_cosine(states[one], states[other]) for one, other, _ in self.pairs])
+        gold = np.array([score for *_, score in self.pairs])
+        value = float(spearmanr(cosines, gold).statistic)
+        if not np.isfinite(value):
+            return [
+                Part("stsb", None, "Spearman", len(gold), reason="all cosines, or all gold scores, are equal")
+            ]
+        return [Part("stsb", value, "Spearman", len(gold), _interval(cosines, gold))]
+
+    def _prompt(self, text: str) -> str:
+        head = ""
+        if self.options.demonstration is not None:
+            sentence, word = self.options.demonstration
+            head = f'{TEMPLATE.format(prepared(sentence))}{word}". '
+        return head + TEMPLATE.format(prepared(text))
+
+
+def prepared(text: str) -> str:
+    """A sentence as PromptEOL's evaluation writes it: a full stop at its end, and no double quotes."""
+    text = text.strip()
+    if text and text[-1] not in ".?!\"'":
+        text += "."
+    text = text.replace('"', "'")
+    return f"{text[:-1]}." if text.endswith("?") else text
+
+
+def _cosine(one: Tensor, other: Tensor) -> float:
+    return float(torch.nn.functional.cosine_similarity(one.double(), other.double(), dim=0))
+
+
+def _interval(cosines: np.ndarray, gold: np.ndarray) -> tuple[float, float] | None:
+    draw = np.random.default_rng(SEED)
+    values = []
+    for _ in range(RESAMPLES):
+        rows = draw.integers(len(gold), size=len(gold))
+        if np.ptp(gold[rows]) > 0 and np.ptp(cosines[rows]) > 0:
+            values.append(float(spearmanr(cosines[rows], gold[rows]).statistic))
+    if not values:
+        return None
+    low, high = np.percentile(values, [2.5, 97.5])
+    return float(low), float(high)

@@ -1,0 +1,44 @@
+"""What the probes of a run found, in the terminal."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from forgetmenot.report.wording import number, signed
+
+
+def print_probes(probes: Mapping[str, Mapping[str, Any]], console: Console) -> None:
+    """Print a table for each probe: stages × parts, and the mean change against the base model.
+
+    Args:
+        probes: As under "probes" in `results.json`.
+        console: Where to print.
+    """
+    for name, found in probes.items():
+        console.print(_table(name, found))
+        for gap in found["missing"]:
+            console.print(Text(f"{gap['part']} after {gap['stage']}: {gap['reason']}", style="dim"))
+
+
+def _table(name: str, found: Mapping[str, Any]) -> Table:
+    delta = found["delta"]
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", title_justify="left")
+    table.title = Text(f"\n{name}", style="bold")
+    table.add_column("after stage", no_wrap=True)
+    for part in found["parts"]:
+        header = Text(f"{part}\n").append(found["metrics"][part], style="not bold dim")
+        table.add_column(header, overflow="fold")
+    if delta is not None:
+        table.add_column(Text(f"{delta['name']} delta\n").append("mean change", style="not bold dim"))
+    for i, stage in enumerate(found["stages"]):
+        cells = [number(value) for value in found["values"][i]]
+        if delta is not None:
+            change = delta["values"][i]
+            style = "red" if change is not None and change < 0 else ""
+            table.add_row(stage, *cells, Text(signed(change), style=style))
+        else:
+            table.add_row(stage, *cells)
+    return table

@@ -1,0 +1,189 @@
+"""Probes in a run: measured once for each stage, kept beside its scores, and put side by side."""
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, fields
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from forgetmenot.config import NamedSettings, RunConfig
+from forgetmenot.engine import Answer, Decoding, Learner, ranks
+from forgetmenot.engine.learner import Advance
+from forgetmenot.errors import UserError
+from forgetmenot.methods import Method
+from forgetmenot.metrics import ability_delta
+from forgetmenot.probes import Part, Probe, make_probe
+from forgetmenot.prompting import TokenSequence
+from forgetmenot.runs.directory import RunDirectory
+from forgetmenot.runs.plan import data_folder
+
+NOT_MEASURED = "The stage's weights were no longer on disk when this probe was asked for."
+
+T = TypeVar("T")
+
+
+def make_probes(config: RunConfig, wanted: Iterable[NamedSettings]) -> dict[str, Probe]:
+    """Probes by name, ready to measure.
+
+    Raises:
+        UserError: If one does not exist or lacks something that it needs.
+    """
+    return {one.name: make_probe(one.name, one.options, data_folder(config)) for one in wanted}
+
+
+class AnsweringLearner(Learner):
+    """The learner as its method answers: each prompt by the part of the method that it is routed to."""
+
+    def __init__(self, learner: Learner, method: Method) -> None:
+        super().__init__(**{one.name: getattr(learner, one.name) for one in fields(Learner)})
+        self._plain, self._method = learner, method
+
+    def log_likelihoods_and_greedy(
+        self, sequences: Sequence[TokenSequence], advance: Advance | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """As the learner's, routed by what each sequence is given."""
+
+        def ask(some: list[TokenSequence]) -> list[tuple[float, bool]]:
+            values, greedy = super(AnsweringLearner, self).log_likelihoods_and_greedy(some, advance)
+            return list(zip(values.tolist(), greedy.tolist(), strict=True))
+
+        found = self._routed([s.tokens[: s.start] for s in sequences], sequences, ask)
+        values = torch.tensor([value for value, _ in found], dtype=torch.float64)
+        return values, torch.tensor([greedy for _, greedy in found], dtype=torch.bool)
+
+    def write(
+        self,
+        prompts: Sequence[tuple[int, ...]],
+        decoding: Decoding,
+        *,
+        advance: Advance | None = None,
+        **unused: Any,
+    ) -> list[Answer]:
+        """As the learner's, routed by prompt; `generate` calls it. What no probe uses is not taken."""
+        assert not any(unused.values()), sorted(unused)
+        plain = super().write
+        return self._routed(prompts, prompts, lambda some: plain(some, decoding, advance=advance))
+
+    def hidden(self, prompts: Sequence[tuple[int, ...]], layer: int = -1) -> Tensor:
+        """As the learner's, routed by prompt."""
+        plain = super().hidden
+        return torch.stack(self._routed(prompts, prompts, lambda some: list(plain(some, layer))))
+
+    def _routed(
+        self,
+        prompts: Sequence[tuple[int, ...]],
+        asked: Sequence[Any],
+        ask: Callable[[list[Any]], Sequence[T]],
+    ) -> list[T]:
+        parts = self._method.route(self._plain, prompts)
+        if parts is None:
+            return list(ask(list(asked)))
+        found: dict[int, T] = {}
+        for part in sorted(set(parts)):
+            chosen = [k for k, one in enumerate(parts) if one == part]
+            with self._method.routed(self, part):
+                found |= zip(chosen, ask([asked[k] for k in chosen]), strict=True)
+        return [found[k] for k in range(len(asked))]
+
+
+def measure(
+    probe: Probe,
+    name: str,
+    learner: Learner,
+    method: Method,
+    stage: str,
+    base: str,
+    directory: RunDirectory,
+) -> list[Part]:
+    """What a probe finds of the model as it stands after a stage, or before the first: `base`.
+
+    Raises:
+        UserError: If it cannot measure, with its name.
+    """
+    try:
+        with method.answering(learner):
+            answering = AnsweringLearner(learner, method)
+            return list(probe.measure(answering, stage, base, directory.path / "probes" / name))
+    except UserError as error:
+        raise UserError(
+            f"Probe {name}, stage {stage}: {error} What was finished is kept; the same command goes on."
+        ) from error
+
+
+def measure_stage(
+    probes: Mapping[str, Probe],
+    learner: Learner,
+    method: Method,
+    number: int,
+    stage: str,
+    base: str,
+    directory: RunDirectory,
+) -> None:
+    """Measure a committed stage by the probes that have not measured it yet, and keep each at once."""
+    began = time.perf_counter()
+    for name, probe in probes.items():
+        if name not in measured(directory, stage):
+            found = measure(probe, name, learner, method, stage, base, directory)
+            done = {**measured(directory, stage), name: [asdict(part) for part in found]}
+            directory.write_json(_file(stage), done)
+            directory.event("probed", stage=stage, probe=name)
+            ranks.wait()
+    directory.record_time(number, {"probe_s": time.perf_counter() - began})
+
+
+def measured(directory: RunDirectory, stage: str) -> dict[str, list[dict[str, Any]]]:
+    """What probes found of a stage, by probe: a list of parts."""
+    return ranks.agreed(lambda: directory.read_json(_file(stage))) or {}
+
+
+def _file(stage: str) -> str:
+    return f"stages/{stage}/probes.json"
+
+
+def table(
+    probe: Probe, stages: Sequence[str], found: Sequence[Sequence[Mapping[str, Any]] | None]
+) -> dict[str, Any]:
+    """One probe over all stages, the base first: stages × parts.
+
+    Args:
+        probe: The probe.
+        stages: The stages' names.
+        found: Each stage's parts; None where it was not measured.
+    """
+    names = list(dict.fromkeys(part["name"] for parts in found if parts is not None for part in parts))
+    cells = [{part["name"]: part for part in parts or ()} for parts in found]
+
+    def grid(key: str) -> list[list[Any]]:
+        return [[row[name][key] if name in row else None for name in names] for row in cells]
+
+    return {
+        "options": probe.options.model_dump(mode="json"),
+        "made_with": probe.made_with,
+        "parts": names,
+        "metrics": {part["name"]: part["metric"] for parts in found if parts is not None for part in parts},
+        "stages": list(stages),
+        "values": grid("value"),
+        "intervals": grid("interval"),
+        "n": grid("n"),
+        "more": grid("more"),
+        "missing": [
+            {"stage": stage, "part": name, "reason": row[name]["reason"] if name in row else NOT_MEASURED}
+            for stage, row in zip(stages, cells, strict=True)
+            for name in names
+            if name not in row or row[name]["value"] is None
+        ],
+        "delta": {"name": probe.delta, "values": _deltas(grid("value"), names)} if probe.delta else None,
+    }
+
+
+def _deltas(values: Sequence[Sequence[float | None]], names: Sequence[str]) -> list[float | None]:
+    """For each stage the mean over the parts of (after − base); None where a part is missing."""
+    rows = [
+        {name: value for name, value in zip(names, row, strict=True) if value is not None} for row in values
+    ]
+    base, whole = rows[0], set(names)
+    return [
+        ability_delta(base, row) if whole and base.keys() == row.keys() == whole else None for row in rows
+    ]

@@ -1,0 +1,231 @@
+"""Another model behind an OpenAI-compatible endpoint: a judge, or a teacher."""
+
+import os
+import random
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Annotated, Any
+
+import httpx2
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator
+
+from forgetmenot.errors import UserError
+
+Messages = Sequence[Mapping[str, str]]
+"""A conversation: turns, each with `role` and `content`."""
+
+PASSES = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
+"""The statuses of an endpoint that may answer when it is asked again."""
+
+LONGEST_WAIT = 120.0
+"""The most seconds between two attempts; an endpoint that asks for more has the person come back later."""
+
+
+class EndpointSettings(BaseModel):
+    """Where the other model answers, and how it is asked.
+
+    Attributes:
+        base_url: Up to the version, without `/chat/completions`: "http://localhost:8000/v1".
+        model: Its name there.
+        api_key_env: The environment variable that holds the key; the key itself is written nowhere.
+        timeout: Seconds without a byte after which an attempt has failed.
+        retries: How often a request is sent again after a time-out, a rate limit, a server's error or an
+            answer that is none.
+        concurrency: How many requests are under way at a time.
+        temperature: Null leaves it to the endpoint.
+        max_tokens: The most tokens of an answer; null leaves it to the endpoint.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    base_url: Annotated[str, Field(min_length=1)]
+    model: Annotated[str, Field(min_length=1)]
+    api_key_env: str | None = None
+    timeout: PositiveFloat = 120.0
+    retries: Annotated[int, Field(ge=0)] = 5
+    concurrency: PositiveInt = 4
+    temperature: Annotated[float, Field(ge=0)] | None = 0.0
+    max_tokens: PositiveInt | None = 1024
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_a_bare_address(cls, value: str) -> str:
+        url = httpx2.URL(value)
+        if url.scheme not in ("http", "https") or not url.host:
+            raise ValueError("it is no address such as http://localhost:8000/v1")
+        if url.userinfo or url.query:
+            raise ValueError("it holds a secret or a query; put the key into the variable of api_key_env")
+        return value.rstrip("/")
+
+
+class Endpoint:
+    """Asks the other model; several threads may share it."""
+
+    def __init__(self, settings: EndpointSettings, *, first_wait: float = 1.0) -> None:
+        """Prepare to ask; nothing is sent yet.
+
+        Args:
+            settings: Where and how.
+            first_wait: Seconds before the second attempt; they double with each further one.
+
+        Raises:
+            UserError: If the key's environment variable is not set.
+        """
+        self.settings, self._first_wait = settings, first_wait
+        self._key = _key(settings.api_key_env)
+        headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
+        self._client = httpx2.Client(headers=headers, timeout=settings.timeout)
+        self._jitter = random.Random()  # its own: waiting must not shift what else is drawn
+        self._stopped = threading.Event()
+
+    def complete(self, messages: Messages, **options: Any) -> str:
+        """The text that the model answers to a conversation; empty where it refuses to give any.
+
+        Args:
+            messages: The turns so far.
+            options: Further keys of the request, or other values: temperature=1.0, seed=3.
+
+        Raises:
+            UserError: If the endpoint cannot be reached, refuses the request, or still has no answer after
+                all retries.
+        """
+        body = {
+            "model": self.settings.model,
+            "messages": [dict(turn) for turn in messages],
+            "temperature": self.settings.temperature,
+            "max_tokens": self.settings.max_tokens,
+            **options,
+        }
+        body = {key: value for key, value in body.items() if value is not None}
+        for attempt in range(self.settings.retries + 1):
+            try:
+                return self._attempt(body)
+            except _Again as failure:
+                problem = failure
+            last = attempt == self.settings.retries
+            if last or self._stopped.wait(self._pause(attempt, problem)):
+                break
+        raise self._error(f"{problem}, {_times(attempt + 1)}. What was answered before is kept: try later.")
+
+    def complete_all(self, conversations: Sequence[Messages], **options: Any) -> Iterator[tuple[int, str]]:
+        """Each conversation's number and answer, as they come; at most `concurrency` are under way.
+
+        What is under way when one fails is still given before its error is raised, so that a caller who
+        keeps each answer asks nothing twice.
+
+        Raises:
+            UserError: As `complete`.
+        """
+        self._stopped.clear()
+        pool = ThreadPoolExecutor(self.settings.concurrency)
+        failure: BaseException | None = None
+        try:
+            futures = {
+                pool.submit(self.complete, messages, **options): k for k, messages in enumerate(conversations)
+            }
+            for future in as_completed(futures):
+                if future.cancelled():
+                    continue
+                if error := future.exception():
+                    failure = failure or error
+                    self._stopped.set()
+                    for other in futures:
+                        other.cancel()
+                else:
+                    yield futures[future], future.result()
+        finally:
+            self._stopped.set()
+            pool.shutdown(cancel_futures=True)
+            self._stopped.clear()
+        if failure is not None:
+            raise failure
+
+    def _attempt(self, body: Mapping[str, Any]) -> str:
+        """Send a request once."""
+        try:
+            response = self._client.post(f"{self.settings.base_url}/chat/completions", json=body)
+        except httpx2.TimeoutException as error:
+            raise _Again(f"did not answer within {self.settings.timeout:g} s") from error
+        except (httpx2.TransportError, httpx2.DecodingError) as error:
+            raise _Again(f"cannot be reached ({str(error) or type(error).__name__})") from error
+        if response.status_code in PASSES:
+            said = f"answered with status {response.status_code}{self._said(response)}"
+            raise _Again(said, _retry_after(response))
+        if not response.is_success:
+            raise self._error(f"refuses with status {response.status_code}{self._said(response)}.")
+        try:
+            content = response.json()["choices"][0]["message"]["content"]
+        except (ValueError, LookupError, TypeError) as error:
+            raise _Again("gave an answer that does not follow the protocol") from error
+        if content is None:
+            return ""
+        if not isinstance(content, str):
+            raise _Again("gave an answer that is no text")
+        return content
+
+    def _pause(self, attempt: int, problem: "_Again") -> float:
+        """Seconds to wait: what the endpoint asks for, or a time that doubles, with some chance in it."""
+        if problem.wait is None:
+            doubled = self._first_wait * 2.0**attempt
+            return min(LONGEST_WAIT, doubled * self._jitter.uniform(0.75, 1.25))
+        if problem.wait > LONGEST_WAIT:
+            raise self._error(f"{problem} and asks to wait {problem.wait:.0f} s; try again after that.")
+        return problem.wait
+
+    def _said(self, response: httpx2.Response) -> str:
+        """What the endpoint says of its refusal, without the key, which some repeat."""
+        try:
+            error = response.json()["error"]
+            said = str(error["message"] if isinstance(error, dict) else error)
+        except (ValueError, LookupError, TypeError):
+            said = response.text
+        said = " ".join(said.split())
+        if self._key:
+            said = said.replace(self._key, "…")
+        return f" ({said[:200].rstrip('.')})" if said else ""
+
+    def _error(self, what: str) -> UserError:
+        return UserError(f"The endpoint {self.settings.base_url} (model {self.settings.model!r}) {what}")
+
+
+class _Again(Exception):  # noqa: N818 (no error as long as there are attempts)
+    """This attempt failed, and another may not.
+
+    Attributes:
+        wait: The seconds that the endpoint asks to wait, if it does.
+    """
+
+    def __init__(self, what: str, wait: float | None = None) -> None:
+        super().__init__(what)
+        self.wait = wait
+
+
+def _key(variable: str | None) -> str | None:
+    if variable is None:
+        return None
+    key = os.environ.get(variable, "").strip()
+    if not key:
+        raise UserError(f"api_key_env: the environment variable {variable!r} is not set; put the key there.")
+    return key
+
+
+def _retry_after(response: httpx2.Response) -> float | None:
+    """The seconds of a Retry-After header, which is a number or a date (RFC 9110, 10.2.3)."""
+    value = response.headers.get("Retry-After", "").strip()
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        pass
+    try:
+        until = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    until = until if until.tzinfo else until.replace(tzinfo=UTC)
+    return max(0.0, (until - datetime.now(UTC)).total_seconds())
+
+
+def _times(attempts: int) -> str:
+    return "asked once" if attempts == 1 else f"asked {attempts} times"

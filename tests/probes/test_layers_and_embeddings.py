@@ -1,0 +1,120 @@
+"""Layer similarity and sentence embeddings, against one sequence at a time and other formulas."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import rankdata
+from torch import Tensor
+
+from forgetmenot.engine import Learner
+from forgetmenot.errors import UserError
+from forgetmenot.probes import make_probe
+from forgetmenot.probes.embeddings import prepared
+from forgetmenot.probes.layers import linear_cka
+
+
+def kernel_cka(one: Tensor, other: Tensor) -> float:
+    """The paper's form: HSIC of doubly centred Gram matrices."""
+    centre = torch.eye(len(one), dtype=torch.float64) - 1 / len(one)
+    k, m = (centre @ (values.double() @ values.double().T) @ centre for values in (one, other))
+    return float((k * m).sum() / ((k * k).sum() * (m * m).sum()).sqrt())
+
+
+def test_cka_is_the_papers_and_blind_to_rotation_and_scale() -> None:
+    torch.manual_seed(0)
+    one, other = torch.randn(20, 6), torch.randn(20, 4)
+    assert linear_cka(one, other) == pytest.approx(kernel_cka(one, other), rel=1e-9)
+    assert 0 < linear_cka(one, other) < 0.9
+    rotation = torch.linalg.qr(torch.randn(6, 6))[0]
+    assert linear_cka(one, 3 * one @ rotation + 5) == pytest.approx(1, abs=1e-5)
+    assert np.isnan(linear_cka(one, torch.ones(20, 4)))
+
+
+@pytest.fixture
+def prompts(tmp_path: Path) -> Path:
+    path = tmp_path / "prompts.jsonl"
+    texts = ["Word: cat", "Word: hound", "Kind: red", "sea", "Word: tower and hill"]
+    path.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in texts))
+    return path
+
+
+def states_alone(learner: Learner, texts: list[str], layer: int) -> Tensor:
+    rows = []
+    for text in texts:
+        tokens = torch.tensor([learner.tokenizer(text)["input_ids"]])
+        with torch.no_grad():
+            rows.append(
+                learner.model(input_ids=tokens, output_hidden_states=True).hidden_states[layer][0, -1]
+            )
+    return torch.stack(rows)
+
+
+def test_layers_are_one_for_the_base_and_less_where_weights_have_changed(
+    learner: Learner, prompts: Path, tmp_path: Path
+) -> None:
+    probe = make_probe("layers", {"prompts": str(prompts)}, None)
+    base = probe.measure(learner, "00-base", "00-base", tmp_path / "probe")
+    assert [part.name for part in base] == ["layer 0", "layer 1", "layer 2"]
+    assert [part.value for part in base] == pytest.approx([1, 1, 1])
+    texts = [json.loads(line)["prompt"] for line in prompts.read_text().splitlines()]
+    before = [states_alone(learner, texts, layer) for layer in range(3)]
+    with torch.no_grad():
+        weight = learner.model.model.layers[1].mlp.down_proj.weight
+        weight += torch.randn_like(weight)
+    after = probe.measure(learner, "01-x", "00-base", tmp_path / "probe")
+    wanted = [kernel_cka(states_alone(learner, texts, layer), before[layer]) for layer in range(3)]
+    assert [part.value for part in after] == pytest.approx(wanted, abs=1e-5)
+    assert [part.value for part in after[:2]] == pytest.approx([1, 1])
+    assert after[2].value is not None
+    assert after[2].value < 0.99
+    with pytest.raises(UserError, match="three prompts or more"):
+        make_probe("layers", {"prompts": str(prompts), "limit": 2}, None)
+
+
+def test_a_layer_that_says_the_same_of_all_prompts_is_null(learner: Learner, tmp_path: Path) -> None:
+    path = tmp_path / "alike.json"
+    path.write_text(json.dumps([{"prompt": f"{word}!"} for word in ("cat", "dog", "sea", "red")]))
+    first, *others = make_probe("layers", {"prompts": str(path)}, None).measure(
+        learner, "00-base", "00-base", tmp_path / "probe"
+    )
+    assert (first.value, first.reason) == (None, "all prompts have the same state there")
+    assert [part.value for part in others] == pytest.approx([1, 1])
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("A man is dancing", "A man is dancing."),
+        ("A man is dancing. ", "A man is dancing."),
+        ("Is he dancing?", "Is he dancing."),
+        ('He said "no"', "He said 'no'"),
+    ],
+)
+def test_sentences_are_prepared_as_in_the_paper(text: str, wanted: str) -> None:
+    assert prepared(text) == wanted
+
+
+def test_embeddings_are_promptEOLs_and_the_number_is_spearmans(  # noqa: N802 (its name)
+    shared: Path, learner: Learner, tmp_path: Path
+) -> None:
+    probe: Any = make_probe("embeddings", {"limit": 40}, shared / "data")
+    (part,) = probe.measure(learner, "00-base", "00-base", tmp_path)
+    cosines = []
+    for pair in probe.pairs:
+        texts = [f'This sentence: "{prepared(text)}" means in one word: "' for text in pair[:2]]
+        one, other = states_alone(learner, texts, -1).double()
+        cosines.append(float(one @ other / (one.norm() * other.norm())))
+    gold = [score for *_, score in probe.pairs]
+    assert part.value == pytest.approx(np.corrcoef(rankdata(cosines), rankdata(gold))[0, 1], abs=2e-3)
+    assert part.n == 40
+    assert part.interval is not None
+    assert part.interval[0] < part.value < part.interval[1]
+    assert len(set(gold)) > 5
+    shown = make_probe("embeddings", {"limit": 40, "demonstration": ["A cat.", "Animal"]}, shared / "data")
+    assert shown._prompt("Hi") == (  # type: ignore[attr-defined]
+        'This sentence: "A cat." means in one word: "Animal". This sentence: "Hi." means in one word: "'
+    )

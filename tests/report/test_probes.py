@@ -1,0 +1,47 @@
+"""What probes found, as a person reads it."""
+
+from io import StringIO
+from typing import Any
+
+from rich.console import Console
+
+from forgetmenot.report import print_probes
+
+FOUND: dict[str, dict[str, Any]] = {
+    "safety": {
+        "options": {},
+        "made_with": "judge someone",
+        "parts": ["cona", "own"],
+        "metrics": {"cona": "win 1", "own": "win 1"},
+        "stages": ["00-base", "01-a", "02-b"],
+        "values": [[0.5, 0.5], [0.25, 0.75], [0.25, None]],
+        "intervals": [[None, None], [[0.1, 0.4], None], [[0.1, 0.4], None]],
+        "n": [[4, 4], [4, 4], [4, 0]],
+        "more": [[{}, {}]] * 3,
+        "missing": [{"stage": "02-b", "part": "own", "reason": "no reply has a verdict"}],
+        "delta": {"name": "safety", "values": [0.0, 0.0, None]},
+    },
+    "layers": {
+        "options": {},
+        "made_with": "",
+        "parts": ["layer 0"],
+        "metrics": {"layer 0": "linear CKA"},
+        "stages": ["00-base"],
+        "values": [[1.0]],
+        "intervals": [[None]],
+        "n": [[9]],
+        "more": [[{}]],
+        "missing": [],
+        "delta": None,
+    },
+}
+
+
+def test_the_terminal_shows_values_deltas_and_reasons() -> None:
+    screen = StringIO()
+    print_probes(FOUND, Console(file=screen, width=100))
+    lines = [line.split() for line in screen.getvalue().splitlines()]
+    assert ["01-a", "0.250", "0.750", "+0.000"] in lines
+    assert ["02-b", "0.250", "–", "–"] in lines
+    assert ["own", "after", "02-b:", "no", "reply", "has", "a", "verdict"] in lines
+    assert ["00-base", "1.000"] in lines
