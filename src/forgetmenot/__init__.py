@@ -2,6 +2,7 @@
 
 >>> import forgetmenot as fmn
 >>> found = fmn.run({"model": "quickstart", "tasks": "quickstart"})
+>>> fmn.preview({"tasks": "quickstart"}).print()   # what would run, and about how long
 >>> found.matrix          # R[i][j]: the score on task j after stage i
 >>> found.summary()       # average performance, backward transfer, forgetting, …
 >>> found.report()        # the path of report.html
@@ -13,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from forgetmenot.config import RunConfig, load_config
     from forgetmenot.errors import UserError
-    from forgetmenot.runs import Run, Study, run, study
+    from forgetmenot.runs import Preview, Run, Study, preview, run, study
     from forgetmenot.study_config import StudyConfig, load_study
 
 __version__ = "0.1.0"
 __all__ = [
+    "Preview",
     "Run",
     "RunConfig",
     "Study",
@@ -26,6 +28,7 @@ __all__ = [
     "__version__",
     "load_config",
     "load_study",
+    "preview",
     "run",
     "study",
 ]
@@ -33,6 +36,8 @@ __all__ = [
 _HOME = {
     "Run": "forgetmenot.runs",
     "run": "forgetmenot.runs",
+    "Preview": "forgetmenot.runs",
+    "preview": "forgetmenot.runs",
     "Study": "forgetmenot.runs",
     "study": "forgetmenot.runs",
     "RunConfig": "forgetmenot.config",

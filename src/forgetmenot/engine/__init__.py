@@ -9,7 +9,14 @@ from forgetmenot.engine.guard import Verdict, choose_layout, why_no_prefix
 from forgetmenot.engine.learner import Learner, Snapshot, evaluating
 from forgetmenot.engine.pack import Arrangement, Layout, node_budget
 from forgetmenot.engine.precision import Precision, choose_precision, rounded_once
-from forgetmenot.engine.training import Step, TrainingSettings, auto_learning_rate, fit
+from forgetmenot.engine.training import (
+    Step,
+    TrainingSettings,
+    auto_learning_rate,
+    draw_batches,
+    fit,
+    training_positions,
+)
 
 __all__ = [
     "Arrangement",
@@ -26,12 +33,14 @@ __all__ = [
     "choose_attention",
     "choose_layout",
     "choose_precision",
+    "draw_batches",
     "evaluating",
     "fit",
     "node_budget",
     "ranks",
     "rounded_once",
     "shards",
+    "training_positions",
     "use_attention",
     "why_no_prefix",
 ]
