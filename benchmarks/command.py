@@ -1,20 +1,24 @@
-"""What the benchmarks have in common as commands: their options, and one row after another."""
+"""What the benchmarks have in common: options, one row after another, how two sides are compared."""
 
 import argparse
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import Any, Protocol, TypeVar, get_args
 
 import torch
 
-from benchmarks.table import Cells, Comparison, machine, render, write
-from benchmarks.timing import Clock
+from benchmarks.counting import counted
+from benchmarks.table import COLUMNS, Cells, Comparison, in_words, machine, render, write
+from benchmarks.timing import Clock, in_turn
 from benchmarks.workload import SMALL, Material, Row, Workload, read_material, read_workload, write_model
 from forgetmenot.errors import UserError, nearest
+
+Ours = TypeVar("Ours")
+Theirs = TypeVar("Theirs")
 
 
 @dataclass(frozen=True)
@@ -43,8 +47,20 @@ class Bench:
         return machine(self.device) + (", CPU time" if self.clock == "cpu" else "")
 
 
+class Measured(Protocol):
+    """A row of a table."""
+
+    def cells(self) -> Cells:
+        """The row as text."""
+        ...
+
+
 def run_command(
-    name: str, description: str, measure: Callable[[Bench], Comparison], shots: Sequence[int] | None = None
+    name: str,
+    description: str,
+    measure: Callable[[Bench], Measured],
+    shots: Sequence[int] | None = None,
+    columns: Cells = COLUMNS,
 ) -> None:
     """Measure the rows that the person names, print the table, and write it into the docs if asked.
 
@@ -55,6 +71,7 @@ def run_command(
         description: For `--help`.
         measure: Compares the two sides in one row.
         shots: The numbers of demonstrations that this benchmark knows; None for all.
+        columns: The table's.
     """
     workload = read_workload()
     rows = {str(row): row for row in workload.rows if shots is None or row.shots in shots}
@@ -75,11 +92,48 @@ def run_command(
             with tempfile.TemporaryDirectory() as folder:
                 cells.append(measure(_bench(workload, rows[wanted], arguments, Path(folder))).cells())
             if arguments.write:
-                write(name, cells[-1])
+                write(name, cells[-1], columns)
     except UserError as error:
         print(f"{name}: {error}", file=sys.stderr)
         sys.exit(2)
-    print(render(cells), end="")
+    print(render(cells, columns), end="")
+
+
+def compare(
+    bench: Bench,
+    ours: Callable[[], Ours],
+    theirs: Callable[[], Theirs],
+    agree: Callable[[Ours, Theirs], str],
+    *,
+    models: tuple[Any, Any],
+    flags: Mapping[str, Any],
+) -> Comparison:
+    """Count both sides' work, hold their answers against each other, and time them in turn.
+
+    Args:
+        bench: The row.
+        ours: Our side's work, as often as it is called; it gives what it found.
+        theirs: The peer's, with its fastest flags.
+        agree: Says how nearly what was found agrees, and raises a `UserError` where it does not.
+        models: Of our side and of the peer's: their shapes tell what is counted.
+        flags: The peer's fastest.
+    """
+    with counted(models[0]) as our_work:
+        our_answers = ours()
+    with counted(models[1]) as their_work:
+        their_answers = theirs()
+    answers = agree(our_answers, their_answers)
+    title = f"{bench.row}: pairs"
+    return Comparison(
+        row=bench.row,
+        model=bench.called,
+        machine=bench.machine,
+        pairs=in_turn(ours, theirs, pairs=bench.workload.pairs, clock=bench.clock, title=title),
+        ours=our_work,
+        theirs=their_work,
+        flags=in_words(flags),
+        answers=answers,
+    )
 
 
 def _parser(name: str, description: str, workload: Workload, rows: list[str]) -> argparse.ArgumentParser:

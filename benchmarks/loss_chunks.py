@@ -1,6 +1,6 @@
 """What does a bound on the logits gain, and cost? Peak memory and CPU time of a training step, by bound.
 
-    python benchmarks/loss_chunks.py
+    python -m benchmarks.loss_chunks
 
 A random Llama of two layers, width 256 and the vocabulary and tied embeddings of Qwen2.5-0.5B, LoRA, and one
 pack in which every position predicts: the worst case. Memory is what the process adds at its peak to what it
@@ -9,7 +9,6 @@ held before the step (Linux only); CPU time the median of two steps, after one t
 
 import platform
 import time
-from pathlib import Path
 from statistics import median
 
 import numpy as np
@@ -19,11 +18,12 @@ from rich.console import Console
 from rich.table import Table
 from transformers import AutoModelForCausalLM, LlamaConfig
 
+from benchmarks.resident import added_at_peak
 from forgetmenot.engine import Learner
 from forgetmenot.engine import head as head_module
 from forgetmenot.prompting import TokenSequence
 
-VOCABULARY, WIDTH, NODES, STEPS = 151_936, 256, 256, 2
+VOCABULARY, WIDTH, NODES, STEPS = 151_936, 256, 512, 2
 BOUNDS = (2**26, 2**28, 2**40)
 
 
@@ -67,18 +67,14 @@ def random_texts() -> list[TokenSequence]:
 
 def step(learner: Learner, sequences: list[TokenSequence]) -> tuple[float, float]:
     """Forward and backward; the memory added at the peak in MiB, and the CPU seconds."""
-    before = resident("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # begin a new peak
+
+    def work() -> None:
+        learner.forward(sequences).sum().backward()  # type: ignore[no-untyped-call]
+        learner.model.zero_grad()
+
     began = time.process_time()
-    learner.forward(sequences).sum().backward()  # type: ignore[no-untyped-call]
-    learner.model.zero_grad()
-    return resident("VmHWM") - before, time.process_time() - began
-
-
-def resident(name: str) -> float:
-    """A figure of the process's memory, in MiB."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(name)) / 1024
+    peak = added_at_peak(work, learner.device)
+    return peak, time.process_time() - began
 
 
 if __name__ == "__main__":

@@ -10,11 +10,10 @@ from functools import partial
 
 import numpy as np
 
-from benchmarks.command import Bench, run_command
-from benchmarks.counting import counted
+from benchmarks.command import Bench, compare, run_command
 from benchmarks.peers import LmEval, quiet
-from benchmarks.table import Comparison, in_words
-from benchmarks.timing import fastest, in_turn
+from benchmarks.table import Comparison
+from benchmarks.timing import fastest
 from benchmarks.workload import open_learner, tolerance
 from forgetmenot.engine import Learner
 from forgetmenot.errors import UserError
@@ -40,27 +39,9 @@ def measure(bench: Bench) -> Comparison:
         return LmEval(learner.model, learner.tokenizer, dtype=learner.precision, **flags).score(questions)
 
     choice = fastest(bench.workload.peers.lm_eval, theirs, bench.clock, f"{bench.row}: lm-eval's batch")
-    with counted(learner.model) as our_work:
-        our_answers = ours()
-    with counted(learner.model) as their_work:
-        their_answers = theirs(choice)
-    answers = agreement(our_answers, their_answers, tolerance(bench.workload, bench.device).log_likelihood)
-    return Comparison(
-        row=bench.row,
-        model=bench.called,
-        machine=bench.machine,
-        pairs=in_turn(
-            ours,
-            partial(theirs, choice),
-            pairs=bench.workload.pairs,
-            clock=bench.clock,
-            title=f"{bench.row}: pairs",
-        ),
-        ours=our_work,
-        theirs=their_work,
-        flags=in_words(choice),
-        answers=answers,
-    )
+    agree = partial(agreement, most=tolerance(bench.workload, bench.device).log_likelihood)
+    models = learner.model, learner.model
+    return compare(bench, ours, partial(theirs, choice), agree, models=models, flags=choice)
 
 
 def score(bench: Bench, learner: Learner) -> list[list[float]]:

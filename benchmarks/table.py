@@ -15,7 +15,8 @@ from benchmarks.workload import Row
 from forgetmenot.errors import UserError
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "performance.md"
-COLUMNS = (
+Cells = tuple[str, ...]
+COLUMNS: Cells = (
     "machine",
     "model",
     "shots",
@@ -31,8 +32,6 @@ COLUMNS = (
 )
 KEY = 3
 """So many first cells say which row it is."""
-
-Cells = tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -89,13 +88,13 @@ def machine(device: torch.device) -> str:
     return f"{name}, {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"
 
 
-def render(rows: Sequence[Cells]) -> str:
+def render(rows: Sequence[Cells], columns: Cells = COLUMNS) -> str:
     """Rows as a markdown table."""
-    lines = [COLUMNS, ("---",) * len(COLUMNS), *rows]
+    lines = [columns, ("---",) * len(columns), *rows]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
-def write(name: str, row: Cells, document: Path = DOCUMENT) -> None:
+def write(name: str, row: Cells, columns: Cells = COLUMNS, document: Path = DOCUMENT) -> None:
     """Put a row into the document's table between `<!-- begin: name -->` and `<!-- end: name -->`.
 
     It takes the place of the row of the same machine, model and shots, and else comes last.
@@ -111,7 +110,7 @@ def write(name: str, row: Cells, document: Path = DOCUMENT) -> None:
         raise UserError(f"{document} has no place for the table: put {begin.strip()} and {end} into it.")
     rows = {one[:KEY]: one for one in map(_cells, table.strip().splitlines()[2:])}
     rows[row[:KEY]] = row
-    document.write_text(before + begin + render(list(rows.values())) + end + after, encoding="utf-8")
+    document.write_text(before + begin + render(list(rows.values()), columns) + end + after, encoding="utf-8")
 
 
 def _cells(line: str) -> Cells:

@@ -17,11 +17,10 @@ from accelerate import Accelerator
 from torch import Tensor
 from trl import SFTTrainer
 
-from benchmarks.command import Bench, run_command
-from benchmarks.counting import counted
+from benchmarks.command import Bench, compare, run_command
 from benchmarks.peers import SAME_ORDER, as_tokens, first_loss, keeps_order, quiet, sft_trainer
-from benchmarks.table import Comparison, in_words
-from benchmarks.timing import fastest, in_turn
+from benchmarks.table import Comparison
+from benchmarks.timing import fastest
 from benchmarks.workload import Tolerance, Workload, open_learner, tolerance
 from forgetmenot.engine import Learner, Step, fit
 from forgetmenot.engine.learner import load_weights
@@ -67,29 +66,14 @@ def measure(bench: Bench) -> Comparison:
         return trainer
 
     choice = fastest(workload.peers.trl.choices, theirs, bench.clock, f"{bench.row}: TRL's flags")
-    with counted(copied) as their_work:
-        theirs(choice)
-    their_loss = first_loss(theirs({**choice, **SAME_ORDER}))
-    with counted(learner.model) as our_work:
-        our_loss = ours()[0].loss
-    most = tolerance(workload, bench.device)
-    answers = agreement(our_loss, their_loss, start, learner.trainable(), copied_weights, most)
-    return Comparison(
-        row=bench.row,
-        model=bench.called,
-        machine=bench.machine,
-        pairs=in_turn(
-            ours,
-            partial(theirs, choice),
-            pairs=workload.pairs,
-            clock=bench.clock,
-            title=f"{bench.row}: pairs",
-        ),
-        ours=our_work,
-        theirs=their_work,
-        flags=in_words(choice),
-        answers=answers,
-    )
+
+    def agree(steps: list[Step], _: SFTTrainer) -> str:
+        their_loss = first_loss(theirs({**choice, **SAME_ORDER}))
+        most = tolerance(workload, bench.device)
+        return agreement(steps[0].loss, their_loss, start, learner.trainable(), copied_weights, most)
+
+    models = learner.model, copied
+    return compare(bench, ours, partial(theirs, choice), agree, models=models, flags=choice)
 
 
 def train(workload: Workload, learner: Learner, examples: Sequence[Encoded]) -> list[Step]:

@@ -16,12 +16,11 @@ from typing import Any
 import numpy as np
 
 import forgetmenot
-from benchmarks.command import Bench, run_command
-from benchmarks.counting import counted
+from benchmarks.command import Bench, compare, run_command
 from benchmarks.peers import SAME_ORDER, LmEval, as_texts, keeps_order, quiet, sft_trainer
 from benchmarks.scoring import agreement as scoring_agreement
-from benchmarks.table import Comparison, in_words
-from benchmarks.timing import fastest, in_turn
+from benchmarks.table import Comparison
+from benchmarks.timing import fastest
 from benchmarks.training import order
 from benchmarks.workload import Material, kind_of, open_learner, read_material, tolerance
 from forgetmenot.errors import UserError
@@ -63,27 +62,12 @@ def measure(bench: Bench) -> Comparison:
     ours, theirs = partial(run_ours, bench), partial(run_peers, bench, batch)
     shapes = open_learner(workload, bench.model, bench.device).model
     shapes = adapt(shapes, workload.adapter, 1, workload.seed)
-    with counted(shapes) as our_work:
-        found = ours()
-    with counted(shapes) as their_work:
-        theirs(flags)
-    answers = agreement(bench, found, theirs({**flags, **SAME_ORDER}))
-    return Comparison(
-        row=bench.row,
-        model=bench.called,
-        machine=bench.machine,
-        pairs=in_turn(
-            ours,
-            partial(theirs, flags),
-            pairs=workload.pairs,
-            clock=bench.clock,
-            title=f"{bench.row}: pairs",
-        ),
-        ours=our_work,
-        theirs=their_work,
-        flags=in_words({**batch, **flags}),
-        answers=answers,
-    )
+
+    def agree(found: Found, _: Found) -> str:
+        return agreement(bench, found, theirs({**flags, **SAME_ORDER}))
+
+    both = {**batch, **flags}
+    return compare(bench, ours, partial(theirs, flags), agree, models=(shapes, shapes), flags=both)
 
 
 def run_ours(bench: Bench) -> Found:

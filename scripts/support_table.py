@@ -8,14 +8,19 @@ report. It shows that the pair runs or is refused; that it is right is what the 
 
 import contextlib
 import io
+import multiprocessing
+import os
+import socket
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+import torch
+from accelerate.state import AcceleratorState
 from rich.progress import track
 
-from forgetmenot.cli import main
+from forgetmenot.cli import TERMINATED, main
 from forgetmenot.methods import METHODS
 
 PAGE = Path(__file__).parents[1] / "docs" / "support.md"
@@ -32,7 +37,10 @@ MODES = {
     "full fine-tuning": ("--set", "adapter.kind=full"),
     "bf16": ("--set", "training.precision=bf16"),
     "activation checkpointing": ("--set", "training.activation_checkpointing=true"),
+    "LoRA, two processes": (),
+    "full fine-tuning, two processes": ("--set", "adapter.kind=full"),
 }
+IN_TWO = tuple(mode for mode in MODES if mode.endswith("two processes"))
 ABOUT = """\
 # What runs with what
 
@@ -48,19 +56,55 @@ def attempt(method: str, mode: str) -> str | None:
     Raises:
         RuntimeError: It is neither done nor refused.
     """
-    said, complaint = io.StringIO(), io.StringIO()
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        contextlib.redirect_stdout(said),
-        contextlib.redirect_stderr(complaint),
-    ):
-        try:
-            main([*COMMAND, "--method", method, "--output", f"{folder}/run", *MODES[mode]])
-        except SystemExit as ended:
-            status = ended.code
+    start = in_two_processes if mode in IN_TWO else in_this_process
+    with tempfile.TemporaryDirectory() as folder:
+        status, complaint = start([*COMMAND, "--method", method, "--output", f"{folder}/run", *MODES[mode]])
     if status not in (0, 2):
-        raise RuntimeError(f"{method} with {mode} ended with {status}: {complaint.getvalue()}")
-    return complaint.getvalue().strip().removeprefix("forgetmenot: ") if status else None
+        raise RuntimeError(f"{method} with {mode} ended with {status}: {complaint}")
+    return complaint.strip().removeprefix("forgetmenot: ") if status else None
+
+
+def in_this_process(arguments: Sequence[str]) -> tuple[object, str]:
+    """The exit status of a command, and what it complains of."""
+    said, complaint = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(complaint):
+        try:
+            main(arguments)
+        except SystemExit as ended:
+            return ended.code, complaint.getvalue()
+
+
+def in_two_processes(arguments: Sequence[str]) -> tuple[object, str]:
+    """The same of a command that two processes run together over gloo, as a launcher would start them.
+
+    They are forked, which spares them the import of torch; so the parent must have a single thread.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    def child(rank: int, complaint: Path) -> None:
+        numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
+        os.environ |= {name: str(number) for name, number in numbers.items()}
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        AcceleratorState._reset_state(reset_partial_state=True)  # what the parent made is not the child's
+        status, text = in_this_process(arguments)
+        complaint.write_text(text, encoding="utf-8")
+        sys.exit(status if isinstance(status, int) else 0)
+
+    torch.set_num_threads(1)
+    context = multiprocessing.get_context("fork")
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder) / f"{rank}.txt" for rank in range(2)]
+        processes = [context.Process(target=child, args=pair) for pair in enumerate(files)]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join()
+        texts = [file.read_text(encoding="utf-8") for file in files if file.is_file()]
+    # The process that does not speak ends as if it had been told to.
+    statuses = {process.exitcode for process in processes} - {0, TERMINATED}
+    return (min(statuses, key=str) if statuses else 0), "".join(texts)
 
 
 def page(refused: Mapping[tuple[str, str], str | None], methods: Iterable[str]) -> str:

@@ -2,6 +2,7 @@
 
 >>> import forgetmenot as fmn
 >>> found = fmn.run({"model": "quickstart", "tasks": "quickstart"})
+>>> fmn.preview({"tasks": "quickstart"}).print()   # what would run, and about how long
 >>> found.matrix          # R[i][j]: the score on task j after stage i
 >>> found.summary()       # average performance, backward transfer, forgetting, …
 >>> found.report()        # the path of report.html
@@ -14,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from forgetmenot.config import RunConfig, load_config
     from forgetmenot.errors import UserError
-    from forgetmenot.runs import PromptChoice, Run, Study, compare, prompts, run, study
+    from forgetmenot.runs import Preview, PromptChoice, Run, Study, compare, preview, prompts, run, study
     from forgetmenot.study_config import StudyConfig, load_study
 
 __version__ = "0.1.0"
 __all__ = [
+    "Preview",
     "PromptChoice",
     "Run",
     "RunConfig",
@@ -29,6 +31,7 @@ __all__ = [
     "compare",
     "load_config",
     "load_study",
+    "preview",
     "prompts",
     "run",
     "study",
@@ -37,6 +40,8 @@ __all__ = [
 _HOME = {
     "Run": "forgetmenot.runs",
     "run": "forgetmenot.runs",
+    "Preview": "forgetmenot.runs",
+    "preview": "forgetmenot.runs",
     "Study": "forgetmenot.runs",
     "study": "forgetmenot.runs",
     "PromptChoice": "forgetmenot.runs",

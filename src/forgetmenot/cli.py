@@ -81,15 +81,26 @@ def run(parsed: argparse.Namespace) -> None:
     """`fmn run`: train on one task after another, score all of them after each, report."""
     from forgetmenot.config import load_config
     from forgetmenot.engine import ranks
-    from forgetmenot.runs import run
+    from forgetmenot.runs import preview, run
 
     config = load_config(parsed.config, _overrides(parsed))
+    if parsed.preview:
+        _nothing_beside(parsed)
+        preview(config).print(_Screen())
+        return
     _in_processes(parsed)
     found = run(config, fresh=parsed.fresh, console=_Screen())
     console = _Screen(quiet=not ranks.writes())
     found.print(console)
     console.print(f"\nReport: {found.path / 'report.html'}", highlight=False, soft_wrap=True)
     ranks.leave()
+
+
+def _nothing_beside(parsed: argparse.Namespace) -> None:
+    """Refuse what --preview would pass over."""
+    for name, given in (("--fresh", parsed.fresh), ("--num-processes", parsed.num_processes is not None)):
+        if given:
+            raise UserError(f"--preview changes nothing and looks at one process; leave out {name}.")
 
 
 def study(parsed: argparse.Namespace) -> None:
@@ -302,6 +313,7 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--seed", type=int, metavar="N")
     verb.add_argument("--output", metavar="DIR", help="the run directory")
     verb.add_argument("--fresh", action="store_true", help="remove what is in the run directory first")
+    verb.add_argument("--preview", action="store_true", help="say what would run and how long; train nothing")
     verb.add_argument(
         "--set", action="append", default=[], metavar="key.path=value", help="any key of the config"
     )

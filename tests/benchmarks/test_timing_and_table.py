@@ -70,9 +70,9 @@ def test_a_row_takes_its_place_in_the_document(tmp_path: Path) -> None:
     cells = comparison("tiny").cells()
     unmeasured = ("H200", "tiny", "8", *["not yet measured"] * (len(COLUMNS) - 3))
     for row in (unmeasured, cells, comparison("other").cells(), cells):
-        write("it", row, document)
+        write("it", row, document=document)
     rows = (unmeasured, cells, comparison("other").cells())
     expected = f"Before.\n\n<!-- begin: it -->\n{render(rows)}<!-- end: it -->\n\nAfter.\n"
     assert document.read_text() == expected
     with pytest.raises(UserError, match="no place for the table"):
-        write("another", cells, document)
+        write("another", cells, document=document)

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -157,3 +158,31 @@ def test_what_ends_one_process_ends_all_and_the_run_goes_on(
     assert (resumed.path / "results.json").read_bytes() == (undisturbed.path / "results.json").read_bytes()
     for stage in range(3):
         assert resumed.predictions(stage).equals(undisturbed.predictions(stage))
+
+
+@pytest.mark.slow
+def test_accelerate_launch_makes_the_run_of_one_process(tiny: Config, finished: Run, tmp_path: Path) -> None:
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    rest = ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    run = ["-m", "forgetmenot", "run", "--model", tiny["model"], "--tasks", ",".join(tiny["tasks"])]
+    run += ["--set", f"training.batch_size={tiny['training.batch_size']}", "--output", str(tmp_path / "run")]
+    ended = subprocess.run(
+        [*launcher, *rest, *_a_free_port(), *run],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=600,
+    )
+    assert ended.returncode == 0, ended.stderr
+    launched = Run(tmp_path / "run")
+    identity = json.loads((launched.path / "environment.json").read_text())["identity"]
+    assert identity["processes"] == 2
+    assert ended.stdout.count("Report:") == 1
+    one, other = ({**run.results, "cost": None} for run in (launched, finished))
+    assert one == other, "packs are dealt, so that only what they cost may differ"
+
+
+def _a_free_port() -> list[str]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return ["--main_process_port", str(free.getsockname()[1])]

@@ -1,12 +1,13 @@
 """The support table is of the methods and the ways to run that there are, and says what happens."""
 
 import re
+from pathlib import Path
 
 import pytest
 
 from forgetmenot.methods import METHODS
 from scripts import support_table
-from scripts.support_table import MODES, PAGE, attempt, page
+from scripts.support_table import MODES, PAGE, attempt, in_two_processes, page
 
 
 def test_the_page_has_every_method_and_every_mode() -> None:
@@ -23,6 +24,12 @@ def test_a_refusal_is_a_note_that_equal_ones_share() -> None:
     assert f"| `a` |{' yes |' * len(MODES)}" in lines
     assert f"| `b` |{' (1) |' * len(MODES)}" in lines
     assert lines[-1] == "1. Not b."
+
+
+def test_two_processes_refuse_once(tmp_path: Path) -> None:
+    status, complaint = in_two_processes(["run", "--tasks", "none", "--output", str(tmp_path / "run")])
+    assert status == 2
+    assert complaint.count("forgetmenot: ") == 1
 
 
 @pytest.mark.slow

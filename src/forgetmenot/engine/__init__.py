@@ -11,7 +11,14 @@ from forgetmenot.engine.learner import Learner, Snapshot, evaluating
 from forgetmenot.engine.objectives import batch_loss, preference_loss
 from forgetmenot.engine.pack import Arrangement, Layout, node_budget
 from forgetmenot.engine.precision import Precision, choose_precision, rounded_once
-from forgetmenot.engine.training import Step, TrainingSettings, auto_learning_rate, fit
+from forgetmenot.engine.training import (
+    Step,
+    TrainingSettings,
+    auto_learning_rate,
+    draw_batches,
+    fit,
+    training_positions,
+)
 from forgetmenot.engine.vllm_backend import check_vllm
 
 __all__ = [
@@ -33,6 +40,7 @@ __all__ = [
     "choose_attention",
     "choose_layout",
     "choose_precision",
+    "draw_batches",
     "evaluating",
     "fit",
     "node_budget",
@@ -40,6 +48,7 @@ __all__ = [
     "ranks",
     "rounded_once",
     "shards",
+    "training_positions",
     "use_attention",
     "why_no_prefix",
 ]

@@ -1,9 +1,9 @@
 """Attention over a trie in chunks of queries, each against those keys alone that one of them may attend to.
 
-In depth-first order a node attends to itself and its ancestors, so the queries a … b−1 need the nodes a … b−1
-and the ancestors of a: a chunk and one branch, however large the trie, where a dense mask costs all n keys for
-each query. Attention so costs each node the same in packs of any size. All chunks are one call of PyTorch's
-fused kernel; what is left out is what the mask would have hidden.
+In depth-first order a node attends to itself and its ancestors, so the queries a … b−1 need the nodes
+a … b−1 and the ancestors of a: a chunk and one branch, however large the trie, where a dense mask costs all
+n keys for each query. Attention so costs each node the same in packs of any size. All chunks are one call of
+PyTorch's fused kernel; what is left out is what the mask would have hidden.
 """
 
 from typing import Any

@@ -21,6 +21,7 @@ from transformers import get_scheduler
 from forgetmenot.engine import ranks, shards
 from forgetmenot.engine.learner import Learner
 from forgetmenot.engine.objectives import count, with_reference
+from forgetmenot.engine.pack import positions
 from forgetmenot.engine.precision import autocast
 from forgetmenot.prompting.encoded import Encoded
 
@@ -164,6 +165,20 @@ def fit(
         on_step(Step(step, steps, loss.item(), float(shards.whole(norm)), rate, tokens, len(batch)))
     ranks.check_alike(learner.trainable().values())
     model.eval()
+
+
+def training_positions(
+    learner: Learner, examples: Sequence[Encoded], settings: TrainingSettings, *, epochs: int, seed: int
+) -> dict[str, int]:
+    """The input positions that `fit` would compute on one process, and how many one sequence at a time."""
+    counts = {"computed": 0, "without_sharing": 0}
+    for indices in draw_batches(len(examples), settings.batch_size, epochs, seed):
+        batch = [examples[k] for k in indices]
+        for part in _micro_batches(learner, batch, settings.micro_batch):
+            answers = [example.answer for example in part]
+            counts["computed"] += positions(answers, learner.training_layout)
+            counts["without_sharing"] += sum(len(answer.tokens) - 1 for answer in answers)
+    return counts
 
 
 def _micro_batches(

@@ -6,6 +6,7 @@ from forgetmenot.report.comparison_html import comparison_page
 from forgetmenot.report.comparison_tables import print_comparison, table_files
 from forgetmenot.report.conclusions import conclusions
 from forgetmenot.report.html import write_report
+from forgetmenot.report.preview import print_preview
 from forgetmenot.report.probes import print_probes
 from forgetmenot.report.prompts import print_prompts, prompts_page
 from forgetmenot.report.receipts import print_receipts, receipts_markdown
@@ -24,6 +25,7 @@ __all__ = [
     "listed",
     "print_comparison",
     "print_matrix",
+    "print_preview",
     "print_probes",
     "print_prompts",
     "print_receipts",

@@ -1,7 +1,8 @@
 """Run a config from Python, and look at what a run found."""
 
 import errno
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,7 @@ def run(
     Raises:
         UserError: If anything that the config names is not there or does not fit.
     """
-    config = _resolve(config)
+    config = resolve(config)
     ranks.join()
     directory = RunDirectory(config.directory)
     console = console if console and ranks.writes() else Console(quiet=True)
@@ -107,7 +108,8 @@ def run(
     return Run(directory.path)
 
 
-def _resolve(config: RunConfig | Mapping[str, Any] | str | Path | None) -> RunConfig:
+def resolve(config: RunConfig | Mapping[str, Any] | str | Path | None) -> RunConfig:
+    """A config out of whatever `run` takes."""
     if isinstance(config, RunConfig):
         return config
     if isinstance(config, Mapping):
@@ -146,9 +148,7 @@ def _go_on(config: RunConfig, directory: RunDirectory, display: Display, fresh: 
         display.say(note)
     probes = make_probes(config, config.evaluation.probes)
     session = open_session(config, None if fresh else begun_with(directory).get("threads"))
-    was_deterministic = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    try:
+    with deterministic():
         loop = Loop(plan, session, directory, display, probes)
         session.examine(loop.first_sequences())
         if fresh:
@@ -157,8 +157,6 @@ def _go_on(config: RunConfig, directory: RunDirectory, display: Display, fresh: 
         directory.begin(config.to_yaml())
         display.show(_table(loop))
         loop.run()
-    finally:
-        torch.use_deterministic_algorithms(was_deterministic)
     described = {
         "model": config.model.name,
         "method": config.method.name,
@@ -180,6 +178,17 @@ def _go_on(config: RunConfig, directory: RunDirectory, display: Display, fresh: 
         write_report(directory.path)
         directory.event("finished")
     ranks.wait()
+
+
+@contextmanager
+def deterministic() -> Iterator[None]:
+    """Let PyTorch choose the kernels that always sum in the same order."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
 
 
 def _identify(plan: Plan, session: Session, directory: RunDirectory, display: Display) -> None:

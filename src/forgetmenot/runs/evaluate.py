@@ -64,6 +64,11 @@ class Question:
         return self._arranged[behind]
 
     @property
+    def generated(self) -> bool:
+        """Whether the model writes its answers."""
+        return self.writing is not None or self.way.scoring == "generation"
+
+    @property
     def described(self) -> dict[str, Any]:
         """How a choice is read and what is shown before it, as a reading records it."""
         shown = self.prompt.demonstrations

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from forgetmenot.engine import Step, fit, ranks, rounded_once, shards
+from forgetmenot.engine import Step, TrainingSettings, fit, ranks, rounded_once, shards
 from forgetmenot.methods import Stage
 from forgetmenot.models import adapt, finish_stage, has_weights, save_weights
 from forgetmenot.probes import Probe
@@ -149,7 +149,7 @@ class Loop:
         examples = method.examples(learner, stage)
         self._say_notes(stage)
         method.begin(learner, stage)
-        epochs = max(for_task(settings.epochs, name) or 1 for name in stage.tasks)
+        epochs = epochs_of(settings, stage)
         steps = -(-len(examples) // settings.batch_size) * epochs
         rounded = rounded_once(learner.model, learner.precision)
         with self.display.progress(stage.name, steps) as advance, rounded:
@@ -271,6 +271,11 @@ class Loop:
             last = other.number == stage.number
             if not last or (finished and self.config.checkpoints == "none"):
                 self.directory.remove_weights(other.name)
+
+
+def epochs_of(settings: TrainingSettings, stage: Stage) -> int:
+    """How often a stage passes over its examples; of several tasks, as often as one of them asks."""
+    return max(for_task(settings.epochs, name) or 1 for name in stage.tasks)
 
 
 def stage_seed(seed: int, stage: int) -> int:

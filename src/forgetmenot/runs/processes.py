@@ -40,9 +40,8 @@ def launch(arguments: Sequence[str], processes: int) -> int:
     """Run this program with these arguments in several processes; returns the exit status.
 
     By torchrun's agent, which `accelerate launch --multi_gpu` starts too: it hands a signal on to all of
-    them, and when one fails it ends the others. (`accelerate launch` itself starts one process on CPUs, and
-    ends with 1 whatever the processes ended with; `notebook_launcher` forks, which thread pools and CUDA do
-    not survive.)
+    them, and when one fails it ends the others. (`accelerate launch` itself ends with 1 whatever the
+    processes ended with; `notebook_launcher` forks, which thread pools and CUDA do not survive.)
     """
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, torch.get_num_threads() // processes)))
     logging.disable()  # the processes say what there is to say

@@ -1,0 +1,67 @@
+"""How many answers does bf16 give as fp32 does? Scores the tasks of the workload in both.
+
+    python -m benchmarks.agreement --data-dir DATA --model MODEL [--limit 500]
+
+The model's weights are fp32 and its activations one or the other, as a run on a CPU has them; the few scored
+rows of logits are fp32 in both. Prints the share of equal answers for each task, and the largest difference of
+a log-likelihood.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.workload import read_workload
+from forgetmenot.config import load_config
+from forgetmenot.engine import Learner, choose_attention, node_budget, use_attention
+from forgetmenot.models import ModelSettings, load_model
+from forgetmenot.prompting import choose_prompt
+from forgetmenot.runs.plan import question
+from forgetmenot.tasks import load_tasks
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def main() -> None:
+    """Score in both and print the table."""
+    workload = read_workload()
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data-dir", type=Path, required=True)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--limit", type=int, default=500, help="examples of each task")
+    given = parser.parse_args()
+    config = load_config(None, {"model": given.model, "evaluation.limit": given.limit})
+    learner = open_learner(given.model)
+    table = Table("task", "examples", "equal answers", "Δ log-likelihood (nats)", title=given.model)
+    equal = total = 0
+    for task in load_tasks(workload.tasks, given.data_dir):
+        prompt = choose_prompt(task, workload.prompt)
+        asked = question(config, task, prompt, learner.tokenizer, workload.training.max_length)
+        learner.precision = "fp32"
+        exact = np.array(learner.score(asked.encoded))
+        learner.precision = "bf16"
+        rounded = np.array(learner.score(asked.encoded))
+        same = exact.argmax(1) == rounded.argmax(1)
+        equal, total = equal + int(same.sum()), total + len(same)
+        table.add_row(task.name, f"{len(same)}", f"{same.mean():.2%}", f"{np.abs(exact - rounded).max():.3f}")
+    table.add_row("all", f"{total}", f"{equal / total:.2%}", "", style="bold")
+    Console().print(table)
+
+
+def open_learner(model: str) -> Learner:
+    """The model in fp32."""
+    loaded = load_model(ModelSettings(name=model, dtype="fp32"), trainable=False, device=DEVICE)
+    attention = choose_attention("auto", DEVICE, loaded.model)
+    use_attention(loaded.model, attention)
+    budget = node_budget(DEVICE.type, attention, torch.get_num_threads())
+    return Learner(loaded.model, loaded.tokenizer, budget)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""What a run would do, in a terminal."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from forgetmenot.report.wording import duration
+
+
+def print_preview(found: Mapping[str, Any], console: Console) -> None:
+    """Print two tables, the estimate and what it leaves out: `forgetmenot.runs.Preview.to_json`."""
+    training = Table("stage", title="training", title_justify="left", box=None, pad_edge=False)
+    for name in ("examples", "epochs", "steps", "tokens", "with sharing", "time"):
+        training.add_column(name, justify="right")
+    for stage in found["stages"]:
+        counts = [f"{stage[name]:,}" for name in ("examples", "epochs", "steps")]
+        training.add_row(stage["name"], *counts, *_tokens(stage), duration(stage["seconds"]))
+
+    times = len(found["stages"]) + 1
+    title = f"scoring, {times} times: before the first stage and after each"
+    scoring = Table("task", "prompt", title=title, title_justify="left", box=None, pad_edge=False)
+    for name in ("examples", "tokens", "with sharing", "time"):
+        scoring.add_column(name, justify="right")
+    for one in found["scoring"]:
+        scoring.add_row(
+            one["task"], one["prompt"], f"{one['examples']:,}", *_tokens(one), duration(one["seconds"])
+        )
+
+    console.print(training)
+    console.print()
+    console.print(scoring)
+    memory, parameters = found["memory"], found["parameters"]
+    parts = ", ".join(f"{name} {_size(memory[name])}" for name in ("weights", "gradients", "optimizer"))
+    lines = (
+        f"parameters: {parameters['all']:,}, of which {parameters['trainable']:,} learn",
+        f"time: about {duration(found['seconds'])}: training {duration(sum(found['train_s']))}, "
+        f"scoring {duration(sum(found['eval_s']))}",
+        f"memory: about {_size(memory['peak'])} ({parts}; the rest: activations, data, the program)",
+        f"directory: {found['directory']}, in which nothing was written",
+        "not counted: " + " ".join(found["not_counted"]),
+    )
+    console.print()
+    for line in lines:
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def _tokens(counts: Mapping[str, Any]) -> tuple[str, str]:
+    """Before and after sharing; generated answers have no count."""
+    if not counts["computed"]:
+        return "generated", ""
+    return f"{counts['without_sharing']:,}", f"{counts['computed']:,}"
+
+
+def _size(count: int) -> str:
+    """Bytes for a person."""
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"

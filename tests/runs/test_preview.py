@@ -1,0 +1,113 @@
+"""What a preview counts against what the run that follows counts, and its estimate against its time."""
+
+import io
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+import forgetmenot
+from forgetmenot.cli import main
+from forgetmenot.methods import METHODS
+from forgetmenot.runs import Run
+
+EPOCHS = {"training.epochs": {"animal": 2}, "training.limit": {"colour": 21}, "evaluation.prompts": ["terse"]}
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        EPOCHS,
+        {"adapter.kind": "full", "training.micro_batch": 3},
+        {"adapter.dropout": 0.1},  # training then shares nothing
+        {"method": "joint", "training.epochs": {"size": 2}},
+    ],
+    ids=["prompts", "full", "dropout", "joint"],
+)
+def test_it_counts_what_the_run_computes(
+    more: Mapping[str, Any], tiny: Mapping[str, Any], tmp_path: Path
+) -> None:
+    config = {**tiny, **more, "output": str(tmp_path / "run")}
+    before = forgetmenot.preview(config)
+    assert not (tmp_path / "run").exists(), "nothing is written"
+    run = forgetmenot.run(config)
+    positions = run.results["cost"]["positions"]
+    assert [stage.name for stage in before.stages] == list(positions)[1:]
+    for stage in before.stages:
+        assert {"computed": stage.computed, "without_sharing": stage.without_sharing} == positions[
+            stage.name
+        ]["training"]
+        lines = (run.path / "stages" / stage.name / "training.jsonl").read_text().splitlines()
+        assert stage.steps == len(lines)
+    for cost in positions.values():
+        for name in ("computed", "without_sharing"):
+            assert cost["scoring"][name] == sum(getattr(one, name) for one in before.scoring)
+    assert [one.examples for one in before.scoring[:3]] == [24, 24, 24]
+    assert before.parameters["all"] == run.results["cost"]["parameters"]
+    assert before.memory["peak"] > before.memory["weights"] > 0
+
+
+def test_it_estimates_every_stage_and_says_what_it_leaves_out(
+    tiny: Mapping[str, Any], tmp_path: Path
+) -> None:
+    found = forgetmenot.preview({**tiny, "method": "replay", "output": str(tmp_path / "run")})
+    assert len(found.train_s) == len(found.eval_s) == 4
+    assert found.train_s[0] == 0
+    assert min(*found.train_s[1:], *found.eval_s) > 0
+    assert found.seconds == pytest.approx(sum(found.train_s) + sum(found.eval_s))
+    assert any("replay adds" in sentence and "the examples" in sentence for sentence in found.not_counted)
+    text = io.StringIO()
+    found.print(Console(file=text, width=100))
+    for word in ("01-animal", "scoring, 4 times", "memory: about", "not counted:", "replay"):
+        assert word in text.getvalue()
+
+
+def test_every_method_can_be_looked_at_before_it_runs() -> None:
+    """What is beside plain training is told by the hooks that a class overrides: these have other names."""
+    from forgetmenot.methods import Method
+    from forgetmenot.runs.preview import BESIDE
+
+    assert all(hasattr(Method, hook) for hook in BESIDE)
+    assert {"replay", "joint"} <= METHODS.keys()
+
+
+def test_generated_answers_have_a_time_and_no_count(
+    tiny: Mapping[str, Any], make_task: Callable[..., Path], tmp_path: Path
+) -> None:
+    rows = [{"word": f"word {k}", "other": f"other {k}"} for k in range(6)]
+    task = make_task(
+        "echo", rows, rows, target="other", metric="exact_match",
+        prompts={"default": {"template": "Word: {{ word }}\nOther:"}},
+    )  # fmt: skip
+    found = forgetmenot.preview({**tiny, "tasks": [str(task)], "output": str(tmp_path / "run")})
+    assert found.scoring[0].computed == 0
+    assert found.scoring[0].seconds > 0
+    assert any("echo become shorter or longer" in sentence for sentence in found.not_counted)
+
+
+@pytest.mark.parametrize("beside", [["--fresh"], ["--num-processes", "2"]])
+def test_what_it_would_pass_over_is_refused(beside: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["run", "--preview", *beside])
+    assert ended.value.code == 2
+    assert beside[0] in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_estimate_is_within_a_factor_of_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "perf_counter", time.process_time)  # others may use the machine
+    config = {
+        "model": "quickstart-small",
+        "tasks": "qs-sentiment,qs-inference",
+        "training.limit": 400,
+        "evaluation.limit": 200,
+        "output": str(tmp_path / "run"),
+    }
+    before = forgetmenot.preview(config)
+    run: Run = forgetmenot.run(config)
+    spent = __import__("json").loads((run.path / "timing.json").read_text())
+    total = sum(spent["train_s"]) + sum(spent["eval_s"])
+    assert total / 2 < before.seconds < 2 * total
