@@ -84,12 +84,14 @@ def page(refused: Mapping[tuple[str, str], str | None], methods: Iterable[str]) 
 def processes() -> str:
     """Which methods run in several processes, by what they say of themselves."""
     sharded = [
-        name for name, one in METHODS.items() if one.shards and "full" in one.needs.get("kind", ("full",))
+        f"`{name}`"
+        for name, one in METHODS.items()
+        if one.shards and "full" in one.needs.get("kind", ("full",))
     ]
     return (
         "In several processes that each hold the model (`--num-processes`) every method runs, and gives what it "
         "gives in one (`tests/runs/test_process_methods.py`). With weights spread over them (FSDP2) run "
-        f"{', '.join(f'`{name}`' for name in sharded)}; the others are refused before anything is loaded."
+        f"{', '.join(sharded)}; the others are refused before anything is loaded."
     )
 
 
