@@ -89,8 +89,8 @@ def processes() -> str:
         if one.shards and "full" in one.needs.get("kind", ("full",))
     ]
     return (
-        "In several processes that each hold the model (`--num-processes`) every method runs, and gives what it "
-        "gives in one (`tests/runs/test_process_methods.py`). With weights spread over them (FSDP2) run "
+        "In several processes that each hold the model (`--num-processes`) every method runs, and gives what "
+        "it gives in one (`tests/runs/test_process_methods.py`). With weights spread over them (FSDP2) run "
         f"{', '.join(sharded)}; the others are refused before anything is loaded."
     )
 
