@@ -36,8 +36,8 @@ ABOUT = """\
 # Every method, side by side
 
 Written by `python -m scripts.ledger` from the runs of `fmn study recipes/methods.yaml`, whose head has the
-commands. All methods of a table have the same base model, data, passes and seeds; what they are set to was
-chosen on the `select` splits (`recipes/methods-select.yaml`) or is their default.
+commands. All methods of a table have the same base model, data, passes and seeds. An option that stands
+beside a name was chosen on the `select` splits (`recipes/methods-select.yaml`); all others are defaults.
 
 - A figure is its mean over the seeds ± half of the 95 % interval of that mean (Student's t).
 - **saved**: how much less was forgotten than by `sequential` with the same adapter and seed.

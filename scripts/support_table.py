@@ -35,6 +35,7 @@ MODES = {
     "LoRA, new per stage": ("--set", "adapter.per_stage=new"),
     "LoRA, merged per stage": ("--set", "adapter.per_stage=merge"),
     "full fine-tuning": ("--set", "adapter.kind=full"),
+    "soft prompt": ("--set", "adapter.kind=prompt"),
     "bf16": ("--set", "training.precision=bf16"),
     "activation checkpointing": ("--set", "training.activation_checkpointing=true"),
     "LoRA, two processes": (),
@@ -121,7 +122,21 @@ def page(refused: Mapping[tuple[str, str], str | None], methods: Iterable[str]) 
         shown = ["yes" if reason is None else f"({reasons.index(reason) + 1})" for reason in cells]
         lines.append(f"| `{method}` | {' | '.join(shown)} |")
     notes = [f"{number}. {reason}" for number, reason in enumerate(reasons, start=1)]
-    return "\n".join([ABOUT, *lines, *([""] if notes else []), *notes]) + "\n"
+    return "\n".join([ABOUT, *lines, *([""] if notes else []), *notes, "", processes()]) + "\n"
+
+
+def processes() -> str:
+    """Which methods run in several processes, by what they say of themselves."""
+    sharded = [
+        f"`{name}`"
+        for name, one in METHODS.items()
+        if one.shards and "full" in one.needs.get("kind", ("full",))
+    ]
+    return (
+        "In several processes that each hold the model (`--num-processes`) every method runs, and gives what "
+        "it gives in one (`tests/runs/test_process_methods.py`). With weights spread over them (FSDP2) run "
+        f"{', '.join(sharded)}; the others are refused before anything is loaded."
+    )
 
 
 if __name__ == "__main__":

@@ -70,6 +70,7 @@ def test_a_method_of_ones_own_runs_by_name_with_its_options(
                 "tasks": [str(tiny_tasks["animal"]), str(tiny_tasks["colour"])],
                 "method": method,
                 "training.limit": 16,
+                "training.epochs": 3,
                 "evaluation.limit": 8,
                 "output": str(tmp_path / name),
             }

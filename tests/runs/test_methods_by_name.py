@@ -14,8 +14,7 @@ SMALL = {"evaluation.limit": 4, "training.limit": 8}
 @pytest.mark.parametrize("method", METHODS)
 def test_a_method_needs_nothing_but_its_name(go: Go, method: str) -> None:
     run = go("run", {**SMALL, "method": method})
-    summary = run.summary()
-    assert summary["average_performance"] is not None
+    assert not run.matrix.isna().any(axis=None)
     assert run.results["cost"]["past_data"] == METHODS[method].past_data
     kept = list(run.results["cost"]["memory_kept"].values())
     said_nothing = METHODS[method].keeps.startswith("nothing")

@@ -29,8 +29,8 @@ def stages(make_task: Callable[..., Path], tiny_tasks: Mapping[str, Path]) -> di
     return {
         "tasks": [str(tiny_tasks["animal"]), str(text), str(pairs)],
         "adapter": {"kind": "full"},
-        "training.learning_rate": 0.003,
-        "training.epochs": 2,
+        "training.learning_rate": 0.005,
+        "training.epochs": 8,
         "training.limit": 20,
         "evaluation.limit": 12,
     }
@@ -49,22 +49,17 @@ def test_each_stage_learns_by_its_own_objective(go: Go, stages: Mapping[str, Any
     ]
     assert losses[0] == pytest.approx(0.6931, abs=1e-3)
     assert losses[-1] < losses[0]
-    assert run.summary()["backward_transfer"] is None or run.summary()["reasons"] is not None
     _, read_again = rescore(run.path)
     assert read_again["matrix"] == run.results["matrix"]
 
 
-def test_a_pair_is_won_by_the_likelier_answer_with_its_end(go: Go, stages: Mapping[str, Any]) -> None:
+def test_a_pair_is_won_by_the_likelier_answer_with_its_end(
+    go: Go, stages: Mapping[str, Any], tiny_llama: Path
+) -> None:
     """By Transformers alone, on the saved model, one text at a time."""
     run = go("run", stages)
-    folder = run.path / "stages/03-manners/model"
-    model, tokenizer = (
-        AutoModelForCausalLM.from_pretrained(folder).eval(),
-        AutoTokenizer.from_pretrained(stages.get("model", "") or run_model(run)),
-    )
-    rows = run.predictions(3)
-    rows = rows[rows["task"] == "manners"]
-    assert len(rows) == 6
+    model = AutoModelForCausalLM.from_pretrained(run.path / "stages/03-manners/model").eval()
+    tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
 
     def total(prompt: str, answer: str) -> float:
         start = len(tokenizer(prompt).input_ids)
@@ -73,22 +68,12 @@ def test_a_pair_is_won_by_the_likelier_answer_with_its_end(go: Go, stages: Mappi
             log_probs = model(tokens).logits[0].log_softmax(-1)
         return sum(float(log_probs[p - 1, tokens[0, p]]) for p in range(start, tokens.shape[1]))
 
-    for row in rows.itertuples():
-        one = PAIRS[24 + int(str(row.example).rpartition("-")[2]) - int(_first(rows))]
+    rows = run.predictions(3)
+    for one, row in zip(PAIRS[24:], rows[rows["task"] == "manners"].itertuples(), strict=True):
         scores = [total(f"Say of {one['word']}:", f" {one[name]}") for name in ("good", "bad")]
         assert list(row.log_likelihoods) == pytest.approx(scores, abs=1e-3)
         assert row.gold == "chosen"
         assert row.predicted == ("chosen" if scores[0] > scores[1] else "rejected")
-
-
-def run_model(run: Run) -> str:
-    import yaml
-
-    return str(yaml.safe_load((run.path / "config.yaml").read_text())["model"]["name"])
-
-
-def _first(rows: Any) -> str:
-    return str(min(int(str(one).rpartition("-")[2]) for one in rows["example"]))
 
 
 def test_it_goes_on_from_disk_as_undisturbed(go: Go, stages: Mapping[str, Any], same: Same) -> None:
@@ -123,4 +108,4 @@ def test_past_pairs_are_replayed_among_pairs(go: Go, stages: Mapping[str, Any], 
         json.loads(line)["examples"]
         for line in (run.path / "stages/02-tact/training.jsonl").read_text().splitlines()
     ]
-    assert sum(counts) == 2 * (20 + 5)
+    assert sum(counts) == 8 * (20 + 5)

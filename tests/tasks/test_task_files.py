@@ -140,6 +140,38 @@ def test_plain_text(tmp_path: Path) -> None:
     assert (task.kind, task.metric, task.score[0].fields) == ("text", "loss", {"text": "Once upon"})
 
 
+MANNERS = (
+    "name: manners\ndata: {score: dev.jsonl}\nchosen: good\nrejected: bad\n"
+    'prompts: {default: {template: "{{ q }}"}}\n'
+)
+
+
+def test_preferences_are_two_columns(tmp_path: Path) -> None:
+    task = load(tmp_path, MANNERS, dev=[{"q": "How?", "good": "So.", "bad": "What?"}])
+    assert (task.kind, task.metric, task.labels) == ("preference", "preference", ("chosen", "rejected"))
+    assert task.score[0].fields == {"q": "How?", "chosen": "So.", "rejected": "What?"}
+    assert task.score[0].label == "chosen"
+
+
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [
+        ("So.", r"row 1: the chosen and the rejected answer are the same"),
+        ([{"role": "assistant", "content": "What?"}], r"row 1: 'bad' is \[.*, not an answer as text"),
+        (" ", r"row 1: 'bad' is ' ', not an answer as text"),
+    ],
+)
+def test_a_pair_that_is_none_is_named(tmp_path: Path, bad: Any, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        load(tmp_path, MANNERS, dev=[{"q": "How?", "good": "So.", "bad": bad}])
+
+
+@pytest.mark.parametrize("key", ["chosen: good\n", "rejected: bad\n"])
+def test_half_a_preference_is_refused(tmp_path: Path, key: str) -> None:
+    with pytest.raises(UserError, match=r"chosen"):
+        load(tmp_path, MANNERS.replace(key, ""), dev=[{"q": "How?", "good": "So.", "bad": "What?"}])
+
+
 def test_rows_from_a_hub_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     label = datasets.ClassLabel(names=["billing", "tech"])
@@ -175,7 +207,7 @@ WRONG_FILES = [
     (changed("my-triage", "../elsewhere"), ["../elsewhere"]),
     (changed("label: team\n", ""), ["exactly one of the keys label, target, messages, text; it has none"]),
     (TRIAGE + "target: text\n", ["it has label, target"]),
-    (TRIAGE + "chosen: good\n", ["'chosen'", "not supported in this version"]),
+    (TRIAGE + "chosen: good\n", ["exactly one of the keys", "label, chosen"]),
     (TRIAGE + "rejected: bad\n", ["'rejected'", "not supported in this version"]),
     (TRIAGE + "name: twice\n", ["line 7", "'name' stands twice"]),
     (changed("metric: accuracy", "metric: acuracy"), ["'acuracy'", "Did you mean 'accuracy'?"]),

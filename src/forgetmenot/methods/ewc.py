@@ -46,7 +46,8 @@ class EWC(Importances):
         """The settings of `ewc`.
 
         Attributes:
-            strength: λ; 0 is `sequential`. The default is ours: the paper chose it for each experiment.
+            strength: λ; 0 is `sequential`. The paper chose it for each experiment, and so should you, on the
+                `select` split (`recipes/methods-select.yaml` does); the default is ours, from no such search.
             fisher: Over answers that the model draws, or over the data's own.
             examples: How many training examples the mean is taken over, drawn at random. Ours: each costs a
                 forward and a backward pass of its own.
