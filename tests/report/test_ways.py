@@ -5,7 +5,11 @@ from typing import Any
 from forgetmenot.report.findings import Findings
 from forgetmenot.report.ways import AskedBy, Move, asked_otherwise
 
-OWN: dict[str, Any] = {"metric": "accuracy", "prompt": {"a": "default", "b": "default"}, "n": {"a": 50, "b": 40}}
+OWN: dict[str, Any] = {
+    "metric": "accuracy",
+    "prompt": {"a": "default", "b": "default"},
+    "n": {"a": 50, "b": 40},
+}
 OWN |= {"scoring": "likelihood", "matrix": [[0.5, 0.5], [0.9, 0.5], [0.6, 0.8]], "missing": []}
 WRITTEN = {**OWN, "scoring": "generation", "prompt": {"a": "terse"}, "n": {"a": 50}}
 WRITTEN |= {"matrix": [[0.1, None], [0.8, None], [0.8, None]], "unparsed": [[30, None], [2, None], [4, None]]}
