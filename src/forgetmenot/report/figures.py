@@ -14,6 +14,7 @@ from forgetmenot.report.wording import MINUS, number
 Axis = Callable[[float], float]
 
 CHARACTER = 6.8  # width of one character of an axis label, in SVG units
+STRIP, MIDDLE = 220, 13  # the width of a figure of one line, and half its height
 POINTS = 160  # as many as a small figure can show
 
 
@@ -74,40 +75,32 @@ def dumbbell(
     label: str,
 ) -> Markup:
     """One task in a line: the base model, after its own stage, and at the end."""
-    width, height, pad, middle = 220, 26, 8, 13
-    x = _axis(*scale, pad, width - pad)
-    parts = [_line("grid", pad, middle, width - pad, middle)]
-    if majority is not None:
-        parts.append(_line("majority", x(majority), 2, x(majority), height - 2))
+    x, parts = _strip(scale, majority)
     if base is not None and learned is not None:
-        parts.append(_line("gain", x(base), middle, x(learned), middle))
+        parts.append(_line("gain", x(base), MIDDLE, x(learned), MIDDLE))
     if learned is not None and end is not None:
-        parts.append(_line("drop" if end < learned else "gain", x(learned), middle, x(end), middle))
+        parts.append(_line("drop" if end < learned else "gain", x(learned), MIDDLE, x(end), MIDDLE))
     if base is not None:
-        parts.append(_dot("dot base", x(base), middle, 4, f"base model: {number(base)}"))
+        parts.append(_dot("dot base", x(base), MIDDLE, 4, f"base model: {number(base)}"))
     if learned is not None:
-        parts.append(_dot("dot own", x(learned), middle, 5, f"after its own stage: {number(learned)}"))
+        parts.append(_dot("dot own", x(learned), MIDDLE, 5, f"after its own stage: {number(learned)}"))
     if end is not None:
-        corners = [(x(end), middle - 6.0), (x(end) + 6, middle), (x(end), middle + 6), (x(end) - 6, middle)]
+        corners = [(x(end), MIDDLE - 6.0), (x(end) + 6, MIDDLE), (x(end), MIDDLE + 6), (x(end) - 6, MIDDLE)]
         parts.append(f'<polygon class="dot end" points="{_points(corners)}"/>')
-    return _svg("dumbbell", width, height, label, parts)
+    return _svg("dumbbell", STRIP, 2 * MIDDLE, label, parts)
 
 
 def whisker(
     value: float, interval: Interval | None, majority: float | None, scale: Interval, best: bool, label: str
 ) -> Markup:
     """One score with its interval on a line, beside others on the same scale."""
-    width, height, pad, middle = 220, 26, 8, 13
-    x = _axis(*scale, pad, width - pad)
-    parts = [_line("grid", pad, middle, width - pad, middle)]
-    if majority is not None:
-        parts.append(_line("majority", x(majority), 2, x(majority), height - 2))
+    x, parts = _strip(scale, majority)
     if interval is not None:
-        parts.append(_line("whisker", x(interval[0]), middle, x(interval[1]), middle))
+        parts.append(_line("whisker", x(interval[0]), MIDDLE, x(interval[1]), MIDDLE))
     parts.append(
-        _dot(f"dot {'own' if best else 'before'}", x(value), middle, 5 if best else 4, number(value))
+        _dot(f"dot {'own' if best else 'before'}", x(value), MIDDLE, 5 if best else 4, number(value))
     )
-    return _svg("dumbbell", width, height, label, parts)
+    return _svg("dumbbell", STRIP, 2 * MIDDLE, label, parts)
 
 
 def loss_line(losses: Sequence[tuple[float, float]], highest: float, label: str) -> Markup:
@@ -178,6 +171,16 @@ def _unbroken(scores: Sequence[float | None]) -> list[list[int]]:
         else:
             stretches[-1].append(i)
     return [stretch for stretch in stretches if stretch]
+
+
+def _strip(scale: Interval, majority: float | None) -> tuple[Axis, list[str]]:
+    """The axis and the ground of a figure of one line."""
+    pad = 8
+    x = _axis(*scale, pad, STRIP - pad)
+    parts = [_line("grid", pad, MIDDLE, STRIP - pad, MIDDLE)]
+    if majority is not None:
+        parts.append(_line("majority", x(majority), 2, x(majority), 2 * MIDDLE - 2))
+    return x, parts
 
 
 def _axis(low: float, high: float, start: float, end: float) -> Axis:

@@ -130,7 +130,7 @@ def _normalized(learner: Learner, question: "Question", encoded: EncodedExamples
     """Free log-likelihoods [examples, candidates] from what the length or the mere words of a candidate do.
 
     `tokens`: divided by how many are predicted. `bytes`: by those of the words in UTF-8, without the
-    separator, as lm-eval's `acc_norm` counts characters. `unconditional`: less the log-likelihood of the
+    separator, as lm-eval's `acc_bytes`. `unconditional`: less the log-likelihood of the
     same tokens behind the prefix token alone, as lm-eval's `acc_mutual_info` (Brown et al. 2020, section
     2.4, with no context in place of "Answer:").
     """
