@@ -85,3 +85,10 @@ def forgetful(seed: int, learned: float = 0.9, kept: float = 0.6, n: int = 200, 
         task: [0.5] * (i + 1) + [learned] + [kept] * (len(tasks) - 1 - i) for i, task in enumerate(tasks)
     }
     return {task: np.stack([draw.random(n) < share for share in shares]) for task, shares in levels.items()}
+
+
+def identity_gap(summary: Mapping[str, Any]) -> float:
+    """How far a run is from mean R[T] = mean R[0] + (ΣLearning − ΣForgetting)/T: 0 but for rounding."""
+    haque = summary["haque"]
+    moved = (haque["learning_sum"] - haque["forgetting_sum"]) / len(summary["over"])
+    return float(haque["final_mean"] - haque["pretrained_mean"] - moved)

@@ -22,9 +22,9 @@ from forgetmenot.report import (
     read_run,
     table_files,
 )
-from forgetmenot.report.compared import identity_gap, level_name
+from forgetmenot.report.compared import level_name
 from forgetmenot.report.comparison import END, LOST
-from tests.report.compared_runs import forgetful, write_answers
+from tests.report.compared_runs import forgetful, identity_gap, write_answers
 
 Make = Callable[..., Comparison]
 MODELS = {"owner/alpha": 0.8, "owner/beta": 0.55}
@@ -226,7 +226,7 @@ def test_draws_are_those_of_the_runs_own_intervals(tmp_path: Path) -> None:
 
 
 def test_every_run_obeys_the_identity_of_the_papers_figures(make: Make) -> None:
-    gaps = [identity_gap(run.findings) for run in make().runs if run.findings]
+    gaps = [identity_gap(run.findings.summary) for run in make().runs if run.findings]
     assert gaps == pytest.approx([0.0] * 8, abs=1e-12)
 
 

@@ -85,19 +85,6 @@ def level_name(key: str, value: Any, values: Sequence[Any]) -> str:
     return _model(value) if len(set(names)) == len(distinct) else setting(value)
 
 
-def identity_gap(findings: Findings) -> float | None:
-    """How far a run is from mean R[T] = mean R[0] + (ΣLearning − ΣForgetting)/T: 0 but for rounding.
-
-    None where a figure is missing.
-    """
-    haque = findings.summary.get("haque", {})
-    parts = [haque.get(k) for k in ("final_mean", "pretrained_mean", "learning_sum", "forgetting_sum")]
-    if None in parts:
-        return None
-    final, base, learning, forgetting = parts
-    return float(final - base - (learning - forgetting) / len(findings.summary["over"]))
-
-
 class _UnpairedError(Exception):
     """Why a run's answers cannot be held against another's, as one sentence."""
 
@@ -134,13 +121,13 @@ def _answers(path: Path, findings: Findings) -> tuple[dict[str, Answers], dict[s
 
 def _agrees(metric: str, gold: Any, predicted: Any, stored: float | None) -> bool:
     """Whether the score of a cell's answers is the one that was stored."""
-    if predicted is None or stored is None:
-        return predicted is None and stored is None
     try:
-        value = measure(metric, gold, predicted).value
+        value = None if predicted is None else measure(metric, gold, predicted).value
     except ValueError:  # the metric needs more than the file holds, such as which label is the positive one
         return False
-    return value is not None and abs(value - stored) <= 1e-9
+    if value is None or stored is None:
+        return value is stored
+    return abs(value - stored) <= 1e-9
 
 
 def _table(path: Path) -> dict[str, dict[str, list[Any]]]:
