@@ -62,6 +62,12 @@ def test_the_interpreter_asks_for_its_format_instead_of_the_plain_answer() -> No
     assert "Kind:" not in text
 
 
+@pytest.mark.parametrize("template", ["{{ text }} =", "{% if text %}\n{{ text }}\n{% endif %}Kind:"])
+def test_the_interpreter_never_takes_the_place_of_the_input(template: str) -> None:
+    text = rendered(template, interpret=True)
+    assert text.index("A film {{ of }} love.") < text.index(SHOWN) < text.index("Answer in this format:")
+
+
 def test_everything_else_of_a_prompt_stays() -> None:
     prompt = Prompt("p", "{{ text }}\nKind:", CHOICES, separator="", chat=True, system="Be brief.", end="\n")
     before, after = asdict(prompt), asdict(with_receipt(prompt))

@@ -43,7 +43,7 @@ def with_receipt(prompt: Prompt, *, confidence: bool = True, interpret: bool = F
             one; for models that write text.
     """
     parts = _parts()
-    body, cue = _parted(prompt)
+    body, cue = _parted(prompt, interpret)
     lines = [parts["introduction"] + "\n", body, parts["prediction"]]
     if confidence:
         lines.append(parts["confidence"])
@@ -54,16 +54,16 @@ def with_receipt(prompt: Prompt, *, confidence: bool = True, interpret: bool = F
     return replace(prompt, template=template, truncate=truncate)
 
 
-def _parted(prompt: Prompt) -> tuple[str, str]:
+def _parted(prompt: Prompt, interpret: bool) -> tuple[str, str]:
     """The input and the cue of a template: what comes before its last line, and that line."""
     whole = prompt.template.removesuffix("\n")
     body, _, cue = whole.rpartition("\n")
-    if prompt.chat and Prompt("", cue).fields:
-        return whole, ""
     try:
         Prompt("", body)
     except UserError:  # an `if` that reaches into the last line: the receipt goes before all of it
-        return "", whole
+        body, cue = "", whole
+    if (prompt.chat or interpret) and Prompt("", cue).fields:  # it holds the input itself
+        return whole, ""
     return body, cue
 
 
