@@ -24,6 +24,7 @@ from forgetmenot.engine.precision import Precision, autocast, rounded_once
 from forgetmenot.engine.prefix import compute_prefix
 from forgetmenot.engine.ranks import Turn
 from forgetmenot.errors import UserError
+from forgetmenot.models import folded
 from forgetmenot.prompting.encoded import Encoded, TokenSequence
 
 Snapshot = Mapping[str, Tensor]
@@ -112,8 +113,9 @@ class Learner:
 
     @contextmanager
     def _computing(self) -> Iterator[None]:
-        """The context of many passes with the same weights, which are rounded once."""
-        with rounded_once(self.model, self.precision), autocast(self.device, self.precision):
+        """The context of many passes with the same weights, which are rounded once, or hold LoRA's part."""
+        fold = folded(self.model) if self.precision == "fp32" else nullcontext()
+        with fold, rounded_once(self.model, self.precision), autocast(self.device, self.precision):
             yield
 
     def _pack(self, sequences: Sequence[TokenSequence]) -> Pack:
