@@ -2,9 +2,9 @@
 
     python -m benchmarks.agreement --data-dir DATA --model MODEL [--limit 500]
 
-The model's weights are fp32 and its activations one or the other, as a run on a CPU has them; the few scored
-rows of logits are fp32 in both. Prints the share of equal answers for each task, and the largest difference of
-a log-likelihood.
+The model's weights are fp32 and its activations one or the other, as a run on a CPU has them; the few rows of
+logits that are scored are fp32 in both. Prints the share of equal answers for each task, and the largest
+difference of a log-likelihood.
 """
 
 import argparse

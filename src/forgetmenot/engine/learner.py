@@ -29,7 +29,7 @@ from forgetmenot.engine.prefix import compute_prefix
 from forgetmenot.engine.ranks import Turn
 from forgetmenot.engine.vllm_backend import write_by_vllm
 from forgetmenot.errors import UserError
-from forgetmenot.models import merged, soft_prompt
+from forgetmenot.models import folded, merged, soft_prompt
 from forgetmenot.prompting.encoded import Encoded, TokenSequence
 
 Snapshot = Mapping[str, Tensor]
@@ -120,8 +120,9 @@ class Learner:
 
     @contextmanager
     def _computing(self) -> Iterator[None]:
-        """The context of many passes with the same weights, which are rounded once."""
-        with rounded_once(self.model, self.precision), autocast(self.device, self.precision):
+        """The context of many passes with the same weights, which are rounded once, or hold LoRA's part."""
+        fold = folded(self.model) if self.precision == "fp32" else nullcontext()
+        with fold, rounded_once(self.model, self.precision), autocast(self.device, self.precision):
             yield
 
     @property

@@ -7,6 +7,7 @@ from forgetmenot.models.adapt import (
     answering_with,
     check_targets,
     finish_stage,
+    folded,
 )
 from forgetmenot.models.load import BUNDLED, Loaded, ModelSettings, load_model, without_bars
 from forgetmenot.models.quantize import check_quantization, compute_in, merged
@@ -25,6 +26,7 @@ __all__ = [
     "check_targets",
     "compute_in",
     "finish_stage",
+    "folded",
     "has_weights",
     "load_model",
     "load_weights",
