@@ -223,7 +223,9 @@ class RunConfig(BaseModel):
         known = known_methods()
         needs = known[name].needs if name in known else {}
         kind = adapter.get("kind", needs.get("kind", ("lora",))[0])
-        of_use = USED_BY.get(kind, ()) if isinstance(kind, str) else ()
+        if kind not in needs.get("kind", tuple(USED_BY)):
+            return values  # the method refuses it in its own words
+        of_use = USED_BY[kind]
         open_settings = {
             key: allowed[0] for key, allowed in needs.items() if key not in adapter and key in of_use
         }

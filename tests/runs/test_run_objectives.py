@@ -69,11 +69,11 @@ def test_a_pair_is_won_by_the_likelier_answer_with_its_end(
         return sum(float(log_probs[p - 1, tokens[0, p]]) for p in range(start, tokens.shape[1]))
 
     rows = run.predictions(3)
-    for one, row in zip(PAIRS[24:], rows[rows["task"] == "manners"].itertuples(), strict=True):
+    for one, row in zip(PAIRS[24:], rows[rows["task"] == "manners"].to_dict("records"), strict=True):
         scores = [total(f"Say of {one['word']}:", f" {one[name]}") for name in ("good", "bad")]
-        assert list(row.log_likelihoods) == pytest.approx(scores, abs=1e-3)
-        assert row.gold == "chosen"
-        assert row.predicted == ("chosen" if scores[0] > scores[1] else "rejected")
+        assert list(row["log_likelihoods"]) == pytest.approx(scores, abs=1e-3)
+        assert row["gold"] == "chosen"
+        assert row["predicted"] == ("chosen" if scores[0] > scores[1] else "rejected")
 
 
 def test_it_goes_on_from_disk_as_undisturbed(go: Go, stages: Mapping[str, Any], same: Same) -> None:

@@ -36,8 +36,9 @@ STUDY = {
         "seed": [0, 1, 2],
     },
 }
+Figures = Mapping[str, list[tuple[float, float | None]]]
 # By method and seed: average performance, forgetting.
-FIGURES = {
+FIGURES: Figures = {
     "sequential": [(0.50, 0.30), (0.52, 0.28), (0.51, 0.29)],
     "joint": [(0.70, None), (0.72, None), (0.71, None)],
     "replay": [(0.65, 0.10), (0.68, 0.06), (0.65, 0.11)],
@@ -45,7 +46,7 @@ FIGURES = {
 }
 
 
-def _study(folder: Path, figures: Mapping[str, list[tuple[float, float | None]]] = FIGURES) -> Path:
+def _study(folder: Path, figures: Figures = FIGURES) -> Path:
     """A study's directory with results for some of its runs."""
     folder.mkdir()
     (folder / "study.yaml").write_text(yaml.safe_dump(STUDY))
@@ -97,7 +98,7 @@ def test_figures_are_paired_with_the_baseline_of_the_same_adapter_and_seed(tmp_p
 
 
 def test_a_share_of_a_gap_that_may_be_none_is_not_printed(tmp_path: Path) -> None:
-    uncertain = {**FIGURES, "joint": [(0.60, None), (0.50, None), (0.53, None)]}
+    uncertain: Figures = {**FIGURES, "joint": [(0.60, None), (0.50, None), (0.53, None)]}
     ledger = read_study(_study(tmp_path / "study", uncertain))
     (replay,) = [entry for entry in ledger.entries if entry.name == "replay"]
     assert gap_closed(ledger, replay) == "–"

@@ -156,9 +156,9 @@ def test_preferences_are_two_columns(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("bad", "said"),
     [
-        ("So.", r"row 1: the chosen and the rejected answer are the same"),
-        ([{"role": "assistant", "content": "What?"}], r"row 1: 'bad' is \[.*, not an answer as text"),
-        (" ", r"row 1: 'bad' is ' ', not an answer as text"),
+        ("So.", r"line 1: the chosen and the rejected answer are the same"),
+        ([{"role": "assistant", "content": "What?"}], r"line 1: 'bad' is \[.*, not an answer as text"),
+        (" ", r"line 1: 'bad' is ' ', not an answer as text"),
     ],
 )
 def test_a_pair_that_is_none_is_named(tmp_path: Path, bad: Any, said: str) -> None:
@@ -205,10 +205,10 @@ WRONG_FILES = [
     (changed("label: team", "label: 3"), ["label", "string"]),
     (changed("name: my-triage\n", ""), ["name", "task.yaml"]),
     (changed("my-triage", "../elsewhere"), ["../elsewhere"]),
-    (changed("label: team\n", ""), ["exactly one of the keys label, target, messages, text; it has none"]),
+    (changed("label: team\n", ""), ["the keys label, target, messages, text, chosen; it has none"]),
     (TRIAGE + "target: text\n", ["it has label, target"]),
     (TRIAGE + "chosen: good\n", ["exactly one of the keys", "label, chosen"]),
-    (TRIAGE + "rejected: bad\n", ["'rejected'", "not supported in this version"]),
+    (TRIAGE + "rejected: bad\n", ["both keys", "'rejected'"]),
     (TRIAGE + "name: twice\n", ["line 7", "'name' stands twice"]),
     (changed("metric: accuracy", "metric: acuracy"), ["'acuracy'", "Did you mean 'accuracy'?"]),
     (changed("metric: accuracy", "metric: rouge_l"), ["'rouge_l' does not fit 'label'"]),

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Any, Literal, overload
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -132,12 +132,8 @@ class Mix(Sequence[Encoded]):
     def __len__(self) -> int:
         return len(self.new) + len(self.past)
 
-    @overload
-    def __getitem__(self, index: int) -> Encoded: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Encoded]: ...
-    def __getitem__(self, index: int | slice) -> Encoded | list[Encoded]:
-        """One example, or a list of them."""
+    def __getitem__(self, index: Any) -> Any:
+        """One example, or those of a slice."""
         if isinstance(index, slice):
             return [self[k] for k in range(*index.indices(len(self)))]
         k = range(len(self))[index]
