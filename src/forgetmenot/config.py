@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import (
@@ -13,6 +13,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    NonNegativeFloat,
     NonNegativeInt,
     PositiveInt,
     ValidationError,
@@ -68,6 +69,38 @@ def _probes(value: Any) -> Any:
     return named
 
 
+class GenerationSettings(BaseModel):
+    """How answers are generated, beside what each task says of its own (its length, its stop strings).
+
+    Attributes:
+        max_new_tokens: The most tokens of an answer; `auto` is each task's own most, which a number only
+            lowers.
+        temperature: 0 takes the likeliest token; else tokens are drawn, from a seed of each example's own.
+        top_k: Draw among the k likeliest tokens; 0 for all.
+        top_p: Draw among the fewest tokens that together reach this probability.
+        batch_tokens: The most positions of a batch, prompts and answers; `auto` follows from the model and
+            the device.
+        margins: Whether predictions keep how far each token's likeliest logit lay above the second.
+        backend: `transformers`, or `vllm` on a GPU where it is installed.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    max_new_tokens: PositiveInt | Literal["auto"] = "auto"
+    temperature: NonNegativeFloat = 0.0
+    top_k: NonNegativeInt = 0
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    batch_tokens: PositiveInt | Literal["auto"] = "auto"
+    margins: bool = False
+    backend: Literal["transformers", "vllm"] = "transformers"
+
+    @model_validator(mode="after")
+    def _draws_if_it_chooses_among(self) -> Self:
+        if self.temperature == 0 and (self.top_k or self.top_p < 1):
+            raise ValueError("top_k and top_p have no effect at temperature 0, which takes the likeliest")
+        return self
+
+
 class EvaluationSettings(BaseModel):
     """What is scored after every stage.
 
@@ -77,6 +110,7 @@ class EvaluationSettings(BaseModel):
         prompts: Prompt variants to read beside the run's own.
         probes: What is measured beside the tasks: names, or {name: NAME, its option: value}.
         scoring: How a choice is read: by the likelihood of each candidate.
+        generation: How free answers are generated.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -86,6 +120,7 @@ class EvaluationSettings(BaseModel):
     prompts: Names = ()
     probes: Annotated[tuple[NamedSettings, ...], BeforeValidator(_probes)] = ()
     scoring: Literal["likelihood"] = "likelihood"
+    generation: GenerationSettings = GenerationSettings()
 
 
 class RunConfig(BaseModel):

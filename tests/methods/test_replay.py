@@ -159,3 +159,26 @@ def test_equal_examples_of_two_tasks_are_kept_apart() -> None:
     method.end(Known(), Stage(1, ("one",), data={"one": one}))
     method.end(Known(), Stage(2, ("two",), data={"two": [replace(e) for e in one]}))
     assert len(method.examples(Known(), stage(3, new=6))) == 12
+
+
+def test_all_replays_the_whole_memory_and_sources_come_whole_into_every_stage() -> None:
+    """TRACE's Replay: a tenth of each past task, and LIMA."""
+    options = {"share": "all", "memory": 0.1, "sources": ["lima"]}
+    method = after({"a": 40, "b": 60}, **options)
+    first, second = method.stages(["a", "lima", "b"])
+    assert [one.tasks for one in (first, second)] == [("a",), ("b",)]
+    assert first.sources == second.sources == ("lima",)
+    own, lima = examples("c", 30), examples("lima", 7)
+    third = Stage(3, ("c",), data={"c": own}, sources=("lima",), further={"lima": lima})
+    trained = method.examples(Known(), third)
+    assert trained[:30] == own
+    assert Counter(one.id.split("-")[0] for one in trained) == {"c": 30, "a": 4, "b": 6, "lima": 7}
+    method.end(Known(), third)
+    assert set(method.memory) == {"a", "b", "c"}  # a source is no past task
+
+
+def test_a_source_must_be_a_task_of_the_run_and_not_all_of_them() -> None:
+    with pytest.raises(UserError, match=r"'lima' is no task of this run .* Did you mean 'limas'"):
+        make_method("replay", {"sources": ["lima"]}, seed=0).stages(["a", "limas"])
+    with pytest.raises(UserError, match="none is learned"):
+        make_method("replay", {"sources": ["a"]}, seed=0).stages(["a"])

@@ -11,6 +11,7 @@ from forgetmenot.engine.learner import Learner, Snapshot, evaluating
 from forgetmenot.engine.pack import NODE_BUDGET, Arrangement, Layout
 from forgetmenot.engine.precision import Precision, choose_precision, rounded_once
 from forgetmenot.engine.training import Step, TrainingSettings, auto_learning_rate, fit
+from forgetmenot.engine.vllm_backend import check_vllm
 
 __all__ = [
     "NODE_BUDGET",
@@ -27,6 +28,7 @@ __all__ = [
     "Verdict",
     "attention_of",
     "auto_learning_rate",
+    "check_vllm",
     "choose_attention",
     "choose_layout",
     "choose_precision",

@@ -3,8 +3,11 @@
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from copy import deepcopy
 from dataclasses import dataclass, field
 from itertools import pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -24,7 +27,9 @@ from forgetmenot.engine.pack import Arrangement, Layout, Pack, arrange, cut, pac
 from forgetmenot.engine.precision import Precision, autocast, rounded_once
 from forgetmenot.engine.prefix import compute_prefix
 from forgetmenot.engine.ranks import Turn
+from forgetmenot.engine.vllm_backend import write_by_vllm
 from forgetmenot.errors import UserError
+from forgetmenot.models import merged
 from forgetmenot.prompting.encoded import Encoded, TokenSequence
 
 Snapshot = Mapping[str, Tensor]
@@ -274,6 +279,35 @@ class Learner:
             return self._writer(most).write(
                 prompts, decoding, seeds=seeds, margins=margins, advance=advance, done=done, save=save
             )
+
+    def write_by_vllm(
+        self,
+        prompts: Sequence[tuple[int, ...]],
+        decoding: Decoding,
+        *,
+        seeds: Sequence[int] | None = None,
+        margins: bool = False,
+        advance: Advance | None = None,
+    ) -> list[Answer]:
+        """The same by vLLM, from a copy of the model with its adapters merged, written to disk for it.
+
+        Raises:
+            UserError: If vLLM cannot be had, or the model is shared among processes.
+        """
+        if ranks.size() > 1:
+            raise UserError("evaluation.generation.backend: vllm runs in one process; launch one.")
+        with evaluating(self.model), TemporaryDirectory() as folder:
+            plain = merged(deepcopy(self.model))
+            plain.save_pretrained(folder)
+            self.tokenizer.save_pretrained(folder)
+            dtype = torch.bfloat16 if self.precision == "bf16" else plain.dtype
+            del plain
+            answers = write_by_vllm(
+                Path(folder), self.tokenizer, prompts, decoding, dtype=dtype, seeds=seeds, margins=margins
+            )
+        if advance is not None:
+            advance(len(prompts))
+        return answers
 
     def _writer(self, most: int | None = None) -> Writer:
         return Writer(self.model, self.tokenizer, self.layout == "trie", self.continues, most)

@@ -29,12 +29,16 @@ class Stage:
         tasks: The names of the tasks that it trains on.
         label: What it is called; the task's name where there is one task.
         data: Each of these tasks' training examples; filled by the loop before the hooks see the stage.
+        sources: The names of tasks that have no stage of their own, whose examples the stage may use besides.
+        further: Their training examples; filled by the loop too.
     """
 
     number: int
     tasks: tuple[str, ...]
     label: str = ""
     data: Mapping[str, Sequence[Encoded]] = field(default_factory=dict, repr=False, compare=False)
+    sources: tuple[str, ...] = ()
+    further: Mapping[str, Sequence[Encoded]] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def name(self) -> str:

@@ -1,12 +1,14 @@
 """Experience replay: past examples among the new ones (ER; Chaudhry et al. 2019, arXiv 1902.10486)."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
 
 from forgetmenot.engine import Learner
+from forgetmenot.errors import UserError, nearest
 from forgetmenot.methods.memory import answer_lengths, spread
 from forgetmenot.methods.method import Stage
 from forgetmenot.methods.rehearsal import Rehearsal, RehearsalOptions
@@ -18,13 +20,17 @@ class ReplayOptions(RehearsalOptions):
 
     Attributes:
         share: The part of the mix, as it is trained on, that past examples are: 0.05 adds 5 of them to 95 new
-            ones. 0 is `sequential`. The default is ours.
+            ones. 0 is `sequential`. The default is ours. `all` replays everything that is remembered: with
+            `memory: 0.1` TRACE's 10 % of each past task.
         draw: Which of the remembered ones: `random`, or `most-forgotten`: those whose loss per token has
             risen most since they were learned, which takes one pass over the memory before each stage.
+        sources: Tasks of the run that are never learned by themselves: all their examples are added to every
+            stage, as TRACE adds LIMA's.
     """
 
-    share: float = Field(default=0.05, ge=0, lt=1)
+    share: Annotated[float, Field(ge=0, lt=1)] | Literal["all"] = 0.05
     draw: Literal["random", "most-forgotten"] = "random"
+    sources: tuple[str, ...] = ()
 
 
 class Replay(Rehearsal):
@@ -41,10 +47,34 @@ class Replay(Rehearsal):
         super().__init__(options, seed)
         self.learned: dict[str, list[float]] = {}  # each remembered example's loss at the end of its stage
 
+    def stages(self, tasks: Sequence[str]) -> list[Stage]:
+        """One for each task but the sources.
+
+        Raises:
+            UserError: If a source is no task of the run, or nothing else is.
+        """
+        sources = self.options.sources
+        for source in sources:
+            if source not in tasks:
+                raise UserError(
+                    f"method.sources: {source!r} is no task of this run that has a train split; "
+                    f"add it to `tasks`. {nearest(source, tasks)}"
+                )
+        learned = [task for task in tasks if task not in sources]
+        if not learned:
+            raise UserError("method.sources: every task is one, so that none is learned; leave one out.")
+        return [replace(stage, sources=sources) for stage in super().stages(learned)]
+
     def examples(self, learner: Learner, stage: Stage) -> Sequence[Encoded]:
-        """The stage's own, and past ones after them."""
-        own = super().examples(learner, stage)
+        """The stage's own, past ones after them, and then the sources'."""
+        own = self._with_past(learner, stage, super().examples(learner, stage))
+        further = [example for examples in stage.further.values() for example in examples]
+        return [*own, *further] if further else own
+
+    def _with_past(self, learner: Learner, stage: Stage, own: Sequence[Encoded]) -> Sequence[Encoded]:
         share = self.options.share
+        if share == "all":
+            return [*own, *(example for examples in self.memory.values() for example in examples)]
         wanted = round(len(own) * share / (1 - share))
         past = self._drawn(learner, stage, wanted) if wanted else []
         if self.memory and len(past) < wanted:

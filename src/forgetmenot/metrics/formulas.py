@@ -64,6 +64,20 @@ FORMULAS: dict[str, Formula] = {
         "Lin 2004; the rouge-score package",
         "How much of the gold text's words the answer has in the same order.",
     ),
+    "sari": Formula(
+        "SARI",
+        "mean over examples and n = 1…4 of (F_keep + P_delete + F_add) / 3, over lower-case n-grams of the "
+        "text that was rewritten, the answer and the gold text",
+        "Xu et al. 2016, TACL 4; as Hugging Face's metric and TRACE, arXiv 2310.06762, read it",
+        "How well a text was made simpler: what was kept, left out and added, held against the gold text.",
+    ),
+    "edit_similarity": Formula(
+        "Edit similarity",
+        "mean over examples of 2·M / (characters of both texts), M being the longest common subsequence of "
+        "their characters; 0 where one of them is empty",
+        "rapidfuzz fuzz.ratio / 100; TRACE, arXiv 2310.06762",
+        "How much of two texts' characters they have in common in the same order.",
+    ),
     "loss": Formula(
         "Log-likelihood per token (−loss)",
         "Σ log p(token) / number of tokens, in nats: the loss with its sign turned",

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from forgetmenot.errors import UserError, nearest
 from forgetmenot.metrics.formulas import FORMULAS, Formula
+from forgetmenot.metrics.sari import sari
 
 Floats = NDArray[np.float64]
 
@@ -80,7 +81,8 @@ def measure(name: str, gold: Any, predicted: Any) -> Measured:
     """Score `predicted` [n] against `gold` [n] with the metric `name`.
 
     Labels are integer indices for accuracy, f1 (positive class: index 1) and matthews; numbers for spearman
-    and pearson; strings for exact_match and rouge_l. For loss, `predicted` is [n, 2], each example's sum of
+    and pearson; strings for exact_match, rouge_l and edit_similarity. For sari, `gold` is pairs of the text
+    that was rewritten and its reference. For loss, `predicted` is [n, 2], each example's sum of
     log-probabilities in nats and its number of tokens, and `gold` is not read.
 
     Raises:
@@ -205,6 +207,30 @@ def _rouge_scorer() -> Any:
     return RougeScorer(["rougeL"], use_stemmer=False)
 
 
+@functools.lru_cache(maxsize=1 << 17)
+def _similarity(gold: str, predicted: str) -> float:
+    from rapidfuzz import fuzz
+
+    return fuzz.ratio(gold, predicted) / 100 if gold and predicted else 0.0
+
+
+def _similarity_terms(gold: ArrayLike, predicted: ArrayLike) -> Floats:
+    golds, answers, shape = _texts(gold, predicted)
+    scores = [_similarity(a, b) for a, b in zip(golds, answers, strict=True)]
+    return np.array(scores, dtype=np.float64).reshape(shape)[..., None, :]
+
+
+_sari = functools.lru_cache(maxsize=1 << 17)(sari)
+
+
+def _sari_terms(gold: Any, predicted: ArrayLike) -> Floats:
+    sources, references = ([pair[side] for pair in gold] for side in (0, 1))
+    all_sources, answers, shape = _texts(sources, predicted)
+    all_references = _texts(references, predicted)[0]
+    triples = zip(all_sources, answers, all_references, strict=True)
+    return np.array([_sari(*triple) for triple in triples], dtype=np.float64).reshape(shape)[..., None, :]
+
+
 # --- Numbers ----------------------------------------------------------------------------------------------
 
 
@@ -315,6 +341,8 @@ METRICS: dict[str, Metric] = {
         Metric("pearson", 1, True, _number_terms, _pearson, undefined=_CONSTANT),
         Metric("exact_match", 1, True, _graded(_same_text), _mean, _same_text),
         Metric("rouge_l", 1, True, _rouge_terms, _mean),
+        Metric("sari", 1, True, _sari_terms, _mean),
+        Metric("edit_similarity", 1, True, _similarity_terms, _mean),
         Metric(
             "loss",
             1,

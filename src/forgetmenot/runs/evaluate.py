@@ -9,15 +9,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as parquet
+from numpy.random import SeedSequence
 
-from forgetmenot.engine import Arrangement, Learner
+from forgetmenot.engine import Answer, Arrangement, Decoding, Learner
 from forgetmenot.methods import Method
 from forgetmenot.metrics import Measured, majority, measure
 from forgetmenot.prompting import EncodedExamples, Prompt
+from forgetmenot.runs.partial import PartialAnswers
 from forgetmenot.tasks import Example, Task
+from forgetmenot.tasks.answers import extracted
 
 NUMERIC = ("spearman", "pearson")
-MAX_NEW_TOKENS = 64
 
 
 @dataclass(frozen=True)
@@ -27,12 +29,14 @@ class Question:
     Attributes:
         examples: Those that are scored.
         encoded: Their tokens, in the same order.
+        writing: How answers are generated; None where none are.
     """
 
     task: Task
     prompt: Prompt
     examples: Sequence[Example]
     encoded: EncodedExamples
+    writing: "Writing | None" = None
     _arranged: list[Arrangement] = field(default_factory=list, init=False, repr=False, compare=False)
 
     @property
@@ -63,9 +67,34 @@ class Question:
     @property
     def majority(self) -> float | None:
         """The score of always giving the commonest answer; None where that has no meaning."""
+        if self.task.metric == "exact_match":
+            return majority("exact_match", [self.gold_text(e) for e in self.examples])
         if self.task.kind != "choice" or self.task.metric in NUMERIC:
             return None
         return majority(self.task.metric, [self.task.labels.index(str(e.label)) for e in self.examples])
+
+    def gold_text(self, example: Example) -> str:
+        """What is read from an example's gold text, by the rules that an answer is read by."""
+        gold = "" if example.target is None else str(example.target)
+        return gold if self.writing is None else extracted(gold, self.task.generation.extract)
+
+
+@dataclass(frozen=True)
+class Writing:
+    """How a question's answers are generated.
+
+    Attributes:
+        seed: What each answer's own seed comes from, where answers are drawn.
+        margins: Whether each token's margin is kept.
+        most: The most positions in a batch; None for what suits the device.
+        by_vllm: Whether vLLM writes.
+    """
+
+    decoding: Decoding
+    seed: int = 0
+    margins: bool = False
+    most: int | None = None
+    by_vllm: bool = False
 
 
 @dataclass(frozen=True)
@@ -77,6 +106,8 @@ class Predictions:
             where only the loss is asked.
         log_likelihoods: Of each candidate, in nats; of the answer where only the loss is asked.
         tokens: How many tokens were predicted, where only the loss is asked.
+        generated: What was written, where `predicted` was read off that.
+        margins: How far the likeliest logit lay above the second, for each token of it, where that was asked.
         routed: How many examples each part of a method that routes has answered.
     """
 
@@ -85,14 +116,31 @@ class Predictions:
     predicted: list[str | None]
     log_likelihoods: list[list[float] | None]
     tokens: list[int | None]
+    generated: list[str | None] = field(default_factory=list)
+    margins: list[list[float] | None] = field(default_factory=list)
     routed: Mapping[str, int] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """Where nothing is said of what was written, nothing was."""
+        for column in (self.generated, self.margins):
+            if not column:
+                column.extend([None] * len(self.ids))
 
-def ask(learner: Learner, method: Method, question: Question, advance: Any = None) -> Predictions:
-    """Score or generate the answers of one task, each by the part of the method that it is routed to."""
+
+def ask(
+    learner: Learner,
+    method: Method,
+    question: Question,
+    advance: Any = None,
+    partial: PartialAnswers | None = None,
+) -> Predictions:
+    """Score or generate the answers of one task, each by the part of the method that it is routed to.
+
+    Answers that are generated are kept in `partial` as they come.
+    """
     parts = method.route(learner, [example.prompt for example in question.encoded])
     if parts is None:
-        return _answer(learner, question, advance)
+        return _answer(learner, question, advance, partial)
     columns: dict[str, list[Any]] = {
         one.name: [None] * len(parts) for one in fields(Predictions) if one.name != "routed"
     }
@@ -104,14 +152,16 @@ def ask(learner: Learner, method: Method, question: Question, advance: Any = Non
             encoded=EncodedExamples.of([question.encoded[k] for k in chosen]),
         )
         with method.routed(learner, part):
-            answers = _answer(learner, some, advance)
+            answers = _answer(learner, some, advance, partial)
         for name, column in columns.items():
             for k, value in zip(chosen, getattr(answers, name), strict=True):
                 column[k] = value
     return Predictions(**columns, routed=dict(sorted(Counter(parts).items())))
 
 
-def _answer(learner: Learner, question: Question, advance: Any) -> Predictions:
+def _answer(
+    learner: Learner, question: Question, advance: Any, partial: PartialAnswers | None
+) -> Predictions:
     """The answers of the model as it stands."""
     task, encoded = question.task, question.encoded
     ids = [example.id for example in question.examples]
@@ -127,13 +177,44 @@ def _answer(learner: Learner, question: Question, advance: Any) -> Predictions:
             predicted = [task.labels[int(row.argmax())] for row in scores]
             gold = [str(example.label) for example in question.examples]
         return Predictions(ids, gold, list(predicted), list(scores.tolist()), nothing)
-    gold = ["" if example.target is None else str(example.target) for example in question.examples]
-    if task.metric == "loss":
+    gold = [question.gold_text(example) for example in question.examples]
+    if question.writing is None:
         values = learner.log_likelihoods(question.arranged(learner), advance).numpy()
         counts = [len(example.answer.tokens) - example.answer.start for example in encoded]
         return Predictions(ids, gold, nothing, [[value] for value in values.tolist()], list(counts))
-    texts = learner.generate([example.prompt for example in encoded], MAX_NEW_TOKENS, advance)
-    return Predictions(ids, gold, [text.strip() for text in texts], nothing, nothing)
+    answers = _write(learner, question, question.writing, advance, partial)
+    read: list[str | None] = [extracted(a.text, task.generation.extract) for a in answers]
+    margins: list[list[float] | None] = [list(a.margins) or None for a in answers]
+    return Predictions(ids, gold, read, nothing, list(nothing), [a.text for a in answers], margins)
+
+
+def _write(
+    learner: Learner, question: Question, writing: Writing, advance: Any, partial: PartialAnswers | None
+) -> list[Answer]:
+    """Generate the answers that an interrupted evaluation has not kept."""
+    names = [f"{question.task.name}/{name}".encode() for name in question.encoded.ids]
+    draws = writing.decoding.temperature > 0
+    seeds = [int(SeedSequence([writing.seed, *name]).generate_state(1)[0]) for name in names]
+    prompts = [example.prompt for example in question.encoded]
+    if writing.by_vllm:
+        return learner.write_by_vllm(
+            prompts,
+            writing.decoding,
+            seeds=seeds if draws else None,
+            margins=writing.margins,
+            advance=advance,
+        )
+    done, save = partial.begin(learner.model, question.encoded, writing.decoding) if partial else ({}, None)
+    return learner.write(
+        prompts,
+        writing.decoding,
+        seeds=seeds if draws else None,
+        margins=writing.margins,
+        most=writing.most,
+        advance=advance,
+        done=done,
+        save=save,
+    )
 
 
 def for_metric(task: Task, metric: str, predictions: Predictions) -> tuple[Any, Any]:
@@ -142,6 +223,11 @@ def for_metric(task: Task, metric: str, predictions: Predictions) -> tuple[Any, 
     if metric == "loss":
         sums = [row[0] for row in predictions.log_likelihoods if row is not None]
         return gold, np.column_stack([sums, np.array(predictions.tokens, dtype=np.float64)])
+    if metric == "sari":
+        fields = {example.id: example.fields for example in task.score}
+        return [
+            (str(fields[k][task.source]), g) for k, g in zip(predictions.ids, gold, strict=True)
+        ], predicted
     if metric in NUMERIC:
         return np.array(gold, dtype=np.float64), np.array(predicted, dtype=np.float64)
     if task.kind == "choice":
@@ -165,10 +251,12 @@ def write_predictions(path: Path, questions: Sequence[Question], answers: Sequen
         rows["predicted"] += one.predicted
         rows["log_likelihoods"] += one.log_likelihoods
         rows["tokens"] += one.tokens
+        rows["generated"] += one.generated
+        rows["margins"] += one.margins
         rows["prompt_text"] += [_readable(example) for example in question.examples]
     table = pa.table(rows, schema=_SCHEMA)
     if path.is_file():
-        table = pa.concat_tables([parquet.read_table(path), table])
+        table = pa.concat_tables([parquet.read_table(path), table], promote_options="default")
     parquet.write_table(table, path, compression="zstd")
 
 
@@ -185,6 +273,8 @@ def read_predictions(path: Path) -> dict[str, Predictions]:
         one.predicted.append(columns["predicted"][row])
         one.log_likelihoods.append(columns["log_likelihoods"][row])
         one.tokens.append(columns["tokens"][row])
+        for name, column in (("generated", one.generated), ("margins", one.margins)):
+            column.append(columns[name][row] if name in columns else None)
     return found
 
 
@@ -196,6 +286,8 @@ _SCHEMA = pa.schema(
         "predicted": pa.string(),
         "log_likelihoods": pa.list_(pa.float64()),
         "tokens": pa.int64(),
+        "generated": pa.string(),
+        "margins": pa.list_(pa.float64()),
         "prompt_text": pa.string(),
     }
 )

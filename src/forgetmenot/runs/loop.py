@@ -20,6 +20,7 @@ from forgetmenot.runs.directory import RunDirectory
 from forgetmenot.runs.display import Display
 from forgetmenot.runs.evaluate import Predictions, Question, ask, read_predictions, score, write_predictions
 from forgetmenot.runs.method_state import load_method_state, save_method_state
+from forgetmenot.runs.partial import PartialAnswers
 from forgetmenot.runs.plan import Plan, for_task, question, training_examples
 from forgetmenot.runs.probing import measure_stage, measured
 from forgetmenot.runs.session import Session
@@ -92,6 +93,8 @@ class Loop:
             self._prune(stage)
             self._show(stage.number, stage.name)
             previous = stage.name
+        for partial in self.directory.path.glob("stages/.*.answers.jsonl"):
+            partial.unlink(missing_ok=True)
         if self.config.trackers:
             self.accelerator.end_training()
 
@@ -108,7 +111,8 @@ class Loop:
         self.directory.event("committed", stage=BASE)
 
     def _train_and_score(self, stage: Stage) -> None:
-        stage = replace(stage, data={name: self.data[name] for name in stage.tasks})
+        data, further = ({name: self.data[name] for name in names} for names in (stage.tasks, stage.sources))
+        stage = replace(stage, data=data, further=further)
         with self.directory.committing(stage.name) as folder:
             self.directory.event("began", stage=stage.name)
             began = time.perf_counter()
@@ -208,9 +212,10 @@ class Loop:
         total = sum(one.count() for questions in asked.values() for one in questions)
         cells = json.loads(path.read_text()) if (path := folder / "scores.json").is_file() else []
         before = read_cost(folder).get("scoring", {})
+        partial = PartialAnswers(self.directory.stage(f".{name}.answers.jsonl"))
         with self.method.answering(self.learner), self.display.progress(f"{name}: scoring", total) as advance:
             for file, questions in asked.items():
-                answers = [ask(self.learner, self.method, one, advance) for one in questions]
+                answers = [ask(self.learner, self.method, one, advance, partial) for one in questions]
                 write_predictions(folder / file, questions, answers)
                 cells += [_cell(*pair) for pair in zip(questions, answers, strict=True)]
         counted = {name: count + before.get(name, 0) for name, count in self.learner.counted().items()}

@@ -10,12 +10,13 @@ import numpy as np
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 
 from forgetmenot.config import RunConfig
+from forgetmenot.engine import Decoding, check_vllm
 from forgetmenot.errors import UserError, nearest
 from forgetmenot.methods import Method, Stage, make_method
 from forgetmenot.metrics import Stage as Row
 from forgetmenot.probes import check_probe
 from forgetmenot.prompting import EncodedExamples, Prompt, choose_prompt, encode_cached
-from forgetmenot.runs.evaluate import Question
+from forgetmenot.runs.evaluate import Question, Writing
 from forgetmenot.tasks import Example, Task, expand, load_tasks
 
 SAMPLE_SEED = 20250402  # fixed: a limit takes the same examples in every run
@@ -75,6 +76,8 @@ def make_plan(config: RunConfig, load: Load = load_tasks) -> Plan:
     method.check(config.adapter)
     for one in config.evaluation.probes:
         check_probe(one.name, one.options)
+    if config.evaluation.generation.backend == "vllm":
+        check_vllm()
     both = load([*config.tasks, *config.evaluation.also_score], data_folder(config))
     ordered = both[: len(expand(config.tasks))]
     trained = tuple(task for task in ordered if task.train)
@@ -103,7 +106,25 @@ def training_examples(
 def question(config: RunConfig, task: Task, prompt: Prompt, tokenizer: Any, max_length: int) -> Question:
     """A task's score split as it is put to the model."""
     examples = sample(task.name, task.score, config.evaluation.limit)
-    return Question(task, prompt, examples, encode_cached(task, prompt, tokenizer, max_length, examples))
+    writing = writing_of(config, task)
+    room = (
+        min(writing.decoding.max_new_tokens, max_length // 3) if writing and task.kind == "answer" else None
+    )
+    encoded = encode_cached(task, prompt, tokenizer, max_length, examples, room)
+    return Question(task, prompt, examples, encoded, writing=writing)
+
+
+def writing_of(config: RunConfig, task: Task) -> Writing | None:
+    """How a task's answers are generated: by the task's own settings, within the config's."""
+    if task.kind not in ("answer", "messages") or task.metric == "loss":
+        return None
+    own, settings = task.generation, config.evaluation.generation
+    most = own.max_new_tokens
+    if settings.max_new_tokens != "auto":
+        most = min(most, settings.max_new_tokens)
+    decoding = Decoding(most, own.stop, settings.temperature, settings.top_k, settings.top_p)
+    tokens = None if settings.batch_tokens == "auto" else settings.batch_tokens
+    return Writing(decoding, config.seed, settings.margins, tokens, settings.backend == "vllm")
 
 
 def sample(name: str, examples: Sequence[Example], limit: int | None) -> Sequence[Example]:

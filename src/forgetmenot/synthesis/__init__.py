@@ -1,5 +1,6 @@
-"""Text from a model that is asked for it: here, another model behind an endpoint."""
+"""Text from a model that is asked for it: another model behind an endpoint, and a teacher's rationales."""
 
 from forgetmenot.synthesis.endpoint import Endpoint, EndpointSettings
+from forgetmenot.synthesis.rationales import LocalTeacher, Teacher, Written, write_rationales
 
-__all__ = ["Endpoint", "EndpointSettings"]
+__all__ = ["Endpoint", "EndpointSettings", "LocalTeacher", "Teacher", "Written", "write_rationales"]

@@ -1,0 +1,168 @@
+"""Rationales for the training data of RCL: a teacher writes them, and the gold answer checks them.
+
+TRACE (Wang et al. 2023, arXiv 2310.06762, section on RCL) has GPT-4 write a rationale for every training
+item from three that experts wrote, and keeps those whose answer is the gold one. It does not say how the
+answer of a summary is compared: a task that is not scored by exact match has its gold answer shown to the
+teacher here, who gives the reasoning alone. That, and the wording of the request, are ours.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from forgetmenot.engine import Decoding, Learner
+from forgetmenot.errors import UserError
+from forgetmenot.tasks import Example, Task
+from forgetmenot.tasks.answers import extracted
+
+Messages = Sequence[Mapping[str, str]]
+ASK = "Give your reasoning first, and then the answer on a line of its own that begins with 'Answer:'."
+EXPLAIN = "Give the reasoning that leads to this answer, in a few sentences, without the answer itself."
+READ = ("after-answer", "strip")
+
+
+class Teacher(Protocol):
+    """Another model that is asked: `forgetmenot.synthesis.Endpoint`, or a `LocalTeacher`."""
+
+    def complete_all(self, conversations: Sequence[Messages], **options: Any) -> Iterator[tuple[int, str]]:
+        """Each conversation's number and answer, as they come."""
+        ...
+
+
+@dataclass(frozen=True)
+class LocalTeacher:
+    """A model on this machine as the teacher.
+
+    Attributes:
+        decoding: How it writes.
+    """
+
+    learner: Learner
+    decoding: Decoding
+
+    def complete_all(self, conversations: Sequence[Messages], **options: Any) -> Iterator[tuple[int, str]]:
+        """Each conversation's number and answer."""
+        prompts = [self._tokens(turns) for turns in conversations]
+        answers = self.learner.write(prompts, self.decoding)
+        yield from ((k, answer.text) for k, answer in enumerate(answers))
+
+    def _tokens(self, turns: Messages) -> tuple[int, ...]:
+        """The conversation in the model's chat template; without one, its contents one after the other."""
+        tokenizer = self.learner.tokenizer
+        if tokenizer.chat_template:
+            ids = tokenizer.apply_chat_template(list(turns), add_generation_prompt=True, return_dict=False)
+        else:
+            ids = tokenizer("\n\n".join(turn["content"] for turn in turns) + "\n")["input_ids"]
+        return tuple(ids)
+
+
+@dataclass(frozen=True)
+class Written:
+    """What came of it.
+
+    Attributes:
+        kept: Examples whose rationale was kept.
+        refused: Examples whose rationale led to another answer, or to none.
+    """
+
+    kept: int
+    refused: int
+
+
+def write_rationales(
+    task: Task,
+    teacher: Teacher,
+    path: Path,
+    *,
+    shown: Sequence[tuple[str, str]] = (),
+    limit: int | None = None,
+) -> Written:
+    """Ask a teacher for a rationale of each training example, and write those that hold as TRACE's files are.
+
+    What was asked before is not asked again: the answers lie in a file beside `path` as they come.
+
+    Args:
+        task: A task of kind `answer` with one text field that is the prompt, as TRACE's.
+        teacher: Who writes.
+        path: The train.json that is written: a list of {"prompt", "answer"}, the answer being the rationale,
+            "Answer:", and the gold answer.
+        shown: Pairs of a prompt and its rationale with answer, written by hand, that stand before each.
+        limit: At most so many examples, the first ones.
+
+    Raises:
+        UserError: If the task is of another form.
+    """
+    examples = list(task.train)[:limit]
+    if task.kind != "answer" or not all("prompt" in example.fields for example in examples):
+        raise UserError(
+            f"Rationales are written for tasks with a field 'prompt' and a free answer; {task.name} is none."
+        )
+    if not examples:
+        raise UserError(f"{task.name} has no training examples to write rationales for.")
+    verifies = task.metric == "exact_match"
+    log = path.with_name(f"{path.name}.asked.jsonl")
+    asked = _read(log)
+    missing = [example for example in examples if example.id not in asked]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    conversations = [_request(example, shown, verifies=verifies) for example in missing]
+    with log.open("a", encoding="utf-8") as stream:
+        for number, text in teacher.complete_all(conversations):
+            asked[missing[number].id] = text
+            stream.write(json.dumps([missing[number].id, text], ensure_ascii=False) + "\n")
+            stream.flush()
+    rows = []
+    for example in examples:
+        reasoning = _reasoning(task, example, asked[example.id], verifies=verifies)
+        if reasoning:
+            prompt = _asking(str(example.fields["prompt"]))
+            rows.append({"prompt": prompt, "answer": f"{reasoning}\nAnswer:{example.target}"})
+    aside = path.with_name(f".{path.name}.writing")
+    aside.write_text(json.dumps(rows, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    aside.rename(path)
+    return Written(len(rows), len(examples) - len(rows))
+
+
+def _request(example: Example, shown: Sequence[tuple[str, str]], *, verifies: bool) -> Messages:
+    prompt = str(example.fields["prompt"])
+    if not verifies:
+        question = f"{prompt}\n\nThe answer is:\n{example.target}\n\n{EXPLAIN}"
+        return [*_turns(shown), {"role": "user", "content": question}]
+    return [*_turns(shown), {"role": "user", "content": f"{prompt}\n\n{ASK}"}]
+
+
+def _turns(shown: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
+    return [
+        {"role": role, "content": content}
+        for pair in shown
+        for role, content in zip(("user", "assistant"), pair, strict=True)
+    ]
+
+
+def _reasoning(task: Task, example: Example, text: str, *, verifies: bool) -> str:
+    """The rationale in a teacher's answer; empty where it does not lead to the gold answer."""
+    if not verifies:
+        return text.strip()
+    answer = extracted(text, READ)
+    if answer == text.strip():  # no answer is marked
+        return ""
+    read = (extracted(one, task.generation.extract) for one in (answer, str(example.target)))
+    found, gold = read
+    return text[: text.rindex(answer)].rsplit("Answer", 1)[0].strip() if found == gold and answer else ""
+
+
+def _asking(prompt: str) -> str:
+    """TRACE's wording for a prompt that wants reasons: a sentence behind its first line, and another cue."""
+    first, *rest = prompt.split("\n")
+    whole = "\n".join([f"{first} Give your reasoning first, and then the answer.", *rest])
+    head, _, cue = whole.rpartition("\n")
+    return f"{head}\nReasoning:" if cue.endswith(":") and head else f"{whole}\nReasoning:"
+
+
+def _read(log: Path) -> dict[str, str]:
+    """What was asked before; a line that was being written when the program was killed has no end."""
+    lines = log.read_text(encoding="utf-8").split("\n")[:-1] if log.is_file() else []
+    if log.is_file():
+        log.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    return dict(map(json.loads, lines))
