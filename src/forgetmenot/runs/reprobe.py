@@ -16,6 +16,7 @@ from forgetmenot.runs.display import Display
 from forgetmenot.runs.loop import BASE
 from forgetmenot.runs.plan import make_plan, question
 from forgetmenot.runs.probing import make_probes, measure, table
+from forgetmenot.runs.receipt_loader import ReceiptLoader
 from forgetmenot.runs.saved import open_saved, take_up
 
 
@@ -39,7 +40,7 @@ def reprobe(
     directory = RunDirectory(run_dir)
     config = read_resolved(directory.path / "config.yaml")
     ranks.join()
-    plan = make_plan(config)
+    plan = make_plan(config, ReceiptLoader(config, directory))
     wanted = make_probes(config, _wanted(config, probes))
     stages = [row.name for row in plan.rows]
     found: dict[str, list[list[dict[str, Any]] | None]] = {name: [] for name in wanted}
