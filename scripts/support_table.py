@@ -39,9 +39,8 @@ MODES = {
     "bf16": ("--set", "training.precision=bf16"),
     "activation checkpointing": ("--set", "training.activation_checkpointing=true"),
     "LoRA, two processes": (),
-    "full fine-tuning, two processes": ("--set", "adapter.kind=full"),
 }
-IN_TWO = tuple(mode for mode in MODES if mode.endswith("two processes"))
+IN_TWO = ("LoRA, two processes",)
 ABOUT = """\
 # What runs with what
 

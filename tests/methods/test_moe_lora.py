@@ -53,7 +53,8 @@ def test_it_begins_as_plain_lora_and_its_gates_learn(adapted: Adapted, few_examp
         _moved(one)
     make_method("moe-lora", {}, 0).adapt(learner, FIRST)
     examples = few_examples["near"]
-    assert np.array_equal(learner.score(examples), plain.score(examples))
+    with_gates, without = learner.score(examples), plain.score(examples)  # these fold the adapter
+    assert np.allclose(with_gates, without, rtol=1e-6)
     gradients = learner.gradient_of(examples)
     gates = [value for name, value in gradients.items() if "expert_gates" in name]
     assert len(gates) == 2 * 7

@@ -30,7 +30,7 @@ class ChunkMask(Tensor):
     """
 
     keys: Tensor
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
 
 def chunk_mask(end: Tensor, depth: Tensor, window: int | None, prefix: int) -> ChunkMask:
@@ -76,9 +76,9 @@ def _chunked_over_sdpa(
         raise NotImplementedError("attention in chunks knows no soft cap and no position bias")
     chunks, _, size, _ = attention_mask.shape
     n = query.shape[2]
-    filled = F.pad(query, (0, 0, 0, chunks * size - n))
+    filled = F.pad(query, (0, 0, 0, chunks * size - n))[0]
     attended = F.scaled_dot_product_attention(
-        filled.unflatten(2, (chunks, size))[0].transpose(0, 1),
+        filled.reshape(filled.shape[0], chunks, size, -1).transpose(0, 1),
         _taken(key, attention_mask.keys),
         _taken(value, attention_mask.keys),
         attn_mask=attention_mask.as_subclass(Tensor),
@@ -96,7 +96,8 @@ def _taken(values: Tensor, keys: Tensor) -> Tensor:
     """
     _, heads, _, size = values.shape
     table = values[0].transpose(0, 1).flatten(1)
-    return F.embedding(keys, table).unflatten(2, (heads, size)).transpose(1, 2)
+    taken = F.embedding(keys, table)
+    return taken.view(*keys.shape, heads, size).transpose(1, 2)
 
 
 AttentionInterface.register(f"{CHUNKED_OVER}sdpa", _chunked_over_sdpa)

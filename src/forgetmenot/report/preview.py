@@ -11,16 +11,14 @@ from forgetmenot.report.wording import duration
 
 def print_preview(found: Mapping[str, Any], console: Console) -> None:
     """Print two tables, the estimate and what it leaves out: `forgetmenot.runs.Preview.to_json`."""
-    training = Table("stage", title="training", title_justify="left", box=None, pad_edge=False)
+    training = Table("stage", box=None, pad_edge=False)
     for name in ("examples", "epochs", "steps", "tokens", "with sharing", "time"):
         training.add_column(name, justify="right")
     for stage in found["stages"]:
         counts = [f"{stage[name]:,}" for name in ("examples", "epochs", "steps")]
         training.add_row(stage["name"], *counts, *_tokens(stage), duration(stage["seconds"]))
 
-    times = len(found["stages"]) + 1
-    title = f"scoring, {times} times: before the first stage and after each"
-    scoring = Table("task", "prompt", title=title, title_justify="left", box=None, pad_edge=False)
+    scoring = Table("task", "prompt", box=None, pad_edge=False)
     for name in ("examples", "tokens", "with sharing", "time"):
         scoring.add_column(name, justify="right")
     for one in found["scoring"]:
@@ -28,8 +26,10 @@ def print_preview(found: Mapping[str, Any], console: Console) -> None:
             one["task"], one["prompt"], f"{one['examples']:,}", *_tokens(one), duration(one["seconds"])
         )
 
+    times = len(found["stages"]) + 1
+    console.print("[italic]training[/italic]")
     console.print(training)
-    console.print()
+    console.print(f"\n[italic]scoring, {times} times: before the first stage and after each[/italic]")
     console.print(scoring)
     memory, parameters = found["memory"], found["parameters"]
     parts = ", ".join(f"{name} {_size(memory[name])}" for name in ("weights", "gradients", "optimizer"))
