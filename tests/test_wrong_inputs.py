@@ -119,7 +119,9 @@ CASES = {
     "a wrong type": of_set("training.epochs=many", "training.epochs:", "'many'"),
     "a wrong type of a section": of_set("training=3", "training:", "3"),
     "negative epochs": of_set("training.epochs=-1", "training.epochs:", "greater than 0", "-1"),
-    "a choice that is unknown": of_set("adapter.kind=qlora", "adapter.kind:", "'lora' or 'full'", "'qlora'"),
+    "a choice that is unknown": of_set(
+        "adapter.kind=qlora", "adapter.kind:", "'lora', 'full' or 'prompt'", "'qlora'"
+    ),
     "a negative seed": Case(ANIMAL + "--seed -1", ("seed:", "-1")),
     "a rate that is no number": of_set("training.learning_rate=high", "training.learning_rate:", "'high'"),
     "targets of a wrong kind": of_set("adapter.targets=q_proj", "adapter.targets:", "'q_proj'"),

@@ -46,6 +46,7 @@ class MoELoRA(Method):
     """Learn all tasks in LoRA experts that a gate weighs token by token (MoE-LoRA)."""
 
     Options = Options
+    keeps: ClassVar[str] = "the gates of its experts, however many tasks"
     needs: ClassVar[Mapping[str, tuple[str, ...]]] = {"kind": ("lora",), "per_stage": ("continue",)}
     not_one_model: ClassVar[str] = (
         "weighs its experts by each token, which merged weights cannot: the experts are a LoRA adapter, and "
