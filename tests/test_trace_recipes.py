@@ -4,17 +4,21 @@ from pathlib import Path
 
 import pytest
 
-from forgetmenot.config import load_config
+from forgetmenot.config import RunConfig, load_config
 from forgetmenot.methods import make_method
+from forgetmenot.study_config import expand_study, load_study
 from forgetmenot.tasks import expand
 
-RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("trace-*.yaml"))
+RECIPES = Path(__file__).parents[1] / "recipes"
 PASSES = [5, 3, 7, 5, 3, 5, 5, 7]
+BASELINES = [run.config for run in expand_study(load_study(RECIPES / "trace-baselines.yaml"))]
+CONFIGS = {f"baseline-{k}": config for k, config in enumerate(BASELINES)} | {
+    name: load_config(RECIPES / f"trace-{name}.yaml") for name in ("500", "5000", "rcl")
+}
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=[path.stem for path in RECIPES])
-def test_a_recipe_names_tasks_and_options_that_there_are(path: Path) -> None:
-    config = load_config(path)
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_a_recipe_names_tasks_and_options_that_there_are(config: RunConfig) -> None:
     tasks = expand(config.tasks)
     method = make_method(config.method.name, config.method.options, config.seed)
     method.check(config.adapter)
@@ -26,11 +30,19 @@ def test_a_recipe_names_tasks_and_options_that_there_are(path: Path) -> None:
         assert [config.training.epochs[task] for task in learned] == PASSES
 
 
-def test_the_paper_s_settings() -> None:
-    lora = load_config(Path(RECIPES[0].parent / "trace-5000.yaml"))
+def test_the_settings_are_the_papers() -> None:
+    full, lora, replay, *_ = BASELINES
+    assert lora.model_copy(update={"output": CONFIGS["5000"].output}) == CONFIGS["5000"]
     assert (lora.adapter.rank, lora.adapter.alpha, lora.adapter.dropout) == (8, 32, 0.1)
     assert (lora.training.learning_rate, lora.training.batch_size) == (1e-4, 128)
-    full = load_config(Path(RECIPES[0].parent / "trace-seqft.yaml"))
     assert (full.adapter.kind, full.training.learning_rate) == ("full", 1e-5)
-    replay = load_config(Path(RECIPES[0].parent / "trace-replay.yaml"))
     assert replay.method.options == {"memory": 0.1, "share": "all", "sources": ["lima-500"]}
+
+
+def test_examples_in_the_prompt_need_no_training() -> None:
+    config = load_config(RECIPES / "trace-icl.yaml")
+    assert config.training.limit == 0
+    asked = {*config.tasks, *config.evaluation.also_score}
+    assert asked == set(expand(["trace-500"]))
+    assert isinstance(config.demonstrations.count, dict)
+    assert config.demonstrations.count.keys() <= asked

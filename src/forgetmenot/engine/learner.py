@@ -318,8 +318,10 @@ class Learner:
         """The same by vLLM, from a copy of the model with its adapters merged, written to disk for it.
 
         Raises:
-            UserError: If vLLM cannot be had, or the model is shared among processes.
+            UserError: If vLLM cannot be had, the model is shared among processes, or it has a soft prompt.
         """
+        if self.soft_tokens:
+            raise UserError("evaluation.generation.backend: vllm takes no soft prompt; take transformers.")
         if ranks.size() > 1:
             raise UserError("evaluation.generation.backend: vllm runs in one process; launch one.")
         with evaluating(self.model), TemporaryDirectory() as folder:

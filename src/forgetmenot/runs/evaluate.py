@@ -242,7 +242,7 @@ def for_metric(task: Task, metric: str, predictions: Predictions) -> tuple[Any, 
         sums = [row[0] for row in predictions.log_likelihoods if row is not None]
         return gold, np.column_stack([sums, np.array(predictions.tokens, dtype=np.float64)])
     if metric == "sari":
-        fields = {example.id: example.fields for example in task.score}
+        fields = {example.id: example.fields for example in (*task.select, *task.score)}
         return [
             (str(fields[k][task.source]), g) for k, g in zip(predictions.ids, gold, strict=True)
         ], predicted
