@@ -134,8 +134,13 @@ def measure_stage(
 
 
 def measured(directory: RunDirectory, stage: str) -> dict[str, list[dict[str, Any]]]:
-    """What probes found of a stage, by probe: a list of parts."""
-    return ranks.agreed(lambda: directory.read_json(_file(stage))) or {}
+    """What probes found of a stage, by probe: a list of parts. All processes call it together."""
+    return ranks.agreed(lambda: written(directory, stage))
+
+
+def written(directory: RunDirectory, stage: str) -> dict[str, list[dict[str, Any]]]:
+    """The same, as it lies on disk."""
+    return directory.read_json(_file(stage)) or {}
 
 
 def _file(stage: str) -> str:

@@ -24,7 +24,7 @@ from forgetmenot.runs.choice import BY_LIKELIHOOD
 from forgetmenot.runs.directory import RunDirectory
 from forgetmenot.runs.evaluate import Predictions, Question, for_metric, read_predictions
 from forgetmenot.runs.loop import read_cost
-from forgetmenot.runs.probing import measured, table
+from forgetmenot.runs.probing import written, table
 
 NOT_ASKED = "The stage's weights were no longer on disk when this task was added."
 
@@ -76,7 +76,7 @@ def probe_tables(
     directory: RunDirectory, rows: Sequence[Row], probes: Mapping[str, Probe]
 ) -> dict[str, dict[str, Any]]:
     """What each probe found over all stages."""
-    found = [measured(directory, row.name) for row in rows]
+    found = [written(directory, row.name) for row in rows]
     names = [row.name for row in rows]
     return {name: table(probe, names, [one.get(name) for one in found]) for name, probe in probes.items()}
 
