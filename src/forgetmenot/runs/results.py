@@ -24,7 +24,7 @@ from forgetmenot.runs.choice import BY_LIKELIHOOD
 from forgetmenot.runs.directory import RunDirectory
 from forgetmenot.runs.evaluate import Predictions, Question, for_metric, read_predictions
 from forgetmenot.runs.loop import read_cost
-from forgetmenot.runs.probing import written, table
+from forgetmenot.runs.probing import table, written
 
 NOT_ASKED = "The stage's weights were no longer on disk when this task was added."
 
