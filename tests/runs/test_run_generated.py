@@ -45,6 +45,14 @@ def test_answers_are_read_by_the_tasks_rules_as_gold_is(go: Go, task: str) -> No
         "edit_similarity", [row["gold"] for row in rows], [row["predicted"] for row in rows]
     ).value
     assert run.results["matrix"][1] == [pytest.approx(wanted)]
+    assert run.results["readings"][0]["generation"]["reply"] == {
+        "max_new_tokens": 12,
+        "stop": ["."],
+        "temperature": 0.0,
+        "top_k": 0,
+        "top_p": 1.0,
+        "extract": ["after-answer", "strip"],
+    }
     truncated = run.results["readings"][0]["truncated"]["reply"]
     assert truncated["examples"] == 4
     assert truncated["tokens"] > 0

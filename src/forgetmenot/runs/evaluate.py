@@ -70,9 +70,10 @@ class Question:
 
     @property
     def described(self) -> dict[str, Any]:
-        """How a choice is read and what is shown before it, as a reading records it."""
+        """How a choice is read or an answer written, and what is shown before it, as a reading records it."""
         shown = self.prompt.demonstrations
-        return {**asdict(self.way), "demonstrations": shown.to_json() if shown else None}
+        written = {"generation": asdict(self.writing.decoding)} if self.writing else {}
+        return {**asdict(self.way), **written, "demonstrations": shown.to_json() if shown else None}
 
     @property
     def metrics(self) -> tuple[str, ...]:

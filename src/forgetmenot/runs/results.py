@@ -147,10 +147,19 @@ def reading(
 
 
 def _asked(questions: Sequence[Question]) -> dict[str, Any]:
-    """How choices were read, and what was shown before each task's examples."""
+    """How choices were read and answers written, and what was shown before each task's examples."""
     way = next((one.way for one in questions if one.task.kind == "choice"), BY_LIKELIHOOD)
     shown = {one.task.name: one.described["demonstrations"] for one in questions}
-    return {**asdict(way), "demonstrations": {task: one for task, one in shown.items() if one}}
+    written = {
+        one.task.name: {**one.described["generation"], "extract": one.task.generation.extract}
+        for one in questions
+        if one.writing is not None
+    }
+    return {
+        **asdict(way),
+        **({"generation": written} if written else {}),
+        "demonstrations": {task: one for task, one in shown.items() if one},
+    }
 
 
 def _unparsed(
