@@ -132,8 +132,8 @@ class Words:
 
     eos_token_id, pad_token_id = 1, 1
 
-    def decode(self, tokens: Tensor, skip_special_tokens: bool) -> str:
-        return " ".join(str(token) for token in tokens.tolist() if token != 1)
+    def decode(self, tokens: list[int], skip_special_tokens: bool) -> str:
+        return " ".join(str(token) for token in tokens if token != 1)
 
 
 def test_two_processes_score_as_one(

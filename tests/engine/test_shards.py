@@ -126,5 +126,5 @@ def test_a_sharded_model_is_as_a_whole_one(
 class _Words:
     eos_token_id, pad_token_id = 1, 1
 
-    def decode(self, tokens: Tensor, skip_special_tokens: bool) -> str:
-        return " ".join(str(token) for token in tokens.tolist() if token != 1)
+    def decode(self, tokens: list[int], skip_special_tokens: bool) -> str:
+        return " ".join(str(token) for token in tokens if token != 1)

@@ -108,5 +108,6 @@ def test_an_example_comes_back_whole_from_json(kind: str, few_examples: Mapping[
 
 
 def test_a_field_that_an_example_gains_must_be_remembered_too() -> None:
-    known = ["id", "candidates", "answer", "prompt", "gold", "cut"]
+    # A preference's reference is that of the stage that trains on it, so it is not remembered.
+    known = ["id", "candidates", "answer", "prompt", "gold", "cut", "reference"]
     assert [field.name for field in dataclasses.fields(Encoded)] == known

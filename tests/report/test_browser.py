@@ -120,7 +120,7 @@ def test_a_reader_sees_the_page(browser: Chrome, make_run: MakeRun, colours: str
     show(browser, write_report(make_run()), 1280, colours)
     assert browser.find_element(By.TAG_NAME, "h1").text == "What base-4m learned and forgot"
     headings = browser.find_elements(By.TAG_NAME, "h2")
-    assert len(headings) == 8
+    assert len(headings) == 9
     assert all(heading.is_displayed() for heading in headings)
     scores = browser.find_elements(By.CSS_SELECTOR, ".matrix .score")
     assert len(scores) == 20

@@ -35,6 +35,7 @@ class Told:
     def __init__(self, tokenizer: Any, table: Any, alone: dict[int, float] | None = None) -> None:
         self.tokenizer, self.table, self.alone = tokenizer, np.asarray(table), alone or {}
         self.asked: list[Sequence[TokenSequence]] = []
+        self.soft_tokens: tuple[int, ...] = ()
 
     def arrange(self, sequences: Sequence[TokenSequence]) -> Any:
         return SimpleNamespace(sequences=len(sequences))

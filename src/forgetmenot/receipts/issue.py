@@ -138,7 +138,10 @@ def receipted(task: Task, receipts: Receipts, *, confidence: bool = True) -> Tas
     prompts = {}
     for name, prompt in prompts_of(task).items():
         plain = asdict(with_receipt(prompt, confidence=confidence))
-        del plain["name"]
+        del (
+            plain["name"],
+            plain["demonstrations"],
+        )  # what is shown before an example is chosen with the prompt
         prompts[name] = plain
     splits = {
         split: [with_fields(*pair) for pair in zip(split_of(task, split), rows, strict=True)]
