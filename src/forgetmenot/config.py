@@ -5,17 +5,14 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
-    NonNegativeFloat,
     NonNegativeInt,
-    PositiveInt,
     ValidationError,
     field_validator,
     model_validator,
@@ -23,171 +20,20 @@ from pydantic import (
 
 from forgetmenot.engine import TrainingSettings
 from forgetmenot.errors import UserError, validation_sentence
+from forgetmenot.evaluation_config import EvaluationSettings, NamedSettings, Names, PromptChoice
 from forgetmenot.methods import known_methods
 from forgetmenot.models import USED_BY, AdapterSettings, ModelSettings
 from forgetmenot.prompting import CountOrSettings, DemonstrationSettings
 from forgetmenot.receipts.settings import ReceiptSettings
 from forgetmenot.tasks.yaml_file import read_yaml
 
-
-def _split(value: Any) -> Any:
-    return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
-
-
-Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
-"""A list of names, or one text with commas between them."""
-
-
 BUNDLED_JOB = Path(__file__).with_name("quickstart.yaml")
-
-
-class NamedSettings(BaseModel):
-    """A method or a probe by name, and beside its name the options that it defines itself."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-
-    name: str
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """What stands beside the name."""
-        return dict(self.model_extra or {})
 
 
 class MethodSettings(NamedSettings):
     """Which method."""
 
     name: str = "sequential"
-
-
-def _probes(value: Any) -> Any:
-    entries = _split(value)
-    if not isinstance(entries, list | tuple):
-        return entries  # pydantic refuses it
-    named = [{"name": entry} if isinstance(entry, str) else entry for entry in entries]
-    names = [entry.get("name") for entry in named if isinstance(entry, Mapping)]
-    if twice := next((name for name in names if names.count(name) > 1), None):
-        raise ValueError(f"the probe {twice} stands there twice")
-    return named
-
-
-def _from_file(value: Any) -> Any:
-    """A path to YAML becomes the map task → variant that is in it."""
-    is_file = isinstance(value, str) and value.endswith((".yaml", ".yml"))
-    return read_yaml(Path(value)) if is_file else value
-
-
-PromptChoice = Annotated[str | dict[str, str], BeforeValidator(_from_file)]
-"""A variant for all tasks, a map task → variant, or a YAML file with such a map, as `fmn prompts` writes."""
-
-Scoring = Literal["likelihood", "generation"]
-Normalization = Literal["none", "tokens", "bytes", "unconditional"]
-Calibration = Literal["none", "contextual", "prior"]
-
-
-class ReadingSettings(BaseModel):
-    """A reading beside the run's own; what it does not name is as in the run's own."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    prompt: PromptChoice | None = None
-    demonstrations: CountOrSettings | None = None
-    scoring: Scoring | None = None
-    normalization: Normalization | None = None
-    calibration: Calibration | None = None
-
-    @model_validator(mode="after")
-    def _something(self) -> Self:
-        if not self.model_dump(exclude_none=True):
-            raise ValueError("name what differs from the run's own, such as {scoring: generation}")
-        return self
-
-
-class GenerationSettings(BaseModel):
-    """How answers are generated, beside what each task says of its own (its length, its stop strings).
-
-    Attributes:
-        max_new_tokens: The most tokens of an answer; `auto` is each task's own most, which a number only
-            lowers.
-        temperature: 0 takes the likeliest token; else tokens are drawn, from a seed of each example's own.
-        top_k: Draw among the k likeliest tokens; 0 for all.
-        top_p: Draw among the fewest tokens that together reach this probability.
-        batch_tokens: The most positions of a batch, prompts and answers; `auto` follows from the model and
-            the device.
-        margins: Whether predictions keep how far each token's likeliest logit lay above the second.
-        backend: `transformers`, or `vllm` on a GPU where it is installed.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    max_new_tokens: PositiveInt | Literal["auto"] = "auto"
-    temperature: NonNegativeFloat = 0.0
-    top_k: NonNegativeInt = 0
-    top_p: float = Field(default=1.0, gt=0, le=1)
-    batch_tokens: PositiveInt | Literal["auto"] = "auto"
-    margins: bool = False
-    backend: Literal["transformers", "vllm"] = "transformers"
-
-    @model_validator(mode="after")
-    def _draws_if_it_chooses_among(self) -> Self:
-        if self.temperature == 0 and (self.top_k or self.top_p < 1):
-            raise ValueError("top_k and top_p have no effect at temperature 0, which takes the likeliest")
-        return self
-
-
-class EvaluationSettings(BaseModel):
-    """What is scored after every stage, and how a choice among labels is read.
-
-    Attributes:
-        split: What is scored: `score`; or `select`, on which settings are chosen, so that `score` never is.
-        limit: Score a fixed random sample of so many examples of each task, the same for every run.
-        also_score: Tasks that are scored and never trained on.
-        prompts: Prompt variants to read beside the run's own; short for `readings` that name a `prompt`.
-        readings: Further ways of asking, each a reading of its own beside the run's.
-        scoring: By the `likelihood` of each candidate, or by `generation`: what the model writes, greedily.
-        normalization: What a candidate's log-likelihood is divided by, `tokens` or `bytes`, or freed from:
-            its `unconditional` log-likelihood.
-        calibration: What is divided out of the candidates' probabilities: those of a `contextual` example
-            without content, or the `prior`, the mean over `select`.
-        generation: How free answers are generated.
-        probes: What is measured beside the tasks: names, or {name: NAME, its option: value}.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    split: Literal["score", "select"] = "score"
-    limit: PositiveInt | None = None
-    also_score: Names = ()
-    prompts: Names = ()
-    probes: Annotated[tuple[NamedSettings, ...], BeforeValidator(_probes)] = ()
-    readings: tuple[ReadingSettings, ...] = ()
-    scoring: Scoring = "likelihood"
-    normalization: Normalization = "none"
-    calibration: Calibration = "none"
-    generation: GenerationSettings = GenerationSettings()
-
-    @field_validator("readings", mode="before")
-    @classmethod
-    def _one_by_one(cls, value: Any) -> Any:
-        """Validate each by itself, so that the sentence names the reading and its key."""
-        if not isinstance(value, list | tuple):
-            return value
-        return tuple(
-            one if isinstance(one, ReadingSettings) else reading_settings(one, f"evaluation.readings.{k}")
-            for k, one in enumerate(value)
-        )
-
-
-def reading_settings(value: Any, where: str) -> ReadingSettings:
-    """One further reading from plain data.
-
-    Raises:
-        UserError: If a key is unknown or a value unfit; the sentence begins with `where`.
-    """
-    try:
-        return ReadingSettings.model_validate(value)
-    except ValidationError as error:
-        raise UserError(validation_sentence(error, ReadingSettings, where)) from error
 
 
 class RunConfig(BaseModel):

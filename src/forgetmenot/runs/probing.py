@@ -8,10 +8,11 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from forgetmenot.config import NamedSettings, RunConfig
+from forgetmenot.config import RunConfig
 from forgetmenot.engine import Answer, Decoding, Learner, ranks
 from forgetmenot.engine.learner import Advance
 from forgetmenot.errors import UserError
+from forgetmenot.evaluation_config import NamedSettings
 from forgetmenot.methods import Method
 from forgetmenot.metrics import ability_delta
 from forgetmenot.probes import Part, Probe, make_probe

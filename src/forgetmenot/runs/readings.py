@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from forgetmenot.config import EvaluationSettings, ReadingSettings, RunConfig, path_safe
+from forgetmenot.config import RunConfig, path_safe
 from forgetmenot.errors import UserError
+from forgetmenot.evaluation_config import EvaluationSettings, ReadingSettings
 from forgetmenot.prompting import Demonstrations, DemonstrationSettings, Prompt, choose_prompt
 from forgetmenot.runs.choice import BY_LIKELIHOOD, Way
 from forgetmenot.tasks import Task

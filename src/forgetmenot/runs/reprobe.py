@@ -8,9 +8,10 @@ from typing import Any
 from pydantic import ValidationError
 from rich.console import Console
 
-from forgetmenot.config import EvaluationSettings, NamedSettings, RunConfig, read_resolved
+from forgetmenot.config import RunConfig, read_resolved
 from forgetmenot.engine import ranks
 from forgetmenot.errors import UserError, validation_sentence
+from forgetmenot.evaluation_config import EvaluationSettings, NamedSettings
 from forgetmenot.runs.directory import RunDirectory
 from forgetmenot.runs.display import Display
 from forgetmenot.runs.loop import BASE

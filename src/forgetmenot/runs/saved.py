@@ -6,9 +6,10 @@ from typing import Any
 
 from rich.console import Console
 
-from forgetmenot.config import ReadingSettings, RunConfig, read_resolved, reading_settings
+from forgetmenot.config import RunConfig, read_resolved
 from forgetmenot.engine import ranks
 from forgetmenot.errors import UserError
+from forgetmenot.evaluation_config import ReadingSettings, reading_settings
 from forgetmenot.methods import Method
 from forgetmenot.models import has_weights, merged, without_bars
 from forgetmenot.runs.directory import RunDirectory, begun_with
