@@ -50,6 +50,14 @@ def test_it_counts_what_the_run_computes(
     assert before.memory["peak"] > before.memory["weights"] > 0
 
 
+def test_a_soft_prompt_is_counted_before_every_sequence(tiny: Mapping[str, Any], tmp_path: Path) -> None:
+    config = {**tiny, "adapter.kind": "prompt", "output": str(tmp_path / "run")}
+    before, positions = forgetmenot.preview(config), forgetmenot.run(config).results["cost"]["positions"]
+    for stage in before.stages:
+        counted = {"computed": stage.computed, "without_sharing": stage.without_sharing}
+        assert counted == positions[stage.name]["training"]
+
+
 def test_it_estimates_every_stage_and_says_what_it_leaves_out(
     tiny: Mapping[str, Any], tmp_path: Path
 ) -> None:

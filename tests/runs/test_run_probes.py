@@ -36,6 +36,7 @@ class CountingProbe(Probe):
         self.calls.append(stage)
         tokens = tuple(learner.tokenizer(self.options.text)["input_ids"])
         values, _ = learner.log_likelihoods_and_greedy([TokenSequence(tokens, 1)])
+        assert learner.log_likelihoods([TokenSequence(tokens, 1)]).tolist() == values.tolist(), "routed alike"
         (text,) = learner.generate([tokens], 4)
         return [
             Part("likelihood", values.item(), "nats", 1, (values.item() - 1, values.item() + 1)),

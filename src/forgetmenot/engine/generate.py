@@ -19,7 +19,11 @@ TOKENS = 65_536
 CACHE_BYTES = {"cpu": 2**30, "cuda": 2**33}
 """The most that a batch holds of rows, of positions, and of bytes of keys and values."""
 
-WORTHWHILE = 16  # tokens of a common prefix, and the part of a batch that must have ended before it shrinks
+WORTHWHILE = 16
+"""The least tokens of a common prefix for which it goes through the model by itself."""
+
+ENDED = 1 / 16
+"""The part of a batch that must have ended before the others go on alone: dropping rows copies the rest."""
 
 Batch = dict[int, Answer]
 """The answers of a batch, by the place of their prompt."""
@@ -193,7 +197,7 @@ class Writer:
                         still.discard(row)
             going = [row for row in going if row in still]
             places = list(range(len(present)))
-            if len(present) - len(going) > len(present) // WORTHWHILE and going:
+            if going and len(present) - len(going) > int(ENDED * len(present)):
                 places = [place for place, row in enumerate(present) if row in still]
                 present = going
                 keep_rows(cache, places, self._device)

@@ -175,9 +175,10 @@ def training_positions(
     for indices in draw_batches(len(examples), settings.batch_size, epochs, seed):
         batch = [examples[k] for k in indices]
         for part in _micro_batches(learner, batch, settings.micro_batch):
-            answers = [example.answer for example in part]
-            counts["computed"] += positions(answers, learner.training_layout)
-            counts["without_sharing"] += sum(len(answer.tokens) - 1 for answer in answers)
+            learned = [s for one in part for s in (one.candidates if one.is_preference else (one.answer,))]
+            sequences = learner.behind_prompt(learned)
+            counts["computed"] += positions(sequences, learner.training_layout)
+            counts["without_sharing"] += sum(len(sequence.tokens) - 1 for sequence in sequences)
     return counts
 
 

@@ -60,7 +60,7 @@ class Way:
                     "set demonstrations.draw: fixed, or use prior."
                 )
             for name in sorted(prompt.fields):
-                if not isinstance(value := task.score[0].fields.get(name, ""), str):
+                if not isinstance(value := _any(task).fields.get(name, ""), str):
                     raise UserError(
                         f"{where}: calibration: contextual puts {CONTENT_FREE!r} in place of each field, and "
                         f"the field {name!r} of task {task.name!r} is no text ({value!r}); use prior."
@@ -72,12 +72,17 @@ class Way:
             return task.select
         if self.calibration == "contextual":
             empty = dict.fromkeys(prompt.fields, CONTENT_FREE)
-            first = task.score[0]
+            first = _any(task)
             return [replace(first, id="content-free", fields={**first.fields, **empty})]
         return ()
 
 
 BY_LIKELIHOOD = Way()
+
+
+def _any(task: Task) -> Example:
+    """An example of a task, whichever of its splits has one."""
+    return (task.score or task.select or task.train)[0]
 
 
 def read_choices(

@@ -211,15 +211,16 @@ def _write(
     learner: Learner, question: Question, writing: Writing, advance: Any, partial: PartialAnswers | None
 ) -> list[Answer]:
     """Generate the answers that an interrupted evaluation has not kept."""
-    names = [f"{question.task.name}/{name}".encode() for name in question.encoded.ids]
-    draws = writing.decoding.temperature > 0
-    seeds = [int(SeedSequence([writing.seed, *name]).generate_state(1)[0]) for name in names]
+    seeds = None
+    if writing.decoding.temperature > 0:
+        names = [f"{question.task.name}/{name}".encode() for name in question.encoded.ids]
+        seeds = [int(SeedSequence([writing.seed, *name]).generate_state(1)[0]) for name in names]
     prompts = [example.prompt for example in question.encoded]
     if writing.by_vllm:
         return learner.write_by_vllm(
             prompts,
             writing.decoding,
-            seeds=seeds if draws else None,
+            seeds=seeds,
             margins=writing.margins,
             advance=advance,
         )
@@ -227,7 +228,7 @@ def _write(
     return learner.write(
         prompts,
         writing.decoding,
-        seeds=seeds if draws else None,
+        seeds=seeds,
         margins=writing.margins,
         most=writing.most,
         advance=advance,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from forgetmenot.config import RunConfig
-from forgetmenot.engine import Answer, Decoding, Learner, ranks
+from forgetmenot.engine import Answer, Arrangement, Decoding, Learner, ranks
 from forgetmenot.engine.learner import Advance
 from forgetmenot.errors import UserError
 from forgetmenot.evaluation_config import NamedSettings
@@ -40,6 +40,13 @@ class AnsweringLearner(Learner):
     def __init__(self, learner: Learner, method: Method) -> None:
         super().__init__(**{one.name: getattr(learner, one.name) for one in fields(Learner)})
         self._plain, self._method = learner, method
+
+    def log_likelihoods(
+        self, sequences: Sequence[TokenSequence] | Arrangement, advance: Advance | None = None
+    ) -> Tensor:
+        """As the learner's, routed by what each sequence is given; `score` calls it."""
+        assert not isinstance(sequences, Arrangement), "what is laid out cannot be routed"
+        return self.log_likelihoods_and_greedy(sequences, advance)[0]
 
     def log_likelihoods_and_greedy(
         self, sequences: Sequence[TokenSequence], advance: Advance | None = None

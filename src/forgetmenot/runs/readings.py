@@ -139,7 +139,7 @@ def way_of(
     way = Way(evaluation.scoring, evaluation.normalization, evaluation.calibration)
     if way == BY_LIKELIHOOD:
         return way
-    choices = [task for task in tasks if task.kind == "choice" and task.score]
+    choices = [task for task in tasks if task.kind == "choice" and (task.score or task.select)]
     if not choices:
         raise UserError(f"{where}: {way} is for tasks that choose among labels, and there is none here.")
     if way.scoring == "generation" and (way.normalization, way.calibration) != ("none", "none"):
