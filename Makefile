@@ -24,7 +24,7 @@ format: $(READY)  ## put the code into its one form
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(READY)  ## against TRL and lm-eval; BENCH='--data-dir D --model M --rows small/0 --write' and others
+bench: $(READY)  ## against TRL and lm-eval; BENCH='--data-dir D --model M --write'; rows of their own: one module at a time
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
 	for name in whole_run scoring training; do $(BIN)/python -m benchmarks.$$name $(BENCH) || exit; done
 

@@ -20,6 +20,7 @@ from transformers import (
     Qwen2Config,
 )
 
+import forgetmenot
 from forgetmenot.config import RunConfig
 from forgetmenot.errors import UserError
 from forgetmenot.models import adapt, load_model
@@ -36,6 +37,8 @@ RECIPES = Path(__file__).parents[1] / "recipes"
 STUDIES = [path for path in sorted(RECIPES.glob("*.yaml")) if "\ngrid:" in path.read_text(encoding="utf-8")]
 PAPER = "haque-2025.yaml"
 RUNS = {run.config.model.name: run for run in expand_study(load_study(RECIPES / PAPER))}
+TRAIN, SELECT, SCORE = 40, 4, 12
+"""Rows of each task; `select` is a tenth of train's."""
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 SIZE: dict[str, Any] = {
     "vocab_size": 300, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
@@ -106,6 +109,34 @@ def hub(tmp_path: Path, tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch) ->
         return snapshot
 
     return put
+
+
+@pytest.fixture
+def glue(tmp_path: Path) -> Path:
+    """A data folder with the paper's four tasks, few rows each, in the files of GLUE."""
+    files = {
+        "SST-2": ("dev", "sentence\tlabel", "fun number {}\t{}", ("0", "1")),
+        "MRPC": (
+            "dev",
+            "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String",
+            "{1}\t1\t2\tHe said {0}.\tShe left.",
+            ("0", "1"),
+        ),
+        "CoLA": ("dev", "", "gj04\t{1}\t\tThey {0} it.", ("0", "1")),
+        "MNLI": (
+            "dev_matched",
+            "index\tsentence1\tsentence2\tgold_label",
+            "0\tA {}.\tB.\t{}",
+            ("entailment", "neutral", "contradiction"),
+        ),
+    }
+    for name, (dev, header, row, labels) in files.items():
+        folder = tmp_path / "data" / "glue" / name
+        folder.mkdir(parents=True)
+        rows = [row.format(k, labels[k % len(labels)]) for k in range(TRAIN + SCORE)]
+        for split, part in (("train", rows[:TRAIN]), (dev, rows[TRAIN:])):
+            (folder / f"{split}.tsv").write_text("\n".join([*([header] if header else []), *part]) + "\n")
+    return tmp_path / "data"
 
 
 def _save_pickled(model: Any, folder: Path, parts: int) -> None:
@@ -191,6 +222,31 @@ def test_a_model_of_the_paper_loads_learns_and_scores(name: str, hub: Callable[[
     session.learner.model = model
     again = session.learner.log_likelihoods(asked.arranged(session.learner))
     assert again.tolist() == pytest.approx(before.tolist(), rel=1e-5)  # LoRA's second matrix begins at 0
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_run_of_the_papers_recipe_is_previewed(
+    name: str, hub: Callable[[str], Path], glue: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hub(name)
+    config = RUNS[name].config.model_copy(update={"data_dir": str(glue), "output": str(glue / "run")})
+    before = forgetmenot.preview(config)
+    assert [stage.trains_on for stage in before.stages] == [("sst2",), ("mrpc",), ("cola",), ("mnli",)]
+    assert [(stage.examples, stage.steps) for stage in before.stages] == [(TRAIN - SELECT, 2)] * 4
+    assert [(one.task, one.prompt, one.examples) for one in before.scoring] == [
+        (task, config.prompt, SCORE) for task in ("sst2", "mrpc", "cola", "mnli")
+    ]
+    counts = [(one.computed, one.without_sharing) for one in before.stages]
+    counts += [(one.computed, one.without_sharing) for one in before.scoring]
+    assert all(0 < computed < alone for computed, alone in counts)
+    assert 0 < before.parameters["trainable"] < before.parameters["all"]
+    assert before.memory["peak"] > before.memory["weights"]
+    assert before.seconds > 0
+    before.print()
+    printed = capsys.readouterr().out
+    assert "04-mnli" in printed
+    assert f"on: {before.machine}" in printed
+    assert f"{torch.get_num_threads()} threads" in before.machine
 
 
 @pytest.mark.parametrize("name", ["EleutherAI/gpt-j-6b", "microsoft/Orca-2-7b"])

@@ -35,6 +35,7 @@ def print_preview(found: Mapping[str, Any], console: Console) -> None:
     parts = ", ".join(f"{name} {_size(memory[name])}" for name in ("weights", "gradients", "optimizer"))
     lines = (
         f"parameters: {parameters['all']:,}, of which {parameters['trainable']:,} learn",
+        f"on: {found['machine']}",
         f"time: about {duration(found['seconds'])}: training {duration(sum(found['train_s']))}, "
         f"scoring {duration(sum(found['eval_s']))}",
         f"memory: about {_size(memory['peak'])} ({parts}; the rest: activations, data, the program)",

@@ -102,6 +102,7 @@ class Preview:
         memory: Bytes: `peak` of the calibration (of the process on a CPU, of PyTorch's tensors on a GPU), and
             of it `weights`, `gradients` and `optimizer`.
         parameters: Of the model, and `trainable` of them.
+        machine: What was found to compute on, and was calibrated: the GPU, or the processor and its threads.
         not_counted: What the estimate leaves out, as sentences.
     """
 
@@ -110,6 +111,7 @@ class Preview:
     scoring: tuple[QuestionWork, ...]
     memory: Mapping[str, int]
     parameters: Mapping[str, int]
+    machine: str
     not_counted: tuple[str, ...]
 
     @property
@@ -184,6 +186,7 @@ def preview(config: RunConfig | Mapping[str, Any] | str | Path | None = None) ->
             "all": session.record["parameters"],
             "trainable": sum(p.numel() for p in learning),
         },
+        machine=_machine(session),
         not_counted=tuple(_not_counted(config, plan.method, questions)),
     )
 
@@ -273,6 +276,13 @@ def _peak_bytes(learner: Learner) -> int:
         return torch.cuda.max_memory_allocated()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def _machine(session: Session) -> str:
+    identity = session.identity
+    if identity["device"] != "cpu":
+        return f"{identity['device']}, {identity['precision']}"
+    return f"{session.record['machine']}, {identity['threads']} threads, {identity['precision']}"
 
 
 def _not_counted(config: RunConfig, method: Method, questions: Sequence[Question]) -> list[str]:
