@@ -27,6 +27,7 @@ from rich.table import Table
 import forgetmenot
 from benchmarks.table import machine
 from forgetmenot.engine import forward
+from forgetmenot.engine.mask import attention_mask
 from forgetmenot.prompting import choose_prompt
 from forgetmenot.runs.loop import Loop
 from forgetmenot.tasks import Example, Task, load_tasks
@@ -140,7 +141,7 @@ def watched(cells: int) -> Iterator[list[ScoredRow]]:
     with (
         patch.object(Loop, "_score", row),
         patch.object(forward, "_run", timed("calls", forward._run)),
-        patch.object(forward, "attention_mask", timed("masks", forward.attention_mask)),
+        patch.object(forward, "attention_mask", timed("masks", attention_mask)),
     ):
         yield rows
 
