@@ -11,8 +11,7 @@ that the later ones use again; "the others" are their median, with the least and
 import argparse
 import json
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 import forgetmenot
+from benchmarks.profile_run import Measured
 from benchmarks.table import machine
 from forgetmenot.engine import forward
 from forgetmenot.engine.mask import attention_mask
@@ -85,9 +85,9 @@ def main() -> None:
 def write_tasks(whole: Task, count: int, train: int, score: int, folder: Path) -> list[Path]:
     """Cut a task's training examples into so many tasks, each a YAML file with its rows beside it."""
     prompt = choose_prompt(whole, "default")
-    rows, size, paths = iter(whole.train), train + score, []
-    for name in (f"part-{k:02}" for k in range(1, count + 1)):
-        part = [next(rows) for _ in range(size)]
+    size, paths = train + score, []
+    for k in range(count):
+        name, part = f"part-{k + 1:02}", whole.train[k * size : (k + 1) * size]
         for split, examples in (("train", part[:train]), ("score", part[train:])):
             (folder / f"{name}-{split}.jsonl").write_text(_lines(examples), encoding="utf-8")
         file = {
@@ -118,24 +118,15 @@ def score_matrix(model: str, tasks: Sequence[Path], output: Path) -> list[Scored
 def watched(cells: int) -> Iterator[list[ScoredRow]]:
     """The rows that are scored inside the block, as they come."""
     rows: list[ScoredRow] = []
-    spent = {"calls": 0.0, "masks": 0.0}  # the masks are made inside the calls, and are the host's
-
-    def timed(part: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        def wrapped(*given: Any, **named: Any) -> Any:
-            began = time.perf_counter()
-            try:
-                return function(*given, **named)
-            finally:
-                spent[part] += time.perf_counter() - began
-
-        return wrapped
-
+    measured = Measured()
+    timed, spent = measured.timed, measured.parts
     score = Loop._score
 
     def row(*given: Any) -> float:
-        spent.update(calls=0.0, masks=0.0)
+        spent.clear()
         seconds = score(*given)
-        rows.append(ScoredRow(cells, seconds, spent["calls"] - spent["masks"]))
+        model = spent["calls"] - spent["masks"]  # made inside the calls, and the host's
+        rows.append(ScoredRow(cells, seconds, model))
         return seconds
 
     with (
