@@ -18,6 +18,7 @@ from forgetmenot.config import RunConfig, read_resolved
 from forgetmenot.methods import METHODS
 from forgetmenot.metrics import spread
 from forgetmenot.metrics.spread import Spread
+from forgetmenot.models import AdapterSettings
 from forgetmenot.report.wording import MINUS, NONE, number, setting, signed, size, span
 from forgetmenot.study_config import load_study
 from scripts.papers import PAPER_SAYS
@@ -162,18 +163,16 @@ def about(ledger: Ledger) -> str:
 
 
 def by_adapter(ledger: Ledger) -> list[list[Entry]]:
-    """Full fine-tuning and each kind of LoRA apart, the best average performance first."""
+    """Full fine-tuning, LoRA and soft prompts apart, the best average performance first."""
     groups: dict[str, list[Entry]] = {}
     for entry in ledger.entries:
-        adapter = entry.config.adapter
-        groups.setdefault("full" if adapter.kind == "full" else f"LoRA {adapter.rank}", []).append(entry)
+        groups.setdefault(_what_learns(entry.config.adapter), []).append(entry)
     return [sorted(group, key=lambda e: -_mean(e, "average_performance")) for group in groups.values()]
 
 
 def table(ledger: Ledger, entries: Sequence[Entry]) -> str:
     """One table of methods with the same kind of adapter, and the score of always the commonest answer."""
-    adapter = entries[0].config.adapter
-    kind = "Full fine-tuning" if adapter.kind == "full" else f"LoRA, rank {adapter.rank}, α {adapter.alpha:g}"
+    kind = _what_learns(entries[0].config.adapter)
     lines = [f"**{kind}**", "", _line(TABLE), _line(["---"] * len(TABLE))]
     for entry in entries:
         added = entry.cost["parameters_added"]
@@ -267,11 +266,19 @@ def _mean(entry: Entry, name: str) -> float:
     return found.mean if found else float("-inf")
 
 
+def _what_learns(adapter: AdapterSettings) -> str:
+    if adapter.kind == "full":
+        return "Full fine-tuning"
+    if adapter.kind == "prompt":
+        return f"Soft prompts of {adapter.tokens} tokens"
+    return f"LoRA, rank {adapter.rank}, α {adapter.alpha:g}"
+
+
 def _title(entry: Entry, seeds: int) -> str:
     adapter = entry.config.adapter
     words = f"`{entry.name}`" + entry.title.removeprefix(entry.name)
-    if adapter.kind == "lora" and adapter.per_stage != "continue":
-        words += f", {adapter.per_stage} adapter a stage"
+    if adapter.per_stage != "continue":
+        words += f", {adapter.per_stage} {'prompt' if adapter.kind == 'prompt' else 'adapter'} a stage"
     return words + (f" ({len(entry.results)} of {seeds} seeds)" if len(entry.results) < seeds else "")
 
 

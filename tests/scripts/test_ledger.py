@@ -32,6 +32,7 @@ STUDY = {
             [{"name": "replay", "share": 0.1}, {"kind": "full"}],
             ["sequential", {"per_stage": "new"}],
             ["o-lora", {"per_stage": "new"}],
+            ["progressive-prompts", {"kind": "prompt", "per_stage": "new"}],
         ],
         "seed": [0, 1, 2],
     },
@@ -43,6 +44,7 @@ FIGURES: Figures = {
     "joint": [(0.70, None), (0.72, None), (0.71, None)],
     "replay": [(0.65, 0.10), (0.68, 0.06), (0.65, 0.11)],
     "o-lora": [(0.52, 0.28)],
+    "progressive-prompts": [(0.60, 0.02)],
 }
 
 
@@ -113,7 +115,13 @@ def test_the_page_of_an_unfinished_study_has_the_runs_that_are_there(tmp_path: P
         line for line in lines if line.startswith("| `o-lora`, new adapter a stage (1 of 3 seeds) |")
     ]
     assert "| 0.520 | – | 0.280 | 0.750 | +0.020 | – |" in o_lora
-    assert sum(line.startswith("|  *majority class* | 0.550 |") for line in lines) == 2
+    assert sum(line.startswith("|  *majority class* | 0.550 |") for line in lines) == 3
+    assert [line for line in lines if line.startswith("**")] == [
+        "**Full fine-tuning**",
+        "**LoRA, rank 8, α 16**",
+        "**Soft prompts of 10 tokens**",
+    ]
+    assert any(line.startswith("| `progressive-prompts`, new prompt a stage (1 of 3") for line in lines)
     assert any(
         line.endswith("seeds 0, 1, 2. Machine: Linux x86_64, AVX2, 1 thread(s) a run, fp32.")
         for line in lines
