@@ -151,15 +151,24 @@ def page(ledgers: Sequence[Ledger], reading: str) -> str:
 
 
 def about(ledger: Ledger) -> str:
-    """The sentence over a study's tables: what was trained on what."""
+    """The lines over a study's tables: what was trained on what."""
     config = ledger.entries[0].config
     training, evaluation = config.training, config.evaluation
     return (
         f"`{Path(config.model.name).name}` on {', '.join(f'`{name}`' for name in config.tasks)}: "
-        f"training limit {setting(training.limit)}, passes {setting(training.epochs)}, batches of "
-        f"{training.batch_size}, scored on at most {setting(evaluation.limit)} examples of each task; seeds "
+        f"learned from {_at_most(training.limit)}; passes {setting(training.epochs)}, batches of "
+        f"{training.batch_size}, learning rate {setting(training.learning_rate)}, texts cut to fit "
+        f"{training.max_length:,} tokens; scored on {_at_most(evaluation.limit)}. Seeds "
         f"{', '.join(map(str, ledger.seeds))}. Machine: {'; '.join(ledger.machines)}."
     )
+
+
+def _at_most(limit: int | Mapping[str, int] | None) -> str:
+    if limit is None:
+        return "all examples"
+    if isinstance(limit, int):
+        return f"at most {limit:,} examples of each task"
+    return ", ".join(f"{count:,} examples of {task}" for task, count in limit.items())
 
 
 def by_adapter(ledger: Ledger) -> list[list[Entry]]:

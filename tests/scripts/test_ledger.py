@@ -123,7 +123,7 @@ def test_the_page_of_an_unfinished_study_has_the_runs_that_are_there(tmp_path: P
     ]
     assert any(line.startswith("| `progressive-prompts`, new prompt a stage (1 of 3") for line in lines)
     assert any(
-        line.endswith("seeds 0, 1, 2. Machine: Linux x86_64, AVX2, 1 thread(s) a run, fp32.")
+        line.endswith("Seeds 0, 1, 2. Machine: Linux x86_64, AVX2, 1 thread(s) a run, fp32.")
         for line in lines
     )
     (seen,) = [line for line in comparison([ledger]).splitlines() if line.startswith("| `replay` |")]
