@@ -66,6 +66,30 @@ def test_a_contender_has_the_figures_of_its_runs(make: Make) -> None:
     assert [one.name for one in comparison.ranked] == ["alpha", "beta"]
 
 
+def test_who_learns_all_at_once_is_not_ranked_among_those_that_learn_in_turn(make: Make) -> None:
+    runs = make().runs
+    for run in runs:
+        if run.findings and run.varies["model"] == "owner/alpha":
+            run.findings.summary = {**run.findings.summary, "backward_transfer": None}
+    assert [one.name for one in Comparison("mine", runs).ranked] == ["beta"]
+    assert conclusions(Comparison("mine", runs))[0].startswith("beta forgets 0.")
+    for run in runs:
+        if run.findings:
+            run.findings.summary = {**run.findings.summary, "backward_transfer": None}
+    assert [one.name for one in Comparison("mine", runs).ranked] == ["alpha", "beta"]
+
+
+def test_what_was_not_learned_is_one_sentence(make: Make) -> None:
+    runs = make().runs
+    for run in runs:
+        if run.findings:
+            run.findings.not_learned = frozenset({"b"} if run.varies["model"] == "owner/beta" else ())
+    assert (
+        "What is not learned cannot be forgotten, and not above the majority class were: beta, in 4 runs, on "
+        "b in 4."
+    ) in conclusions(Comparison("mine", runs))
+
+
 def test_models_are_tested_in_runs_that_are_alike_in_all_else(make: Make) -> None:
     comparison = make()
     test = comparison.test("alpha", "beta", LOST)

@@ -36,8 +36,9 @@ TABLE = {
 }
 """The columns of the paper's table (Haque 2025), with each reading of its "training performance", and BWT."""
 
+FORGETTING, FINAL = "haque_forgetting_mean", "haque_final_mean"
 END, LOST = "final mean", "drop since learned"
-EFFECTS = {"haque_final_mean": "final mean", "haque_forgetting_mean": "forgetting, mean"}
+EFFECTS = {FINAL: "final mean", FORGETTING: "forgetting, mean"}
 
 # What is tested is no maximum, since a maximum over noisy scores is above 0 where nothing changed.
 TESTED: dict[str, Callable[[ScoreMatrix], Floats]] = {
@@ -197,9 +198,14 @@ class Comparison:
 
     @cached_property
     def ranked(self) -> list[Contender]:
-        """The contenders that have a forgetting (Haque's mean), the least first."""
-        known = [(one.spread("haque_forgetting_mean"), one) for one in self.contenders]
-        return [one for found, one in sorted(known, key=lambda pair: pair[0].mean if pair[0] else 0) if found]
+        """The contenders that have a forgetting (Haque's mean), the least first.
+
+        Where some learn one task after another, one that learns all at once (`joint`), or each from the base
+        (`single`), is not among them: nothing came after what it learned.
+        """
+        known = [(found.mean, one) for one in self.contenders if (found := one.spread(FORGETTING))]
+        in_turn = [pair for pair in known if pair[1].spread("backward_transfer")]
+        return [one for _, one in sorted(in_turn or known, key=lambda pair: pair[0])]
 
     @cached_property
     def tests(self) -> list[PairedTest]:

@@ -6,10 +6,10 @@ from typing import Any
 from markupsafe import Markup
 
 from forgetmenot.metrics import FORMULAS
-from forgetmenot.report.comparison import EFFECTS, TABLE, Comparison
+from forgetmenot.report.comparison import EFFECTS, FINAL, FORGETTING, TABLE, Comparison
 from forgetmenot.report.comparison_figures import Point, scatter, size_text, strips
 from forgetmenot.report.comparison_tables import failed_names
-from forgetmenot.report.conclusions import FINAL, FORGETTING, conclusions, significant
+from forgetmenot.report.conclusions import conclusions, significant
 from forgetmenot.report.html import template
 from forgetmenot.report.published import Published, PublishedTable
 from forgetmenot.report.wording import number

@@ -2,11 +2,10 @@
 
 from collections.abc import Iterator
 
-from forgetmenot.report.comparison import END, LOST, Comparison, Effect, PairedTest
+from forgetmenot.report.comparison import END, FINAL, FORGETTING, LOST, Comparison, Effect, PairedTest
 from forgetmenot.report.findings import SIGNIFICANT
 from forgetmenot.report.wording import listed, number, p_value, signed
 
-FORGETTING, FINAL = "haque_forgetting_mean", "haque_final_mean"
 NAMED_AT_MOST = 4
 
 
@@ -150,13 +149,17 @@ def _shares(final: Effect, forgotten: Effect) -> str:
 
 def _not_learned(comparison: Comparison) -> Iterator[str]:
     """Who did not learn can forget nothing: said beside who forgets least."""
-    for one in comparison.contenders:
-        if one.not_learned:
-            tasks = [f"{task} in {times}" for task, times in one.not_learned.items()]
-            yield (
-                f"Of {_count(len(one.finished), 'run')} {one.name} did not rise above the majority class on "
-                f"{listed(tasks)}; what is not learned cannot be forgotten."
-            )
+    clauses = [
+        f"{one.name}, in {_count(len(one.finished), 'run')}, on "
+        + listed([f"{task} in {times}" for task, times in one.not_learned.items()])
+        for one in comparison.contenders
+        if one.not_learned
+    ]
+    if clauses:
+        yield (
+            "What is not learned cannot be forgotten, and not above the majority class were: "
+            f"{'; '.join(clauses)}."
+        )
 
 
 def _failures(comparison: Comparison) -> Iterator[str]:

@@ -13,6 +13,7 @@ from forgetmenot.report.wording import NONE, number, setting
 
 FIGURES = ("average_performance", "backward_transfer", "forgetting", "learning_accuracy")
 TITLES = [HEADLINES[name] for name in FIGURES]
+GAP = 2  # spaces between the columns of the terminal's table
 AVERAGED = "Mean ± standard deviation over the seeds; with one seed, its figure."
 
 
@@ -56,10 +57,13 @@ def print_study(study: Mapping[str, Any], console: Console) -> None:
         study: The parsed `study.json`.
         console: Where to print.
     """
-    header, *rows = _cells(study)
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for title in header:
-        table.add_column(title, min_width=max(map(len, title.split())), overflow="fold")
+    # Without what was not learned: a sentence says it, and eighty columns have no room for it.
+    header, *rows = [row[:-1] for row in _cells(study)]
+    words = [max(map(len, title.split())) for title in header]
+    fits = sum(words) + GAP * (len(words) - 1) <= console.width
+    table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
+    for title, word in zip(header, words, strict=True):
+        table.add_column(title, min_width=word if fits else None, overflow="fold")
     for row in rows:
         table.add_row(*row)
     console.print(table)
