@@ -14,16 +14,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from forgetmenot.config import RunConfig, read_resolved
+from forgetmenot.config import RunConfig, path_safe, read_resolved
 from forgetmenot.methods import METHODS
 from forgetmenot.metrics import spread
 from forgetmenot.metrics.spread import Spread
 from forgetmenot.models import AdapterSettings
 from forgetmenot.report.wording import MINUS, NONE, number, setting, signed, size, span
 from forgetmenot.study_config import load_study
+from scripts.ledger_chart import Bar, chart
 from scripts.papers import PAPER_SAYS
 
 PAGE = Path(__file__).parents[1] / "docs" / "methods.md"
+PICTURES = PAGE.with_suffix("")
+PICTURED = "What each method learned, and what is left of it in the end"
 READING = "## Reading"
 NOTHING_READ = "Not written yet."
 BASELINES = ("sequential", "joint", "single")
@@ -40,6 +43,8 @@ Written by `python -m scripts.ledger` from the runs of `fmn study recipes/method
 commands. All methods of a table have the same base model, data, passes and seeds. An option that stands
 beside a name was chosen on the `select` splits (`recipes/methods-select.yaml`); all others are defaults.
 
+- A picture's line goes from what was learned (ring) to what is left of it in the end (dot): what lies
+  between is forgotten. The thin line is the 95 % interval of AP.
 - A figure is its mean over the seeds ± half of the 95 % interval of that mean (Student's t).
 - **saved**: how much less was forgotten than by `sequential` with the same adapter and seed.
 - **gap closed**: (AP − AP of `sequential`) / (AP of `joint` − AP of `sequential`); only where the interval of
@@ -145,9 +150,34 @@ def page(ledgers: Sequence[Ledger], reading: str) -> str:
     """The whole page as Markdown."""
     parts = [ABOUT.rstrip(), READING, reading.strip()]
     for ledger in ledgers:
-        parts += [f"## {ledger.name}", about(ledger), *(table(ledger, part) for part in by_adapter(ledger))]
+        parts += [f"## {ledger.name}", about(ledger)]
+        for group in by_adapter(ledger):
+            parts += [f"![{PICTURED}]({PICTURES.name}/{_file(ledger, group)})", table(ledger, group)]
     parts += ["## What the papers say, and what we see", comparison(ledgers)]
     return "\n\n".join(parts) + "\n"
+
+
+def pictures(ledgers: Sequence[Ledger]) -> dict[str, str]:
+    """File name to what it holds: each table as a picture (SVG)."""
+    return {
+        _file(ledger, group): chart([_bar(ledger, entry) for entry in group], _majority(group))
+        for ledger in ledgers
+        for group in by_adapter(ledger)
+    }
+
+
+def _bar(ledger: Ledger, entry: Entry) -> Bar:
+    left = _spread(list(entry.figure("average_performance").values()))
+    return Bar(
+        name=_title(entry, len(ledger.seeds)).replace("`", ""),
+        learned=_mean(entry, "learning_accuracy"),
+        left=left.mean if left else None,
+        interval=left.interval if left else None,
+    )
+
+
+def _file(ledger: Ledger, group: Sequence[Entry]) -> str:
+    return f"{ledger.name}-{path_safe(_what_learns(group[0].config.adapter))}.svg"
 
 
 def about(ledger: Ledger) -> str:
@@ -196,10 +226,15 @@ def table(ledger: Ledger, entries: Sequence[Entry]) -> str:
             "yes" if entry.cost["past_data"] else "no",
         ]
         lines.append(_line(cells))
-    most = list(next(iter(entries[0].results.values()))["majority"].values())
-    if None not in most:
-        lines.append(_line([" *majority class*", number(sum(most) / len(most)), *[""] * (len(TABLE) - 2)]))
+    majority = _majority(entries)
+    if majority is not None:
+        lines.append(_line([" *majority class*", number(majority), *[""] * (len(TABLE) - 2)]))
     return "\n".join(lines)
+
+
+def _majority(entries: Sequence[Entry]) -> float | None:
+    most = list(next(iter(entries[0].results.values()))["majority"].values())
+    return None if None in most else sum(most) / len(most)
 
 
 def saved(ledger: Ledger, entry: Entry) -> Spread | None:
@@ -333,4 +368,7 @@ if __name__ == "__main__":
     before = PAGE.read_text(encoding="utf-8") if PAGE.is_file() else ""
     ledgers = [ledger for folder in sys.argv[1:] if (ledger := read_study(Path(folder))).entries]
     PAGE.write_text(page(ledgers, written_reading(before)), encoding="utf-8")
+    PICTURES.mkdir(exist_ok=True)
+    for name, picture in pictures(ledgers).items():
+        (PICTURES / name).write_text(picture, encoding="utf-8")
     print(PAGE, file=sys.stderr)

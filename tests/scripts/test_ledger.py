@@ -1,8 +1,10 @@
 """The ledger reads what a study has finished, and says no more than the numbers do."""
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 import yaml
@@ -16,12 +18,15 @@ from scripts.ledger import (
     comparison,
     gap_closed,
     page,
+    pictures,
     read_study,
     saved,
     written_reading,
 )
+from scripts.ledger_chart import Bar, chart
 from scripts.papers import PAPER_SAYS
 
+SVG = "{http://www.w3.org/2000/svg}"
 STUDY = {
     "name": "made-up",
     "base": {"tasks": "qs-sentiment,qs-paraphrase"},
@@ -128,6 +133,34 @@ def test_the_page_of_an_unfinished_study_has_the_runs_that_are_there(tmp_path: P
     )
     (seen,) = [line for line in comparison([ledger]).splitlines() if line.startswith("| `replay` |")]
     assert "made-up: forgets less (−0.200, −0.250 to −0.150), learning accuracy +0.000" in seen
+
+
+def test_every_table_has_its_picture(tmp_path: Path) -> None:
+    ledger = read_study(_study(tmp_path / "study"))
+    drawn = pictures([ledger])
+    shown = re.findall(r"\]\(methods/(.+?)\)", page([ledger], ""))
+    assert shown == list(drawn)
+    assert len(shown) == 3
+    full = ElementTree.fromstring(drawn["made-up-Full-fine-tuning.svg"])
+    names = [one.text for one in full.iter(f"{SVG}text") if one.get("class") == "name"]
+    assert names == ["joint", "replay (share 0.1)", "sequential"]
+
+
+def test_a_picture_lays_figures_out_to_scale() -> None:
+    bars = [Bar("joint", 0.7, 0.7, None), Bar("a & b", 0.8, 0.5, (0.4, 0.6)), Bar("single", 0.75, None, None)]
+    root = ElementTree.fromstring(chart(bars, 0.45))
+    places: dict[str, list[float]] = {"learned": [], "left": []}
+    for circle in root.iter(f"{SVG}circle"):
+        places[circle.get("class", "")].append(float(circle.get("cx", "nan")))
+    learned, left = places["learned"][1:], places["left"][1:]  # the first is the legend's
+    assert len(left) == 2
+    unit = (learned[1] - left[1]) / 0.3
+    assert left[0] == learned[0]
+    assert (learned[2] - learned[0]) / unit == pytest.approx(0.05, abs=1e-3)
+    (thin,) = [one for one in root.iter(f"{SVG}line") if one.get("class") == "whisker"]
+    assert (float(thin.get("x2", "nan")) - float(thin.get("x1", "nan"))) / unit == pytest.approx(
+        0.2, abs=1e-3
+    )
 
 
 def test_what_a_person_wrote_stays(tmp_path: Path) -> None:
