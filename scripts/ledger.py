@@ -21,12 +21,11 @@ from forgetmenot.metrics.spread import Spread
 from forgetmenot.models import AdapterSettings
 from forgetmenot.report.wording import MINUS, NONE, number, setting, signed, size, span
 from forgetmenot.study_config import load_study
-from scripts.ledger_chart import Bar, chart
+from scripts.ledger_chart import LABEL, Bar, chart
 from scripts.papers import PAPER_SAYS
 
 PAGE = Path(__file__).parents[1] / "docs" / "methods.md"
 PICTURES = PAGE.with_suffix("")
-PICTURED = "What each method learned, and what is left of it in the end"
 READING = "## Reading"
 NOTHING_READ = "Not written yet."
 BASELINES = ("sequential", "joint", "single")
@@ -39,9 +38,10 @@ FIGURES = {
 ABOUT = """\
 # Every method, side by side
 
-Written by `python -m scripts.ledger` from the runs of `fmn study recipes/methods.yaml`, whose head has the
-commands. All methods of a table have the same base model, data, passes and seeds. An option that stands
-beside a name was chosen on the `select` splits (`recipes/methods-select.yaml`); all others are defaults.
+Written by `python -m scripts.ledger` from the runs of `fmn study` with `recipes/methods.yaml` and the recipes
+beside it, whose heads have the commands. All methods of a table have the same base model, data, passes and
+seeds. An option that stands beside a name was chosen on the bundled tasks' `select` splits
+(`recipes/methods-select.yaml`), or is what the study varies; all others are defaults.
 
 - A picture's line goes from what was learned (ring) to what is left of it in the end (dot): what lies
   between is forgotten. The thin line is the 95 % interval of AP.
@@ -152,7 +152,7 @@ def page(ledgers: Sequence[Ledger], reading: str) -> str:
     for ledger in ledgers:
         parts += [f"## {ledger.name}", about(ledger)]
         for group in by_adapter(ledger):
-            parts += [f"![{PICTURED}]({PICTURES.name}/{_file(ledger, group)})", table(ledger, group)]
+            parts += [f"![{LABEL}]({PICTURES.name}/{_file(ledger, group)})", table(ledger, group)]
     parts += ["## What the papers say, and what we see", comparison(ledgers)]
     return "\n\n".join(parts) + "\n"
 

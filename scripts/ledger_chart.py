@@ -7,6 +7,7 @@ from forgetmenot.report.figures import CHARACTER, _axis, _dot, _line, _svg, _tic
 from forgetmenot.report.findings import Interval
 from forgetmenot.report.wording import number
 
+LABEL = "What each method learned, and what is left of it in the end"
 WIDTH, ROW, TOP, BOTTOM, RIGHT = 760, 22, 46, 30, 16
 STYLE = """<style>
 :root {
@@ -69,8 +70,7 @@ def chart(bars: Sequence[Bar], majority: float | None) -> str:
         parts.append(_dot("learned", x(bar.learned), y, 5, f"{bar.name}: {number(bar.learned)} learned"))
         if bar.left is not None:
             parts.append(_dot("left", x(bar.left), y, 5, f"{bar.name}: {number(bar.left)} in the end"))
-    label = "What each method learned, and what is left of it in the end"
-    svg = str(_svg("ledger", WIDTH, height, label, parts))
+    svg = str(_svg("ledger", WIDTH, height, LABEL, parts))
     return svg.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1) + "\n"
 
 

@@ -150,14 +150,14 @@ def _shares(final: Effect, forgotten: Effect) -> str:
 def _not_learned(comparison: Comparison) -> Iterator[str]:
     """Who did not learn can forget nothing: said beside who forgets least."""
     clauses = [
-        f"{one.name}, in {_count(len(one.finished), 'run')}, on "
-        + listed([f"{task} in {times}" for task, times in one.not_learned.items()])
+        f"{one.name} on {listed([f'{task} in {times}' for task, times in one.not_learned.items()])} of "
+        + _count(len(one.finished), "run")
         for one in comparison.contenders
         if one.not_learned
     ]
     if clauses:
         yield (
-            "What is not learned cannot be forgotten, and not above the majority class were: "
+            "What is not learned cannot be forgotten; not above the majority class after its own stage: "
             f"{'; '.join(clauses)}."
         )
 
