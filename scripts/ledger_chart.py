@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from forgetmenot.report.figures import CHARACTER, _axis, _dot, _line, _svg, _ticks, _words
+from forgetmenot.report import drawing
 from forgetmenot.report.findings import Interval
 from forgetmenot.report.wording import number
 
@@ -48,37 +48,39 @@ def chart(bars: Sequence[Bar], majority: float | None) -> str:
         bars: From the top down; at least one.
         majority: The mean score of always the commonest answer; dashed.
     """
-    left = max(len(bar.name) for bar in bars) * CHARACTER + 16
+    left = max(len(bar.name) for bar in bars) * drawing.CHARACTER + 16
     height = TOP + ROW * len(bars) + BOTTOM
     ends = [end for bar in bars for end in (bar.learned, bar.left, *(bar.interval or ())) if end is not None]
     scale = (min(ends) - 0.02, max(ends) + 0.02)
-    x = _axis(*scale, left, WIDTH - RIGHT)
+    x = drawing.axis(*scale, left, WIDTH - RIGHT)
     parts = [STYLE, f'<rect class="paper" width="{WIDTH}" height="{height}"/>', *_legend(left)]
-    for value, text in _ticks(*scale):
-        parts.append(_line("grid", x(value), TOP - 6, x(value), height - BOTTOM))
-        parts.append(_words("tick", x(value), height - BOTTOM + 16, "middle", text))
+    for value, text in drawing.ticks(*scale):
+        parts.append(drawing.line("grid", x(value), TOP - 6, x(value), height - BOTTOM))
+        parts.append(drawing.words("tick", x(value), height - BOTTOM + 16, "middle", text))
     if majority is not None and scale[0] < majority < scale[1]:
-        parts.append(_line("majority", x(majority), TOP - 6, x(majority), height - BOTTOM))
+        parts.append(drawing.line("majority", x(majority), TOP - 6, x(majority), height - BOTTOM))
     for k, bar in enumerate(bars):
         y = TOP + ROW * (k + 0.5)
-        parts.append(_words("name", left - 12, y + 4, "end", bar.name))
+        parts.append(drawing.words("name", left - 12, y + 4, "end", bar.name))
         if bar.interval is not None:
-            parts.append(_line("whisker", x(bar.interval[0]), y, x(bar.interval[1]), y))
+            parts.append(drawing.line("whisker", x(bar.interval[0]), y, x(bar.interval[1]), y))
         if bar.left is not None:
             kind = "drop" if bar.left < bar.learned else "gain"
-            parts.append(_line(kind, x(bar.learned), y, x(bar.left), y))
-        parts.append(_dot("learned", x(bar.learned), y, 5, f"{bar.name}: {number(bar.learned)} learned"))
+            parts.append(drawing.line(kind, x(bar.learned), y, x(bar.left), y))
+        parts.append(
+            drawing.dot("learned", x(bar.learned), y, 5, f"{bar.name}: {number(bar.learned)} learned")
+        )
         if bar.left is not None:
-            parts.append(_dot("left", x(bar.left), y, 5, f"{bar.name}: {number(bar.left)} in the end"))
-    svg = str(_svg("ledger", WIDTH, height, LABEL, parts))
+            parts.append(drawing.dot("left", x(bar.left), y, 5, f"{bar.name}: {number(bar.left)} in the end"))
+    svg = str(drawing.svg("ledger", WIDTH, height, LABEL, parts))
     return svg.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1) + "\n"
 
 
 def _legend(left: float) -> list[str]:
     parts, at = [], left
     for kind, text in (("learned", "learning accuracy"), ("left", "average performance in the end")):
-        parts += [_dot(kind, at + 5, 18, 5, text), _words("tick", at + 16, 22, "start", text)]
-        at += len(text) * CHARACTER + 36
-    parts.append(_line("majority", at, 18, at + 18, 18))
-    parts.append(_words("tick", at + 24, 22, "start", "majority class"))
+        parts += [drawing.dot(kind, at + 5, 18, 5, text), drawing.words("tick", at + 16, 22, "start", text)]
+        at += len(text) * drawing.CHARACTER + 36
+    parts.append(drawing.line("majority", at, 18, at + 18, 18))
+    parts.append(drawing.words("tick", at + 24, 22, "start", "majority class"))
     return parts

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from forgetmenot.report.figures import CHARACTER, _axis, _dot, _grid, _line, _svg, _words
+from forgetmenot.report import drawing
 from forgetmenot.report.findings import Interval
 from forgetmenot.report.wording import number
 
@@ -30,23 +30,23 @@ def scatter(points: Sequence[Point], label: str) -> Markup:
     """
     width, height, left, right, top, bottom = 640, 300, 34, 12, 14, 28
     sizes = [math.log10(point.parameters) for point in points]
-    x = _axis(min(sizes) - 0.15, max(sizes) + 0.15, left, width - right)
+    x = drawing.axis(min(sizes) - 0.15, max(sizes) + 0.15, left, width - right)
     ends = [end for p in points for end in (p.value - (p.deviation or 0), p.value + (p.deviation or 0))]
     scale = from_nought(ends)
-    y = _axis(*scale, height - bottom, top)
-    parts = _grid(scale, y, left, width - right)
+    y = drawing.axis(*scale, height - bottom, top)
+    parts = drawing.grid(scale, y, left, width - right)
     for size, text in _sizes(min(sizes) - 0.15, max(sizes) + 0.15):
-        parts.append(_line("grid", x(size), top, x(size), height - bottom))
-        parts.append(_words("tick", x(size), height - 8, "middle", text))
+        parts.append(drawing.line("grid", x(size), top, x(size), height - bottom))
+        parts.append(drawing.words("tick", x(size), height - 8, "middle", text))
     boxes = [(x(math.log10(p.parameters)) - 6, y(p.value) - 6, 12.0, 12.0) for p in points]
     for point in sorted(points, key=lambda one: one.value):
         at, up = x(math.log10(point.parameters)), y(point.value)
         if point.deviation:
             low, high = y(point.value - point.deviation), y(point.value + point.deviation)
-            parts.append(_line("whisker", at, low, at, high))
-        parts.append(_dot("dot own", at, up, 5, f"{point.name}: {number(point.value)}"))
+            parts.append(drawing.line("whisker", at, low, at, high))
+        parts.append(drawing.dot("dot own", at, up, 5, f"{point.name}: {number(point.value)}"))
         parts.append(_label(point.name, at, up, boxes, left, width - right))
-    return _svg("scatter", width, height, label, parts)
+    return drawing.svg("scatter", width, height, label, parts)
 
 
 def strips(levels: Sequence[tuple[str, Sequence[float]]], scale: Interval, label: str) -> Markup:
@@ -58,18 +58,18 @@ def strips(levels: Sequence[tuple[str, Sequence[float]]], scale: Interval, label
         label: What a screen reader says.
     """
     width, height, left, right, top, bottom = 260, 170, 34, 6, 10, 24
-    x = _axis(-0.5, len(levels) - 0.5, left, width - right)
-    y = _axis(*scale, height - bottom, top)
-    parts = _grid(scale, y, left, width - right)
-    fit = all(len(name) * CHARACTER <= x(1) - x(0) for name, _ in levels)
+    x = drawing.axis(-0.5, len(levels) - 0.5, left, width - right)
+    y = drawing.axis(*scale, height - bottom, top)
+    parts = drawing.grid(scale, y, left, width - right)
+    fit = all(len(name) * drawing.CHARACTER <= x(1) - x(0) for name, _ in levels)
     for k, (name, values) in enumerate(levels):
-        parts.append(_words("tick", x(k), height - 7, "middle", name if fit else str(k + 1)))
+        parts.append(drawing.words("tick", x(k), height - 7, "middle", name if fit else str(k + 1)))
         for value in values:
-            parts.append(_dot("dot before", x(k), y(value), 2.5, f"{name}: {number(value)}"))
+            parts.append(drawing.dot("dot before", x(k), y(value), 2.5, f"{name}: {number(value)}"))
         if values:
             mean = sum(values) / len(values)
-            parts.append(_line("mean", x(k) - 12, y(mean), x(k) + 12, y(mean)))
-    return _svg("strips", width, height, label, parts)
+            parts.append(drawing.line("mean", x(k) - 12, y(mean), x(k) + 12, y(mean)))
+    return drawing.svg("strips", width, height, label, parts)
 
 
 def from_nought(values: Sequence[float]) -> Interval:
@@ -100,7 +100,7 @@ Box = tuple[float, float, float, float]
 
 def _label(name: str, at: float, up: float, boxes: list[Box], left: float, right: float) -> str:
     """A point's name where it covers nothing that is there, beside, above or below; at worst beside."""
-    wide = len(name) * CHARACTER
+    wide = len(name) * drawing.CHARACTER
     places = [("start", at + 9, up + 4), ("end", at - 9, up + 4)]
     places += [
         (side, at + dx, up + dy) for dy in (-11, 19, -24, 32) for side, dx in (("start", -4), ("end", 4))
@@ -115,7 +115,7 @@ def _label(name: str, at: float, up: float, boxes: list[Box], left: float, right
         free or fitting or [("middle", at, up - 11, (at - wide / 2, up - 22.0, wide, 13.0))]
     )[0]
     boxes.append(box)
-    return _words("tick", x, y, anchor, name)
+    return drawing.words("tick", x, y, anchor, name)
 
 
 def _overlap(a: Box, b: Box) -> bool:
