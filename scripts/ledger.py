@@ -1,4 +1,4 @@
-"""Every method on every sequence, side by side: read the runs of studies, and write docs/methods.md.
+"""Every method on every sequence, side by side: write docs/methods.md from the runs of studies.
 
     fmn study recipes/methods.yaml --workers 2
     python -m scripts.ledger studies/methods-*
@@ -7,28 +7,23 @@ Takes the runs that are there: a study that is still going gives a page of what 
 under "Reading" on the page was written by a person and stays.
 """
 
-import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from forgetmenot.config import RunConfig, path_safe, read_resolved
+from forgetmenot.config import path_safe
 from forgetmenot.methods import METHODS
-from forgetmenot.metrics import spread
 from forgetmenot.metrics.spread import Spread
 from forgetmenot.models import AdapterSettings
 from forgetmenot.report.wording import MINUS, NONE, number, setting, signed, size, span
-from forgetmenot.study_config import load_study
 from scripts.ledger_chart import LABEL, Bar, chart
+from scripts.ledger_runs import BASELINES, Entry, Ledger, gap_closed, learned_more, read_study, saved, times
 from scripts.papers import PAPER_SAYS
 
 PAGE = Path(__file__).parents[1] / "docs" / "methods.md"
 PICTURES = PAGE.with_suffix("")
 READING = "## Reading"
 NOTHING_READ = "Not written yet."
-BASELINES = ("sequential", "joint", "single")
 FIGURES = {
     "average_performance": "AP",
     "backward_transfer": "BWT",
@@ -57,95 +52,6 @@ seeds. An option that stands beside a name was chosen on the bundled tasks' `sel
 TABLE = ("method", *FIGURES.values(), "saved", "gap closed", "time", "kept", "added", "past data")
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One method as it is set, with one adapter: its finished runs.
-
-    Attributes:
-        config: Of one of its runs; all but the seed is the same in all.
-        title: The method and its options.
-        results: Seed to what results.json holds.
-        seconds: Seed to how long training and scoring took.
-    """
-
-    config: RunConfig
-    title: str
-    results: Mapping[int, Mapping[str, Any]]
-    seconds: Mapping[int, float]
-
-    @property
-    def name(self) -> str:
-        """The method's name."""
-        return self.config.method.name
-
-    def figure(self, name: str) -> dict[int, float]:
-        """Seed to a figure of the summary, where it is defined."""
-        values = {seed: one["summary"][name] for seed, one in self.results.items()}
-        return {seed: value for seed, value in values.items() if value is not None}
-
-    @property
-    def cost(self) -> Mapping[str, Any]:
-        """What results.json says of costs; of the first seed, for they are alike."""
-        cost: Mapping[str, Any] = next(iter(self.results.values()))["cost"]
-        return cost
-
-
-@dataclass(frozen=True)
-class Ledger:
-    """One study: its methods on one sequence of tasks."""
-
-    name: str
-    entries: Sequence[Entry]
-    machines: Sequence[str]
-
-    @property
-    def seeds(self) -> list[int]:
-        """All seeds of which there are runs."""
-        return sorted({seed for entry in self.entries for seed in entry.results})
-
-    def baseline(self, entry: Entry, name: str) -> Entry | None:
-        """The run of a baseline that an entry is held against: with the same adapter.
-
-        `joint` has one stage, so what its adapter does at a later one does not matter.
-        """
-        ours = entry.config.adapter.model_dump(exclude={"per_stage"} if name == "joint" else set())
-        for other in self.entries:
-            theirs = other.config.adapter.model_dump(exclude={"per_stage"} if name == "joint" else set())
-            if other.name == name and ours == theirs:
-                return other
-        return None
-
-
-def read_study(folder: Path) -> Ledger:
-    """What a study has finished so far.
-
-    Args:
-        folder: Its directory, with study.yaml and runs/.
-    """
-    found: dict[str, list[Path]] = {}
-    for results in sorted(folder.glob("runs/*/results.json")):
-        found.setdefault(read_resolved(results.with_name("config.yaml")).hash, []).append(results.parent)
-    entries = [_entry(runs) for runs in found.values()]
-    machines = dict.fromkeys(_machine(path) for runs in found.values() for path in runs)
-    return Ledger(load_study(folder / "study.yaml").name, entries, list(machines))
-
-
-def _entry(runs: Sequence[Path]) -> Entry:
-    results, seconds = dict[int, Any](), dict[int, float]()
-    for path in runs:
-        config = read_resolved(path / "config.yaml")
-        results[config.seed] = json.loads((path / "results.json").read_text(encoding="utf-8"))
-        timing = json.loads((path / "timing.json").read_text(encoding="utf-8"))
-        seconds[config.seed] = sum(timing["train_s"]) + sum(timing["eval_s"])
-    return Entry(config, setting(config.method.model_dump()), results, seconds)
-
-
-def _machine(run: Path) -> str:
-    environment = json.loads((run / "environment.json").read_text(encoding="utf-8"))
-    identity = environment["identity"]
-    return f"{environment['machine']}, {identity['threads']} thread(s) a run, {identity['precision']}"
-
-
 def page(ledgers: Sequence[Ledger], reading: str) -> str:
     """The whole page as Markdown."""
     parts = [ABOUT.rstrip(), READING, reading.strip()]
@@ -160,14 +66,14 @@ def page(ledgers: Sequence[Ledger], reading: str) -> str:
 def pictures(ledgers: Sequence[Ledger]) -> dict[str, str]:
     """File name to what it holds: each table as a picture (SVG)."""
     return {
-        _file(ledger, group): chart([_bar(ledger, entry) for entry in group], _majority(group))
+        _file(ledger, group): chart([_bar(ledger, entry) for entry in group], group[0].majority)
         for ledger in ledgers
         for group in by_adapter(ledger)
     }
 
 
 def _bar(ledger: Ledger, entry: Entry) -> Bar:
-    left = _spread(list(entry.figure("average_performance").values()))
+    left = entry.over_seeds("average_performance")
     return Bar(
         name=_title(entry, len(ledger.seeds)).replace("`", ""),
         learned=_mean(entry, "learning_accuracy"),
@@ -217,42 +123,19 @@ def table(ledger: Ledger, entries: Sequence[Entry]) -> str:
         added = entry.cost["parameters_added"]
         cells = [
             _title(entry, len(ledger.seeds)),
-            *(_figure(entry.figure(name).values()) for name in FIGURES),
+            *(_figure(entry.over_seeds(name)) for name in FIGURES),
             _difference(saved(ledger, entry)),
-            gap_closed(ledger, entry),
-            _times(ledger, entry),
+            _share(gap_closed(ledger, entry)),
+            _factor(times(ledger, entry)),
             _kept(list(entry.cost["memory_kept"].values())[-1]),
             f"{list(added.values())[-1]:,}",
             "yes" if entry.cost["past_data"] else "no",
         ]
         lines.append(_line(cells))
-    majority = _majority(entries)
+    majority = entries[0].majority
     if majority is not None:
         lines.append(_line([" *majority class*", number(majority), *[""] * (len(TABLE) - 2)]))
     return "\n".join(lines)
-
-
-def _majority(entries: Sequence[Entry]) -> float | None:
-    most = list(next(iter(entries[0].results.values()))["majority"].values())
-    return None if None in most else sum(most) / len(most)
-
-
-def saved(ledger: Ledger, entry: Entry) -> Spread | None:
-    """How much less an entry forgets than `sequential` does, seed by seed."""
-    return _paired(ledger, entry, "forgetting", lambda own, other: other - own)
-
-
-def gap_closed(ledger: Ledger, entry: Entry) -> str:
-    """The share of the gap between `sequential` and `joint` that is closed; a dash where there is no gap."""
-    sequential, joint = (ledger.baseline(entry, name) for name in ("sequential", "joint"))
-    if sequential is None or joint is None or entry.name in BASELINES:
-        return NONE
-    low, high = (one.figure("average_performance") for one in (sequential, joint))
-    gap = _spread([high[seed] - low[seed] for seed in low.keys() & high.keys()])
-    gained = _paired(ledger, entry, "average_performance", lambda own, other: own - other)
-    if gap is None or gap.interval is None or gap.interval[0] <= 0 or gained is None:
-        return NONE
-    return f"{gained.mean / gap.mean:.0%}".replace("-", MINUS)
 
 
 def comparison(ledgers: Sequence[Ledger]) -> str:
@@ -273,8 +156,7 @@ def comparison(ledgers: Sequence[Ledger]) -> str:
 
 def _seen(ledger: Ledger, entry: Entry) -> str:
     """What a method saved, and what it paid for that in what was learned."""
-    kept = saved(ledger, entry)
-    learned = _paired(ledger, entry, "learning_accuracy", lambda own, other: own - other)
+    kept, learned = saved(ledger, entry), learned_more(ledger, entry)
     if kept is None or learned is None:
         return ""
     sure = kept.interval is not None and (kept.interval[0] > 0 or kept.interval[1] < 0)
@@ -290,23 +172,8 @@ def _negative(one: Spread) -> tuple[float, float] | None:
     return None if one.interval is None else (-one.interval[1], -one.interval[0])
 
 
-def _paired(
-    ledger: Ledger, entry: Entry, name: str, compare: Callable[[float, float], float]
-) -> Spread | None:
-    """A figure against that of `sequential`, over the seeds that both have finished."""
-    sequential = ledger.baseline(entry, "sequential")
-    if sequential is None or sequential is entry or entry.name in BASELINES:
-        return None
-    own, other = entry.figure(name), sequential.figure(name)
-    return _spread([compare(own[seed], other[seed]) for seed in own.keys() & other.keys()])
-
-
-def _spread(values: Sequence[float]) -> Spread | None:
-    return spread(values) if values else None
-
-
 def _mean(entry: Entry, name: str) -> float:
-    found = _spread(list(entry.figure(name).values()))
+    found = entry.over_seeds(name)
     return found.mean if found else float("-inf")
 
 
@@ -326,17 +193,15 @@ def _title(entry: Entry, seeds: int) -> str:
     return words + (f" ({len(entry.results)} of {seeds} seeds)" if len(entry.results) < seeds else "")
 
 
-def _times(ledger: Ledger, entry: Entry) -> str:
-    sequential = ledger.baseline(entry, "sequential")
-    if sequential is None:
-        return NONE
-    both = entry.seconds.keys() & sequential.seconds.keys()
-    ratio = _spread([entry.seconds[seed] / sequential.seconds[seed] for seed in both])
-    return NONE if ratio is None else f"{ratio.mean:.1f}×"
+def _share(value: float | None) -> str:
+    return NONE if value is None else f"{value:.0%}".replace("-", MINUS)
 
 
-def _figure(values: Any) -> str:
-    found = _spread(list(values))
+def _factor(value: float | None) -> str:
+    return NONE if value is None else f"{value:.1f}×"
+
+
+def _figure(found: Spread | None) -> str:
     return NONE if found is None else number(found.mean) + _half(found)
 
 

@@ -11,19 +11,9 @@ import yaml
 
 from forgetmenot.methods import METHODS
 from forgetmenot.study_config import expand_study, load_study
-from scripts.ledger import (
-    BASELINES,
-    NOTHING_READ,
-    PAGE,
-    comparison,
-    gap_closed,
-    page,
-    pictures,
-    read_study,
-    saved,
-    written_reading,
-)
+from scripts.ledger import NOTHING_READ, PAGE, comparison, page, pictures, written_reading
 from scripts.ledger_chart import Bar, chart
+from scripts.ledger_runs import BASELINES, gap_closed, read_study, saved
 from scripts.papers import PAPER_SAYS
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -100,22 +90,22 @@ def test_figures_are_paired_with_the_baseline_of_the_same_adapter_and_seed(tmp_p
     assert found.interval == pytest.approx(
         (0.2 - 4.3027 * 0.02 / 3**0.5, 0.2 + 4.3027 * 0.02 / 3**0.5), abs=1e-5
     )
-    assert gap_closed(ledger, replay) == "75%"  # .15 of .20
-    assert gap_closed(ledger, o_lora) == "–"
+    assert gap_closed(ledger, replay) == pytest.approx(0.15 / 0.20)
+    assert gap_closed(ledger, o_lora) is None
 
 
 def test_a_share_of_a_gap_that_may_be_none_is_not_printed(tmp_path: Path) -> None:
     uncertain: Figures = {**FIGURES, "joint": [(0.60, None), (0.50, None), (0.53, None)]}
     ledger = read_study(_study(tmp_path / "study", uncertain))
     (replay,) = [entry for entry in ledger.entries if entry.name == "replay"]
-    assert gap_closed(ledger, replay) == "–"
+    assert gap_closed(ledger, replay) is None
 
 
 def test_the_page_of_an_unfinished_study_has_the_runs_that_are_there(tmp_path: Path) -> None:
     ledger = read_study(_study(tmp_path / "study"))
     lines = page([ledger], "It helps.").splitlines()
     (replay,) = [line for line in lines if line.startswith("| `replay` (share 0.1) |")]
-    assert replay.endswith("| 1.3× | 2.5 MB | 1,234 | yes |")
+    assert replay.endswith("| 75% | 1.3× | 2.5 MB | 1,234 | yes |")
     (o_lora,) = [
         line for line in lines if line.startswith("| `o-lora`, new adapter a stage (1 of 3 seeds) |")
     ]
