@@ -44,7 +44,8 @@ seeds. An option that stands beside a name was chosen on the bundled tasks' `sel
 - **saved**: how much less was forgotten than by `sequential` with the same adapter and seed.
 - **gap closed**: (AP − AP of `sequential`) / (AP of `joint` − AP of `sequential`); only where the interval of
   the denominator excludes zero.
-- **time**: seconds of training and scoring, over those of `sequential`. Soft: the machine had other work.
+- **time**: seconds of training and scoring, over those of `sequential`; the median over the seeds. Soft: the
+  machine had other work.
 - **kept**: what the method stores in the end beside the weights. **added**: parameters beside the model's.
 - `single` and the first stages of the task-vector methods learn each task from the base model, so their
   learning accuracy is what one task alone gives.

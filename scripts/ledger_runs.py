@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from forgetmenot.config import RunConfig, read_resolved
@@ -138,13 +139,15 @@ def gap_closed(ledger: Ledger, entry: Entry) -> float | None:
 
 
 def times(ledger: Ledger, entry: Entry) -> float | None:
-    """An entry's seconds of training and scoring over those of `sequential`, the mean over the seeds."""
+    """An entry's seconds of training and scoring over those of `sequential`: the median over the seeds.
+
+    Other work on the machine makes single runs slow, and none fast, so a mean would say too much.
+    """
     sequential = ledger.baseline(entry, "sequential")
     if sequential is None:
         return None
     both = entry.seconds.keys() & sequential.seconds.keys()
-    ratio = _spread([entry.seconds[seed] / sequential.seconds[seed] for seed in both])
-    return None if ratio is None else ratio.mean
+    return median(entry.seconds[seed] / sequential.seconds[seed] for seed in both) if both else None
 
 
 def _paired(

@@ -65,6 +65,8 @@ def _study(folder: Path, figures: Figures = FIGURES) -> Path:
         }
         results = {"summary": summary, "cost": cost, "majority": {"qs-sentiment": 0.5, "qs-paraphrase": 0.6}}
         seconds = 30.0 if run.config.method.name == "replay" else 20.0
+        if (run.config.method.name, run.config.seed) == ("replay", 1):
+            seconds = 900.0  # the machine had other work
         path = folder / "runs" / run.config.directory.name
         path.mkdir(parents=True)
         (path / "config.yaml").write_text(run.config.to_yaml())
