@@ -146,6 +146,22 @@ def test_one_stage_over_all_tasks_is_joint() -> None:
     assert verdict(findings).startswith("Trained on a, b and c at once, tiny learned a")
 
 
+def test_what_training_did_not_raise_was_not_learned_by_it() -> None:
+    """A base model can be above the majority class already, without having learned anything."""
+    one_stage: dict[str, Any] = {
+        "stages": [{"name": "00-base", "trains_on": []}, {"name": "01-joint", "trains_on": ["a", "b", "c"]}]
+    }
+    some = Findings(results(**one_stage, matrix=[[0.6, 0.5, 0.6], [0.9, 0.8, 0.6]]))
+    assert plain(verdict(some)) == (
+        "Trained on a, b and c at once, tiny learned a (0.600 → 0.900) and b (0.500 → 0.800) "
+        "and did not raise c (0.600 → 0.600)."
+    )
+    none = Findings(results(**one_stage, matrix=[[0.6, 0.6, 0.6], [0.55, 0.6, 0.5]]))
+    assert plain(verdict(none)).startswith(
+        "Trained on a, b and c at once, tiny did not raise a (0.600 → 0.550)"
+    )
+
+
 def test_a_run_that_is_still_going() -> None:
     findings = Findings(results(matrix=results()["matrix"][:2]))
     assert not findings.complete

@@ -120,7 +120,19 @@ def verdict(findings: Findings) -> str:
 
 def _learned(sound: Sequence[Fate]) -> str:
     """The predicate of a run in which nothing comes after a task."""
-    return f"learned {_few([f'{fate.task} ({_move(fate.base, fate.learned)})' for fate in sound], 'tasks')}"
+    parts = []
+    for verb, raised in (("learned", True), ("did not raise", False)):
+        moves = [
+            f"{fate.task} ({_move(fate.base, fate.learned)})" for fate in sound if _raised(fate) is raised
+        ]
+        if moves:
+            parts.append(f"{verb} {_few(moves, 'tasks')}")
+    return " and ".join(parts)
+
+
+def _raised(fate: Fate) -> bool:
+    """Whether a task's own stage brought it above the base model; taken for granted where that is unknown."""
+    return fate.base is None or fate.learned is None or fate.learned > fate.base
 
 
 def _after_all(sound: Sequence[Fate]) -> list[str]:
