@@ -15,7 +15,7 @@ from forgetmenot.config import path_safe
 from forgetmenot.methods import METHODS
 from forgetmenot.metrics.spread import Spread
 from forgetmenot.models import AdapterSettings
-from forgetmenot.report.wording import MINUS, NONE, number, setting, signed, size, span
+from forgetmenot.report.wording import MINUS, NONE, listed, number, setting, signed, size, span
 from scripts.ledger_chart import LABEL, Bar, chart
 from scripts.ledger_runs import BASELINES, Entry, Ledger, gap_closed, learned_more, read_study, saved, times
 from scripts.papers import PAPER_SAYS
@@ -94,10 +94,15 @@ def about(ledger: Ledger) -> str:
     return (
         f"`{Path(config.model.name).name}` on {', '.join(f'`{name}`' for name in config.tasks)}: "
         f"learned from {_at_most(training.limit)}; passes {setting(training.epochs)}, batches of "
-        f"{training.batch_size}, learning rate {setting(training.learning_rate)}, texts cut to fit "
-        f"{training.max_length:,} tokens; scored on {_at_most(evaluation.limit)}. Seeds "
-        f"{', '.join(map(str, ledger.seeds))}. Machine: {'; '.join(ledger.machines)}."
+        f"{training.batch_size}, {_rates(ledger.entries)}, texts cut to fit {training.max_length:,} tokens; "
+        f"scored on {_at_most(evaluation.limit)}. Seeds {', '.join(map(str, ledger.seeds))}. "
+        f"Machine: {'; '.join(ledger.machines)}."
     )
+
+
+def _rates(entries: Sequence[Entry]) -> str:
+    rates = dict.fromkeys(setting(entry.config.training.learning_rate) for entry in entries)
+    return f"learning rate{'s' if len(rates) > 1 else ''} {listed(list(rates))}"
 
 
 def _at_most(limit: int | Mapping[str, int] | None) -> str:
@@ -119,7 +124,7 @@ def by_adapter(ledger: Ledger) -> list[list[Entry]]:
 def table(ledger: Ledger, entries: Sequence[Entry]) -> str:
     """One table of methods with the same kind of adapter, and the score of always the commonest answer."""
     kind = _what_learns(entries[0].config.adapter)
-    lines = [f"**{kind}**", "", _line(TABLE), _line(["---"] * len(TABLE))]
+    lines = [f"**{kind}**, {_rates(entries)}", "", _line(TABLE), _line(["---"] * len(TABLE))]
     for entry in entries:
         added = entry.cost["parameters_added"]
         cells = [

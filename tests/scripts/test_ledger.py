@@ -21,13 +21,13 @@ STUDY = {
     "name": "made-up",
     "base": {"tasks": "qs-sentiment,qs-paraphrase"},
     "grid": {
-        "method, adapter": [
-            ["sequential", {"kind": "full"}],
-            ["joint", {"kind": "full"}],
-            [{"name": "replay", "share": 0.1}, {"kind": "full"}],
-            ["sequential", {"per_stage": "new"}],
-            ["o-lora", {"per_stage": "new"}],
-            ["progressive-prompts", {"kind": "prompt", "per_stage": "new"}],
+        "method, adapter, training.learning_rate": [
+            ["sequential", {"kind": "full"}, 0.001],
+            ["joint", {"kind": "full"}, 0.001],
+            [{"name": "replay", "share": 0.1}, {"kind": "full"}, 0.001],
+            ["sequential", {"per_stage": "new"}, 0.004],
+            ["o-lora", {"per_stage": "new"}, 0.004],
+            ["progressive-prompts", {"kind": "prompt", "per_stage": "new"}, 0.3],
         ],
         "seed": [0, 1, 2],
     },
@@ -114,11 +114,12 @@ def test_the_page_of_an_unfinished_study_has_the_runs_that_are_there(tmp_path: P
     assert "| 0.520 | – | 0.280 | 0.750 | +0.020 | – |" in o_lora
     assert sum(line.startswith("|  *majority class* | 0.550 |") for line in lines) == 3
     assert [line for line in lines if line.startswith("**")] == [
-        "**Full fine-tuning**",
-        "**LoRA, rank 8, α 16**",
-        "**Soft prompts of 10 tokens**",
+        "**Full fine-tuning**, learning rate 0.001",
+        "**LoRA, rank 8, α 16**, learning rate 0.004",
+        "**Soft prompts of 10 tokens**, learning rate 0.3",
     ]
     assert any(line.startswith("| `progressive-prompts`, new prompt a stage (1 of 3") for line in lines)
+    assert any(", learning rates 0.001, 0.004 and 0.3, texts cut to fit " in line for line in lines)
     assert any(
         line.endswith("Seeds 0, 1, 2. Machine: Linux x86_64, AVX2, 1 thread(s) a run, fp32.")
         for line in lines
