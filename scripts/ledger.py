@@ -15,9 +15,19 @@ from forgetmenot.config import path_safe
 from forgetmenot.methods import METHODS
 from forgetmenot.metrics.spread import Spread
 from forgetmenot.models import AdapterSettings
-from forgetmenot.report.wording import MINUS, NONE, listed, number, setting, signed, size, span
+from forgetmenot.report.wording import MINUS, NONE, listed, number, setting, signed, size
 from scripts.ledger_chart import LABEL, Bar, chart
-from scripts.ledger_runs import BASELINES, Entry, Ledger, gap_closed, learned_more, read_study, saved, times
+from scripts.ledger_runs import (
+    BASELINES,
+    Entry,
+    Ledger,
+    gap_closed,
+    learned_more,
+    lost_more,
+    read_study,
+    saved,
+    times,
+)
 from scripts.papers import PAPER_SAYS
 
 PAGE = Path(__file__).parents[1] / "docs" / "methods.md"
@@ -50,6 +60,11 @@ seeds. An option that stands beside a name was chosen on the bundled tasks' `sel
 - `single` and the first stages of the task-vector methods learn each task from the base model, so their
   learning accuracy is what one task alone gives.
 """
+COMPARED = """\
+Seen are mean differences to `sequential` with the same adapter and seeds, named by study; sure where the 95 %
+interval excludes zero."""
+FORGETS = {-1: "forgets less", 1: "forgets more", 0: "no sure difference in forgetting"}
+LEARNS = {-1: "learns less", 1: "learns more", 0: ""}
 TABLE = ("method", *FIGURES.values(), "saved", "gap closed", "time", "kept", "added", "past data")
 
 
@@ -148,34 +163,30 @@ def comparison(ledgers: Sequence[Ledger]) -> str:
     """For each method what it keeps, what its paper claims, and what came of it here."""
     lines = [_line(("method", "keeps", "paper says", "we see")), _line(["---"] * 4)]
     for name, method in METHODS.items():
-        if name in BASELINES:
-            continue
-        seen = [
-            f"{ledger.name}: {sentence}"
-            for ledger in ledgers
-            for entry in ledger.entries
-            if entry.name == name and (sentence := _seen(ledger, entry))
-        ]
-        lines.append(_line([f"`{name}`", method.keeps, PAPER_SAYS[name], "; ".join(seen) or NONE]))
-    return "\n".join(lines)
+        if name not in BASELINES:
+            lines.append(_line([f"`{name}`", method.keeps, PAPER_SAYS[name], _seen(name, ledgers)]))
+    return "\n".join([COMPARED, "", *lines])
 
 
-def _seen(ledger: Ledger, entry: Entry) -> str:
-    """What a method saved, and what it paid for that in what was learned."""
-    kept, learned = saved(ledger, entry), learned_more(ledger, entry)
-    if kept is None or learned is None:
-        return ""
-    sure = kept.interval is not None and (kept.interval[0] > 0 or kept.interval[1] < 0)
-    words = "forgets less" if kept.mean > 0 else "forgets more"
-    if not sure:
-        words = "no sure difference in forgetting"
-    return (
-        f"{words} ({signed(-kept.mean)}, {span(_negative(kept))}), learning accuracy {signed(learned.mean)}"
-    )
+def _seen(name: str, ledgers: Sequence[Ledger]) -> str:
+    """Where a method forgets less than `sequential` for sure and where not, and where it pays in learning."""
+    places: dict[str, list[str]] = {}
+    for ledger in ledgers:
+        entries = [entry for entry in ledger.entries if entry.name == name]
+        for entry in entries:
+            where = ledger.name + (entry.title.removeprefix(name) if len(entries) > 1 else "")
+            lost, learned = lost_more(ledger, entry), learned_more(ledger, entry)
+            for found, words in ((lost, FORGETS), (learned, LEARNS)):
+                if found is not None and (said := words[_sign(found)]):
+                    places.setdefault(said, []).append(f"{where} {signed(found.mean)}")
+    in_order = [words for words in (*FORGETS.values(), *LEARNS.values()) if words in places]
+    return "<br>".join(f"{words}: {', '.join(places[words])}" for words in in_order) or NONE
 
 
-def _negative(one: Spread) -> tuple[float, float] | None:
-    return None if one.interval is None else (-one.interval[1], -one.interval[0])
+def _sign(found: Spread) -> int:
+    """1 or −1 where the interval excludes zero, else 0."""
+    low, high = found.interval or (0.0, 0.0)
+    return int(low > 0) - int(high < 0)
 
 
 def _mean(entry: Entry, name: str) -> float:
