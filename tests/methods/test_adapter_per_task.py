@@ -6,10 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sklearn.covariance import oas
 
 from forgetmenot.engine import Learner
 from forgetmenot.errors import UserError
 from forgetmenot.methods import Method, Stage, make_method
+from forgetmenot.methods.routing import shrunk
 from forgetmenot.models import AdapterSettings, adapt, answering_with
 
 Adapted = Callable[..., Learner]
@@ -46,28 +48,74 @@ def test_only_the_stages_own_adapter_learns_and_answers(
     assert np.array_equal(scores[0], scores[1])
 
 
-def test_a_prompt_goes_to_the_nearest_centroid(
-    learned: tuple[Learner, Method], adapted: Adapted, few_examples: Any
-) -> None:
-    """Distances by NumPy, on states that Transformers gives for one prompt at a time."""
-    learner, method = learned
+@pytest.mark.parametrize("distance", ["mahalanobis", "euclidean"])
+def test_a_prompt_goes_to_the_nearest_centroid(adapted: Adapted, few_examples: Any, distance: str) -> None:
+    """Distances by NumPy and scikit-learn, on states that Transformers gives for one prompt at a time."""
+    learner, method = adapted(per_stage="new"), make_method("adapter-per-task", {"distance": distance}, 0)
+    for number, (task, examples) in enumerate(few_examples.items(), start=1):
+        method.begin(learner, Stage(number, (task,), data={task: examples[:8]}))
     base = adapted(kind="full").model
 
     def state(prompt: tuple[int, ...]) -> Any:
         with torch.no_grad():
             return base(torch.tensor([prompt]), output_hidden_states=True).hidden_states[1][0, -1].numpy()
 
-    centroids = {
-        task: np.mean([state(e.prompt) for e in examples[:8]], axis=0)
+    known = {
+        task: np.stack([state(e.prompt) for e in examples[:8]]).astype(float)
         for task, examples in few_examples.items()
     }
+    around = np.concatenate([states - states.mean(0) for states in known.values()])
+    measure = np.eye(around.shape[1])
+    if distance == "mahalanobis":
+        measure = np.linalg.inv(oas(around, assume_centered=True)[0])
     prompts = [example.prompt for examples in few_examples.values() for example in examples]
-    nearest = [
-        min(centroids, key=lambda task: float(np.linalg.norm(state(prompt) - centroids[task])))
-        for prompt in prompts
-    ]
+
+    def far(prompt: tuple[int, ...], task: str) -> float:
+        apart = state(prompt) - known[task].mean(0)
+        return float(apart @ measure @ apart)
+
+    nearest = [min(known, key=lambda task: far(prompt, task)) for prompt in prompts]
     assert set(nearest) == {"near", "far"}
     assert method.route(learner, prompts) == nearest
+    again = make_method("adapter-per-task", {"distance": distance}, 0)
+    again.load_state_dict({"adapters": {}, **method.state_dict()})
+    assert again.route(learner, prompts) == nearest
+
+
+def test_shrinkage_is_that_of_scikit_learn() -> None:
+    random = np.random.default_rng(0)
+    for count, width in ((3, 20), (40, 20), (4000, 20), (2, 5)):
+        samples = random.normal(size=(count, width)) * np.linspace(0.01, 3, width)
+        expected, _ = oas(samples, assume_centered=True)
+        found = shrunk(torch.tensor(samples.T @ samples), count)
+        np.testing.assert_allclose(found.numpy(), expected, rtol=1e-10)
+        assert np.linalg.eigvalsh(found.numpy()).min() > 0
+    assert torch.equal(shrunk(torch.zeros(4, 4, dtype=torch.float64), 2), torch.eye(4, dtype=torch.float64))
+
+
+def test_directions_in_which_all_prompts_vary_decide_nothing(adapted: Adapted, few_examples: Any) -> None:
+    """Two tasks apart in one direction, and spread far more in another."""
+    random = np.random.default_rng(0)
+    method = make_method("adapter-per-task", {}, 0)
+    plain = make_method("adapter-per-task", {"distance": "euclidean"}, 0)
+    learner, states = adapted(per_stage="new"), dict[tuple[int, ...], Any]()
+
+    def embed(_: Learner, prompts: Any) -> Any:
+        return torch.stack([states[tuple(prompt)] for prompt in prompts])
+
+    shares = {}
+    for one in (method, plain):
+        one._embed = embed  # type: ignore[attr-defined]
+        for number, (task, examples) in enumerate(few_examples.items(), start=1):
+            for example in examples:
+                drawn = random.normal(size=2) * [0.1, 3.0] + [float(number), 0.0]
+                states.setdefault(example.prompt, torch.tensor(drawn, dtype=torch.float32))
+            one.begin(learner, Stage(number, (task,), data={task: examples}))
+        routed = {task: one.route(learner, [e.prompt for e in rows]) for task, rows in few_examples.items()}
+        hits = [part == task for task, parts in routed.items() for part in parts or ()]
+        shares[one] = sum(hits) / len(hits)
+    assert shares[method] == 1.0
+    assert shares[plain] < 0.9
 
 
 def test_each_part_answers_with_its_adapter_and_leaves_no_trace(

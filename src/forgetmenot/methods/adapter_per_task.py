@@ -19,7 +19,7 @@ from forgetmenot.models import answering_with
 class AdapterPerTask(Routing):
     """Learn each task in a LoRA adapter of its own, and route each prompt by its nearest centroid."""
 
-    keeps: ClassVar[str] = "an adapter and the centroid of its prompts"
+    keeps: ClassVar[str] = "an adapter and the centroid of its prompts; in all one covariance of them"
     needs: ClassVar[Mapping[str, tuple[str, ...]]] = {"kind": ("lora",), "per_stage": ("new",)}
     not_one_model: ClassVar[str] = (
         "answers each prompt with the adapter of its task, which no single model does: its adapters can be "

@@ -34,7 +34,7 @@ class ProgressivePrompts(Routing):
     """Learn each task in a soft prompt behind those of the tasks before (Progressive Prompts)."""
 
     Options = ProgressiveOptions
-    keeps: ClassVar[str] = "a soft prompt and the centroid of its prompts"
+    keeps: ClassVar[str] = "a soft prompt and the centroid of its prompts; in all one covariance of them"
     needs: ClassVar[Mapping[str, tuple[str, ...]]] = {"kind": ("prompt",), "per_stage": ("new",)}
 
     def __init__(self, options: Any = None, seed: int = 0) -> None:
