@@ -46,8 +46,8 @@ ABOUT = """\
 Written by `python -m scripts.ledger` from the runs of `fmn study` with `recipes/methods.yaml` and the recipes
 beside it, whose heads have the commands. All methods of a table have the same base model, data, passes and
 seeds. An option that stands beside a name was chosen on the bundled tasks' `select` splits
-(`recipes/methods-select.yaml`), or is what the study varies; all others are defaults. `methods-glue4` has `ewc`
-and `si` also with the strengths chosen on its own `select`.
+(`recipes/methods-select.yaml`), or is what the study varies; all others are defaults. `methods-glue4` has
+`ewc` and `si` also with the strengths chosen on its own `select`.
 
 - A picture's line goes from what was learned (ring) to what is left of it in the end (dot): what lies
   between is forgotten. The thin line is the 95 % interval of AP.

@@ -3,7 +3,7 @@
 import json
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -69,14 +69,11 @@ class Server:
                     server.most_at_a_time = max(server.most_at_a_time, server._under_way)
                     delay = server.delays.pop(0) if server.delays else 0.0
                     scripted = server.script.pop(0) if server.script else ()
-                try:
-                    server._stopped.wait(delay)
+                server._stopped.wait(delay)
+                with server._lock:  # before the answer is out: whoever reads it may ask again at once
+                    server._under_way -= 1
+                with suppress(OSError):  # the client has hung up
                     self._send(body, scripted)
-                except OSError:
-                    pass  # the client has hung up
-                finally:
-                    with server._lock:
-                        server._under_way -= 1
 
             def _send(self, body: dict[str, Any], scripted: Any) -> None:
                 if scripted is None:
