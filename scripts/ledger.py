@@ -23,7 +23,6 @@ from scripts.ledger_runs import (
     Ledger,
     gap_closed,
     learned_more,
-    lost_more,
     read_study,
     saved,
     times,
@@ -64,7 +63,7 @@ seeds. An option that stands beside a name was chosen on the bundled tasks' `sel
 COMPARED = """\
 Seen are mean differences to `sequential` with the same adapter and seeds, named by study; sure where the 95 %
 interval excludes zero."""
-FORGETS = {-1: "forgets less", 1: "forgets more", 0: "no sure difference in forgetting"}
+FORGETS = {1: "forgets less", -1: "forgets more", 0: "no sure difference in forgetting"}
 LEARNS = {-1: "learns less", 1: "learns more", 0: ""}
 TABLE = ("method", *FIGURES.values(), "saved", "gap closed", "time", "kept", "added", "past data")
 
@@ -176,10 +175,10 @@ def _seen(name: str, ledgers: Sequence[Ledger]) -> str:
         entries = [entry for entry in ledger.entries if entry.name == name]
         for entry in entries:
             where = ledger.name + (entry.title.removeprefix(name) if len(entries) > 1 else "")
-            lost, learned = lost_more(ledger, entry), learned_more(ledger, entry)
-            for found, words in ((lost, FORGETS), (learned, LEARNS)):
+            for find, words, way in ((saved, FORGETS, -1), (learned_more, LEARNS, 1)):
+                found = find(ledger, entry)
                 if found is not None and (said := words[_sign(found)]):
-                    places.setdefault(said, []).append(f"{where} {signed(found.mean)}")
+                    places.setdefault(said, []).append(f"{where} {signed(way * found.mean)}")
     in_order = [words for words in (*FORGETS.values(), *LEARNS.values()) if words in places]
     return "<br>".join(f"{words}: {', '.join(places[words])}" for words in in_order) or NONE
 

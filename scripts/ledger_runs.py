@@ -120,11 +120,6 @@ def saved(ledger: Ledger, entry: Entry) -> Spread | None:
     return _paired(ledger, entry, "forgetting", lambda own, other: other - own)
 
 
-def lost_more(ledger: Ledger, entry: Entry) -> Spread | None:
-    """How much more an entry forgets than `sequential` does, seed by seed."""
-    return _paired(ledger, entry, "forgetting", lambda own, other: own - other)
-
-
 def learned_more(ledger: Ledger, entry: Entry) -> Spread | None:
     """How much higher an entry's learning accuracy is than that of `sequential`, seed by seed."""
     return _paired(ledger, entry, "learning_accuracy", lambda own, other: own - other)

@@ -69,17 +69,21 @@ class Server:
                     server.most_at_a_time = max(server.most_at_a_time, server._under_way)
                     delay = server.delays.pop(0) if server.delays else 0.0
                     scripted = server.script.pop(0) if server.script else ()
-                server._stopped.wait(delay)
-                with server._lock:  # before the answer is out: whoever reads it may ask again at once
-                    server._under_way -= 1
+                try:
+                    server._stopped.wait(delay)
+                    if scripted == ():
+                        scripted = (200, json.dumps(completion(server.answer(body))))
+                finally:
+                    with server._lock:  # before the answer is out: whoever reads it may ask again at once
+                        server._under_way -= 1
                 with suppress(OSError):  # the client has hung up
-                    self._send(body, scripted)
+                    self._send(scripted)
 
-            def _send(self, body: dict[str, Any], scripted: Any) -> None:
+            def _send(self, scripted: Any) -> None:
                 if scripted is None:
                     self.close_connection = True
                     return
-                status, text, *headers = scripted or (200, json.dumps(completion(server.answer(body))))
+                status, text, *headers = scripted
                 self.send_response(status)
                 for name, value in (headers[0] if headers else {}).items():
                     self.send_header(name, value)
