@@ -19,6 +19,7 @@ check: $(READY)  ## style, types, and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/lint-imports --config .importlinter-circles
 
 format: $(READY)  ## put the code into its one form
 	$(BIN)/ruff format .

@@ -17,10 +17,13 @@ from rich.table import Table
 
 from benchmarks.workload import read_workload
 from forgetmenot.config import load_config
-from forgetmenot.engine import Learner, choose_attention, node_budget, use_attention
-from forgetmenot.models import ModelSettings, load_model
+from forgetmenot.engine.attention import choose_attention, use_attention
+from forgetmenot.engine.learner import Learner
+from forgetmenot.engine.pack import node_budget
+from forgetmenot.evaluation.readings import scored_task
+from forgetmenot.models.load import load_model
+from forgetmenot.models.settings import ModelSettings
 from forgetmenot.prompting import choose_prompt
-from forgetmenot.runs.plan import question
 from forgetmenot.tasks import load_tasks
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -42,7 +45,7 @@ def main() -> None:
     equal = total = 0
     for task in load_tasks(workload.tasks, given.data_dir):
         prompt = choose_prompt(task, workload.prompt)
-        asked = question(config, task, prompt, learner.tokenizer, workload.training.max_length)
+        asked = scored_task(config.asking, task, prompt, learner.tokenizer, workload.training.max_length)
         learner.precision = "fp32"
         exact = np.array(learner.score(asked.encoded))
         learner.precision = "bf16"

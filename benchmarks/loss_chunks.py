@@ -19,8 +19,8 @@ from rich.table import Table
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from benchmarks.resident import added_at_peak
-from forgetmenot.engine import Learner
 from forgetmenot.engine import head as head_module
+from forgetmenot.engine.learner import Learner
 from forgetmenot.prompting import TokenSequence
 
 VOCABULARY, WIDTH, NODES, STEPS = 151_936, 256, 512, 2

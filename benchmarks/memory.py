@@ -21,8 +21,8 @@ from benchmarks.resident import added_at_peak
 from benchmarks.table import Cells, in_words
 from benchmarks.training import train
 from benchmarks.workload import Workload, open_learner
-from forgetmenot.engine import Learner
-from forgetmenot.models import adapt
+from forgetmenot.engine.learner import Learner
+from forgetmenot.models.adapt import adapt
 from forgetmenot.prompting import Encoded
 
 COLUMNS = ("machine", "model", "shots", "ours (MiB)", "peer (MiB)", "memory ×", "the peer's flags")

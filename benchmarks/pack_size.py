@@ -20,7 +20,9 @@ from rich.console import Console
 from rich.table import Table
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from forgetmenot.engine import Attention, Learner, Precision, use_attention
+from forgetmenot.engine.attention import Attention, use_attention
+from forgetmenot.engine.learner import Learner
+from forgetmenot.engine.precision import Precision
 from forgetmenot.prompting import TokenSequence
 
 SHAPES = {  # width, MLP width, heads, key-value heads: base-4m, SmolLM2-135M, Qwen2.5-0.5B

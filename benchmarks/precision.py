@@ -18,7 +18,10 @@ from rich.console import Console
 from rich.table import Table
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from forgetmenot.engine import Learner, Precision, node_budget, use_attention
+from forgetmenot.engine.attention import use_attention
+from forgetmenot.engine.learner import Learner
+from forgetmenot.engine.pack import node_budget
+from forgetmenot.engine.precision import Precision
 from forgetmenot.prompting import TokenSequence
 
 WIDTHS = (128, 256, 512, 768)

@@ -15,7 +15,7 @@ from benchmarks.peers import LmEval, quiet
 from benchmarks.table import Comparison
 from benchmarks.timing import fastest
 from benchmarks.workload import open_learner, tolerance
-from forgetmenot.engine import Learner
+from forgetmenot.engine.learner import Learner
 from forgetmenot.errors import UserError
 
 

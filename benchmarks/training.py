@@ -22,12 +22,11 @@ from benchmarks.peers import SAME_ORDER, as_tokens, first_loss, keeps_order, qui
 from benchmarks.table import Comparison
 from benchmarks.timing import fastest
 from benchmarks.workload import Tolerance, Workload, open_learner, tolerance
-from forgetmenot.engine import Learner, Step, fit
-from forgetmenot.engine.learner import load_weights
-from forgetmenot.engine.training import draw_batches
+from forgetmenot.engine.learner import Learner, load_weights
+from forgetmenot.engine.training import Step, draw_batches, fit
 from forgetmenot.errors import UserError
 from forgetmenot.methods import make_method
-from forgetmenot.models import adapt
+from forgetmenot.models.adapt import adapt
 from forgetmenot.prompting import Encoded
 
 Weights = Mapping[str, Tensor]

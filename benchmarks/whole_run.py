@@ -25,7 +25,7 @@ from benchmarks.training import order
 from benchmarks.workload import Material, kind_of, open_learner, read_material, tolerance
 from forgetmenot.errors import UserError
 from forgetmenot.metrics import measure as measure_metric
-from forgetmenot.models import adapt
+from forgetmenot.models.adapt import adapt
 from forgetmenot.runs.loop import stage_seed
 
 SHOTS = (0,)

@@ -9,12 +9,15 @@ import torch
 from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from forgetmenot.engine import Learner, TrainingSettings, choose_attention, node_budget, use_attention
+from forgetmenot.engine.attention import choose_attention, use_attention
+from forgetmenot.engine.learner import Learner
+from forgetmenot.engine.pack import node_budget
+from forgetmenot.engine.settings import TrainingSettings
 from forgetmenot.errors import UserError, validation_sentence
-from forgetmenot.models import AdapterSettings, ModelSettings, load_model, without_bars
-from forgetmenot.models.load import model_source
+from forgetmenot.evaluation.readings import sample
+from forgetmenot.models.load import load_model, model_source, no_progress_bars
+from forgetmenot.models.settings import AdapterSettings, ModelSettings
 from forgetmenot.prompting import Encoded, Encoder, Prompt, choose_prompt
-from forgetmenot.runs.plan import sample
 from forgetmenot.tasks import Example, Task, load_tasks
 from forgetmenot.tasks.yaml_file import read_yaml
 
@@ -195,7 +198,7 @@ def write_model(workload: Workload, name: str, small: str, folder: Path) -> Path
     tokenizer = AutoTokenizer.from_pretrained(source)
     special = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
     torch.manual_seed(workload.seed)
-    with without_bars():
+    with no_progress_bars():
         AutoModelForCausalLM.from_config(
             AutoConfig.for_model(**config, **special), dtype=torch.bfloat16
         ).save_pretrained(folder)

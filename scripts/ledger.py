@@ -11,10 +11,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from forgetmenot.config import path_safe
 from forgetmenot.methods import METHODS
 from forgetmenot.metrics.spread import Spread
-from forgetmenot.models import AdapterSettings
+from forgetmenot.models.settings import AdapterSettings
+from forgetmenot.paths import path_safe
 from forgetmenot.report.wording import MINUS, NONE, listed, number, setting, signed, size
 from scripts.ledger_chart import LABEL, Bar, chart
 from scripts.ledger_runs import (

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from forgetmenot.record.results import Interval
 from forgetmenot.report import drawing
-from forgetmenot.report.findings import Interval
 from forgetmenot.report.wording import number
 
 LABEL = "What each method learned, and what is left of it in the end"

@@ -11,7 +11,7 @@ from forgetmenot.config import RunConfig, read_resolved
 from forgetmenot.metrics import spread
 from forgetmenot.metrics.spread import Spread
 from forgetmenot.report.wording import setting
-from forgetmenot.study_config import load_study
+from forgetmenot.studies.config import load_study
 
 BASELINES = ("sequential", "joint", "single")
 

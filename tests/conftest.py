@@ -31,6 +31,8 @@ os.environ |= {
 # A shell's background job is started with Ctrl-C ignored, and so would be what the tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+pytest_plugins = ["tests.running"]  # imports torch, so after the environment is set
+
 CHAT = (
     "{% for turn in messages %}<|{{ turn.role }}|>{{ turn.content }}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
@@ -163,7 +165,7 @@ def furnished(
     tmp_path_factory: pytest.TempPathFactory, tiny_llama: Path, tiny_tasks: dict[str, Path]
 ) -> Path:
     """A folder with model/, tasks/ and done/, a finished run of two stages; not to be changed."""
-    from forgetmenot.runs import run
+    from forgetmenot.runs.api import run
 
     folder = tmp_path_factory.mktemp("furnished")
     shutil.copytree(tiny_llama, folder / "model")

@@ -17,7 +17,7 @@ import pytest
 import forgetmenot
 from forgetmenot.cli import main
 from forgetmenot.config import BUNDLED_JOB, RunConfig, load_config
-from forgetmenot.models import ModelSettings
+from forgetmenot.models.settings import ModelSettings
 
 VERBS = ("run", "study", "compare", "score", "prompts", "receipts", "export", "report", "list")
 SETTINGS = ("--set", "training.limit=8", "--set", "evaluation.limit=4")
@@ -199,7 +199,7 @@ def configs(monkeypatch: pytest.MonkeyPatch) -> list[RunConfig]:
         taken.append(config)
         return SimpleNamespace(print=lambda console: None, path=Path("nowhere"))
 
-    monkeypatch.setattr("forgetmenot.runs.run", take)
+    monkeypatch.setattr("forgetmenot.runs.api.run", take)
     return taken
 
 
@@ -241,7 +241,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]],
     """Put something in the place of what `fmn report` does."""
 
     def put(action: Callable[[], object]) -> None:
-        monkeypatch.setattr("forgetmenot.runs.Run", lambda path: action())
+        monkeypatch.setattr("forgetmenot.runs.api.Run", lambda path: action())
 
     return put
 

@@ -23,12 +23,14 @@ from transformers import (
 import forgetmenot
 from forgetmenot.config import RunConfig
 from forgetmenot.errors import UserError
-from forgetmenot.models import adapt, load_model
+from forgetmenot.evaluation.readings import scored_task
+from forgetmenot.models.adapt import adapt
+from forgetmenot.models.load import load_model
 from forgetmenot.prompting import choose_prompt, known_prompts
 from forgetmenot.report.published import load_published
-from forgetmenot.runs.plan import data_folder, make_plan, question
+from forgetmenot.runs.plan import data_folder, make_plan
 from forgetmenot.runs.session import open_session
-from forgetmenot.study_config import expand_study, load_study
+from forgetmenot.studies.config import expand_study, load_study
 from forgetmenot.tasks import expand, load_tasks
 from forgetmenot.tasks.trace import trace_tasks
 from forgetmenot.tasks.yaml_file import read_yaml
@@ -204,8 +206,8 @@ def test_a_model_of_the_paper_loads_learns_and_scores(name: str, hub: Callable[[
     assert session.identity["model_revision"] == COMMIT
     (task,) = load_tasks(config.tasks, None)
     prompt = choose_prompt(task, "instruction")
-    asked = question(config, task, prompt, session.learner.tokenizer, session.max_length)
-    session.examine([sequence for one in asked.encoded for sequence in one.candidates])
+    asked = scored_task(config.asking, task, prompt, session.learner.tokenizer, session.max_length)
+    session.examine(asked.sequences)
     assert session.learner.layout == "trie"
     before = session.learner.log_likelihoods(asked.arranged(session.learner))
     assert before.shape == (6,)

@@ -6,7 +6,7 @@ import pytest
 
 from forgetmenot.config import RunConfig, load_config
 from forgetmenot.methods import make_method
-from forgetmenot.study_config import expand_study, load_study
+from forgetmenot.studies.config import expand_study, load_study
 from forgetmenot.tasks import expand
 
 RECIPES = Path(__file__).parents[1] / "recipes"

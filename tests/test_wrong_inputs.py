@@ -389,7 +389,7 @@ CASES = {
         prepare=lambda folder: truncate(folder / "done/stages/01-animal/adapter/adapter_model.safetensors"),
     ),
     "score by an unknown way": Case(
-        "score done --reading scoring=spoken", ("reading.scoring:", "'generation'", "'spoken'")
+        "score done --reading scoring=spoken", ("reading.scoring:", "generation", "'spoken'")
     ),
     "score by an unknown key": Case(
         "score done --reading scorin=generation", ("reading.scorin", "'scoring'")

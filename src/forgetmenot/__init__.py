@@ -15,8 +15,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from forgetmenot.config import RunConfig, load_config
     from forgetmenot.errors import UserError
-    from forgetmenot.runs import Preview, PromptChoice, Run, Study, compare, preview, prompts, run, study
-    from forgetmenot.study_config import StudyConfig, load_study
+    from forgetmenot.runs.api import Run, run
+    from forgetmenot.runs.preview import Preview, preview
+    from forgetmenot.studies.compare import compare
+    from forgetmenot.studies.config import StudyConfig, load_study
+    from forgetmenot.studies.study import Study, study
+    from forgetmenot.trials.prompts import PromptChoice, prompts
 
 __version__ = "0.1.0"
 __all__ = [
@@ -38,19 +42,19 @@ __all__ = [
 ]
 
 _HOME = {
-    "Run": "forgetmenot.runs",
-    "run": "forgetmenot.runs",
-    "Preview": "forgetmenot.runs",
-    "preview": "forgetmenot.runs",
-    "Study": "forgetmenot.runs",
-    "study": "forgetmenot.runs",
-    "PromptChoice": "forgetmenot.runs",
-    "compare": "forgetmenot.runs",
-    "prompts": "forgetmenot.runs",
+    "Run": "forgetmenot.runs.api",
+    "run": "forgetmenot.runs.api",
+    "Preview": "forgetmenot.runs.preview",
+    "preview": "forgetmenot.runs.preview",
+    "Study": "forgetmenot.studies.study",
+    "study": "forgetmenot.studies.study",
+    "PromptChoice": "forgetmenot.trials.prompts",
+    "prompts": "forgetmenot.trials.prompts",
+    "compare": "forgetmenot.studies.compare",
     "RunConfig": "forgetmenot.config",
     "load_config": "forgetmenot.config",
-    "StudyConfig": "forgetmenot.study_config",
-    "load_study": "forgetmenot.study_config",
+    "StudyConfig": "forgetmenot.studies.config",
+    "load_study": "forgetmenot.studies.config",
     "UserError": "forgetmenot.errors",
 }
 

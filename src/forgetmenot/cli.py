@@ -81,7 +81,8 @@ def run(parsed: argparse.Namespace) -> None:
     """`fmn run`: train on one task after another, score all of them after each, report."""
     from forgetmenot.config import load_config
     from forgetmenot.engine import ranks
-    from forgetmenot.runs import preview, run
+    from forgetmenot.runs.api import run
+    from forgetmenot.runs.preview import preview
 
     config = load_config(parsed.config, _overrides(parsed))
     if parsed.preview:
@@ -105,8 +106,8 @@ def _nothing_beside(parsed: argparse.Namespace) -> None:
 
 def study(parsed: argparse.Namespace) -> None:
     """`fmn study`: take every run of a grid to its end and put them side by side."""
-    from forgetmenot.runs import study
-    from forgetmenot.study_config import load_study
+    from forgetmenot.studies.config import load_study
+    from forgetmenot.studies.study import study
 
     overrides = _settings(parsed.set)
     if parsed.output is not None:
@@ -122,8 +123,8 @@ def study(parsed: argparse.Namespace) -> None:
 
 def compare(parsed: argparse.Namespace) -> None:
     """`fmn compare`: put finished runs and studies side by side."""
-    from forgetmenot.report import print_comparison
-    from forgetmenot.runs import compare
+    from forgetmenot.report.comparison.tables import print_comparison
+    from forgetmenot.studies.compare import compare
 
     console = _Screen()
     print_comparison(compare(parsed.paths, parsed.output), console)
@@ -133,8 +134,9 @@ def compare(parsed: argparse.Namespace) -> None:
 def score(parsed: argparse.Namespace) -> None:
     """`fmn score`: put another prompt or task to the saved stages of a run, or measure them by probes."""
     from forgetmenot.engine import ranks
-    from forgetmenot.report import print_probes
-    from forgetmenot.runs import reprobe, rescore
+    from forgetmenot.report.probe_tables import print_probes
+    from forgetmenot.trials.reprobe import reprobe
+    from forgetmenot.trials.rescore import rescore
 
     if parsed.probes and (parsed.tasks or parsed.prompt or parsed.reading):
         raise UserError("--probes: score tasks and measure by probes in two commands.")
@@ -159,7 +161,7 @@ def score(parsed: argparse.Namespace) -> None:
 
 def prompts(parsed: argparse.Namespace) -> None:
     """`fmn prompts`: score the prompt variants of tasks on `select` and hold them against the best."""
-    from forgetmenot.runs import prompts
+    from forgetmenot.trials.prompts import prompts
 
     console = _Screen()
     found = prompts(
@@ -180,8 +182,8 @@ def prompts(parsed: argparse.Namespace) -> None:
 def receipts(parsed: argparse.Namespace) -> None:
     """`fmn receipts`: the small model, the language model, and the two together."""
     from forgetmenot.engine import ranks
-    from forgetmenot.report import print_receipts
-    from forgetmenot.runs import compare_with_receipts
+    from forgetmenot.report.receipt_tables import print_receipts
+    from forgetmenot.trials.receipts import compare_with_receipts
 
     named = {"prompt": parsed.prompt, "data_dir": parsed.data_dir, "receipts.model": parsed.small_model}
     settings = {key: value for key, value in named.items() if value is not None} | _settings(parsed.set)
@@ -212,7 +214,7 @@ def _in_processes(parsed: argparse.Namespace) -> None:
 
 def export(parsed: argparse.Namespace) -> None:
     """`fmn export`: write a stage as one loadable model with its tokenizer."""
-    from forgetmenot.runs import export
+    from forgetmenot.runs.export import export
 
     export(parsed.run_dir, parsed.stage, parsed.out)
     print(f"Exported: {parsed.out}")
@@ -220,7 +222,7 @@ def export(parsed: argparse.Namespace) -> None:
 
 def report(parsed: argparse.Namespace) -> None:
     """`fmn report`: print a run's matrix and write its report.html anew."""
-    from forgetmenot.runs import Run
+    from forgetmenot.runs.api import Run
 
     found = Run(parsed.run_dir)
     console = _Screen()
@@ -254,7 +256,7 @@ def _known(what: str) -> dict[str, str]:
 
         return {name: (kind.__doc__ or "").strip().splitlines()[0] for name, kind in known_probes().items()}
     if what == "models":
-        from forgetmenot.models import BUNDLED
+        from forgetmenot.models.settings import BUNDLED
 
         bundled = dict.fromkeys(BUNDLED, "Bundled: a small Llama that knows the words of the bundled tasks")
         return {**bundled, "…": "any causal language model by hub id or local directory"}

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,13 +17,15 @@ from pydantic import (
     model_validator,
 )
 
-from forgetmenot.engine import TrainingSettings
+from forgetmenot.engine.settings import TrainingSettings
 from forgetmenot.errors import UserError, validation_sentence
-from forgetmenot.evaluation_config import EvaluationSettings, NamedSettings, Names, PromptChoice
+from forgetmenot.evaluation.settings import Asking, EvaluationSettings
 from forgetmenot.methods import known_methods
-from forgetmenot.models import USED_BY, AdapterSettings, ModelSettings
-from forgetmenot.prompting import CountOrSettings, DemonstrationSettings
+from forgetmenot.models.settings import USED_BY, AdapterSettings, ModelSettings
+from forgetmenot.paths import filled, path_safe
+from forgetmenot.prompting import CountOrSettings, DemonstrationSettings, PromptVariants
 from forgetmenot.receipts.settings import ReceiptSettings
+from forgetmenot.settings import NamedSettings, Names
 from forgetmenot.tasks.yaml_file import read_yaml
 
 BUNDLED_JOB = Path(__file__).with_name("quickstart.yaml")
@@ -43,7 +44,7 @@ class RunConfig(BaseModel):
 
     model: ModelSettings = ModelSettings()
     tasks: Annotated[Names, Field(min_length=1)] = ("quickstart",)
-    prompt: PromptChoice = "default"
+    prompt: PromptVariants = "default"
     demonstrations: CountOrSettings = DemonstrationSettings()
     method: MethodSettings = MethodSettings()
     adapter: AdapterSettings = AdapterSettings()
@@ -94,6 +95,11 @@ class RunConfig(BaseModel):
         model = path_safe(self.model.name) or "model"
         values = {"model": model, "method": self.method.name, "hash": self.hash, "seed": self.seed}
         return filled(self.output, values)
+
+    @property
+    def asking(self) -> Asking:
+        """How tasks are put to the model."""
+        return Asking(self.evaluation, self.prompt, self.demonstrations, self.seed)
 
     def to_yaml(self) -> str:
         """The resolved config, every key written out."""
@@ -162,25 +168,6 @@ def put(values: dict[str, Any], keys: Sequence[str], value: Any) -> None:
         values[key] = dict(section)
         values = values[key]
     values[keys[-1]] = value
-
-
-def path_safe(name: str) -> str:
-    """A name without what does not belong into a path."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")
-
-
-def filled(output: str, values: Mapping[str, Any]) -> Path:
-    """The directory of an `output` whose placeholders have these values.
-
-    Raises:
-        UserError: If it has another placeholder.
-    """
-    try:
-        return Path(output.format(**values)).expanduser()
-    except (KeyError, IndexError, ValueError) as error:
-        raise UserError(
-            f"output: {output!r} has a placeholder that is none of {{{'}, {'.join(values)}}}."
-        ) from error
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

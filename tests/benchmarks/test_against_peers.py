@@ -13,7 +13,7 @@ from benchmarks.peers import quiet
 from benchmarks.table import Comparison
 from benchmarks.workload import Tolerance, open_learner
 from forgetmenot.errors import UserError
-from forgetmenot.models import adapt
+from forgetmenot.models.adapt import adapt
 
 MakeBench = Callable[[int], Bench]
 TOLERANCE = Tolerance(log_likelihood=1e-4, first_loss=1e-4, weights=0.02, score=0.0)

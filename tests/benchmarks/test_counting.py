@@ -5,8 +5,9 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from benchmarks.counting import counted
-from forgetmenot.engine import Learner
-from forgetmenot.models import AdapterSettings, adapt
+from forgetmenot.engine.learner import Learner
+from forgetmenot.models.adapt import adapt
+from forgetmenot.models.settings import AdapterSettings
 from forgetmenot.prompting import TokenSequence
 
 VOCABULARY, WIDTH, INNER, LAYERS, HEADS, KEYS = 97, 32, 48, 2, 4, 2

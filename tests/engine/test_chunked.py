@@ -8,10 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from forgetmenot.engine import Learner, attention_of, choose_attention, choose_layout, use_attention
 from forgetmenot.engine import chunked as chunked_module
 from forgetmenot.engine import mask as mask_module
+from forgetmenot.engine.attention import attention_of, choose_attention, use_attention
 from forgetmenot.engine.chunked import ChunkMask, chunk_mask
+from forgetmenot.engine.guard import choose_layout
+from forgetmenot.engine.learner import Learner
 from forgetmenot.engine.mask import _dense
 from forgetmenot.prompting.encoded import TokenSequence
 from tests.engine.test_flex import forests

@@ -16,9 +16,11 @@ from torch.nn.attention import flex_attention as torch_flex
 from torch.nn.attention.flex_attention import create_block_mask
 from transformers.integrations import flex_attention as transformers_flex
 
-from forgetmenot.engine import Learner, attention_of, choose_attention, choose_layout, use_attention
 from forgetmenot.engine import forward as forward_module
+from forgetmenot.engine.attention import attention_of, choose_attention, use_attention
 from forgetmenot.engine.flex import block_mask
+from forgetmenot.engine.guard import choose_layout
+from forgetmenot.engine.learner import Learner
 from forgetmenot.engine.mask import attention_mask
 from forgetmenot.engine.trie import build_trie
 from forgetmenot.errors import UserError

@@ -9,9 +9,10 @@ import transformers
 from peft import LoraConfig, get_peft_model
 from torch import Tensor
 
-from forgetmenot.engine import Layout, Learner, choose_layout
 from forgetmenot.engine.forward import edge_log_probs
-from forgetmenot.engine.pack import pack
+from forgetmenot.engine.guard import choose_layout
+from forgetmenot.engine.learner import Learner
+from forgetmenot.engine.pack import Layout, pack
 from forgetmenot.prompting.encoded import TokenSequence
 
 Build = Callable[[Any], Any]

@@ -9,7 +9,8 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import PreTrainedTokenizerFast
 
-from forgetmenot.engine import Answer, Decoding, Learner
+from forgetmenot.engine.decoding import Answer, Decoding
+from forgetmenot.engine.learner import Learner
 
 V = 97
 NEW = 10
@@ -102,7 +103,7 @@ def test_answers_do_not_depend_on_the_batch_where_the_margin_shows_a_clear_choic
     asked = [COMMON + prompt for prompt in prompts] if shared else prompts
     learner = Learner(llama, words(1, None), budget=512)
     runs = [
-        learner.write(asked, Decoding(NEW), margins=True, most=many(llama, asked, rows))
+        learner.write(asked, Decoding(NEW), margins=True, batch_positions=many(llama, asked, rows))
         for rows in (1, 3, 16)
     ]
     for k, prompt in enumerate(asked):
@@ -175,11 +176,13 @@ def test_saved_batches_are_not_written_again(llama: Any, prompts: list[tuple[int
     learner = Learner(llama, words(1, None), budget=512)
     most = many(llama, prompts, 4)
     batches: list[dict[int, Answer]] = []
-    whole = learner.write(prompts, Decoding(NEW), margins=True, most=most, save=batches.append)
+    whole = learner.write(prompts, Decoding(NEW), margins=True, batch_positions=most, save=batches.append)
     assert len(batches) > 3
     half = {k: answer for batch in batches[::2] for k, answer in batch.items()}
     again: list[dict[int, Answer]] = []
-    resumed = learner.write(prompts, Decoding(NEW), margins=True, most=most, done=half, save=again.append)
+    resumed = learner.write(
+        prompts, Decoding(NEW), margins=True, batch_positions=most, done=half, save=again.append
+    )
     assert resumed == whole  # to the last bit of each margin
     assert again == batches[1::2]
 
@@ -217,7 +220,7 @@ def test_a_draw_depends_on_its_seed_and_not_on_its_batch(llama: Any, prompts: li
     decoding = Decoding(NEW, temperature=0.8, top_p=0.9)
     seeds = range(100, 100 + len(prompts))
     whole = learner.write(prompts, decoding, seeds=seeds)
-    assert learner.write(prompts, decoding, seeds=seeds, most=1) == whole
+    assert learner.write(prompts, decoding, seeds=seeds, batch_positions=1) == whole
     assert learner.write(prompts[3:5], decoding, seeds=seeds[3:5]) == whole[3:5]
     assert learner.write(prompts, decoding, seeds=range(len(prompts))) != whole
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import forgetmenot.engine.head as head_module
-from forgetmenot.engine import Learner
+from forgetmenot.engine.learner import Learner
 from forgetmenot.engine.pack import Layout
 from forgetmenot.prompting.encoded import TokenSequence
 from tests.engine.conftest import VOCABULARY

@@ -8,9 +8,9 @@ import torch
 import transformers
 from torch import Tensor
 
-from forgetmenot.engine import Learner, choose_layout
 from forgetmenot.engine import forward as forward_module
-from forgetmenot.engine.guard import TOLERANCE
+from forgetmenot.engine.guard import TOLERANCE, choose_layout
+from forgetmenot.engine.learner import Learner
 from forgetmenot.engine.mask import attention_mask
 from forgetmenot.prompting.encoded import TokenSequence
 

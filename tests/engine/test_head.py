@@ -7,10 +7,10 @@ import pytest
 import torch
 from peft import get_peft_model
 
-from forgetmenot.engine import Learner
 from forgetmenot.engine import head as head_module
 from forgetmenot.engine.forward import edge_log_probs
 from forgetmenot.engine.head import chunks
+from forgetmenot.engine.learner import Learner
 from forgetmenot.engine.pack import pack
 from forgetmenot.prompting.encoded import TokenSequence
 from tests.engine.conftest import VOCABULARY

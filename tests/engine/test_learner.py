@@ -9,8 +9,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch import Tensor
 
-from forgetmenot.engine import Learner
-from forgetmenot.engine.learner import evaluating
+from forgetmenot.engine.learner import Learner, evaluating
 from forgetmenot.prompting.encoded import Encoded, TokenSequence
 
 

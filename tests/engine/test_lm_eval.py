@@ -9,7 +9,7 @@ from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PreTrainedTokenizerFast
 
-from forgetmenot.engine import Learner
+from forgetmenot.engine.learner import Learner
 from forgetmenot.prompting.encoded import Encoded, TokenSequence
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared"

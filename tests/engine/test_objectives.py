@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 from transformers import LlamaForCausalLM
 
-from forgetmenot.engine import Learner, TrainingSettings, batch_loss, fit
-from forgetmenot.engine.objectives import with_reference
+from forgetmenot.engine.learner import Learner
+from forgetmenot.engine.objectives import batch_loss, with_reference
+from forgetmenot.engine.settings import TrainingSettings
+from forgetmenot.engine.training import fit
 from forgetmenot.errors import UserError
 from forgetmenot.methods import Method
 from forgetmenot.prompting.encoded import Encoded, TokenSequence

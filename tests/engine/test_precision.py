@@ -8,9 +8,9 @@ import torch
 import transformers
 from peft import LoraConfig, get_peft_model
 
-from forgetmenot.engine import Learner, Precision, choose_layout, choose_precision
-from forgetmenot.engine.guard import TOLERANCE
-from forgetmenot.engine.precision import autocast, rounded_once
+from forgetmenot.engine.guard import TOLERANCE, choose_layout
+from forgetmenot.engine.learner import Learner
+from forgetmenot.engine.precision import Precision, autocast, choose_precision, rounded_once
 from forgetmenot.prompting.encoded import TokenSequence
 
 CPU = torch.device("cpu")

@@ -10,7 +10,8 @@ import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forgetmenot.engine import Learner, why_no_prefix
+from forgetmenot.engine.guard import why_no_prefix
+from forgetmenot.engine.learner import Learner
 from forgetmenot.engine.pack import Arrangement, arrange, shared_prefix
 from forgetmenot.prompting.encoded import TokenSequence
 

@@ -17,8 +17,11 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor
 
 from forgetmenot import UserError
-from forgetmenot.engine import Learner, Step, TrainingSettings, fit, ranks
+from forgetmenot.engine import ranks
+from forgetmenot.engine.learner import Learner
 from forgetmenot.engine.pack import Layout, pack, positions
+from forgetmenot.engine.settings import TrainingSettings
+from forgetmenot.engine.training import Step, fit
 from forgetmenot.prompting.encoded import Encoded, TokenSequence
 
 InProcesses = Callable[..., list[Any]]

@@ -10,8 +10,8 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
-from forgetmenot.engine import Learner
-from forgetmenot.engine.decoding import GumbelNoise
+from forgetmenot.engine.learner import Learner
+from forgetmenot.engine.next_token import GumbelNoise
 from forgetmenot.prompting.encoded import Encoded, TokenSequence
 
 EOS = 7

@@ -11,7 +11,10 @@ from accelerate import Accelerator
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from forgetmenot.engine import Learner, Step, TrainingSettings, fit, ranks, shards
+from forgetmenot.engine import ranks, shards
+from forgetmenot.engine.learner import Learner
+from forgetmenot.engine.settings import TrainingSettings
+from forgetmenot.engine.training import Step, fit
 from forgetmenot.prompting.encoded import Encoded, TokenSequence
 
 SETTINGS = TrainingSettings(batch_size=8, schedule="constant", warmup_ratio=0, max_grad_norm=0.5)

@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 from transformers import GPT2Config, LlamaConfig, Qwen2Config
 
-from forgetmenot.engine import Learner
+from forgetmenot.engine.learner import Learner
 from forgetmenot.engine.pack import Layout
 from forgetmenot.errors import UserError
-from forgetmenot.models import AdapterSettings, adapt, load_weights, save_weights, soft_prompt, with_parts
-from forgetmenot.models.soft_prompt import drawn_rows
+from forgetmenot.models.adapt import adapt
+from forgetmenot.models.settings import AdapterSettings
+from forgetmenot.models.soft_prompt import drawn_rows, soft_prompt, with_parts
+from forgetmenot.models.weights import load_weights, save_weights
 from forgetmenot.prompting.encoded import Encoded, TokenSequence
 
 SIZES = {"vocab_size": 97, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}

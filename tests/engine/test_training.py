@@ -13,8 +13,10 @@ from accelerate import Accelerator
 from peft import LoraConfig, get_peft_model
 from torch import Tensor
 
-from forgetmenot.engine import Layout, Learner, Step, TrainingSettings, auto_learning_rate, fit
-from forgetmenot.engine.training import draw_batches
+from forgetmenot.engine.learner import Learner
+from forgetmenot.engine.pack import Layout
+from forgetmenot.engine.settings import TrainingSettings
+from forgetmenot.engine.training import Step, auto_learning_rate, draw_batches, fit
 from forgetmenot.prompting.encoded import Encoded
 
 RATE = 1e-3

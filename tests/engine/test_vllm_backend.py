@@ -10,7 +10,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from forgetmenot.engine import Decoding, Learner
+from forgetmenot.engine.decoding import Decoding
+from forgetmenot.engine.learner import Learner
 from forgetmenot.engine.vllm_backend import check_vllm, write_by_vllm
 from forgetmenot.errors import UserError
 

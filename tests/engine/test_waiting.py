@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from forgetmenot.engine import Learner
 from forgetmenot.engine.flex import block_mask
+from forgetmenot.engine.learner import Learner
 from forgetmenot.engine.trie import build_trie
 from forgetmenot.prompting.encoded import TokenSequence
 

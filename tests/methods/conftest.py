@@ -10,9 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from forgetmenot.engine import Learner
+from forgetmenot.engine.learner import Learner
 from forgetmenot.methods import Stage
-from forgetmenot.models import AdapterSettings, ModelSettings, adapt, load_model
+from forgetmenot.models.adapt import adapt
+from forgetmenot.models.load import load_model
+from forgetmenot.models.settings import AdapterSettings, ModelSettings
 from forgetmenot.prompting import Encoded, Encoder, TokenSequence, choose_prompt
 from forgetmenot.tasks import load_tasks
 

@@ -8,11 +8,12 @@ import pytest
 import torch
 from sklearn.covariance import oas
 
-from forgetmenot.engine import Learner
+from forgetmenot.engine.learner import Learner
 from forgetmenot.errors import UserError
 from forgetmenot.methods import Method, Stage, make_method
-from forgetmenot.methods.routing import shrunk
-from forgetmenot.models import AdapterSettings, adapt, answering_with
+from forgetmenot.methods.shared.routing import shrunk
+from forgetmenot.models.adapt import adapt, answering_with
+from forgetmenot.models.settings import AdapterSettings
 
 Adapted = Callable[..., Learner]
 

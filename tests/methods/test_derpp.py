@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from forgetmenot.engine import Learner
+from forgetmenot.engine.learner import Learner
 from forgetmenot.errors import UserError
 from forgetmenot.methods import METHODS, Stage, make_method
 from forgetmenot.methods.derpp import DarkExperienceReplay

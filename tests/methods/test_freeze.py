@@ -8,11 +8,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, FalconConfig, GPT2Config, GPTNeoXConfig, OPTConfig
 
-from forgetmenot.engine import Learner
+from forgetmenot.engine.learner import Learner
 from forgetmenot.errors import UserError
 from forgetmenot.methods import Stage, make_method
 from forgetmenot.methods.freeze import decoder_layers
-from forgetmenot.models import AdapterSettings, adapt
+from forgetmenot.models.adapt import adapt
+from forgetmenot.models.settings import AdapterSettings
 
 Adapted = Callable[..., Learner]
 SECOND = Stage(2, ("colour",))

@@ -9,11 +9,12 @@ import torch
 from scipy.special import softmax
 from scipy.stats import entropy
 
-from forgetmenot.engine import Learner
+from forgetmenot.engine.learner import Learner
 from forgetmenot.errors import UserError
 from forgetmenot.methods import Stage, make_method
 from forgetmenot.methods.kl import KL
-from forgetmenot.models import AdapterSettings, adapt
+from forgetmenot.models.adapt import adapt
+from forgetmenot.models.settings import AdapterSettings
 from forgetmenot.prompting import Encoded
 
 

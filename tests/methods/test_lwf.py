@@ -10,11 +10,11 @@ import torch
 from scipy.special import log_softmax, softmax
 from scipy.stats import entropy
 
-from forgetmenot.engine import Learner
+from forgetmenot.engine.learner import Learner
 from forgetmenot.errors import UserError
 from forgetmenot.methods import Stage, make_method
-from forgetmenot.methods.distillation import distil, divergence, teach
 from forgetmenot.methods.lwf import LwF
+from forgetmenot.methods.shared.distillation import distil, divergence, teach
 from forgetmenot.prompting import Encoded
 
 Plain = Callable[..., Any]

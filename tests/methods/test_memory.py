@@ -11,8 +11,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forgetmenot.engine import Learner
-from forgetmenot.methods.memory import Keep, choose, from_plain, herd, spread, to_plain
+from forgetmenot.engine.learner import Learner
+from forgetmenot.methods.shared.memory import Keep, choose, from_plain, herd, spread, to_plain
 from forgetmenot.prompting import Encoded, TokenSequence
 
 Adapted = Callable[..., Learner]

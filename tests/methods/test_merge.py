@@ -8,8 +8,8 @@ import torch
 from peft.utils import merge_utils
 from torch import Tensor
 
-from forgetmenot.engine import Learner
-from forgetmenot.methods import merge
+from forgetmenot.engine.learner import Learner
+from forgetmenot.methods.shared import merge
 
 Adapted = Callable[..., Learner]
 SHAPES = {"a": (7, 5), "b": (11,), "c": (3, 4)}

@@ -8,10 +8,10 @@ import pytest
 import torch
 from peft.tuners.lora import LoraLayer
 
-from forgetmenot.engine import Learner
+from forgetmenot.engine.learner import Learner
 from forgetmenot.errors import UserError
 from forgetmenot.methods import Stage, make_method
-from forgetmenot.models import AdapterSettings
+from forgetmenot.models.settings import AdapterSettings
 
 Adapted = Callable[..., Learner]
 FIRST = Stage(1, ("animal",))

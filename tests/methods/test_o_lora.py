@@ -8,11 +8,12 @@ import pytest
 import scipy.linalg
 import torch
 
-from forgetmenot.engine import Learner
+from forgetmenot.engine.learner import Learner
 from forgetmenot.errors import UserError
 from forgetmenot.methods import Stage, make_method
 from forgetmenot.methods.o_lora import extended, learning_rows, overlap
-from forgetmenot.models import AdapterSettings, adapt, finish_stage
+from forgetmenot.models.adapt import adapt, finish_stage
+from forgetmenot.models.settings import AdapterSettings
 
 Adapted = Callable[..., Learner]
 WIDTH, RANK = 24, 4

@@ -10,10 +10,12 @@ from peft import PeftModel
 from peft.tuners.osf import OSFLayer
 from transformers import AutoModelForCausalLM, GPT2Config
 
-from forgetmenot.engine import Learner, TrainingSettings, fit
+from forgetmenot.engine.learner import Learner
+from forgetmenot.engine.settings import TrainingSettings
+from forgetmenot.engine.training import fit
 from forgetmenot.errors import UserError
 from forgetmenot.methods import Method, Stage, make_method
-from forgetmenot.models import AdapterSettings
+from forgetmenot.models.settings import AdapterSettings
 
 Adapted = Callable[..., Learner]
 FIRST, SECOND = Stage(1, ("animal",)), Stage(2, ("colour",))

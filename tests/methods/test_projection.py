@@ -13,11 +13,14 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from forgetmenot.engine import Learner, TrainingSettings, fit
+from forgetmenot.engine.learner import Learner
+from forgetmenot.engine.settings import TrainingSettings
+from forgetmenot.engine.training import fit
 from forgetmenot.errors import UserError
 from forgetmenot.methods import Method, Stage, make_method
 from forgetmenot.methods.gpm import extend
-from forgetmenot.models import AdapterSettings, adapt, finish_stage
+from forgetmenot.models.adapt import adapt, finish_stage
+from forgetmenot.models.settings import AdapterSettings
 from forgetmenot.prompting import Encoded
 from forgetmenot.runs.method_state import load_method_state, save_method_state
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from forgetmenot.engine import Arrangement, Learner
+from forgetmenot.engine.learner import Learner
+from forgetmenot.engine.pack import Arrangement
 from forgetmenot.errors import UserError
 from forgetmenot.methods import Stage, make_method
 from forgetmenot.methods.replay import Replay, loss_per_token

@@ -10,11 +10,11 @@ from scipy.special import softmax
 from scipy.stats import entropy
 from torch import Tensor
 
-from forgetmenot.engine import Learner
+from forgetmenot.engine.learner import Learner
 from forgetmenot.errors import UserError
 from forgetmenot.methods import Stage, make_method, self_distillation
-from forgetmenot.methods.distillation import teach
 from forgetmenot.methods.self_distillation import SelfDistillation
+from forgetmenot.methods.shared.distillation import teach
 from forgetmenot.prompting import Encoded, TokenSequence
 
 

@@ -8,7 +8,9 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from forgetmenot.engine import Learner, TrainingSettings, fit
+from forgetmenot.engine.learner import Learner
+from forgetmenot.engine.settings import TrainingSettings
+from forgetmenot.engine.training import fit
 from forgetmenot.errors import UserError
 from forgetmenot.methods import Stage, make_method
 from forgetmenot.methods.si import SI

@@ -6,15 +6,15 @@ from scipy.stats import ttest_rel
 
 from forgetmenot.metrics import (
     Answers,
+    Row,
     ScoreMatrix,
-    Stage,
     average_performance,
     backward_transfer,
     contrast,
     replicates,
 )
 
-STAGES = (Stage("00-base"), Stage("01-a", ("a",)), Stage("02-b", ("b",)))
+STAGES = (Row("00-base"), Row("01-a", ("a",)), Row("02-b", ("b",)))
 
 
 def _answers(right: np.ndarray, gold: np.ndarray) -> Answers:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from forgetmenot.metrics import Answers, Stage, holm, mcnemar, paired_difference, significance
+from forgetmenot.metrics import Answers, Row, holm, mcnemar, paired_difference, significance
 
 
 @given(st.integers(0, 300), st.integers(0, 300))
@@ -130,7 +130,7 @@ def share(right: int) -> Any:
     return (np.arange(40) < right).astype(int)
 
 
-STAGES = [Stage("00-base"), Stage("01-a", ("a",)), Stage("02-b", ("b",)), Stage("03-c", ("c",))]
+STAGES = [Row("00-base"), Row("01-a", ("a",)), Row("02-b", ("b",)), Row("03-c", ("c",))]
 
 
 def test_each_earlier_task_is_tested_from_its_own_stage_to_the_end() -> None:
@@ -163,7 +163,7 @@ def test_missing_answers_are_named_and_not_counted() -> None:
 
 def test_where_nothing_can_be_forgotten_nothing_is_tested() -> None:
     answers = columns_of({"a": [share(20), share(30)], "b": [share(20), share(30)]})
-    assert significance([Stage("00-base"), Stage("01-joint", ("a", "b"))], answers) == {}
+    assert significance([Row("00-base"), Row("01-joint", ("a", "b"))], answers) == {}
     three = columns_of({task: [share(20), share(30), share(10)] for task in "ab"})
-    alone = [Stage("00-base"), Stage("01-a", ("a",), follows=False), Stage("02-b", ("b",), follows=False)]
+    alone = [Row("00-base"), Row("01-a", ("a",), follows=False), Row("02-b", ("b",), follows=False)]
     assert significance(alone, three) == {}

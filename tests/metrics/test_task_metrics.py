@@ -10,7 +10,7 @@ from scipy import stats
 from sklearn import metrics as sklearn_metrics
 
 from forgetmenot.errors import UserError
-from forgetmenot.metrics import FORMULAS, METRICS, majority, measure
+from forgetmenot.metrics import FORMULAS, METRICS, measure
 
 ORACLES: dict[str, Callable[[Any, Any], float]] = {
     "accuracy": sklearn_metrics.accuracy_score,
@@ -122,14 +122,17 @@ def test_rouge_l_refuses_text_that_it_cannot_read() -> None:
         measure("rouge_l", ["你好", "再见"], ["你好", "再见"])
 
 
-def test_majority_is_the_score_of_the_most_frequent_label() -> None:
+def test_the_chance_level_is_the_score_of_the_most_frequent_label() -> None:
     gold = [0, 1, 1, 1, 2]
-    assert majority("accuracy", gold) == pytest.approx(0.6)
-    assert majority("matthews", gold) == 0.0
-    assert majority("f1", [0, 1, 1]) == pytest.approx(sklearn_metrics.f1_score([0, 1, 1], [1, 1, 1]))
-    assert majority("exact_match", ["x", "y", "y"]) == pytest.approx(2 / 3)
+    assert METRICS["accuracy"].chance_level(gold) == pytest.approx(0.6)
+    assert METRICS["matthews"].chance_level(gold) == 0.0
+    assert METRICS["f1"].chance_level([0, 1, 1]) == pytest.approx(
+        sklearn_metrics.f1_score([0, 1, 1], [1, 1, 1])
+    )
+    assert METRICS["exact_match"].chance_level(["x", "y", "y"]) == pytest.approx(2 / 3)
     for graded in ("spearman", "pearson", "rouge_l", "loss"):
-        assert majority(graded, ["1", "2"]) is None
+        assert METRICS[graded].chance_level(["1", "2"]) is None
+    assert METRICS["preference"].chance_level([0, 0, 0]) == 0.5, "one label in all is no answer: a coin is"
 
 
 def test_an_unknown_metric_names_the_nearest() -> None:
@@ -155,7 +158,7 @@ def test_answers_that_do_not_fit_are_refused(name: str, gold: Any, predicted: An
 
 def test_scores_are_plain_floats_and_every_metric_has_its_formula() -> None:
     assert type(measure("accuracy", [0, 1], [0, 0]).value) is float
-    assert type(majority("accuracy", [0, 1])) is float
+    assert type(METRICS["accuracy"].chance_level([0, 1])) is float
     for name, metric in METRICS.items():
         assert metric.name == name
         assert metric.formula is FORMULAS[name]

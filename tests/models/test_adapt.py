@@ -18,7 +18,9 @@ from transformers import (
 )
 
 from forgetmenot.errors import UserError
-from forgetmenot.models import AdapterSettings, adapt, finish_stage, merged
+from forgetmenot.models.adapt import adapt, finish_stage
+from forgetmenot.models.quantize import merged
+from forgetmenot.models.settings import AdapterSettings
 
 SIZE = {"vocab_size": 61, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 # The linear layers of one block: what `all-linear` must find, and nothing else.

@@ -7,7 +7,8 @@ import torch
 from peft.tuners.lora import LoraLayer
 from torch import Tensor
 
-from forgetmenot.models import AdapterSettings, adapt, folded
+from forgetmenot.models.adapt import adapt, folded
+from forgetmenot.models.settings import AdapterSettings
 from tests.models.test_adapt import ARCHITECTURES, _llama
 
 TOKENS = torch.arange(3, 15)[None]

@@ -17,8 +17,8 @@ from transformers import AutoModelForCausalLM, Gemma3Config, GPT2Config
 from transformers.utils import logging
 
 from forgetmenot.errors import UserError
-from forgetmenot.models import ModelSettings, load_model
-from forgetmenot.models.load import _disable_dropout
+from forgetmenot.models.load import _disable_dropout, load_model
+from forgetmenot.models.settings import ModelSettings
 
 CPU = torch.device("cpu")
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

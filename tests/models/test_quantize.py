@@ -9,19 +9,14 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from forgetmenot.engine import Learner, choose_layout
+from forgetmenot.engine.guard import choose_layout
+from forgetmenot.engine.learner import Learner
 from forgetmenot.errors import UserError
-from forgetmenot.models import (
-    AdapterSettings,
-    ModelSettings,
-    adapt,
-    check_quantization,
-    compute_in,
-    load_model,
-    load_weights,
-    merged,
-    save_weights,
-)
+from forgetmenot.models.adapt import adapt
+from forgetmenot.models.load import load_model
+from forgetmenot.models.quantize import check_quantization, compute_in, merged
+from forgetmenot.models.settings import AdapterSettings, ModelSettings
+from forgetmenot.models.weights import load_weights, save_weights
 from forgetmenot.prompting import TokenSequence
 
 CPU = torch.device("cpu")

@@ -7,16 +7,10 @@ import pytest
 import torch
 
 from forgetmenot.errors import UserError
-from forgetmenot.models import (
-    AdapterSettings,
-    ModelSettings,
-    adapt,
-    finish_stage,
-    has_weights,
-    load_model,
-    load_weights,
-    save_weights,
-)
+from forgetmenot.models.adapt import adapt, finish_stage
+from forgetmenot.models.load import load_model
+from forgetmenot.models.settings import AdapterSettings, ModelSettings
+from forgetmenot.models.weights import has_weights, load_weights, save_weights
 
 MODES = {
     "continue": AdapterSettings(),

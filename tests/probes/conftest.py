@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from forgetmenot.engine import Learner
+from forgetmenot.engine.learner import Learner
 from tests.endpoint import Server, serving
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared"

@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from forgetmenot.engine import Learner
+from forgetmenot.engine.learner import Learner
 from forgetmenot.errors import UserError
 from forgetmenot.probes import make_probe
 from tests.probes.conftest import load
@@ -76,7 +76,7 @@ def general(data: Path | None, *tasks: str, **options: Any) -> Any:
 
 
 def test_rows_have_the_hubs_fields(data: Path) -> None:
-    from forgetmenot.probes.benchmarks import read
+    from forgetmenot.probes.shared.benchmarks import read
 
     folder = data / "general"
     assert read(folder, "baber/piqa", None) == {
@@ -114,7 +114,7 @@ def test_rows_have_the_hubs_fields(data: Path) -> None:
 
 
 def test_a_row_that_is_none_is_named(data: Path, tmp_path: Path) -> None:
-    from forgetmenot.probes.benchmarks import read
+    from forgetmenot.probes.shared.benchmarks import read
 
     path = tmp_path / "mmlu" / "dev" / "astronomy_dev.csv"
     path.parent.mkdir(parents=True)

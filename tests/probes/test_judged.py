@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from forgetmenot.engine import Learner
+from forgetmenot.engine.learner import Learner
 from forgetmenot.errors import UserError
 from forgetmenot.probes import make_probe
 from tests.endpoint import Server
@@ -170,7 +170,7 @@ def test_a_model_here_judges_as_well(
     data: Path, learner: Learner, writing: Writing, tiny_llama: Path, tmp_path: Path
 ) -> None:
     """The tiny judge says nothing that is a verdict, and is asked once all the same."""
-    from forgetmenot.probes import judge as judges
+    from forgetmenot.probes.shared import judge as judges
 
     prompts = tmp_path / "own.jsonl"
     prompts.write_text('{"prompt": "Hi"}\n')

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from forgetmenot.engine import Learner
+from forgetmenot.engine.learner import Learner
 from forgetmenot.errors import UserError
 from tests.probes.conftest import load
 
@@ -41,7 +41,7 @@ def theirs(tiny_llama: Path) -> Any:
 
 @pytest.fixture
 def ours(learner: Learner) -> Any:
-    from forgetmenot.probes.lm_eval_model import LearnerLM
+    from forgetmenot.probes.shared.lm_eval_model import LearnerLM
 
     return LearnerLM(learner)
 
@@ -103,7 +103,7 @@ def test_what_would_be_drawn_or_has_no_room_is_refused(ours: Any) -> None:
 def test_a_trained_model_answers_real_questions_as_theirs(shared: Path) -> None:
     from lm_eval.models.huggingface import HFLM
 
-    from forgetmenot.probes.lm_eval_model import LearnerLM
+    from forgetmenot.probes.shared.lm_eval_model import LearnerLM
 
     folder = shared / "models" / "base-4m"
     pairs = [

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from forgetmenot.errors import UserError
-from forgetmenot.probes.judged import outcome
-from forgetmenot.probes.verdicts import Comparison, Verdict, Verdicts, read_verdict
+from forgetmenot.probes.shared.judged import outcome
+from forgetmenot.probes.shared.judgements import Comparison, Verdict, Verdicts, read_verdict
 from forgetmenot.synthesis.endpoint import Messages
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from forgetmenot.errors import UserError
-from forgetmenot.prompting import Encoder, Prompt, cache, encode_cached
+from forgetmenot.prompting import Encoder, Prompt, encode_cached, encoded_cache
 from forgetmenot.tasks import Example, Task
 
 CHOICES = {"negative": "negative", "positive": "positive"}
@@ -92,7 +92,7 @@ def test_what_was_not_used_for_longest_makes_room(
     os.utime(first, (1, 1))
     os.utime(second, (2, 2))
     encode_cached(TASK, PROMPT, tokenizer, 40, EXAMPLES)  # used again
-    monkeypatch.setattr(cache, "MOST_BYTES", int(2.5 * first.stat().st_size))
+    monkeypatch.setattr(encoded_cache, "MOST_BYTES", int(2.5 * first.stat().st_size))
     encode_cached(TASK, PROMPT, tokenizer, 42, EXAMPLES)
     assert first.exists()
     assert not second.exists()

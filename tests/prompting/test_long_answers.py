@@ -16,10 +16,12 @@ CUT = Prompt("default", "Start {{ text }} End:", separator="", keep="end", cut_a
 def encode(tokenizer_named: Callable[[str], Any]) -> Callable[..., Encoded]:
     """Of one byte a token, so that lengths are seen; BOS in front."""
 
-    def encode(text: str, target: str, length: int, room: int | None = None, prompt: Prompt = CUT) -> Encoded:
+    def encode(
+        text: str, target: str, length: int, reserved: int | None = None, prompt: Prompt = CUT
+    ) -> Encoded:
         example = Example("train-0", {"text": text}, target=target)
         task = Task("mine", "answer", "exact_match", [example], [], [])
-        return Encoder(task, prompt, tokenizer_named("bytes"), length, room).encode(example)
+        return Encoder(task, prompt, tokenizer_named("bytes"), length, reserved).encode(example)
 
     return encode
 
@@ -64,11 +66,11 @@ def test_an_answer_is_cut_to_what_the_prompt_leaves_free_and_then_has_no_end(
 def test_a_generated_answer_has_the_same_room_whatever_the_gold_one_is(
     encode: Callable[..., Encoded],
 ) -> None:
-    prompts = {encode("a" * 100, gold, 60, room=20).prompt for gold in ("y", "y" * 15, "y" * 300, "")}
+    prompts = {encode("a" * 100, gold, 60, reserved=20).prompt for gold in ("y", "y" * 15, "y" * 300, "")}
     assert {len(prompt) for prompt in prompts} == {40}
     assert len(prompts) == 1
-    assert encode("a" * 10, "y" * 300, 60, room=20).cut == 0
-    assert encode("a" * 100, "y", 60, room=20).cut == 1 + 111 - 40
+    assert encode("a" * 10, "y" * 300, 60, reserved=20).cut == 0
+    assert encode("a" * 100, "y", 60, reserved=20).cut == 1 + 111 - 40
 
 
 def test_an_empty_answer_is_learned_as_its_end(

@@ -10,8 +10,8 @@ from lm_eval.api.model import TemplateLM
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
 from forgetmenot.prompting import Encoded, Encoder, Prompt
-from forgetmenot.prompting.pieces import may_be_cut
-from forgetmenot.prompting.pieces import pieces as pieces_of
+from forgetmenot.prompting.pretokenize import may_be_cut
+from forgetmenot.prompting.pretokenize import pieces as pieces_of
 from forgetmenot.prompting.tokens import Tokens
 from forgetmenot.tasks.task import Example, Task
 

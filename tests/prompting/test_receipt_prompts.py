@@ -8,7 +8,7 @@ import pytest
 
 from forgetmenot.errors import UserError
 from forgetmenot.prompting import Encoder, Prompt, bundled_prompts, known_prompts
-from forgetmenot.prompting.receipts import Interpretation, read_interpretation, with_receipt
+from forgetmenot.prompting.receipt_prompt import Interpretation, read_interpretation, with_receipt
 from forgetmenot.tasks import Example, Task
 
 RECEIPT = {

@@ -12,8 +12,9 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from forgetmenot.errors import UserError
-from forgetmenot.receipts import ReceiptSettings, classifier_maker
-from forgetmenot.receipts.encoder import EncoderClassifier
+from forgetmenot.receipts.encoder_model import EncoderClassifier
+from forgetmenot.receipts.fit import classifier_maker
+from forgetmenot.receipts.settings import ReceiptSettings
 
 WORDS = {0: ("bad", "poor", "dull"), 1: ("good", "fine", "great")}
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "film", *WORDS[0], *WORDS[1]]

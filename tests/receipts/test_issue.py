@@ -8,8 +8,9 @@ import pytest
 
 from forgetmenot.errors import UserError
 from forgetmenot.prompting import choose_prompt
-from forgetmenot.receipts import Receipt, Receipts, ReceiptSettings, issue_receipts, receipted
 from forgetmenot.receipts.classifier import Floats, Labels, Texts
+from forgetmenot.receipts.fit import Receipt, Receipts, issue_receipts, receipted
+from forgetmenot.receipts.settings import ReceiptSettings
 from forgetmenot.receipts.tfidf import TfidfClassifier
 from forgetmenot.tasks import Example, Task
 

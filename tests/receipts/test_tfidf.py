@@ -10,7 +10,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
 from forgetmenot.errors import UserError
-from forgetmenot.receipts import ReceiptSettings, classifier_maker
+from forgetmenot.receipts.fit import classifier_maker
+from forgetmenot.receipts.settings import ReceiptSettings
 from forgetmenot.receipts.tfidf import TfidfClassifier
 
 WORDS = (("good", "fine", "great"), ("bad", "poor", "dull"), ("odd", "so-so", "plain"))

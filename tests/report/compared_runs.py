@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
-from forgetmenot.metrics import Answers, ScoreMatrix, Stage, noise_floor, summarize
+from forgetmenot.metrics import Answers, Row, ScoreMatrix, noise_floor, summarize
+from forgetmenot.record.layout import PREDICTIONS, stage_folder
+from forgetmenot.record.predictions import Predictions, write_predictions
 
 Right = Mapping[str, np.ndarray[Any, Any]]
 
@@ -34,7 +35,7 @@ def write_answers(
     """
     tasks = list(right)
     order = list(order or tasks)
-    stages = [Stage("00-base"), *(Stage(f"{i:02d}-{task}", (task,)) for i, task in enumerate(order, 1))]
+    stages = [Row("00-base"), *(Row(f"{i:02d}-{task}", (task,)) for i, task in enumerate(order, 1))]
     n = len(right[tasks[0]][0])
     gold = np.random.default_rng(1).integers(0, 2, n)
     columns = {
@@ -60,20 +61,19 @@ def write_answers(
         "cost": {"parameters": parameters},
     }
     for i, stage in enumerate(stages):
-        rows = [
-            {
-                "task": task,
-                "example": f"score:{k + first_example}",
-                "gold": "yes" if gold[k] else "no",
-                "predicted": "yes" if columns[task].predicted[i][k] else "no",
-                "log_likelihoods": [-1.0, -2.0],
-                "tokens": None,
-            }
+        path = stage_folder(folder, stage.name) / PREDICTIONS
+        path.parent.mkdir(parents=True)
+        answers = {
+            task: Predictions(
+                [f"score:{k + first_example}" for k in range(n)],
+                ["yes" if one else "no" for one in gold],
+                ["yes" if one else "no" for one in columns[task].predicted[i]],
+                [[-1.0, -2.0] for _ in range(n)],
+                labels=("no", "yes"),
+            )
             for task in tasks
-            for k in range(n)
-        ]
-        (folder / "stages" / stage.name).mkdir(parents=True)
-        pd.DataFrame(rows).to_parquet(folder / "stages" / stage.name / "predictions.parquet")
+        }
+        write_predictions(path, answers)
     (folder / "results.json").write_text(json.dumps(results))
     return folder
 

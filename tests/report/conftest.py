@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 from scipy.stats import binomtest
+
+from forgetmenot.record.layout import PREDICTIONS
+from forgetmenot.record.predictions import Predictions, write_predictions
 
 GLUE = ("sst2", "mrpc", "cola", "mnli")
 LABELS = {
@@ -82,13 +84,12 @@ def write_run(
     for i, stage in enumerate(stages):
         folder = run_dir / "stages" / stage["name"]
         folder.mkdir(parents=True)
-        rows = [
-            row
+        answers = {
+            task: _answers(generator, task, gold[task], right[task][i], text)
             for task in columns
             if (i, task) not in missing
-            for row in _answers(generator, task, gold[task], right[task][i], text)
-        ]
-        pd.DataFrame(rows).to_parquet(folder / "predictions.parquet")
+        }
+        write_predictions(folder / PREDICTIONS, answers)
         if stage["trains_on"]:
             (folder / "training.jsonl").write_text(_training(generator, 60 + 20 * i))
     (run_dir / "config.yaml").write_text(f"model: base-4m\nmethod: {{name: {method}}}\nseed: 0\n")
@@ -286,24 +287,23 @@ def _interval(value: float | None, n: int) -> list[float] | None:
 
 def _answers(
     generator: np.random.Generator, task: str, gold: Any, right: Any, text: str | None
-) -> list[dict[str, Any]]:
+) -> Predictions:
     labels = LABELS.get(task, ("no", "yes"))
-    rows = []
-    for k in range(len(gold)):
-        said = int(gold[k]) if right[k] else 1 - int(gold[k])
-        log_likelihoods = generator.uniform(-6, -3, len(labels))
-        log_likelihoods[said] = generator.uniform(-2.5, -0.1)
-        rows.append(
-            {
-                "task": task,
-                "example": f"score-{k}",
-                "gold": labels[int(gold[k])],
-                "predicted": labels[said],
-                "log_likelihoods": log_likelihoods.tolist(),
-                "prompt_text": text or TEXTS[(k + len(task)) % len(TEXTS)],
-            }
-        )
-    return rows
+    n = len(gold)
+    said = [int(gold[k]) if right[k] else 1 - int(gold[k]) for k in range(n)]
+    log_likelihoods: list[list[float] | None] = []
+    for k in range(n):
+        row = generator.uniform(-6, -3, len(labels))
+        row[said[k]] = generator.uniform(-2.5, -0.1)
+        log_likelihoods.append(row.tolist())
+    return Predictions(
+        [f"score-{k}" for k in range(n)],
+        [labels[int(k)] for k in gold],
+        [labels[k] for k in said],
+        log_likelihoods,
+        prompt_text=[text or TEXTS[(k + len(task)) % len(TEXTS)] for k in range(n)],
+        labels=labels,
+    )
 
 
 def _training(generator: np.random.Generator, steps: int) -> str:

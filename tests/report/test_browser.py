@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from forgetmenot.report import ComparedRun, Comparison, comparison_page, read_run, write_report
+from forgetmenot.report.comparison.comparison import Comparison
+from forgetmenot.report.comparison.page import comparison_page
+from forgetmenot.report.comparison.runs import ComparedRun, read_run
+from forgetmenot.report.html import write_report
 from forgetmenot.report.published import load_published
 from tests.report.compared_runs import forgetful, write_answers
 

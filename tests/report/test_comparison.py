@@ -1,4 +1,4 @@
-"""Runs side by side: contenders, tests, effects and sentences, against hand computations."""
+"""Runs side by side: groups, tests, effects and sentences, against hand computations."""
 
 import io
 import math
@@ -13,17 +13,12 @@ import pytest
 from rich.console import Console
 
 from forgetmenot.metrics import holm
-from forgetmenot.report import (
-    ComparedRun,
-    Comparison,
-    comparison_page,
-    conclusions,
-    print_comparison,
-    read_run,
-    table_files,
-)
-from forgetmenot.report.compared import level_name
-from forgetmenot.report.comparison import END, LOST
+from forgetmenot.record.predictions import read_predictions, write_predictions
+from forgetmenot.report.comparison.comparison import END, LOST, Comparison
+from forgetmenot.report.comparison.conclusions import conclusions
+from forgetmenot.report.comparison.page import comparison_page
+from forgetmenot.report.comparison.runs import ComparedRun, level_name, read_run
+from forgetmenot.report.comparison.tables import print_comparison, table_files
 from tests.report.compared_runs import forgetful, identity_gap, write_answers
 
 Make = Callable[..., Comparison]
@@ -56,34 +51,34 @@ def test_a_contender_has_the_figures_of_its_runs(make: Make) -> None:
     comparison = make()
     assert comparison.keys == ["model", "prompt", "seed"]
     assert comparison.kind == "model"
-    assert [one.name for one in comparison.contenders] == ["alpha", "beta"]
-    alpha = comparison.contenders[0]
-    values = [run.findings.summary["haque"]["forgetting_sum"] for run in alpha.runs if run.findings]
+    assert [one.name for one in comparison.groups] == ["alpha", "beta"]
+    alpha = comparison.groups[0]
+    values = [run.results.summary["haque"]["forgetting_sum"] for run in alpha.runs if run.results]
     found = alpha.spread("haque_forgetting_sum")
     assert found is not None
     assert (found.mean, found.std) == pytest.approx((np.mean(values), np.std(values, ddof=1)))
-    assert [one.parameters for one in comparison.contenders] == [1000, 10000]
+    assert [one.parameters for one in comparison.groups] == [1000, 10000]
     assert [one.name for one in comparison.ranked] == ["alpha", "beta"]
 
 
 def test_who_learns_all_at_once_is_not_ranked_among_those_that_learn_in_turn(make: Make) -> None:
     runs = make().runs
     for run in runs:
-        if run.findings and run.varies["model"] == "owner/alpha":
-            run.findings.summary = {**run.findings.summary, "backward_transfer": None}
+        if run.results and run.varies["model"] == "owner/alpha":
+            run.results.summary = {**run.results.summary, "backward_transfer": None}
     assert [one.name for one in Comparison("mine", runs).ranked] == ["beta"]
     assert conclusions(Comparison("mine", runs))[0].startswith("beta forgets 0.")
     for run in runs:
-        if run.findings:
-            run.findings.summary = {**run.findings.summary, "backward_transfer": None}
+        if run.results:
+            run.results.summary = {**run.results.summary, "backward_transfer": None}
     assert [one.name for one in Comparison("mine", runs).ranked] == ["alpha", "beta"]
 
 
 def test_what_was_not_learned_is_one_sentence(make: Make) -> None:
     runs = make().runs
     for run in runs:
-        if run.findings:
-            run.findings.not_learned = frozenset({"b"} if run.varies["model"] == "owner/beta" else ())
+        if run.results:
+            run.results.not_learned = frozenset({"b"} if run.varies["model"] == "owner/beta" else ())
     assert (
         "What is not learned cannot be forgotten; not above the majority class after its own stage: beta on "
         "b in 4 of 4 runs."
@@ -95,9 +90,9 @@ def test_models_are_tested_in_runs_that_are_alike_in_all_else(make: Make) -> Non
     test = comparison.test("alpha", "beta", LOST)
     drops = {
         model: [
-            run.findings.matrix[1][0] - run.findings.matrix[2][0]
+            run.results.matrix[1][0] - run.results.matrix[2][0]
             for run in comparison.runs
-            if run.varies["model"] == model and run.findings
+            if run.varies["model"] == model and run.results
         ]
         for model in MODELS
     }
@@ -117,8 +112,8 @@ def test_models_are_tested_in_runs_that_are_alike_in_all_else(make: Make) -> Non
 def test_holm_is_over_every_test_of_the_comparison(make: Make) -> None:
     comparison = make()
     assert [(test.factor, test.figure) for test in comparison.tests] == [
-        ("contender", END),
-        ("contender", LOST),
+        ("group", END),
+        ("group", LOST),
         ("prompt", END),
         ("prompt", LOST),
     ]
@@ -143,7 +138,7 @@ def test_an_effect_holds_all_else_equal(make: Make) -> None:
 
 def test_where_runs_are_missing_an_effect_is_over_whole_blocks_and_has_no_share(make: Make) -> None:
     whole = make()
-    without = Comparison("mine", [*whole.runs[:-1], replace(whole.runs[-1], findings=None, failed="Full.")])
+    without = Comparison("mine", [*whole.runs[:-1], replace(whole.runs[-1], results=None, failed="Full.")])
     effect = without.effect("prompt", "haque_final_mean")
     assert effect is not None
     assert (effect.blocks, effect.share) == (3, None)
@@ -183,8 +178,8 @@ def test_of_many_models_the_sentences_count(make: Make) -> None:
 
 def test_a_failed_model_is_named_and_the_rest_is_compared(make: Make) -> None:
     comparison = make(failing="owner/beta")
-    assert [one.name for one in comparison.contenders] == ["alpha", "beta"]
-    assert comparison.contenders[1].spread("haque_final_mean") is None
+    assert [one.name for one in comparison.groups] == ["alpha", "beta"]
+    assert comparison.groups[1].spread("haque_final_mean") is None
     assert [test.factor for test in comparison.tests] == ["prompt", "prompt"]
     assert list(comparison.failures) == ["Model 'owner/beta' is gated."]
     said = conclusions(comparison)
@@ -201,7 +196,7 @@ def test_a_prompt_with_which_nothing_finished_is_left_out(make: Make) -> None:
     ]
     comparison = Comparison("mine", runs)
     assert comparison.effect("prompt", "haque_final_mean") is None
-    assert [test.factor for test in comparison.tests] == ["contender", "contender"]
+    assert [test.factor for test in comparison.tests] == ["group", "group"]
     assert any(said.startswith("How much the prompt matters is open") for said in conclusions(comparison))
     assert "How much the prompt matters" in comparison_page(comparison)
 
@@ -233,24 +228,27 @@ def test_runs_over_other_examples_are_not_held_against_one_another(tmp_path: Pat
 def test_answers_that_do_not_give_the_runs_own_scores_are_not_used(tmp_path: Path) -> None:
     path = write_answers(tmp_path / "one", forgetful(0))
     file = path / "stages" / "02-b" / "predictions.parquet"
-    rows = pd.read_parquet(file)
-    rows["predicted"] = rows["gold"]
-    rows.to_parquet(file)
+    answers = {
+        task: replace(one, predicted=[*one.gold], prompt_text=[], source=[])
+        for task, one in read_predictions(file).items()
+    }
+    file.unlink()
+    write_predictions(file, answers)
     run = read_run(path, {"model": "a"})
     assert run.replicates is None
-    assert run.unpaired == "one: accuracy on a after 02-b cannot be computed from its predictions alone."
+    assert run.unpaired == "one: accuracy on a after 02-b is not what its predictions give."
 
 
 def test_draws_are_those_of_the_runs_own_intervals(tmp_path: Path) -> None:
     """A comparison's bootstrap is the run's: the same draws, so the same spread of every cell."""
     run = read_run(write_answers(tmp_path / "one", forgetful(0)), {"model": "a"})
     assert run.replicates is not None
-    assert run.findings is not None
-    assert run.replicates.values.mean(axis=0) == pytest.approx(np.array(run.findings.matrix), abs=0.01)
+    assert run.results is not None
+    assert run.replicates.values.mean(axis=0) == pytest.approx(np.array(run.results.matrix), abs=0.01)
 
 
 def test_every_run_obeys_the_identity_of_the_papers_figures(make: Make) -> None:
-    gaps = [identity_gap(run.findings.summary) for run in make().runs if run.findings]
+    gaps = [identity_gap(run.results.summary) for run in make().runs if run.results]
     assert gaps == pytest.approx([0.0] * 8, abs=1e-12)
 
 
@@ -268,13 +266,13 @@ def test_the_tables_hold_every_contender_run_and_test(make: Make) -> None:
     comparison = make(failing="owner/beta")
     files = table_files(comparison, "report")
     assert list(files) == ["report.csv", "report-runs.csv", "report-tests.csv", "report.tex"]
-    contenders = pd.read_csv(io.StringIO(files["report.csv"]))
-    assert list(contenders["model"]) == ["alpha", "beta"]
-    assert list(contenders["failed"]) == [0, 4]
-    found = comparison.contenders[0].spread("haque_learning_sum")
+    groups = pd.read_csv(io.StringIO(files["report.csv"]))
+    assert list(groups["model"]) == ["alpha", "beta"]
+    assert list(groups["failed"]) == [0, 4]
+    found = comparison.groups[0].spread("haque_learning_sum")
     assert found is not None
-    assert contenders["haque_learning_sum"][0] == pytest.approx(found.mean)
-    assert pd.isna(contenders["haque_learning_sum"][1])
+    assert groups["haque_learning_sum"][0] == pytest.approx(found.mean)
+    assert pd.isna(groups["haque_learning_sum"][1])
     runs = pd.read_csv(io.StringIO(files["report-runs.csv"]))
     assert len(runs) == 8
     assert list(runs["failed"].notna()) == [False] * 4 + [True] * 4

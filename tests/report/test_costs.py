@@ -7,8 +7,9 @@ from typing import Any
 
 from rich.console import Console
 
-from forgetmenot.report import print_matrix, write_report
 from forgetmenot.report.costs import costs
+from forgetmenot.report.html import write_report
+from forgetmenot.report.terminal import print_matrix
 from forgetmenot.report.wording import size
 
 COST: dict[str, Any] = {

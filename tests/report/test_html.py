@@ -8,7 +8,7 @@ import pytest
 
 from forgetmenot.errors import UserError
 from forgetmenot.metrics import FORMULAS
-from forgetmenot.report import write_report
+from forgetmenot.report.html import write_report
 
 MakeRun = Callable[..., Path]
 

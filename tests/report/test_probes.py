@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.console import Console
 
-from forgetmenot.report import print_probes
+from forgetmenot.report.probe_tables import print_probes
 
 FOUND: dict[str, dict[str, Any]] = {
     "safety": {

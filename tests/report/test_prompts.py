@@ -6,8 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
-from forgetmenot.report import print_prompts, prompts_page
-from forgetmenot.report.prompts import verdict
+from forgetmenot.report.prompt_tables import print_prompts, prompts_page, verdict
 
 
 def variant(value: float | None, **behind: Any) -> dict[str, Any]:

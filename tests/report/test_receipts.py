@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from forgetmenot.report import print_receipts, receipts_markdown
+from forgetmenot.report.receipt_tables import print_receipts, receipts_markdown
 
 HOW = ("small model", "alone", "with receipt", "without confidence")
 

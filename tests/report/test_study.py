@@ -7,8 +7,14 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from forgetmenot.report import FIGURES, print_study, setting, study_cells, study_markdown, study_table
-from forgetmenot.report.wording import duration
+from forgetmenot.report.comparison.study_tables import (
+    FIGURES,
+    print_study,
+    study_cells,
+    study_markdown,
+    study_table,
+)
+from forgetmenot.report.wording import duration, setting
 
 ORDER = ["sst2", "mrpc"]
 

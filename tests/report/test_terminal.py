@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from forgetmenot.report import LiveTable, print_matrix
+from forgetmenot.report.terminal import LiveTable, print_matrix
 
 MakeRun = Callable[..., Path]
 

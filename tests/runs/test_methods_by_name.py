@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from forgetmenot.methods import METHODS
-from forgetmenot.runs import Run
+from forgetmenot.runs.api import Run
 
 Go = Callable[..., Run]
 SMALL = {"evaluation.limit": 4, "training.limit": 8}

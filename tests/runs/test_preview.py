@@ -12,7 +12,7 @@ from rich.console import Console
 import forgetmenot
 from forgetmenot.cli import main
 from forgetmenot.methods import METHODS
-from forgetmenot.runs import Run
+from forgetmenot.runs.api import Run
 
 EPOCHS = {"training.epochs": {"animal": 2}, "training.limit": {"colour": 21}, "evaluation.prompts": ["terse"]}
 

@@ -11,7 +11,7 @@ import forgetmenot
 from forgetmenot import UserError
 from forgetmenot.engine import ranks
 from forgetmenot.methods import METHODS
-from forgetmenot.runs import Run
+from forgetmenot.runs.api import Run
 
 Config = Mapping[str, Any]
 InProcesses = Callable[..., list[Any]]

@@ -22,7 +22,8 @@ import forgetmenot
 from forgetmenot import UserError
 from forgetmenot.config import load_config
 from forgetmenot.engine import ranks
-from forgetmenot.runs import Run, rescore
+from forgetmenot.runs.api import Run
+from forgetmenot.trials.rescore import rescore
 
 Config = Mapping[str, Any]
 InProcesses = Callable[..., list[Any]]

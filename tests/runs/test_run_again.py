@@ -12,10 +12,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-import forgetmenot.runs
+import forgetmenot
 from forgetmenot.cli import main
 from forgetmenot.errors import UserError
-from forgetmenot.runs import Run, api
+from forgetmenot.runs import api
+from forgetmenot.runs.api import Run
 from forgetmenot.runs.directory import RunDirectory
 
 Go = Callable[..., Run]
@@ -140,7 +141,7 @@ def test_changed_data_is_not_gone_on_with(
 ) -> None:
     path = str(make_word_task("animal"))
     with monkeypatch.context() as patched:
-        patched.setattr(api, "assemble", None)  # all stages are there, the results are not
+        patched.setattr(api, "read_results", None)  # all stages are there, the results are not
         with pytest.raises(TypeError):
             go("one", {"tasks": path})
     rows = path.replace(".yaml", "-score.jsonl")

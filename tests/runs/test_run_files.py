@@ -12,7 +12,7 @@ import yaml
 from safetensors import safe_open
 
 from forgetmenot.config import RunConfig
-from forgetmenot.runs import Run
+from forgetmenot.runs.api import Run
 
 TASKS = ["animal", "colour", "size"]
 STAGES = ["00-base", "01-animal", "02-colour", "03-size"]

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from forgetmenot.engine import use_attention
+from forgetmenot.engine.attention import use_attention
 from forgetmenot.runs import session
 from tests.engine.test_flex import unfused  # noqa: F401
-from tests.runs.conftest import Go
+from tests.running import Go
 
 SMALL = {"training.limit": 8, "evaluation.limit": 8}
 

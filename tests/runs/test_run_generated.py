@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-import forgetmenot.runs
+import forgetmenot
 from forgetmenot.engine.generate import Writer
 from forgetmenot.errors import UserError
 from forgetmenot.metrics import measure
-from forgetmenot.runs import Run
+from forgetmenot.runs.api import Run
 
 Go = Callable[..., Run]
 Make = Callable[..., Path]

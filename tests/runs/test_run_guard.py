@@ -11,8 +11,8 @@ import torch
 from rich.console import Console
 from transformers import AutoModelForCausalLM, BloomConfig, MambaConfig
 
-import forgetmenot.runs
-from forgetmenot.runs import Run
+import forgetmenot
+from forgetmenot.runs.api import Run
 
 Same = Callable[[Run, Run], None]
 

@@ -14,11 +14,12 @@ from typing import Any
 
 import pytest
 
-import forgetmenot.runs
+import forgetmenot
 from forgetmenot.config import load_config
-from forgetmenot.engine import Learner
+from forgetmenot.engine.learner import Learner
 from forgetmenot.methods import METHODS
-from forgetmenot.runs import Run, api
+from forgetmenot.runs import api
+from forgetmenot.runs.api import Run
 from forgetmenot.runs.directory import RunDirectory
 
 Go = Callable[..., Run]
@@ -74,7 +75,7 @@ MOMENTS = {
     "while scoring a stage": [(Learner, "log_likelihoods", 9)],
     "before its folder appears": [(Path, "rename", 9)],
     "after a commit, before its time is noted": [(RunDirectory, "record_time", 3)],
-    "before the results": [(api, "assemble", 1)],
+    "before the results": [(api, "read_results", 1)],
     "before the report": [(api, "write_report", 1)],
     "again and again": [
         (Learner, "log_likelihoods", 2),
@@ -82,7 +83,7 @@ MOMENTS = {
         (RunDirectory, "record_time", 1),
         (Learner, "log_likelihoods", 4),
         (METHODS["sequential"], "stepped", 2),
-        (api, "assemble", 1),
+        (api, "read_results", 1),
     ],
 }
 

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from forgetmenot.config import load_config
 from forgetmenot.errors import UserError
-from forgetmenot.runs import Run
+from forgetmenot.runs.api import Run
 
 Go = Callable[..., Run]
 Same = Callable[[Run, Run], None]

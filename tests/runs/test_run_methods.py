@@ -15,13 +15,15 @@ import pytest
 import torch
 from torch import Tensor
 
+import forgetmenot
 import forgetmenot.methods
-import forgetmenot.runs
-from forgetmenot.engine import Learner
+from forgetmenot.engine.learner import Learner
 from forgetmenot.errors import UserError
 from forgetmenot.methods import METHODS, Method, Options, Stage, make_method
 from forgetmenot.prompting import Encoded
-from forgetmenot.runs import Run, export, rescore
+from forgetmenot.runs.api import Run
+from forgetmenot.runs.export import export
+from forgetmenot.trials.rescore import rescore
 
 Go = Callable[..., Run]
 Same = Callable[[Run, Run], None]
@@ -41,7 +43,7 @@ def test_joint_is_one_stage_over_all_tasks(go: Go, finished: Run) -> None:
     steps = [json.loads(line) for line in (joint.path / "stages/01-joint/training.jsonl").open()]
     assert sum(step["examples"] for step in steps) == 3 * 36
     summary = joint.summary()
-    assert summary["average_performance"] == pytest.approx(np.mean(joint.results["matrix"][1]))
+    assert summary["average_performance"] == pytest.approx(joint.matrix.iloc[1].mean())
     assert summary["backward_transfer"] is None
     assert summary["reasons"]["backward_transfer"]
 

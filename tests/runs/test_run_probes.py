@@ -8,10 +8,12 @@ from typing import Any, ClassVar
 import pytest
 
 import forgetmenot.probes as rooms
-from forgetmenot.engine import Learner
+from forgetmenot.engine.learner import Learner
 from forgetmenot.errors import UserError
 from forgetmenot.probes import Part, Probe, ProbeOptions
-from forgetmenot.runs import Run, export, reprobe
+from forgetmenot.runs.api import Run
+from forgetmenot.runs.export import export
+from forgetmenot.trials.reprobe import reprobe
 from tests.endpoint import serving
 
 Go = Callable[..., Run]
@@ -63,7 +65,7 @@ def test_every_stage_is_measured_and_the_delta_is_the_mean_change(
     plain = go("plain", SMALL)
     found = go("probed", WITH)
     assert counting.calls == STAGES
-    probe = found.results["probes"]["counting"]
+    probe: Any = found.results["probes"]["counting"]
     assert probe["parts"] == ["likelihood", "length"]
     assert probe["stages"] == STAGES
     assert probe["options"] == {"text": "Word: tabby"}
@@ -124,7 +126,7 @@ def test_saved_stages_are_measured_anew(go: Go, counting: type[CountingProbe]) -
 def test_a_stage_without_weights_is_null_with_its_reason(go: Go, counting: type[CountingProbe]) -> None:
     found = go("pruned", {"checkpoints": "last", **SMALL})
     _, tables = reprobe(found.path, ["counting"])
-    probe = tables["counting"]
+    probe: Any = tables["counting"]
     assert [row[0] is None for row in probe["values"]] == [False, True, True, False]
     assert [value is None for value in probe["delta"]["values"]] == [False, True, True, False]
     assert probe["missing"][0]["stage"] == "01-animal"

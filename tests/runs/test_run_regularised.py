@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from forgetmenot.errors import UserError
-from forgetmenot.runs import Run
+from forgetmenot.runs.api import Run
 from forgetmenot.runs.display import Display
 
 Go = Callable[..., Run]

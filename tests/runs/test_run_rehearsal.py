@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-import forgetmenot.runs
+import forgetmenot
 from forgetmenot.errors import UserError
-from forgetmenot.runs import Run
+from forgetmenot.runs.api import Run
 
 Go = Callable[..., Run]
 Same = Callable[[Run, Run], None]
@@ -56,7 +56,7 @@ def _likelihoods(run: Run) -> list[list[float]]:
 
 @pytest.fixture(scope="module")
 def sequential(tiny: Mapping[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return forgetmenot.runs.run({**tiny, **SMALL, "output": str(tmp_path_factory.mktemp("runs") / "plain")})
+    return forgetmenot.run({**tiny, **SMALL, "output": str(tmp_path_factory.mktemp("runs") / "plain")})
 
 
 @pytest.mark.parametrize("limit", LIMITS)

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from forgetmenot.errors import UserError
-from forgetmenot.runs import Run
+from forgetmenot.runs.api import Run
 
 Go = Callable[..., Run]
 Same = Callable[[Run, Run], None]

@@ -11,8 +11,10 @@ from safetensors.torch import load_file
 
 from forgetmenot.config import read_resolved
 from forgetmenot.errors import UserError
-from forgetmenot.runs import Run, export, rescore
+from forgetmenot.runs.api import Run
+from forgetmenot.runs.export import export
 from forgetmenot.runs.session import open_session
+from forgetmenot.trials.rescore import rescore
 
 Go = Callable[..., Run]
 STAGES = ["00-base", "01-animal", "02-colour", "03-size"]
@@ -34,7 +36,8 @@ def test_checkpoints_are_kept_as_asked(go: Go, keep: str, kept: list[str], kind:
 def test_scored_anew_a_run_gives_what_it_gave(go: Go, adapter: str) -> None:
     settings = {"adapter.kind": "full"} if adapter == "full" else {"adapter.per_stage": adapter}
     run = go("one", {**SMALL, **settings})
-    path, reading = rescore(run.path)
+    path, found = rescore(run.path)
+    reading: dict[str, Any] = {**found}
     own = run.results["readings"][0]
     assert {key: reading[key] for key in own} == own
     assert reading["tasks"] == run.results["tasks"]

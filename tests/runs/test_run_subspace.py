@@ -10,11 +10,13 @@ import pytest
 from pydantic import ValidationError
 
 from forgetmenot.config import RunConfig, load_config
-from forgetmenot.engine import Learner
+from forgetmenot.engine.learner import Learner
 from forgetmenot.errors import UserError
-from forgetmenot.methods.routing import Routing
-from forgetmenot.models import AdapterSettings
-from forgetmenot.runs import Run, export, rescore
+from forgetmenot.methods.shared.routing import Routing
+from forgetmenot.models.settings import AdapterSettings
+from forgetmenot.runs.api import Run
+from forgetmenot.runs.export import export
+from forgetmenot.trials.rescore import rescore
 
 Go = Callable[..., Run]
 Same = Callable[[Run, Run], None]

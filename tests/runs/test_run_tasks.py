@@ -14,7 +14,8 @@ from scipy.stats import spearmanr
 from transformers import AutoModelForCausalLM, GPT2Config
 
 from forgetmenot.errors import UserError
-from forgetmenot.runs import Run, api, plan
+from forgetmenot.runs import api, plan
+from forgetmenot.runs.api import Run
 from forgetmenot.tasks import Example, Task
 
 Go = Callable[..., Run]
@@ -40,7 +41,7 @@ def test_generated_answers(go: Go, make_task: Make, metric: str) -> None:
     task = make_task("reply", rows, rows[:6], target="reply", metric=metric, prompts=prompts)
     run = go("one", {"tasks": str(task), "training.epochs": 8})
     assert run.results["metrics"] == {"reply": metric}
-    assert run.results["matrix"][0][0] < 0.5
+    assert run.matrix["reply"].iloc[0] < 0.5
     assert run.results["matrix"][1] == [1.0]
     for row in _read(run):
         assert row["predicted"] == row["gold"] == "It is one."
@@ -88,7 +89,7 @@ def test_the_loss_of_text(go: Go, make_task: Make) -> None:
 
 def _check_loss(run: Run, count: int) -> None:
     """The mean over tokens of the log-likelihood in nats: a uniform guess among 300 has -log(300)."""
-    before, after = (row[0] for row in run.results["matrix"])
+    before, after = run.matrix.iloc[:, 0]
     assert before < after < 0
     assert before == pytest.approx(-math.log(300), abs=1.5)
     for stage, value in ((0, before), (1, after)):

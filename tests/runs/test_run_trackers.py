@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from forgetmenot.runs import Run
+from forgetmenot.runs.api import Run
 
 Go = Callable[..., Run]
 

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from forgetmenot.methods import METHODS
-from forgetmenot.study_config import expand_study, load_study
+from forgetmenot.studies.config import expand_study, load_study
 from scripts.ledger import NOTHING_READ, PAGE, comparison, page, pictures, written_reading
 from scripts.ledger_chart import Bar, chart
 from scripts.ledger_runs import BASELINES, gap_closed, read_study, saved

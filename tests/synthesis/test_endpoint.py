@@ -11,7 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from forgetmenot.errors import UserError
-from forgetmenot.synthesis import Endpoint, EndpointSettings
+from forgetmenot.synthesis.endpoint import Endpoint, EndpointSettings
 from tests.endpoint import Server, completion
 
 QUESTION = [{"role": "user", "content": "Which is better?"}]

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from forgetmenot.engine import Decoding, Learner
+from forgetmenot.engine.decoding import Decoding
+from forgetmenot.engine.learner import Learner
 from forgetmenot.errors import UserError
-from forgetmenot.synthesis import LocalTeacher, write_rationales
-from forgetmenot.synthesis.rationales import ASK, EXPLAIN, Messages
+from forgetmenot.synthesis.rationales import ASK, EXPLAIN, LocalTeacher, Messages, write_rationales
 from forgetmenot.tasks import Example, Generation, Task, load_tasks
 
 

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from forgetmenot.engine import ranks, shards
-from forgetmenot.engine.cache import growing_cache, keep_rows
-from forgetmenot.engine.decoding import Answer, Decoding, Endings, NextToken
+from forgetmenot.engine.decoding import Answer, Decoding
 from forgetmenot.engine.forward import activation_dtype
 from forgetmenot.engine.head import fp32_head
+from forgetmenot.engine.kv_cache import growing_cache, keep_rows
+from forgetmenot.engine.next_token import Endings, NextToken
 from forgetmenot.engine.prefix import Prefix, compute_prefix
 
 ROWS = 128
@@ -38,15 +39,15 @@ class Writer:
         tokenizer: Its tokenizer: EOS ends an answer and is part of its tokens.
         cached: Whether the model takes the engine's own cache; else Transformers' `generate` writes.
         continues: Whether answers may continue from the keys and values of a common prefix.
-        most: The most positions in a batch, prompts and answers; None for what `TOKENS` and `CACHE_BYTES`
-            allow.
+        batch_positions: The most positions in a batch, prompts and answers; None for what `TOKENS` and
+            `CACHE_BYTES` allow.
     """
 
     model: Any
     tokenizer: Any
     cached: bool = True
     continues: bool = True
-    most: int | None = None
+    batch_positions: int | None = None
 
     def write(
         self,
@@ -97,7 +98,9 @@ class Writer:
 
     def _batches(self, prompts: Sequence[tuple[int, ...]], decoding: Decoding) -> Iterator[list[int]]:
         """Prompts of like length together: a pure function of the prompts, the model and the settings."""
-        most = self.most or min(TOKENS, CACHE_BYTES[self._device.type] // self._bytes_per_position())
+        most = self.batch_positions or min(
+            TOKENS, CACHE_BYTES[self._device.type] // self._bytes_per_position()
+        )
         order = sorted(range(len(prompts)), key=lambda k: (len(prompts[k]), prompts[k]))
         batch: list[int] = []
         for k in order:

@@ -17,7 +17,7 @@ TOLERANCE = {"fp32": 1e-4, "bf16": 5e-2}
 
 
 @dataclass(frozen=True)
-class Verdict:
+class LayoutChoice:
     """The layout that a model can take, and why not a faster one.
 
     Attributes:
@@ -32,7 +32,7 @@ class Verdict:
     reasons: dict[str, str]
 
 
-def choose_layout(learner: Learner, sequences: Sequence[TokenSequence]) -> Verdict:
+def choose_layout(learner: Learner, sequences: Sequence[TokenSequence]) -> LayoutChoice:
     """Choose the fastest exact layout on real sequences: the trie, else padded rows, else one at a time.
 
     The trie needs an arbitrary attention mask, which state-space models and ALiBi cannot take. Padded rows
@@ -56,9 +56,9 @@ def choose_layout(learner: Learner, sequences: Sequence[TokenSequence]) -> Verdi
             continue
         difference = float(((scores - truth).abs() / truth.abs().clamp(min=1)).max())
         if difference <= TOLERANCE[learner.precision]:
-            return Verdict(layout, attention, difference, reasons)
+            return LayoutChoice(layout, attention, difference, reasons)
         reasons[name] = f"log-likelihoods differ by {difference:.1e} relative"
-    return Verdict("single", "dense", 0.0, reasons)
+    return LayoutChoice("single", "dense", 0.0, reasons)
 
 
 def _sample(sequences: Sequence[TokenSequence]) -> list[TokenSequence]:

@@ -16,12 +16,7 @@ from torch import Tensor
 
 from forgetmenot.engine import ranks, shards
 from forgetmenot.engine.decoding import Answer, Decoding
-from forgetmenot.engine.forward import (
-    activation_dtype,
-    hidden_states,
-    log_likelihoods,
-    next_token_log_probs,
-)
+from forgetmenot.engine.forward import activation_dtype, hidden_states, log_likelihoods, next_token_log_probs
 from forgetmenot.engine.generate import Batch, Writer
 from forgetmenot.engine.pack import Arrangement, Layout, Pack, arrange, cut, pack, positions
 from forgetmenot.engine.precision import Precision, autocast, rounded_once
@@ -29,7 +24,9 @@ from forgetmenot.engine.prefix import compute_prefix
 from forgetmenot.engine.ranks import Turn
 from forgetmenot.engine.vllm_backend import write_by_vllm
 from forgetmenot.errors import UserError
-from forgetmenot.models import folded, merged, soft_prompt
+from forgetmenot.models.adapt import folded
+from forgetmenot.models.quantize import merged
+from forgetmenot.models.soft_prompt import soft_prompt
 from forgetmenot.prompting.encoded import Encoded, TokenSequence
 
 Snapshot = Mapping[str, Tensor]
@@ -93,6 +90,11 @@ class Learner:
         device: torch.device = next(self.model.parameters()).device
         return device
 
+    @property
+    def max_positions(self) -> int | None:
+        """How many tokens the model has positions for; None where it does not say."""
+        return getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+
     def trainable(self) -> dict[str, Tensor]:
         """The parameters that learn, by name."""
         shards.put_away(self.model)
@@ -136,7 +138,7 @@ class Learner:
         soft = self.soft_tokens
         if not soft:
             return sequences
-        room = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        room = self.max_positions
         if room is not None and max((len(s.tokens) for s in sequences), default=0) + len(soft) - 1 > room:
             raise UserError(
                 f"The soft prompt takes {len(soft)} of the model's {room} positions, and an example does not "
@@ -294,7 +296,7 @@ class Learner:
         *,
         seeds: Sequence[int] | None = None,
         margins: bool = False,
-        most: int | None = None,
+        batch_positions: int | None = None,
         advance: Advance | None = None,
         done: Mapping[int, Answer] | None = None,
         save: Callable[[Batch], None] | None = None,
@@ -302,7 +304,7 @@ class Learner:
         """What the model writes after each prompt, greedily or drawn; see `forgetmenot.engine.generate`."""
         behind = [self.soft_tokens + prompt for prompt in prompts]
         with evaluating(self.model), self._computing():
-            return self._writer(most).write(
+            return self._writer(batch_positions).write(
                 behind, decoding, seeds=seeds, margins=margins, advance=advance, done=done, save=save
             )
 
@@ -337,8 +339,8 @@ class Learner:
             advance(len(prompts))
         return answers
 
-    def _writer(self, most: int | None = None) -> Writer:
-        return Writer(self.model, self.tokenizer, self.layout == "trie", self.continues, most)
+    def _writer(self, batch_positions: int | None = None) -> Writer:
+        return Writer(self.model, self.tokenizer, self.layout == "trie", self.continues, batch_positions)
 
     def sample(self, examples: Sequence[Encoded], seeds: Sequence[int]) -> list[TokenSequence]:
         """Each example's prompt with an answer of the model's own, drawn token by token.

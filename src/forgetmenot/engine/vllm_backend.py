@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from forgetmenot.engine.decoding import Answer, Decoding, Endings
+from forgetmenot.engine.decoding import Answer, Decoding
+from forgetmenot.engine.next_token import Endings
 from forgetmenot.errors import UserError
 
 MEMORY = 0.45

@@ -20,7 +20,6 @@ from forgetmenot.methods.kl import KL
 from forgetmenot.methods.l2_sp import L2SP
 from forgetmenot.methods.lwf import LwF
 from forgetmenot.methods.magmax import MagMax
-from forgetmenot.methods.method import Method, Options, Stage
 from forgetmenot.methods.moe_lora import MoELoRA
 from forgetmenot.methods.o_lora import OLoRA
 from forgetmenot.methods.ogd import OGD
@@ -29,6 +28,7 @@ from forgetmenot.methods.progressive_prompts import ProgressivePrompts
 from forgetmenot.methods.replay import Replay
 from forgetmenot.methods.self_distillation import SelfDistillation
 from forgetmenot.methods.sequential import Sequential
+from forgetmenot.methods.shared.method import Method, Options, Stage
 from forgetmenot.methods.si import SI
 from forgetmenot.methods.single import Single
 from forgetmenot.methods.task_arithmetic import TaskArithmetic

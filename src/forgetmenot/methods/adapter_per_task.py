@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, ClassVar
 
-from forgetmenot.engine import Learner
-from forgetmenot.methods.method import Stage
-from forgetmenot.methods.routing import Routing
-from forgetmenot.models import answering_with
+from forgetmenot.engine.learner import Learner
+from forgetmenot.methods.shared.method import Stage
+from forgetmenot.methods.shared.routing import Routing
+from forgetmenot.models.adapt import answering_with
 
 
 class AdapterPerTask(Routing):

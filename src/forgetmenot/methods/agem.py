@@ -4,10 +4,10 @@ from typing import ClassVar
 
 from pydantic import PositiveInt
 
-from forgetmenot.engine import Learner
-from forgetmenot.methods.gradient_memory import GradientMemory
-from forgetmenot.methods.method import Options
-from forgetmenot.methods.rehearsal import RehearsalOptions
+from forgetmenot.engine.learner import Learner
+from forgetmenot.methods.shared.gradient_memory import GradientMemory
+from forgetmenot.methods.shared.method import Options
+from forgetmenot.methods.shared.rehearsal import RehearsalOptions
 
 
 class AGemOptions(RehearsalOptions):

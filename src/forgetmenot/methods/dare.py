@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from pydantic import Field, NonNegativeFloat
 
-from forgetmenot.methods.merge import Vector, dropped, elected, total
-from forgetmenot.methods.task_vectors import MergingOptions, TaskVectors
+from forgetmenot.methods.shared.merge import Vector, dropped, elected, total
+from forgetmenot.methods.shared.task_vectors import MergingOptions, TaskVectors
 
 
 class DARE(TaskVectors):

@@ -7,11 +7,10 @@ import torch
 from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor
 
-from forgetmenot.engine import Learner
-from forgetmenot.engine.learner import evaluating
-from forgetmenot.methods.memory import answer_lengths
-from forgetmenot.methods.method import Stage
+from forgetmenot.engine.learner import Learner, evaluating
 from forgetmenot.methods.replay import Replay, ReplayOptions
+from forgetmenot.methods.shared.memory import answer_lengths
+from forgetmenot.methods.shared.method import Stage
 from forgetmenot.prompting.encoded import Encoded
 
 Logits = tuple[Tensor, Tensor]

@@ -22,11 +22,11 @@ import torch
 from pydantic import Field, NonNegativeFloat
 from torch import Tensor
 
-from forgetmenot.engine import Learner, Snapshot
-from forgetmenot.methods.anchor import beside, from_state, require_the_same_parameters, to_state
-from forgetmenot.methods.distillation import distil
-from forgetmenot.methods.method import Method, Options, Stage
-from forgetmenot.models import AdapterSettings
+from forgetmenot.engine.learner import Learner, Snapshot
+from forgetmenot.methods.shared.anchor import beside, from_state, require_the_same_parameters, to_state
+from forgetmenot.methods.shared.distillation import distil
+from forgetmenot.methods.shared.method import Method, Options, Stage
+from forgetmenot.models.settings import AdapterSettings
 from forgetmenot.prompting import Encoded
 
 

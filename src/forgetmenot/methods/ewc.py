@@ -31,9 +31,9 @@ import torch
 from pydantic import Field, NonNegativeFloat, PositiveInt
 from torch import Tensor
 
-from forgetmenot.engine import Learner, Snapshot
-from forgetmenot.methods.anchor import Importances, squared_distance
-from forgetmenot.methods.method import Options, Stage
+from forgetmenot.engine.learner import Learner, Snapshot
+from forgetmenot.methods.shared.anchor import Importances, squared_distance
+from forgetmenot.methods.shared.method import Options, Stage
 from forgetmenot.prompting import Encoded
 
 

@@ -12,11 +12,11 @@ from typing import Any, ClassVar
 from pydantic import Field, NonNegativeInt
 from torch import nn
 
-from forgetmenot.engine import Learner
+from forgetmenot.engine.learner import Learner
 from forgetmenot.errors import UserError
-from forgetmenot.methods.method import Method, Stage
-from forgetmenot.methods.method import Options as BaseOptions
-from forgetmenot.models import AdapterSettings
+from forgetmenot.methods.shared.method import Method, Stage
+from forgetmenot.methods.shared.method import Options as BaseOptions
+from forgetmenot.models.settings import AdapterSettings
 
 
 class Options(BaseOptions):

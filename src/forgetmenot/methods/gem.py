@@ -9,11 +9,11 @@ from pydantic import NonNegativeFloat, PositiveInt
 from scipy.optimize import nnls
 from torch import Tensor
 
-from forgetmenot.engine import Learner
-from forgetmenot.methods.gradient_memory import GradientMemory
-from forgetmenot.methods.memory import answer_lengths
-from forgetmenot.methods.method import Options
-from forgetmenot.methods.rehearsal import RehearsalOptions
+from forgetmenot.engine.learner import Learner
+from forgetmenot.methods.shared.gradient_memory import GradientMemory
+from forgetmenot.methods.shared.memory import answer_lengths
+from forgetmenot.methods.shared.method import Options
+from forgetmenot.methods.shared.rehearsal import RehearsalOptions
 from forgetmenot.prompting.encoded import Encoded
 
 Floats = NDArray[np.float64]

@@ -9,10 +9,9 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from forgetmenot.engine import Learner
-from forgetmenot.engine.learner import evaluating
-from forgetmenot.methods.method import Options, Stage
-from forgetmenot.methods.projection import Projection
+from forgetmenot.engine.learner import Learner, evaluating
+from forgetmenot.methods.shared.method import Options, Stage
+from forgetmenot.methods.shared.projection import Projection
 from forgetmenot.prompting.encoded import Encoded
 
 ROUNDING = 1e-12

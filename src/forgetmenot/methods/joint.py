@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from forgetmenot.methods.method import Method, Stage
+from forgetmenot.methods.shared.method import Method, Stage
 
 
 class Joint(Method):

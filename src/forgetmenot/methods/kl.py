@@ -16,12 +16,12 @@ from typing import Any, ClassVar
 from pydantic import NonNegativeFloat
 from torch import Tensor
 
-from forgetmenot.engine import Learner, Snapshot
+from forgetmenot.engine.learner import Learner, Snapshot
 from forgetmenot.errors import UserError
-from forgetmenot.methods.anchor import beside, from_state, to_state
-from forgetmenot.methods.distillation import distil
-from forgetmenot.methods.method import Method, Options, Stage
-from forgetmenot.models import AdapterSettings
+from forgetmenot.methods.shared.anchor import beside, from_state, to_state
+from forgetmenot.methods.shared.distillation import distil
+from forgetmenot.methods.shared.method import Method, Options, Stage
+from forgetmenot.models.settings import AdapterSettings
 from forgetmenot.prompting import Encoded
 
 

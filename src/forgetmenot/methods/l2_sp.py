@@ -16,16 +16,16 @@ from typing import Any, Literal
 from pydantic import NonNegativeFloat
 from torch import Tensor
 
-from forgetmenot.engine import Learner, Snapshot
-from forgetmenot.methods.anchor import (
+from forgetmenot.engine.learner import Learner, Snapshot
+from forgetmenot.methods.shared.anchor import (
     beside,
     from_state,
     require_the_same_parameters,
     squared_distance,
     to_state,
 )
-from forgetmenot.methods.method import Method, Options, Stage
-from forgetmenot.models import AdapterSettings
+from forgetmenot.methods.shared.method import Method, Options, Stage
+from forgetmenot.models.settings import AdapterSettings
 
 
 class L2SP(Method):

@@ -20,10 +20,10 @@ import torch
 from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
-from forgetmenot.engine import Learner, Snapshot, evaluating
+from forgetmenot.engine.learner import Learner, Snapshot, evaluating
 from forgetmenot.errors import UserError
-from forgetmenot.methods.distillation import distil, divergence, tempered
-from forgetmenot.methods.method import Method, Options, Stage
+from forgetmenot.methods.shared.distillation import distil, divergence, tempered
+from forgetmenot.methods.shared.method import Method, Options, Stage
 from forgetmenot.prompting import Encoded
 
 

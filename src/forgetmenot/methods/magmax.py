@@ -10,8 +10,8 @@ Marczak et al. (2024), "MagMax: Leveraging Model Merging for Seamless Continual 
 from collections.abc import Sequence
 from typing import ClassVar
 
-from forgetmenot.methods.merge import Vector, largest
-from forgetmenot.methods.task_vectors import MergingOptions, TaskVectors
+from forgetmenot.methods.shared.merge import Vector, largest
+from forgetmenot.methods.shared.task_vectors import MergingOptions, TaskVectors
 
 
 class MagMax(TaskVectors):

@@ -22,11 +22,11 @@ from peft.tuners.lora import LoraLayer
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from forgetmenot.engine import Learner
+from forgetmenot.engine.learner import Learner
 from forgetmenot.errors import UserError
-from forgetmenot.methods.method import Method, Stage
-from forgetmenot.methods.method import Options as BaseOptions
-from forgetmenot.models import AdapterSettings
+from forgetmenot.methods.shared.method import Method, Stage
+from forgetmenot.methods.shared.method import Options as BaseOptions
+from forgetmenot.models.settings import AdapterSettings
 
 ADAPTER = "default"
 GATES = "expert_gates"

@@ -8,11 +8,11 @@ import torch
 from pydantic import NonNegativeInt
 from torch import Tensor
 
-from forgetmenot.engine import Learner
+from forgetmenot.engine.learner import Learner
 from forgetmenot.errors import UserError
-from forgetmenot.methods.method import Options, Stage
-from forgetmenot.methods.projection import Projection
-from forgetmenot.models import AdapterSettings
+from forgetmenot.methods.shared.method import Options, Stage
+from forgetmenot.methods.shared.projection import Projection
+from forgetmenot.models.settings import AdapterSettings
 
 DEPENDENT = 1e-3
 """A gradient of which less than this part is new adds no direction: it would be mostly rounding."""

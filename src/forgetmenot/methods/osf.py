@@ -24,11 +24,11 @@ from peft import OSFConfig, get_peft_model
 from peft.tuners.osf import OSFLayer
 from pydantic import Field
 
-from forgetmenot.engine import Learner
+from forgetmenot.engine.learner import Learner
 from forgetmenot.errors import UserError
-from forgetmenot.methods.method import Method, Stage
-from forgetmenot.methods.method import Options as BaseOptions
-from forgetmenot.models import merged
+from forgetmenot.methods.shared.method import Method, Stage
+from forgetmenot.methods.shared.method import Options as BaseOptions
+from forgetmenot.models.quantize import merged
 
 ADAPTER = "default"
 

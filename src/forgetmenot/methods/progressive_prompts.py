@@ -14,10 +14,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, ClassVar, Literal
 
-from forgetmenot.engine import Learner
-from forgetmenot.methods.method import Stage
-from forgetmenot.methods.routing import Routing, RoutingOptions
-from forgetmenot.models import with_parts
+from forgetmenot.engine.learner import Learner
+from forgetmenot.methods.shared.method import Stage
+from forgetmenot.methods.shared.routing import Routing, RoutingOptions
+from forgetmenot.models.soft_prompt import with_parts
 
 
 class ProgressiveOptions(RoutingOptions):

@@ -7,11 +7,11 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from forgetmenot.engine import Learner
+from forgetmenot.engine.learner import Learner
 from forgetmenot.errors import UserError, nearest
-from forgetmenot.methods.memory import answer_lengths, spread
-from forgetmenot.methods.method import Stage
-from forgetmenot.methods.rehearsal import Rehearsal, RehearsalOptions
+from forgetmenot.methods.shared.memory import answer_lengths, spread
+from forgetmenot.methods.shared.method import Stage
+from forgetmenot.methods.shared.rehearsal import Rehearsal, RehearsalOptions
 from forgetmenot.prompting.encoded import Encoded
 
 

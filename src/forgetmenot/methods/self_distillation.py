@@ -25,10 +25,10 @@ import numpy as np
 from pydantic import Field
 from torch import Tensor
 
-from forgetmenot.engine import Learner
+from forgetmenot.engine.learner import Learner
 from forgetmenot.errors import UserError
-from forgetmenot.methods.distillation import divergence, teach
-from forgetmenot.methods.method import Method, Options, Stage
+from forgetmenot.methods.shared.distillation import divergence, teach
+from forgetmenot.methods.shared.method import Method, Options, Stage
 from forgetmenot.prompting import Encoded, TokenSequence
 
 
@@ -52,7 +52,7 @@ class SelfDistillation(Method):
 
     def begin(self, learner: Learner, stage: Stage) -> None:
         """Check that the teacher's prompts fit; it begins with the weights as they are."""
-        positions = getattr(learner.model.config.get_text_config(), "max_position_embeddings", None)
+        positions = learner.max_positions
         for task, examples in stage.data.items():
             for example in examples:
                 if not example.prompt:

@@ -1,6 +1,6 @@
 """Plain sequential fine-tuning: the baseline that forgets (SeqFT)."""
 
-from forgetmenot.methods.method import Method
+from forgetmenot.methods.shared.method import Method
 
 
 class Sequential(Method):

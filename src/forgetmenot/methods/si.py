@@ -17,9 +17,9 @@ import torch
 from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
-from forgetmenot.engine import Learner
-from forgetmenot.methods.anchor import Importances, squared_distance
-from forgetmenot.methods.method import Options, Stage
+from forgetmenot.engine.learner import Learner
+from forgetmenot.methods.shared.anchor import Importances, squared_distance
+from forgetmenot.methods.shared.method import Options, Stage
 
 
 class SI(Importances):

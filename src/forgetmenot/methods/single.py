@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from forgetmenot.methods.method import Method, Stage
+from forgetmenot.methods.shared.method import Method, Stage
 
 
 class Single(Method):

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 from pydantic import NonNegativeFloat
 
-from forgetmenot.methods.merge import Vector, total
-from forgetmenot.methods.task_vectors import MergingOptions, TaskVectors
+from forgetmenot.methods.shared.merge import Vector, total
+from forgetmenot.methods.shared.task_vectors import MergingOptions, TaskVectors
 
 
 class TaskArithmetic(TaskVectors):

@@ -15,10 +15,10 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from forgetmenot.engine import Learner
-from forgetmenot.methods.anchor import beside, from_state, to_state
-from forgetmenot.methods.merge import Vector, interpolated, replace, weights
-from forgetmenot.methods.method import Method, Options, Stage
+from forgetmenot.engine.learner import Learner
+from forgetmenot.methods.shared.anchor import beside, from_state, to_state
+from forgetmenot.methods.shared.merge import Vector, interpolated, replace, weights
+from forgetmenot.methods.shared.method import Method, Options, Stage
 
 
 class WeightAveraging(Method):

@@ -1,12 +1,13 @@
 """Task scores, the score matrix and what is derived from it, and how sure all of it is."""
 
 from forgetmenot.metrics.contrast import Contrast, contrast
-from forgetmenot.metrics.formulas import FORMULAS, Formula
+from forgetmenot.metrics.formulas import FORMULAS
 from forgetmenot.metrics.intervals import MAXIMA, Answers, Intervals, bootstrap, noise_floor, replicates
+from forgetmenot.metrics.label_metrics import NO_LABEL
 from forgetmenot.metrics.matrix import (
     FIGURES,
+    Row,
     ScoreMatrix,
-    Stage,
     UndefinedError,
     ability_delta,
     average_performance,
@@ -25,12 +26,13 @@ from forgetmenot.metrics.matrix import (
     pretrained_mean,
     stage_mean,
 )
+from forgetmenot.metrics.metric import Formula, Metric
 from forgetmenot.metrics.overrides import Overrides, by_confidence, calibration_error, overrides
 from forgetmenot.metrics.ranking import Ranked, Ranking, rank
 from forgetmenot.metrics.significance import PairedDifference, holm, mcnemar, paired_difference, significance
 from forgetmenot.metrics.spread import Spread, spread
 from forgetmenot.metrics.summary import Summary, comparable, summarize
-from forgetmenot.metrics.task_metrics import METRICS, NO_LABEL, Measured, Metric, majority, measure
+from forgetmenot.metrics.task_metrics import METRICS, Measured, known_metrics, measure, metric_named
 
 __all__ = [
     "FIGURES",
@@ -48,9 +50,9 @@ __all__ = [
     "PairedDifference",
     "Ranked",
     "Ranking",
+    "Row",
     "ScoreMatrix",
     "Spread",
-    "Stage",
     "Summary",
     "UndefinedError",
     "ability_delta",
@@ -72,10 +74,11 @@ __all__ = [
     "haque_learning_sum",
     "holm",
     "intransigence",
+    "known_metrics",
     "learning_accuracy",
-    "majority",
     "mcnemar",
     "measure",
+    "metric_named",
     "noise_floor",
     "overrides",
     "paired_difference",

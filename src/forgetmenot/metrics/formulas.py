@@ -1,16 +1,7 @@
 """The formula behind every number, as a reader of a report sees it."""
 
-from typing import NamedTuple
-
-
-class Formula(NamedTuple):
-    """How a number is computed, where that comes from, and what it says in one sentence."""
-
-    title: str
-    formula: str
-    source: str
-    meaning: str
-
+from forgetmenot.metrics.metric import Formula
+from forgetmenot.metrics.task_metrics import METRICS
 
 _GEM = "Lopez-Paz and Ranzato 2017, arXiv 1706.08840"
 _CHAUDHRY = "Chaudhry et al. 2018, arXiv 1801.10112"
@@ -20,77 +11,7 @@ _READING = f"{_HAQUE}; the definition is not printed, this is one reading of it"
 # First the task metrics, then what is derived from the score matrix.
 # R[i][j] is the score on task j after stage i; stage 0 is the base model, stage T the last one.
 FORMULAS: dict[str, Formula] = {
-    "accuracy": Formula(
-        "Accuracy",
-        "correct / n",
-        "scikit-learn accuracy_score",
-        "The share of examples answered with the right label.",
-    ),
-    "preference": Formula(
-        "Preference accuracy",
-        "pairs with log p(chosen | prompt) > log p(rejected | prompt) / n; sums over an answer's tokens, its "
-        "EOS included",
-        "the reward accuracy of DPO with a uniform reference; sums rather than means are our choice",
-        "The share of pairs in which the chosen answer is likelier than the rejected one; 0.5 is a coin.",
-    ),
-    "f1": Formula(
-        "F1",
-        "2·TP / (2·TP + FP + FN), the positive class being the task's second label",
-        "scikit-learn f1_score",
-        "The harmonic mean of precision and recall on the positive label.",
-    ),
-    "matthews": Formula(
-        "Matthews correlation",
-        "(c·n − Σ_k p_k·t_k) / √((n² − Σ p_k²)·(n² − Σ t_k²)), of n examples c correct, p_k predicted as and "
-        "t_k being label k; 0 for a constant answer",
-        "Gorodkin 2004; scikit-learn matthews_corrcoef",
-        "How well predicted and gold labels agree: 1 is perfect, 0 no better than a constant answer.",
-    ),
-    "spearman": Formula(
-        "Spearman correlation",
-        "Pearson correlation of the mid-ranks of gold and predicted numbers",
-        "scipy.stats.spearmanr",
-        "How far the predicted numbers are in the same order as the gold ones.",
-    ),
-    "pearson": Formula(
-        "Pearson correlation",
-        "cov(gold, predicted) / (σ(gold)·σ(predicted))",
-        "scipy.stats.pearsonr",
-        "How far the predicted numbers rise in a line with the gold ones.",
-    ),
-    "exact_match": Formula(
-        "Exact match",
-        "answers equal to the gold text, blanks around both aside / n",
-        "SQuAD's exact match without its normalisation",
-        "The share of answers that are the gold text letter by letter.",
-    ),
-    "rouge_l": Formula(
-        "ROUGE-L",
-        "mean over examples of F = 2PR/(P+R), P and R being the longest common subsequence over the words "
-        "predicted and gold; words are runs of a-z and 0-9, not stemmed",
-        "Lin 2004; the rouge-score package",
-        "How much of the gold text's words the answer has in the same order.",
-    ),
-    "sari": Formula(
-        "SARI",
-        "mean over examples and n = 1…4 of (F_keep + P_delete + F_add) / 3, over lower-case n-grams of the "
-        "text that was rewritten, the answer and the gold text",
-        "Xu et al. 2016, TACL 4; as Hugging Face's metric and TRACE, arXiv 2310.06762, read it",
-        "How well a text was made simpler: what was kept, left out and added, held against the gold text.",
-    ),
-    "edit_similarity": Formula(
-        "Edit similarity",
-        "mean over examples of 2·M / (characters of both texts), M being the longest common subsequence of "
-        "their characters; 0 where one of them is empty",
-        "rapidfuzz fuzz.ratio / 100; TRACE, arXiv 2310.06762",
-        "How much of two texts' characters they have in common in the same order.",
-    ),
-    "loss": Formula(
-        "Log-likelihood per token (−loss)",
-        "Σ log p(token) / number of tokens, in nats: the loss with its sign turned",
-        "the usual language-model loss, per token over the whole split",
-        "How well the model predicts the text; higher is better, 0 would be certainty.",
-    ),
+    **{name: metric.formula for name, metric in METRICS.items()},
     "average_performance": Formula(
         "Average performance",
         "AP = 1/T · Σ_j R[T][j]",

@@ -10,14 +10,15 @@ import numpy as np
 from forgetmenot.metrics.matrix import (
     FIGURES,
     Floats,
+    Row,
     ScoreMatrix,
-    Stage,
     UndefinedError,
     haque_forgetting,
     haque_learning,
 )
+from forgetmenot.metrics.metric import Metric
 from forgetmenot.metrics.summary import comparable
-from forgetmenot.metrics.task_metrics import Metric, metric_named
+from forgetmenot.metrics.task_metrics import metric_named
 
 Interval = tuple[float, float]
 
@@ -85,7 +86,7 @@ class Intervals:
 
 
 def bootstrap(
-    stages: Sequence[Stage],
+    stages: Sequence[Row],
     columns: Mapping[str, Answers],
     *,
     resamples: int = 1000,
@@ -124,7 +125,7 @@ def bootstrap(
 
 
 def replicates(
-    stages: Sequence[Stage], columns: Mapping[str, Answers], *, resamples: int = 1000, seed: int = 0
+    stages: Sequence[Row], columns: Mapping[str, Answers], *, resamples: int = 1000, seed: int = 0
 ) -> ScoreMatrix:
     """Return the score matrix of each bootstrap draw of the examples, a stack [resamples, stages, tasks].
 
@@ -148,7 +149,7 @@ def replicates(
 
 
 def noise_floor(
-    stages: Sequence[Stage],
+    stages: Sequence[Row],
     columns: Mapping[str, Answers],
     *,
     permutations: int = 200,
@@ -188,7 +189,7 @@ def noise_floor(
 
 
 def _permuted(
-    stages: Sequence[Stage], columns: Mapping[str, Answers], first: int, permutations: int, seed: int
+    stages: Sequence[Row], columns: Mapping[str, Answers], first: int, permutations: int, seed: int
 ) -> ScoreMatrix:
     """Return a stack of matrices, the answers to each example permuted among the stages from `first` on."""
     scores = np.full((permutations, len(stages), len(columns)), np.nan)

@@ -24,8 +24,8 @@ class UndefinedError(Exception):
 
 
 @dataclass(frozen=True)
-class Stage:
-    """One training episode: its name, the tasks it trains on, and whether it goes on from the stage before.
+class Row:
+    """A row of the score matrix: a stage, the tasks it trains on, and whether it goes on from the last.
 
     `follows` is False where a stage starts from the base model, as all those of the method `single` do.
     """
@@ -33,6 +33,11 @@ class Stage:
     name: str
     trains_on: tuple[str, ...] = ()
     follows: bool = True
+
+    @property
+    def label(self) -> str:
+        """The name without its number: "sst2" for "01-sst2"."""
+        return self.name.partition("-")[2] or self.name
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +49,7 @@ class ScoreMatrix:
     """
 
     tasks: tuple[str, ...]
-    stages: tuple[Stage, ...]
+    stages: tuple[Row, ...]
     values: Floats
 
     def __post_init__(self) -> None:

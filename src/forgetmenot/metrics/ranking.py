@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from forgetmenot.metrics.intervals import Interval, percentiles, resample
+from forgetmenot.metrics.metric import Floats, Metric
 from forgetmenot.metrics.significance import PairedDifference, holm, paired_difference
-from forgetmenot.metrics.task_metrics import Floats, Metric, metric_named
+from forgetmenot.metrics.task_metrics import metric_named
 
 
 @dataclass(frozen=True)

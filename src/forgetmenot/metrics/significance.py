@@ -6,10 +6,10 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
-from scipy.stats import binom
+from scipy.special import betainc
 
 from forgetmenot.metrics.intervals import Answers, Interval, percentiles, resample
-from forgetmenot.metrics.matrix import ScoreMatrix, Stage, UndefinedError, learned_before_last
+from forgetmenot.metrics.matrix import Row, ScoreMatrix, UndefinedError, learned_before_last
 from forgetmenot.metrics.task_metrics import metric_named
 
 
@@ -56,12 +56,12 @@ def paired_difference(
 ) -> PairedDifference:
     """Compare two answers [n] to each of the same examples.
 
-    For accuracy and exact_match, p is McNemar's exact test (McNemar 1947): the binomial test that an example
-    whose answer turned from right to wrong is as likely as one that turned the other way. For others it is a
-    paired bootstrap test: the share of resampled differences that lie at least as far from the observed
-    one as that lies from 0, (1 + hits) / (1 + resamples) so that it is never 0 (Davison and Hinkley 1997,
-    chapter 4). The interval is the percentile bootstrap's in either case; right at the edge of significance
-    it and McNemar's p may disagree.
+    The metric says by which test. McNemar's exact one (McNemar 1947), for the mean of answers that are right
+    or wrong, is the binomial test that an example whose answer turned from right to wrong is as likely as one
+    that turned the other way. The paired bootstrap test's p is the share of resampled differences that lie
+    at least as far from the observed one as that lies from 0, (1 + hits) / (1 + resamples) so that it is
+    never 0 (Davison and Hinkley 1997, chapter 4). The interval is the percentile bootstrap's in either case;
+    right at the edge of significance it and McNemar's p may disagree.
 
     Args:
         metric: Its name.
@@ -85,8 +85,7 @@ def paired_difference(
     if chosen.correct is not None:
         was, still = chosen.correct(gold, [before, after])
         forgotten, gained = int((was & ~still).sum()), int((~was & still).sum())
-    mean_of_correct = metric in ("accuracy", "exact_match")
-    if mean_of_correct and forgotten is not None and gained is not None:
+    if chosen.test == "exact McNemar" and forgotten is not None and gained is not None:
         p = mcnemar(forgotten, gained)
     elif not undefined:
         # A resample that only rounding keeps from being as far out as the observed difference is a hit.
@@ -97,7 +96,7 @@ def paired_difference(
         difference=None if np.isnan(difference) else difference,
         interval=percentiles(differences, level),
         p=p,
-        test="exact McNemar" if mean_of_correct else "paired bootstrap",
+        test=chosen.test,
         forgotten=forgotten,
         gained=gained,
         n=terms.shape[-1],
@@ -106,7 +105,7 @@ def paired_difference(
 
 
 def significance(
-    stages: Sequence[Stage],
+    stages: Sequence[Row],
     columns: Mapping[str, Answers],
     *,
     resamples: int = 4000,
@@ -155,7 +154,11 @@ def significance(
 
 def mcnemar(forgotten: int, gained: int) -> float:
     """Return the exact two-sided p of McNemar's test from its two discordant counts; 1 where both are 0."""
-    return float(min(1.0, 2 * binom.cdf(min(forgotten, gained), forgotten + gained, 0.5)))
+    fewer, more = sorted((forgotten, gained))
+    if not more:
+        return 1.0
+    # The binomial distribution up to `fewer` of fewer + more, by the incomplete beta function.
+    return float(min(1.0, 2 * betainc(more, fewer + 1, 0.5)))
 
 
 def holm(p: Sequence[float]) -> list[float]:

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import t
+from scipy.special import stdtrit
 
 from forgetmenot.metrics.intervals import Interval
 
@@ -46,5 +46,5 @@ def spread(values: Sequence[float], level: float = 0.95) -> Spread:
     if n == 1:
         return Spread(mean, None, None, n)
     std = float(np.std(values, ddof=1))
-    reach = float(t.ppf((1 + level) / 2, n - 1)) * std / n**0.5
+    reach = float(stdtrit(n - 1, (1 + level) / 2)) * std / n**0.5
     return Spread(mean, std, (mean - reach, mean + reach), n)

@@ -3,59 +3,16 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Any, Literal, Self
+from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import Linear as LoraLinear
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 from transformers.pytorch_utils import Conv1D
 
 from forgetmenot.errors import UserError, nearest
+from forgetmenot.models.settings import AdapterSettings
 from forgetmenot.models.soft_prompt import drawn_rows, install
-
-
-class AdapterSettings(BaseModel):
-    """Which parameters learn: the `adapter` part of a config.
-
-    Attributes:
-        kind: LoRA adapters, `full` fine-tuning, or a soft `prompt` before a model that stays as it is.
-        rank: LoRA's inner width.
-        alpha: LoRA's scale is alpha / rank.
-        dropout: On the adapters' input.
-        targets: `all-linear` (every linear layer but the LM head), or module names.
-        tokens: The length of a soft prompt.
-        per_stage: What later stages do: `continue` the same adapter, add a `new` one beside the earlier
-            (which stay active but frozen), or `merge` it into the weights and begin a new one.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    kind: Literal["lora", "full", "prompt"] = "lora"
-    rank: PositiveInt = 8
-    alpha: PositiveFloat = 16.0
-    dropout: float = Field(default=0.0, ge=0, lt=1)
-    targets: Literal["all-linear"] | Annotated[list[str], Field(min_length=1)] = "all-linear"
-    tokens: PositiveInt = 10
-    per_stage: Literal["continue", "new", "merge"] = "continue"
-
-    @model_validator(mode="after")
-    def _all_of_use(self) -> Self:
-        for name, field in type(self).model_fields.items():
-            if name not in USED_BY[self.kind] and getattr(self, name) != field.default:
-                raise ValueError(f"{name} means nothing with kind: {self.kind}; leave it out")
-        if self.kind == "prompt" and self.per_stage == "merge":
-            raise ValueError("a prompt cannot be merged into the weights; per_stage is continue or new")
-        return self
-
-
-USED_BY = {
-    "lora": ("kind", "rank", "alpha", "dropout", "targets", "per_stage"),
-    "full": ("kind",),
-    "prompt": ("kind", "tokens", "per_stage"),
-}
-"""The keys that have a meaning with each kind."""
-
 
 NOT_ADAPTED = {
     name: ["out_proj", "conv1d"] for name in ("falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h")

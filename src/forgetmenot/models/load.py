@@ -6,51 +6,23 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import torch
 from huggingface_hub.errors import HFValidationError
 from peft import prepare_model_for_kbit_training
-from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from transformers.utils import cached_file, logging
 from transformers.utils.hub import extract_commit_hash
 
 from forgetmenot.errors import UserError
-
-BUNDLED = {
-    "quickstart": "base",
-    "quickstart-small": "small",
-}
-"""Models that come with the package: name → folder."""
+from forgetmenot.models.settings import BUNDLED, ModelSettings
 
 SHAPING = ("*.safetensors", "*.bin", "*.json", "*.jinja", "*.model", "vocab.txt", "merges.txt")
 """The files of a model's directory on which its numbers depend: weights, configuration, tokenizer."""
 
 NF4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True)
-
-
-class ModelSettings(BaseModel):
-    """Which model: the `model` part of a config.
-
-    Attributes:
-        name: A bundled model, a local directory, or a hub id.
-        revision: A branch, tag or commit of the hub repository.
-        dtype: Of the weights that do not learn; those that learn are always fp32.
-        quantization: Keep the linear layers' weights in four bits (`nf4`, doubly quantized); for LoRA only.
-        trust_remote_code: Run code that comes with the model.
-        allow_bin: Read pickled `.bin` weights (with `weights_only=True`) where there are no safetensors.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: Annotated[str, Field(min_length=1)] = "quickstart"
-    revision: str | None = None
-    dtype: Literal["auto", "fp32", "bf16"] = "auto"
-    quantization: Literal["nf4"] | None = None
-    trust_remote_code: bool = False
-    allow_bin: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,7 +54,7 @@ def load_model(settings: ModelSettings, *, trainable: bool, device: torch.device
     """
     source, options = model_source(settings)
     try:
-        with _reports_kept_down(), without_bars() if Path(source).is_dir() else nullcontext():
+        with _reports_kept_down(), no_progress_bars() if Path(source).is_dir() else nullcontext():
             return _load(settings, source, options, trainable=trainable, device=device)
     except SafetensorError as error:
         raise UserError(
@@ -93,7 +65,7 @@ def load_model(settings: ModelSettings, *, trainable: bool, device: torch.device
 
 
 @contextmanager
-def without_bars() -> Iterator[None]:
+def no_progress_bars() -> Iterator[None]:
     """Keep Transformers' bars for local files from tearing our own display apart."""
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()

@@ -9,8 +9,7 @@ import torch
 from peft import PeftModel
 
 from forgetmenot.errors import UserError
-from forgetmenot.models.adapt import AdapterSettings
-from forgetmenot.models.load import ModelSettings
+from forgetmenot.models.settings import AdapterSettings, ModelSettings
 from forgetmenot.models.weights import load_weights, save_weights
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from forgetmenot.errors import UserError
-from forgetmenot.models.load import without_bars
+from forgetmenot.models.load import no_progress_bars
 from forgetmenot.models.soft_prompt import load_soft_prompt, save_soft_prompt, soft_prompt
 
 
@@ -22,7 +22,7 @@ def save_weights(model: Any, folder: Path, weights: Mapping[str, Tensor] | None 
         folder: The stage's folder.
         weights: The full weights of a model that holds only its shard of them.
     """
-    with without_bars():
+    with no_progress_bars():
         if isinstance(model, PeftModel):
             model.save_pretrained(folder / "adapter", save_embedding_layers=False)
         elif (prompt := soft_prompt(model)) is not None:
@@ -55,7 +55,7 @@ def load_weights(base: Any, folder: Path, *, trainable: bool) -> Any:
             return load_soft_prompt(base, folder / "prompt").requires_grad_(False)
         if (folder / "model").is_dir():
             device = next(base.parameters()).device
-            with without_bars():
+            with no_progress_bars():
                 model = AutoModelForCausalLM.from_pretrained(
                     folder / "model", config=base.config, dtype=base.dtype, use_safetensors=True
                 )

@@ -9,9 +9,9 @@ from pydantic import PositiveInt
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from forgetmenot.engine import Learner
+from forgetmenot.engine.learner import Learner
 from forgetmenot.errors import UserError
-from forgetmenot.probes.probe import Part, Probe, ProbeOptions
+from forgetmenot.probes.shared.probe import Part, Probe, ProbeOptions
 from forgetmenot.prompting.tokens import Tokens
 from forgetmenot.tasks import load_tasks
 

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from pydantic import NonNegativeInt, PositiveInt
 
-from forgetmenot.engine import Learner
+from forgetmenot.engine.learner import Learner
 from forgetmenot.errors import UserError, nearest
-from forgetmenot.probes.probe import Part, Probe, ProbeOptions
+from forgetmenot.probes.shared.probe import Part, Probe, ProbeOptions
 
 FEWSHOT_SEED = 1234  # lm-eval's own default
 BOOTSTRAPS = 1000  # only for metrics whose standard error has no formula
@@ -62,7 +62,7 @@ class General(Probe):
             raise UserError(
                 "evaluation.probes: general needs lm-evaluation-harness; pip install 'forgetmenot[probes]'."
             )
-        from forgetmenot.probes.benchmarks import general_folder
+        from forgetmenot.probes.shared.benchmarks import general_folder
 
         self.folder = general_folder(data_dir)
         self.names: tuple[str, ...] = options.tasks or self._trace()
@@ -79,7 +79,7 @@ class General(Probe):
         """A part for each task that was named, and for each task of a tag."""
         from lm_eval.evaluator import evaluate
 
-        from forgetmenot.probes.lm_eval_model import LearnerLM, quiet
+        from forgetmenot.probes.shared.lm_eval_model import LearnerLM, quiet
 
         parts: list[Part] = []
         for name, tasks in self._tasks():
@@ -133,8 +133,8 @@ class General(Probe):
     def _tasks(self) -> list[tuple[str, dict[str, Any]]]:
         """The tasks of each name, with their rows; loaded once for all stages."""
         if not self._loaded:
-            from forgetmenot.probes.benchmarks import BOOLQ, rows_from
-            from forgetmenot.probes.lm_eval_model import quiet
+            from forgetmenot.probes.shared.benchmarks import BOOLQ, rows_from
+            from forgetmenot.probes.shared.lm_eval_model import quiet
 
             for name in self.names:
                 with rows_from(self.folder), _undisturbed(), quiet(), _explaining(name, *UNREADABLE):

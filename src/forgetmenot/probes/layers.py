@@ -10,10 +10,11 @@ from pydantic import PositiveInt
 from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
-from forgetmenot.engine import Learner, ranks
+from forgetmenot.engine import ranks
+from forgetmenot.engine.learner import Learner
 from forgetmenot.errors import UserError
-from forgetmenot.probes.probe import Part, Probe, ProbeOptions
-from forgetmenot.probes.prompts import read_prompts
+from forgetmenot.probes.shared.probe import Part, Probe, ProbeOptions
+from forgetmenot.probes.shared.prompt_sets import read_prompts
 from forgetmenot.prompting.tokens import Tokens
 
 
@@ -49,7 +50,7 @@ class Layers(Probe):
     def measure(self, learner: Learner, stage: str, base: str, folder: Path) -> Sequence[Part]:
         """A part for each layer."""
         tokens = Tokens(learner.tokenizer).plain(self.prompts)
-        positions = getattr(learner.model.config.get_text_config(), "max_position_embeddings", None)
+        positions = learner.max_positions
         prompts = [row[-positions:] if positions else row for row in tokens]
         layers: int = learner.model.config.get_text_config().num_hidden_layers
         with learner.progress("layers", layers + 1) as advance:

@@ -1,14 +1,20 @@
 """Examples become prompts, and prompts become tokens."""
 
-from forgetmenot.prompting.cache import encode_cached
 from forgetmenot.prompting.demonstrations import CountOrSettings, Demonstrations, DemonstrationSettings
 from forgetmenot.prompting.encoded import Encoded, TokenSequence
+from forgetmenot.prompting.encoded_cache import encode_cached
 from forgetmenot.prompting.encoder import Encoder
 from forgetmenot.prompting.examples import EncodedExamples
 from forgetmenot.prompting.parsing import parse_choice
 from forgetmenot.prompting.prompt import Prompt
 from forgetmenot.prompting.tokens import lm_eval_prefix
-from forgetmenot.prompting.variants import bundled_prompts, choose_prompt, known_prompts, prompts_of
+from forgetmenot.prompting.variants import (
+    PromptVariants,
+    bundled_prompts,
+    choose_prompt,
+    known_prompts,
+    prompts_of,
+)
 
 __all__ = [
     "CountOrSettings",
@@ -18,6 +24,7 @@ __all__ = [
     "EncodedExamples",
     "Encoder",
     "Prompt",
+    "PromptVariants",
     "TokenSequence",
     "bundled_prompts",
     "choose_prompt",

@@ -44,6 +44,11 @@ class Encoded:
     reference: tuple[float, float] | None = None
 
     @property
+    def sequences(self) -> tuple[TokenSequence, ...]:
+        """What is scored of it: its candidates, or its answer where there are none."""
+        return self.candidates or (self.answer,)
+
+    @property
     def is_preference(self) -> bool:
         """Whether one answer is to become likelier than another, and neither is right by itself."""
         return self.gold is None and bool(self.candidates)

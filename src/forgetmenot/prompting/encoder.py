@@ -28,7 +28,7 @@ class Encoder:
         prompt: Prompt,
         tokenizer: "PreTrainedTokenizerBase",
         max_length: int,
-        room: int | None = None,
+        reserved: int | None = None,
     ):
         """Check that task, prompt and tokenizer belong together.
 
@@ -37,14 +37,14 @@ class Encoder:
             prompt: How they are put to the model.
             tokenizer: The model's own.
             max_length: The most tokens that a prompt may have with its longest answer and EOS.
-            room: The tokens that a prompt leaves free for an answer that is generated, whatever the gold one
-                is; None where the gold one, or a candidate, follows it.
+            reserved: The tokens that a prompt leaves free for an answer that is generated, whatever the gold
+                one is; None where the gold one, or a candidate, follows it.
 
         Raises:
             UserError: A label has no choice or a choice no label, the template names a field that the
                 examples lack or does not render, or the tokenizer lacks an EOS or a needed chat template.
         """
-        self._task, self._prompt, self._max_length, self._room = task, prompt, max_length, room
+        self._task, self._prompt, self._max_length, self._reserved = task, prompt, max_length, reserved
         _check_choices(task, prompt)
         self._tokens = Tokens(tokenizer)
         self._closing: Ids = (self._tokens.eos,)
@@ -173,13 +173,13 @@ class Encoder:
         )
 
     def _length(self, rows: Sequence[Ids]) -> int:
-        """The tokens that truncation takes from: the prompt's, with its longest answer unless it has room."""
-        return len(rows[0]) if self._room is not None else max(map(len, rows[1:]))
+        """The tokens that truncation takes from: of the prompt with its longest answer, or of it alone."""
+        return len(rows[0]) if self._reserved is not None else max(map(len, rows[1:]))
 
     def _needed(self, rows: Sequence[Ids], start: int) -> int:
         """The tokens that a prompt takes, with what must follow it."""
-        if self._room is not None:
-            return len(rows[0]) + self._room
+        if self._reserved is not None:
+            return len(rows[0]) + self._reserved
         needed = self._length(rows) + len(self._closing)
         return min(needed, start + self._max_length // 3) if self._prompt.cut_answer else needed
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import TemplateError
 
 from forgetmenot.errors import UserError
-from forgetmenot.prompting.pieces import may_be_cut, pieces
+from forgetmenot.prompting.pretokenize import may_be_cut, pieces
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

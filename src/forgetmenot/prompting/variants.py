@@ -2,13 +2,16 @@
 
 from collections.abc import Mapping
 from importlib.resources import files
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import yaml
+from pydantic import BeforeValidator
 
 from forgetmenot.errors import UserError, nearest
 from forgetmenot.prompting.prompt import Prompt
 from forgetmenot.tasks.task import Task
+from forgetmenot.tasks.yaml_file import read_yaml
 
 _KEYS = ("template", "choices", "separator", "chat", "system", "truncate", "end", "keep", "cut_answer")
 
@@ -17,6 +20,16 @@ _WORDLESS = {
     "messages": {"default": Prompt("default", template="{{ messages }}", separator="", chat=True)},
     "text": {"default": Prompt("default", template="{{ text }}", separator="")},
 }
+
+
+def _from_file(value: Any) -> Any:
+    """A path to YAML becomes the map task → variant that is in it."""
+    is_file = isinstance(value, str) and value.endswith((".yaml", ".yml"))
+    return read_yaml(Path(value)) if is_file else value
+
+
+PromptVariants = Annotated[str | dict[str, str], BeforeValidator(_from_file)]
+"""A variant for all tasks, a map task → variant, or a YAML file with such a map, as `fmn prompts` writes."""
 
 
 def prompts_of(task: Task) -> dict[str, Prompt]:

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
+from forgetmenot.record.results import Interval
 from forgetmenot.report import drawing
 from forgetmenot.report.drawing import Axis
-from forgetmenot.report.findings import Interval
 from forgetmenot.report.wording import number
 
 STRIP, MIDDLE = 220, 13  # the width of a figure of one line, and half its height

@@ -4,12 +4,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import pyarrow.parquet as parquet
-
-from forgetmenot.metrics import METRICS
-from forgetmenot.report.findings import Findings
+from forgetmenot.metrics import metric_named
+from forgetmenot.record.layout import PREDICTIONS, stage_folder
+from forgetmenot.record.predictions import Predictions, read_predictions
+from forgetmenot.record.results import RunResults
 
 SHOWN = 3
 
@@ -43,61 +42,63 @@ class Losses:
     shown: tuple[Lost, ...]
 
 
-def lost_examples(run_dir: Path, findings: Findings) -> list[Losses]:
+def lost_examples(run_dir: Path, results: RunResults) -> list[Losses]:
     """Compare each trained task's predictions after its own stage with those at the end.
 
     Tasks whose metric has no right and wrong answers, and tasks after which nothing was trained, are left
     out. The examples shown are those whose two answers were surest.
     """
-    if not findings.in_sequence:
+    if not results.in_sequence:
         return []
-    last = findings.measured - 1
-    answers: dict[int, dict[str, dict[str, dict[str, Any]]]] = {}
+    last = results.measured - 1
+    answers: dict[int, dict[str, Predictions]] = {}
     losses = []
-    for task in findings.tasks:
-        own = findings.own_stage(task)
-        if own is None or own >= last or METRICS[findings.metrics[task]].correct is None:
+    for task in results.tasks:
+        own = results.own_stage(task)
+        if own is None or own >= last or metric_named(results.metrics[task]).correct is None:
             continue
         for i in (own, last):
             if i not in answers:
-                answers[i] = _read(run_dir / "stages" / findings.stages[i].name / "predictions.parquet")
-        then, now = answers[own].get(task, {}), answers[last].get(task, {})
-        both = [(then[example], now[example]) for example in then if example in now]
-        if both:
-            losses.append(_compare(task, both))
-    return losses
+                folder = stage_folder(run_dir, results.stages[i].name)
+                answers[i] = read_predictions(folder / PREDICTIONS)
+        then, now = answers[own].get(task), answers[last].get(task)
+        if then is not None and now is not None:
+            losses.append(_compare(task, results.metrics[task], then, now))
+    return [one for one in losses if one.n]
 
 
-def _read(path: Path) -> dict[str, dict[str, dict[str, Any]]]:
-    """The rows of one stage by task and example; none where the file was not kept."""
-    if not path.is_file():
-        return {}
-    rows: dict[str, dict[str, dict[str, Any]]] = {}
-    for row in parquet.read_table(path).to_pylist():
-        rows.setdefault(row["task"], {})[row["example"]] = row
-    return rows
-
-
-def _compare(task: str, both: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> Losses:
-    lost = [_lost(then, now) for then, now in both if _right(then) and not _right(now)]
-    gained = sum(1 for then, now in both if _right(now) and not _right(then))
+def _compare(task: str, metric: str, then: Predictions, now: Predictions) -> Losses:
+    """Compare the examples that both have."""
+    right_then, right_now = (dict(zip(one.ids, _right(metric, one), strict=True)) for one in (then, now))
+    place = {name: k for k, name in enumerate(now.ids)}
+    both = [(k, place[name]) for k, name in enumerate(then.ids) if name in place]
+    names = [then.ids[k] for k, _ in both]
+    lost = [
+        _lost(then, before, now, after)
+        for (before, after), name in zip(both, names, strict=True)
+        if right_then[name] and not right_now[name]
+    ]
+    gained = sum(right_now[name] and not right_then[name] for name in names)
     surest = sorted(lost, key=lambda one: -min(one.sure_then or 0.0, one.sure_now or 0.0))
     return Losses(task, len(lost), gained, len(both), tuple(surest[:SHOWN]))
 
 
-def _right(row: dict[str, Any]) -> bool:
-    return row["predicted"] is not None and str(row["predicted"]).strip() == str(row["gold"]).strip()
+def _right(metric: str, predictions: Predictions) -> list[bool]:
+    found = predictions.right(metric)
+    assert found is not None, "the metric tells right from wrong"
+    return found
 
 
-def _lost(then: dict[str, Any], now: dict[str, Any]) -> Lost:
+def _lost(then: Predictions, before: int, now: Predictions, after: int) -> Lost:
+    said = now.predicted[after]
     return Lost(
-        example=str(then["example"]),
-        text=then.get("prompt_text"),
-        gold=str(then["gold"]),
-        said_then=str(then["predicted"]),
-        said_now="no answer" if now["predicted"] is None else str(now["predicted"]),
-        sure_then=_sureness(then.get("log_likelihoods")),
-        sure_now=_sureness(now.get("log_likelihoods")),
+        example=then.ids[before],
+        text=then.prompt_text[before],
+        gold=then.gold[before],
+        said_then=str(then.predicted[before]),
+        said_now="no answer" if said is None else said,
+        sure_then=_sureness(then.log_likelihoods[before]),
+        sure_now=_sureness(now.log_likelihoods[after]),
     )
 
 

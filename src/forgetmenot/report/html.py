@@ -1,7 +1,6 @@
 """The report of a run: one HTML file that needs nothing else."""
 
 import json
-import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,12 +9,14 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from forgetmenot.metrics import FORMULAS
+from forgetmenot.metrics import FORMULAS, metric_named
+from forgetmenot.record.files import write_text
+from forgetmenot.record.layout import CONFIG, ENVIRONMENT, REPORT, TIMING, TRAINING, stage_folder
+from forgetmenot.record.results import Interval, RunResults, TaskOutcome, load_results
+from forgetmenot.report.by_reading import asked_otherwise
 from forgetmenot.report.costs import costs
 from forgetmenot.report.figures import curve, dumbbell, loss_line, score_scale
-from forgetmenot.report.findings import Fate, Findings, Interval, load
 from forgetmenot.report.forgotten import lost_examples
-from forgetmenot.report.ways import asked_otherwise
 from forgetmenot.report.wording import NONE, common, number, p_value, signed, span, verdict, way
 
 HEADLINES = (
@@ -50,31 +51,29 @@ def write_report(run_dir: Path) -> Path:
     Raises:
         UserError: The directory has no readable `results.json`.
     """
-    findings = load(run_dir)
+    results = load_results(run_dir)
     page = template("report.html.jinja").render(
-        run=findings,
-        verdict=verdict(findings),
-        metrics=[FORMULAS[name] for name in dict.fromkeys(findings.metrics[task] for task in findings.tasks)],
-        curves=_curves(findings),
-        ways=asked_otherwise(findings),
-        axis=_scale(findings) if all(findings.bounded(task) for task in findings.tasks) else None,
-        kept=[(fate, _dumbbell(findings, fate)) for fate in findings.fates],
-        headlines=[_figure(findings, name, findings.summary, name) for name in HEADLINES],
-        haque=[_figure(findings, name, findings.summary.get("haque", {}), f"haque_{name}") for name in HAQUE],
-        losses=lost_examples(run_dir, findings),
-        trainings=_trainings(run_dir, findings),
-        config=_text(run_dir / "config.yaml"),
-        environment=_json(run_dir / "environment.json"),
-        timing=_json(run_dir / "timing.json"),
-        costs=costs(findings.cost, _json(run_dir / "timing.json")) if findings.cost else {},
+        run=results,
+        verdict=verdict(results),
+        metrics=[
+            metric_named(name).formula
+            for name in dict.fromkeys(results.metrics[task] for task in results.tasks)
+        ],
+        curves=_curves(results),
+        ways=asked_otherwise(results),
+        axis=_scale(results) if all(results.bounded(task) for task in results.tasks) else None,
+        kept=[(outcome, _dumbbell(results, outcome)) for outcome in results.outcomes],
+        headlines=[_figure(results, name, results.summary, name) for name in HEADLINES],
+        haque=[_figure(results, name, results.summary.get("haque", {}), f"haque_{name}") for name in HAQUE],
+        losses=lost_examples(run_dir, results),
+        trainings=_trainings(run_dir, results),
+        config=_text(run_dir / CONFIG),
+        environment=_json(run_dir / ENVIRONMENT),
+        timing=_json(run_dir / TIMING),
+        costs=costs(results.cost, _json(run_dir / TIMING)) if results.cost else {},
     )
-    path = run_dir / "report.html"
-    aside = run_dir / "report.html.tmp"
-    with aside.open("w", encoding="utf-8") as file:
-        file.write(page)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
+    path = run_dir / REPORT
+    write_text(path, page)
     return path
 
 
@@ -101,79 +100,79 @@ def template(name: str) -> Any:
     return environment.get_template(name)
 
 
-def _curves(findings: Findings) -> list[tuple[str, Markup]]:
+def _curves(results: RunResults) -> list[tuple[str, Markup]]:
     """One forgetting curve per task; tasks whose scores have the same bounds share an axis."""
-    common = _scale(findings)
+    common = _scale(results)
     curves = []
-    for task in findings.tasks:
-        scores, own = findings.column(task), findings.own_stage(task)
+    for task in results.tasks:
+        scores, own = results.column(task), results.own_stage(task)
         if all(score is None for score in scores):
             continue
-        label = f"{task}, {findings.metrics[task]} after each stage: " + ", ".join(
-            f"{stage.label} {number(score)}" for stage, score in zip(findings.stages, scores, strict=True)
+        label = f"{task}, {results.metrics[task]} after each stage: " + ", ".join(
+            f"{stage.label} {number(score)}" for stage, score in zip(results.stages, scores, strict=True)
         )
         picture = curve(
             scores=scores,
-            spans=findings.spans(task),
-            stage_labels=[stage.label for stage in findings.stages],
+            spans=results.spans(task),
+            stage_labels=[stage.label for stage in results.stages],
             own=own,
-            majority=findings.majority.get(task),
-            scale=common if findings.bounded(task) else _own_scale(findings, task),
-            connected=findings.in_sequence,
+            majority=results.majority.get(task),
+            scale=common if results.bounded(task) else _own_scale(results, task),
+            connected=results.in_sequence,
             label=label,
         )
         curves.append((task, picture))
     return curves
 
 
-def _dumbbell(findings: Findings, fate: Fate) -> Markup:
-    end = None if fate.state in ("apart", "last", "ahead") else fate.end
-    told = [("base model", fate.base), ("after its own stage", fate.learned), ("at the end", end)]
+def _dumbbell(results: RunResults, outcome: TaskOutcome) -> Markup:
+    end = None if outcome.state in ("apart", "last", "ahead") else outcome.end
+    told = [("base model", outcome.base), ("after its own stage", outcome.learned), ("at the end", end)]
     return dumbbell(
-        base=fate.base,
-        learned=fate.learned,
+        base=outcome.base,
+        learned=outcome.learned,
         end=end,
-        majority=findings.majority.get(fate.task),
-        scale=_scale(findings) if findings.bounded(fate.task) else _own_scale(findings, fate.task),
-        label=f"{fate.task}: "
+        majority=results.majority.get(outcome.task),
+        scale=_scale(results) if results.bounded(outcome.task) else _own_scale(results, outcome.task),
+        label=f"{outcome.task}: "
         + ", ".join(f"{name} {number(value)}" for name, value in told if value is not None),
     )
 
 
-def _scale(findings: Findings) -> Interval:
+def _scale(results: RunResults) -> Interval:
     """The axis common to all bounded tasks."""
-    bounded = [task for task in findings.tasks if findings.bounded(task)]
-    values = [value for task in bounded for value in _values(findings, task)]
+    bounded = [task for task in results.tasks if results.bounded(task)]
+    values = [value for task in bounded for value in _values(results, task)]
     return score_scale(values) if values else (0.0, 1.0)
 
 
-def _own_scale(findings: Findings, task: str) -> Interval:
-    return score_scale(_values(findings, task) or [0.0])
+def _own_scale(results: RunResults, task: str) -> Interval:
+    return score_scale(_values(results, task) or [0.0])
 
 
-def _values(findings: Findings, task: str) -> list[float]:
+def _values(results: RunResults, task: str) -> list[float]:
     """Everything that a figure of the task draws."""
-    ends = [end for pair in findings.spans(task) if pair for end in pair]
-    drawn = [*findings.column(task), *ends, findings.majority.get(task)]
+    ends = [end for pair in results.spans(task) if pair for end in pair]
+    drawn = [*results.column(task), *ends, results.majority.get(task)]
     return [value for value in drawn if value is not None]
 
 
-def _figure(findings: Findings, name: str, values: Mapping[str, Any], formula: str) -> dict[str, Any]:
+def _figure(results: RunResults, name: str, values: Mapping[str, Any], formula: str) -> dict[str, Any]:
     """One number of the summary with all that it depends on."""
     return {
         "value": values.get(name),
-        "interval": findings.summary_intervals.get(formula),
-        "floor": findings.noise_floor.get(formula),
-        "reason": findings.summary.get("reasons", {}).get(formula),
+        "interval": results.summary_intervals.get(formula),
+        "floor": results.noise_floor.get(formula),
+        "reason": results.summary.get("reasons", {}).get(formula),
         "formula": FORMULAS[formula],
     }
 
 
-def _trainings(run_dir: Path, findings: Findings) -> list[dict[str, Any]]:
+def _trainings(run_dir: Path, results: RunResults) -> list[dict[str, Any]]:
     """The training loss of every stage that has logged one, on a common axis."""
     logs: list[tuple[str, list[dict[str, Any]]]] = []
-    for stage in findings.stages:
-        text = _text(run_dir / "stages" / stage.name / "training.jsonl")
+    for stage in results.stages:
+        text = _text(stage_folder(run_dir, stage.name) / TRAINING)
         rows = [json.loads(line) for line in (text or "").splitlines() if line.endswith("}")]
         if rows := [row for row in rows if row.get("loss") is not None]:
             logs.append((stage.label, rows))

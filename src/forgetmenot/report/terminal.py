@@ -9,10 +9,10 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
+from forgetmenot.record.results import RunResults
+from forgetmenot.report.by_reading import AskedBy, asked_otherwise
 from forgetmenot.report.costs import costs
-from forgetmenot.report.findings import Findings
-from forgetmenot.report.probes import print_probes
-from forgetmenot.report.ways import AskedBy, asked_otherwise
+from forgetmenot.report.probe_tables import print_probes
 from forgetmenot.report.wording import number, p_value, signed, span, verdict
 
 COLUMN = 15
@@ -87,88 +87,88 @@ class LiveTable:
         self._results["summary"] = dict(summary)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        findings = Findings(self._results)
-        yield from _tables(findings, options.max_width, [])
+        results = RunResults(self._results)
+        yield from _tables(results, options.max_width, [])
         yield Text(LEGEND, style="dim")
-        if findings.summary:
+        if results.summary:
             names = ("average_performance", "backward_transfer", "forgetting")
             yield Text(
-                "   ".join(f"{HEADLINES[name]} {number(findings.summary.get(name))}" for name in names),
+                "   ".join(f"{HEADLINES[name]} {number(results.summary.get(name))}" for name in names),
                 style="bold",
             )
 
 
-def print_matrix(results: Mapping[str, Any], console: Console) -> None:
+def print_matrix(content: Mapping[str, Any], console: Console) -> None:
     """Print a finished run: its score matrix, what became of each task, the summary and the verdict.
 
     Args:
-        results: The parsed `results.json`.
+        content: That of `results.json`.
         console: Where to print.
     """
-    findings = Findings(results)
-    last = findings.measured - 1
+    results = RunResults(content)
+    last = results.measured - 1
     margins: list[tuple[str, list[Text]]] = [
         (
             "95 % at the end",
-            [Text(_range(findings.spans(task)[last]), style="dim") for task in findings.tasks],
+            [Text(_range(results.spans(task)[last]), style="dim") for task in results.tasks],
         ),
         (
             "majority class",
-            [Text(number(findings.majority.get(task)), style="dim") for task in findings.tasks],
+            [Text(number(results.majority.get(task)), style="dim") for task in results.tasks],
         ),
-        ("in the end", [_fate(findings, task) for task in findings.tasks]),
+        ("in the end", [_outcome(results, task) for task in results.tasks]),
     ]
-    for table in _tables(findings, console.width, margins):
+    for table in _tables(results, console.width, margins):
         console.print(table)
-    console.print(Text(LEGEND, style="dim"), "", _summary(findings), "", sep="\n")
-    if otherwise := asked_otherwise(findings):
-        console.print(_by_way(findings, otherwise), "", sep="\n")
-    if findings.cost:
-        words = "; ".join(f"{name} {value}" for name, value in costs(findings.cost).items())
+    console.print(Text(LEGEND, style="dim"), "", _summary(results), "", sep="\n")
+    if otherwise := asked_otherwise(results):
+        console.print(_by_way(results, otherwise), "", sep="\n")
+    if results.cost:
+        words = "; ".join(f"{name} {value}" for name, value in costs(results.cost).items())
         console.print(Text(f"Cost: {words}.", style="dim"), "", sep="\n")
-    console.print(Text(verdict(findings), style="bold"))
-    print_probes(findings.probes, console)
+    console.print(Text(verdict(results), style="bold"))
+    print_probes(results.probes, console)
 
 
-def _tables(findings: Findings, width: int, margins: Sequence[tuple[str, list[Text]]]) -> list[Table]:
+def _tables(results: RunResults, width: int, margins: Sequence[tuple[str, list[Text]]]) -> list[Table]:
     """The matrix, cut into as many tables as the width asks for."""
-    stage_width = max(len(stage.name) for stage in findings.stages)
-    wide = max([COLUMN, *(len(task) + 2 for task in findings.tasks)])
+    stage_width = max(len(stage.name) for stage in results.stages)
+    wide = max([COLUMN, *(len(task) + 2 for task in results.tasks)])
     at_once = max(1, (width - max(stage_width, 15) - 4) // wide)
     return [
-        _table(findings, range(first, min(first + at_once, len(findings.tasks))), margins)
-        for first in range(0, len(findings.tasks), at_once)
+        _table(results, range(first, min(first + at_once, len(results.tasks))), margins)
+        for first in range(0, len(results.tasks), at_once)
     ]
 
 
-def _table(findings: Findings, columns: range, margins: Sequence[tuple[str, list[Text]]]) -> Table:
+def _table(results: RunResults, columns: range, margins: Sequence[tuple[str, list[Text]]]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("after stage", no_wrap=True)
     for j in columns:
-        task = findings.tasks[j]
-        header = Text(f"{task}\n").append(findings.metrics[task], style="not bold dim")
+        task = results.tasks[j]
+        header = Text(f"{task}\n").append(results.metrics[task], style="not bold dim")
         table.add_column(header, min_width=COLUMN - 2, overflow="fold")
-    for i, stage in enumerate(findings.stages):
-        table.add_row(stage.name, *(_cell(findings, i, findings.tasks[j]) for j in columns))
+    for i, stage in enumerate(results.stages):
+        table.add_row(stage.name, *(_cell(results, i, results.tasks[j]) for j in columns))
     table.add_section()
     for name, cells in margins:
         table.add_row(Text(name, style="dim"), *(cells[j] for j in columns))
     return table
 
 
-def _cell(findings: Findings, i: int, task: str) -> Text:
+def _cell(results: RunResults, i: int, task: str) -> Text:
     """One score on its colour, the star of the stage that learned it, or the change since."""
-    value, own = findings.column(task)[i], findings.own_stage(task)
-    if i >= findings.measured:
+    value, own = results.column(task)[i], results.own_stage(task)
+    if i >= results.measured:
         return Text("  ·", style="dim")
     if value is None:
         return Text(" missing", style="yellow")
-    above = findings.above_majority(task, value)
-    heat: Style | str = _heat(findings.level(task, value) or 0.0) if above else "dim"
+    above = results.above_majority(task, value)
+    heat: Style | str = _heat(results.level(task, value) or 0.0) if above else "dim"
     cell = Text.assemble((f" {number(value)} ", heat))
     if i == own:
         cell.append(" *", style="bold")
-    change = findings.since_learned(task, i)
+    change = results.since_learned(task, i)
     if change is not None:
         cell.append(f" {signed(change)}", style="red" if change < 0 else "green")
     return cell
@@ -186,18 +186,18 @@ def _range(interval: tuple[float, float] | None) -> str:
     return "" if interval is None else f"{interval[0]:.3f}..{interval[1]:.3f}"
 
 
-def _fate(findings: Findings, task: str) -> Text:
-    fate = findings.fate(task)
-    if fate.not_learned:
+def _outcome(results: RunResults, task: str) -> Text:
+    outcome = results.outcome(task)
+    if outcome.not_learned:
         return Text("not learned", style="yellow")
-    words = STATES[fate.state] if fate.p is None else f"{STATES[fate.state]}\n{p_value(fate.p)}"
-    return Text(words, style={"forgotten": "bold red", "improved": "green"}.get(fate.state, ""))
+    words = STATES[outcome.state] if outcome.p is None else f"{STATES[outcome.state]}\n{p_value(outcome.p)}"
+    return Text(words, style={"forgotten": "bold red", "improved": "green"}.get(outcome.state, ""))
 
 
-def _by_way(findings: Findings, ways: Sequence[AskedBy]) -> Table:
+def _by_way(results: RunResults, ways: Sequence[AskedBy]) -> Table:
     """Each task right after its own stage and at the end, by each way of asking."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for title in ("asked by", *findings.tasks):
+    for title in ("asked by", *results.tasks):
         table.add_column(title, overflow="fold")
     for one in ways:
         cells = []
@@ -212,16 +212,16 @@ def _by_way(findings: Findings, ways: Sequence[AskedBy]) -> Table:
     return table
 
 
-def _summary(findings: Findings) -> Table:
+def _summary(results: RunResults) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for name in ("", "value", "95 % interval", "noise floor", ""):
         table.add_column(name)
-    reasons = findings.summary.get("reasons", {})
+    reasons = results.summary.get("reasons", {})
     for name, title in HEADLINES.items():
-        interval, floor = findings.summary_intervals.get(name), findings.noise_floor.get(name)
+        interval, floor = results.summary_intervals.get(name), results.noise_floor.get(name)
         table.add_row(
             title,
-            Text(number(findings.summary.get(name)), style="bold"),
+            Text(number(results.summary.get(name)), style="bold"),
             span(interval) if interval else "",
             number(floor) if floor is not None else "",
             Text(reasons.get(name, ""), style="dim"),

@@ -1,10 +1,10 @@
-"""Numbers and findings as a person reads them."""
+"""Numbers and results as a person reads them."""
 
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from forgetmenot.report.findings import Fate, Findings, Interval
+from forgetmenot.record.results import Interval, RunResults, TaskOutcome
 
 NONE = "–"
 MINUS = "\N{MINUS SIGN}"
@@ -88,21 +88,21 @@ def listed(words: Sequence[str]) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
-def verdict(findings: Findings) -> str:
+def verdict(results: RunResults) -> str:
     """One sentence: what was learned, what was forgotten, and whether that is more than noise."""
-    trained = [fate for fate in findings.fates if fate.state not in ("scored", "ahead")]
+    trained = [outcome for outcome in results.outcomes if outcome.state not in ("scored", "ahead")]
     if not trained:
-        return f"{findings.name} has been scored and not trained yet."
-    sound = [fate for fate in trained if not fate.not_learned]
-    weak = [fate for fate in trained if fate.not_learned]
-    names = _few([fate.task for fate in trained], "tasks")
-    one_by_one = any(fate.state not in ("last", "apart") for fate in trained)
-    if not findings.in_sequence:
-        opening = f"Trained on each of {names} from the base model, {findings.name}"
+        return f"{results.name} has been scored and not trained yet."
+    sound = [outcome for outcome in trained if not outcome.not_learned]
+    weak = [outcome for outcome in trained if outcome.not_learned]
+    names = _few([outcome.task for outcome in trained], "tasks")
+    one_by_one = any(outcome.state not in ("last", "apart") for outcome in trained)
+    if not results.in_sequence:
+        opening = f"Trained on each of {names} from the base model, {results.name}"
     elif len(trained) == 1:
-        opening = f"Trained on {names}, {findings.name}"
+        opening = f"Trained on {names}, {results.name}"
     else:
-        opening = f"Trained on {names} {'in turn' if one_by_one else 'at once'}, {findings.name}"
+        opening = f"Trained on {names} {'in turn' if one_by_one else 'at once'}, {results.name}"
     if not sound:
         on_what = "it" if len(weak) == 1 else "any of them"
         clauses = [f"{opening} did not rise above the majority class on {on_what}"]
@@ -111,63 +111,70 @@ def verdict(findings: Findings) -> str:
         clauses[0] = f"{opening} {clauses[0]}"
     if weak and sound:
         verb = "was" if len(weak) == 1 else "were"
-        tasks = _few([fate.task for fate in weak], "tasks")
+        tasks = _few([outcome.task for outcome in weak], "tasks")
         clauses.append(f"{tasks} {verb} not learned, staying at or below the majority class")
-    if not findings.complete:
-        clauses.append(f"{findings.measured} of {len(findings.stages)} stages are done")
+    if not results.complete:
+        clauses.append(f"{results.measured} of {len(results.stages)} stages are done")
     return "; ".join(clauses) + "."
 
 
-def _learned(sound: Sequence[Fate]) -> str:
+def _learned(sound: Sequence[TaskOutcome]) -> str:
     """The predicate of a run in which nothing comes after a task."""
     parts = []
     for verb, raised in (("learned", True), ("did not raise", False)):
         moves = [
-            f"{fate.task} ({_move(fate.base, fate.learned)})" for fate in sound if _raised(fate) is raised
+            f"{outcome.task} ({_move(outcome.base, outcome.learned)})"
+            for outcome in sound
+            if _raised(outcome) is raised
         ]
         if moves:
             parts.append(f"{verb} {_few(moves, 'tasks')}")
     return " and ".join(parts)
 
 
-def _raised(fate: Fate) -> bool:
+def _raised(outcome: TaskOutcome) -> bool:
     """Whether a task's own stage brought it above the base model; taken for granted where that is unknown."""
-    return fate.base is None or fate.learned is None or fate.learned > fate.base
+    return outcome.base is None or outcome.learned is None or outcome.learned > outcome.base
 
 
-def _after_all(sound: Sequence[Fate]) -> list[str]:
+def _after_all(sound: Sequence[TaskOutcome]) -> list[str]:
     """The clauses of a run of several stages; the first lacks its subject."""
     of = {
-        state: [fate for fate in sound if fate.state == state] for state in ("forgotten", "kept", "improved")
+        state: [outcome for outcome in sound if outcome.state == state]
+        for state in ("forgotten", "kept", "improved")
     }
-    untested = [fate for fate in sound if fate.state in ("untested", "unknown")]
-    last = [fate for fate in sound if fate.state == "last"]
+    untested = [outcome for outcome in sound if outcome.state in ("untested", "unknown")]
+    last = [outcome for outcome in sound if outcome.state == "last"]
     clauses = []
     if of["forgotten"]:
-        worst_first = sorted(of["forgotten"], key=lambda fate: fate.change or 0.0)
-        moves = [f"{fate.task} ({_move(fate.learned, fate.end)})" for fate in worst_first]
+        worst_first = sorted(of["forgotten"], key=lambda outcome: outcome.change or 0.0)
+        moves = [f"{outcome.task} ({_move(outcome.learned, outcome.end)})" for outcome in worst_first]
         worst = "" if len(moves) <= NAMED_AT_MOST else f", worst {moves[0]},"
         clauses.append(f"had significantly forgotten {_few(moves, 'tasks')}{worst} by the end")
     elif of["kept"] or of["improved"]:
         clauses.append("had forgotten nothing by the end that a test can tell from noise")
     elif untested:
-        moves = [f"{fate.task} ({_move(fate.learned, fate.end)})" for fate in untested]
+        moves = [f"{outcome.task} ({_move(outcome.learned, outcome.end)})" for outcome in untested]
         clauses.append(f"changed on {_few(moves, 'tasks')} by the end, not tested for significance")
         untested = []
     else:
         clauses.append(_learned(last))
         last = []
     if of["improved"]:
-        moves = [f"{fate.task} ({_move(fate.learned, fate.end)})" for fate in of["improved"]]
+        moves = [f"{outcome.task} ({_move(outcome.learned, outcome.end)})" for outcome in of["improved"]]
         clauses.append(f"{_few(moves, 'tasks')} rose significantly after training on later tasks")
     if of["kept"] and of["forgotten"]:
         verb = "shows" if len(of["kept"]) == 1 else "show"
-        clauses.append(f"{_few([fate.task for fate in of['kept']], 'tasks')} {verb} no significant loss")
+        clauses.append(
+            f"{_few([outcome.task for outcome in of['kept']], 'tasks')} {verb} no significant loss"
+        )
     if untested:
         verb = "was" if len(untested) == 1 else "were"
-        clauses.append(f"{_few([fate.task for fate in untested], 'tasks')} {verb} not tested")
+        clauses.append(f"{_few([outcome.task for outcome in untested], 'tasks')} {verb} not tested")
     clauses += [
-        f"{fate.task}, learned last, ends at {number(fate.end)}" for fate in last if fate.end is not None
+        f"{outcome.task}, learned last, ends at {number(outcome.end)}"
+        for outcome in last
+        if outcome.end is not None
     ]
     return clauses
 

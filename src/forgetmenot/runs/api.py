@@ -13,14 +13,18 @@ from rich.console import Console
 from forgetmenot.config import RunConfig, differences, load_config, read_resolved
 from forgetmenot.engine import ranks
 from forgetmenot.errors import UserError
-from forgetmenot.report import LiveTable, print_matrix, write_report
+from forgetmenot.record.layout import CONFIG, ENVIRONMENT, PREDICTIONS, REPORT, RESULTS, stage_folder
+from forgetmenot.record.result_schema import Cost, Results
+from forgetmenot.report.html import write_report
+from forgetmenot.report.terminal import LiveTable, print_matrix
 from forgetmenot.runs.directory import RunDirectory, begun_with
 from forgetmenot.runs.display import Display
-from forgetmenot.runs.loop import HEADLINE, Loop
+from forgetmenot.runs.loop import Loop
+from forgetmenot.runs.opening import opened
 from forgetmenot.runs.plan import Plan, check_trackers, make_plan
 from forgetmenot.runs.probing import make_probes
 from forgetmenot.runs.receipt_loader import ReceiptLoader
-from forgetmenot.runs.results import assemble, probe_tables
+from forgetmenot.runs.results import read_results
 from forgetmenot.runs.session import Session, open_session
 from forgetmenot.tasks import fingerprint
 
@@ -35,10 +39,10 @@ class Run:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        results = RunDirectory(self.path).read_json("results.json")
+        results = RunDirectory(self.path).read_json(RESULTS)
         if results is None:
             raise UserError(f"{self.path} holds no finished run: there is no results.json.")
-        self.results: dict[str, Any] = results
+        self.results: Results = results
 
     @property
     def matrix(self) -> pd.DataFrame:
@@ -53,7 +57,7 @@ class Run:
     def predictions(self, stage: int) -> pd.DataFrame:
         """One row for each (task, example) after a stage: gold, predicted, log-likelihoods."""
         name = self.results["stages"][stage]["name"]
-        return pd.read_parquet(self.path / "stages" / name / "predictions.parquet")
+        return pd.read_parquet(stage_folder(self.path, name) / PREDICTIONS)
 
     def report(self) -> Path:
         """Write report.html anew; returns its path."""
@@ -85,10 +89,8 @@ def run(
         UserError: If anything that the config names is not there or does not fit.
     """
     config = resolve(config)
-    ranks.join()
     directory = RunDirectory(config.directory)
-    console = console if console and ranks.writes() else Console(quiet=True)
-    with directory.locked(), Display(console) as display:
+    with opened(directory, console) as display:
         if not ranks.agreed(lambda: not fresh and is_finished(directory, config)):
             try:
                 _go_on(config, directory, display, fresh)
@@ -123,11 +125,11 @@ def is_finished(directory: RunDirectory, config: RunConfig) -> bool:
     Raises:
         UserError: If it holds another one that this does not go on from.
     """
-    path = directory.path / "config.yaml"
+    path = directory.path / CONFIG
     if not path.is_file():
         return False
     before = read_resolved(path)
-    finished = all((directory.path / name).is_file() for name in ("results.json", "report.html"))
+    finished = all((directory.path / name).is_file() for name in (RESULTS, REPORT))
     different = differences(before, config)
     if different == ["tasks"] and config.tasks[: len(before.tasks)] == before.tasks:
         return False
@@ -165,16 +167,15 @@ def _go_on(config: RunConfig, directory: RunDirectory, display: Display, fresh: 
         "split": config.evaluation.split,
     }
     if ranks.writes():
-        results = {**described, **assemble(directory, plan.rows, loop.questions)}
-        results["probes"] = probe_tables(directory, plan.rows, probes)
-        results["cost"] |= {
-            "parameters": session.record["parameters"],
-            "past_data": plan.method.past_data,
-            "truncated_in_training": loop.truncated,
-        }
+        cost = Cost(
+            parameters=session.record["parameters"],
+            past_data=plan.method.past_data,
+            truncated_in_training=loop.truncated,
+        )
+        results = read_results(directory, plan.rows, loop.scored, described, cost, probes)
         if receipts.receipts:
             results["receipts"] = receipts.described()
-        directory.write_json("results.json", results)
+        directory.write_json(RESULTS, results)
         write_report(directory.path)
         directory.event("finished")
     ranks.wait()
@@ -214,7 +215,7 @@ def _identify(plan: Plan, session: Session, directory: RunDirectory, display: Di
                 f"{directory.path} began with {key} {value!r}; by this command, machine and data "
                 f"it is {now!r} now: going on would mix two runs. Put it back, or start anew with --fresh."
             )
-    directory.write_json("environment.json", {"identity": identity, **session.record})
+    directory.write_json(ENVIRONMENT, {"identity": identity, **session.record})
     if session.learner.layout != "trie":
         why = "; ".join(f"{name}: {reason}" for name, reason in session.record["guard"]["not_taken"].items())
         display.say(f"This model takes {session.learner.layout} batches, not the trie ({why}).")
@@ -224,13 +225,13 @@ def _identify(plan: Plan, session: Session, directory: RunDirectory, display: Di
 
 
 def _table(loop: Loop) -> LiveTable:
-    rows, questions = loop.plan.rows, loop.questions[HEADLINE]
+    rows, scored = loop.plan.rows, loop.scored[PREDICTIONS]
     return LiveTable(
-        [one.task.name for one in questions],
+        [one.task.name for one in scored],
         [row.name for row in rows],
-        {one.task.name: one.task.metric for one in questions},
+        {one.task.name: one.task.metric for one in scored},
         trains_on=[row.trains_on for row in rows],
-        majority={one.task.name: one.majority for one in questions},
+        majority={one.task.name: one.majority for one in scored},
         follows=[row.follows for row in rows],
     )
 

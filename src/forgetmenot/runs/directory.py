@@ -2,7 +2,6 @@
 
 import fcntl
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -14,6 +13,20 @@ from typing import Any, TypeVar, cast
 
 from forgetmenot.engine import ranks
 from forgetmenot.errors import UserError
+from forgetmenot.record.files import put_aside, remove, sync, write_json, write_text
+from forgetmenot.record.layout import (
+    CONFIG,
+    ENVIRONMENT,
+    EVENTS,
+    PROBES,
+    READINGS,
+    REPORT,
+    RESULTS,
+    SCORES,
+    STAGES,
+    TIMING,
+    stage_folder,
+)
 
 Change = TypeVar("Change", bound=Callable[..., None])
 
@@ -75,32 +88,32 @@ class RunDirectory:
         Receipts stay: their names stand for all that they depend on.
         """
         for name in (
-            "results.json",
-            "report.html",
+            RESULTS,
+            REPORT,
             "receipts.json",
             "receipts.md",
-            "events.jsonl",
-            "timing.json",
+            EVENTS,
+            TIMING,
         ):
             (self.path / name).unlink(missing_ok=True)
-        for name in ("stages", "readings", "probes"):
-            _remove(self.path / name)
-        for name in ("environment.json", "config.yaml"):
+        for name in (STAGES, READINGS, PROBES):
+            remove(self.path / name)
+        for name in (ENVIRONMENT, CONFIG):
             (self.path / name).unlink(missing_ok=True)
 
     @_by_the_writer
     def begin(self, config: str) -> None:
         """Write the config; what an earlier, shorter list of tasks ended in no longer stands."""
-        (self.path / "results.json").unlink(missing_ok=True)
-        self.write_text("config.yaml", config)
+        (self.path / RESULTS).unlink(missing_ok=True)
+        self.write_text(CONFIG, config)
 
     def stage(self, name: str) -> Path:
         """The folder of a stage."""
-        return self.path / "stages" / name
+        return stage_folder(self.path, name)
 
     def is_committed(self, name: str) -> bool:
         """Whether a stage is finished: trained, scored and on disk."""
-        return (self.stage(name) / "scores.json").is_file()
+        return (self.stage(name) / SCORES).is_file()
 
     @contextmanager
     def committing(self, name: str) -> Iterator[Path]:
@@ -122,11 +135,11 @@ class RunDirectory:
         aside.mkdir(parents=True, exist_ok=True)
         yield aside
         for file in aside.rglob("*"):
-            _sync(file)
-        _sync(aside)
-        gone = _put_aside(stage)
+            sync(file)
+        sync(aside)
+        gone = put_aside(stage)
         aside.rename(stage)
-        _sync(aside.parent)
+        sync(aside.parent)
         shutil.rmtree(gone, ignore_errors=True)
         ranks.wait()
 
@@ -134,7 +147,7 @@ class RunDirectory:
     def remove_weights(self, name: str) -> None:
         """Remove a stage's weights and keep the rest."""
         for folder in ("adapter", "model", "prompt"):
-            _remove(self.stage(name) / folder)
+            remove(self.stage(name) / folder)
 
     def read_json(self, name: str) -> Any:
         """A JSON file of the run; None where there is none.
@@ -148,20 +161,15 @@ class RunDirectory:
         except ValueError as error:
             raise UserError(f"{path} is not JSON ({error}); start the run anew with --fresh.") from error
 
+    @_by_the_writer
     def write_json(self, name: str, content: Any) -> None:
         """Write a JSON file aside and rename it into place."""
-        self.write_text(name, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+        write_json(self.path / name, content)
 
     @_by_the_writer
     def write_text(self, name: str, text: str) -> None:
         """Write a text file aside and rename it into place."""
-        path = self.path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_name(f".{path.name}.writing")
-        aside.write_text(text, encoding="utf-8")
-        _sync(aside)
-        aside.rename(path)
-        _sync(path.parent)
+        write_text(self.path / name, text)
 
     @_by_the_writer
     def event(self, kind: str, **content: Any) -> None:
@@ -169,45 +177,22 @@ class RunDirectory:
         line = json.dumps(
             {"time": datetime.now(UTC).isoformat(timespec="seconds"), "event": kind, **content}, default=str
         )
-        with (self.path / "events.jsonl").open("a", encoding="utf-8") as stream:
+        with (self.path / EVENTS).open("a", encoding="utf-8") as stream:
             stream.write(line + "\n")
 
     @_by_the_writer
     def record_time(self, stage: int, times: Mapping[str, float]) -> None:
         """Set a stage's entries of timing.json: {"train_s": [stage 0, stage 1, …], …}."""
-        timing: dict[str, list[float | None]] = self.read_json("timing.json") or {}
+        timing: dict[str, list[float | None]] = self.read_json(TIMING) or {}
         for name, seconds in times.items():
             row = timing.setdefault(name, [])
             row.extend([None] * (stage + 1 - len(row)))
             row[stage] = round(seconds, 3)
-        self.write_json("timing.json", timing)
+        self.write_json(TIMING, timing)
 
 
 def begun_with(directory: RunDirectory) -> dict[str, Any]:
     """The identity that a run began with, by the writer's reading; nothing for a new run."""
-    environment = ranks.agreed(lambda: directory.read_json("environment.json"))
+    environment = ranks.agreed(lambda: directory.read_json(ENVIRONMENT))
     identity: dict[str, Any] = (environment or {}).get("identity", {})
     return identity
-
-
-def _remove(folder: Path) -> None:
-    """Remove a folder, which goes at once: a kill leaves no half of it to be read."""
-    shutil.rmtree(_put_aside(folder), ignore_errors=True)
-
-
-def _put_aside(folder: Path) -> Path:
-    """Give a folder, if it is there, a name that is never read, and return that; there may be no folder."""
-    gone = folder.with_name(f".{folder.name}.gone")
-    if folder.exists():
-        shutil.rmtree(gone, ignore_errors=True)
-        folder.rename(gone)
-    return gone
-
-
-def _sync(path: Path) -> None:
-    """Flush a file or a folder to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -18,7 +18,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from forgetmenot.report import LiveTable
+from forgetmenot.report.terminal import LiveTable
 
 Advance = Callable[..., None]
 

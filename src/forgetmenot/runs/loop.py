@@ -11,22 +11,35 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from forgetmenot.engine import Step, TrainingSettings, fit, ranks, rounded_once, shards
+from forgetmenot.engine import ranks, shards
+from forgetmenot.engine.precision import rounded_once
+from forgetmenot.engine.settings import TrainingSettings
+from forgetmenot.engine.training import Step, fit
+from forgetmenot.evaluation.answer_log import AnswerLog
+from forgetmenot.evaluation.evaluate import evaluate
+from forgetmenot.evaluation.readings import scored_tasks
+from forgetmenot.evaluation.scored_task import ScoredTask
 from forgetmenot.methods import Stage
-from forgetmenot.models import adapt, finish_stage, has_weights, save_weights
+from forgetmenot.models.adapt import adapt, finish_stage
+from forgetmenot.models.weights import has_weights, save_weights
 from forgetmenot.probes import Probe
 from forgetmenot.prompting import TokenSequence
+from forgetmenot.record.layout import (
+    BASE,
+    PREDICTIONS,
+    SCORES,
+    TRAINING,
+    predictions_file,
+    read_cost,
+    write_cost,
+)
+from forgetmenot.record.predictions import Predictions, read_predictions, score, write_predictions
 from forgetmenot.runs.directory import RunDirectory
 from forgetmenot.runs.display import Display
-from forgetmenot.runs.evaluate import Predictions, Question, ask, read_predictions, score, write_predictions
 from forgetmenot.runs.method_state import load_method_state, save_method_state
-from forgetmenot.runs.partial import PartialAnswers
-from forgetmenot.runs.plan import Plan, for_task, questions_of, training_examples
+from forgetmenot.runs.plan import Plan, for_task, training_examples
 from forgetmenot.runs.probing import measure_stage, measured
 from forgetmenot.runs.session import Session
-
-BASE = "00-base"
-HEADLINE = "predictions.parquet"
 
 
 class Loop:
@@ -44,7 +57,7 @@ class Loop:
         self.probes = probes or {}
         self.config, self.learner, self.method = plan.config, session.learner, plan.method
         self.learner.progress = display.progress
-        self.questions = self._questions()
+        self.scored = self._scored_tasks()
         tokenizer, longest = session.learner.tokenizer, session.max_length
         self.data = {
             task.name: training_examples(self.config, task, plan.prompts[task.name], tokenizer, longest)
@@ -59,9 +72,7 @@ class Loop:
 
     def first_sequences(self) -> list[TokenSequence]:
         """What the guard looks at: the first batch that is scored."""
-        first = self.questions[HEADLINE][0]
-        examples = first.encoded[: self.config.training.batch_size]
-        return [s for example in examples for s in (example.candidates or (example.answer,))]
+        return self.scored[PREDICTIONS][0].first_sequences(self.config.training.batch_size)
 
     def run(self) -> None:
         """Score the base model, then train and score every stage that is not committed yet."""
@@ -93,8 +104,8 @@ class Loop:
             self._prune(stage)
             self._show(stage.number, stage.name)
             previous = stage.name
-        for partial in self.directory.path.glob("stages/.*.answers.jsonl"):
-            partial.unlink(missing_ok=True)
+        for log in self.directory.path.glob("stages/.*.answers.jsonl"):
+            log.unlink(missing_ok=True)
         if self.config.trackers:
             self.accelerator.end_training()
 
@@ -106,7 +117,7 @@ class Loop:
 
     def _score_base(self) -> None:
         with self.directory.committing(BASE) as folder:
-            seconds = self._score(folder, BASE, self.questions)
+            seconds = self._score(folder, BASE, self.scored)
         self.directory.record_time(0, {"train_s": 0.0, "eval_s": seconds})
         self.directory.event("committed", stage=BASE)
 
@@ -116,7 +127,7 @@ class Loop:
         with self.directory.committing(stage.name) as folder:
             self.directory.event("began", stage=stage.name)
             began = time.perf_counter()
-            with (folder / "training.jsonl").open("w", encoding="utf-8") as log:
+            with (folder / TRAINING).open("w", encoding="utf-8") as log:
                 self._train(stage, log)
             seconds = time.perf_counter() - began
             kept = {
@@ -124,7 +135,7 @@ class Loop:
                 "parameters_added": self._parameters() - self.session.record["parameters"],
             }
             write_cost(folder, {"training": self.learner.counted(), "kept": kept})
-            times = {"train_s": seconds, "eval_s": self._score(folder, stage.name, self.questions)}
+            times = {"train_s": seconds, "eval_s": self._score(folder, stage.name, self.scored)}
         self.directory.record_time(stage.number, times)
         self.directory.event("committed", stage=stage.name)
 
@@ -189,29 +200,30 @@ class Loop:
 
         return record
 
-    def _questions(self) -> dict[str, list[Question]]:
+    def _scored_tasks(self) -> dict[str, list[ScoredTask]]:
         """What is scored after every stage, by the file that its predictions go to: the headline first."""
         tokenizer, longest = self.session.learner.tokenizer, self.session.max_length
         return {
-            f"predictions-{one.name}.parquet" if one.name else HEADLINE: questions_of(
-                self.config, one, self.plan.scored, tokenizer, longest
+            predictions_file(reading.name): scored_tasks(
+                self.config.asking, reading, self.plan.scored, tokenizer, longest
             )
-            for one in self.plan.readings
+            for reading in self.plan.readings
         }
 
-    def _score(self, folder: Path, name: str, asked: dict[str, list[Question]]) -> float:
+    def _score(self, folder: Path, name: str, asked: dict[str, list[ScoredTask]]) -> float:
         """Score questions and add them to a stage's folder; returns the seconds that it took."""
         began = time.perf_counter()
         self.learner.reset_counts()
-        total = sum(one.count() for questions in asked.values() for one in questions)
-        cells = json.loads(path.read_text()) if (path := folder / "scores.json").is_file() else []
+        total = sum(one.count() for tasks in asked.values() for one in tasks)
+        cells = json.loads(path.read_text()) if (path := folder / SCORES).is_file() else []
         before = read_cost(folder).get("scoring", {})
-        partial = PartialAnswers(self.directory.stage(f".{name}.answers.jsonl"))
+        kept = AnswerLog(self.directory.stage(f".{name}.answers.jsonl"))
         with self.method.answering(self.learner), self.display.progress(f"{name}: scoring", total) as advance:
-            for file, questions in asked.items():
-                answers = [ask(self.learner, self.method, one, advance, partial) for one in questions]
-                write_predictions(folder / file, questions, answers)
-                cells += [_cell(*pair) for pair in zip(questions, answers, strict=True)]
+            for file, tasks in asked.items():
+                answers = [evaluate(self.learner, self.method, one, advance, kept) for one in tasks]
+                names = [one.task.name for one in tasks]
+                write_predictions(folder / file, dict(zip(names, answers, strict=True)))
+                cells += [_cell(*pair) for pair in zip(tasks, answers, strict=True)]
         counted = {name: count + before.get(name, 0) for name, count in self.learner.counted().items()}
         write_cost(folder, {**read_cost(folder), "scoring": counted})
         path.write_text(json.dumps(cells, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -224,10 +236,10 @@ class Loop:
             Whether anything was scored: the learner then has the stage's weights.
         """
         folder = self.directory.stage(name)
-        asked: dict[str, list[Question]] = {}
-        for file, questions in self.questions.items():
+        asked: dict[str, list[ScoredTask]] = {}
+        for file, tasks in self.scored.items():
             there = read_predictions(folder / file)
-            new = [one for one in questions if one.task.name not in there]
+            new = [one for one in tasks if one.task.name not in there]
             if new:
                 asked[file] = new
         if not asked or not (name == BASE or has_weights(folder)):
@@ -257,9 +269,9 @@ class Loop:
         return name
 
     def _show(self, number: int, name: str) -> None:
-        there = read_predictions(self.directory.stage(name) / HEADLINE)
+        there = read_predictions(self.directory.stage(name) / PREDICTIONS)
         scored = [task for task in self.plan.scored if task.name in there]
-        row = {task.name: score(task, task.metric, there[task.name]).value for task in scored}
+        row = {task.name: score(task.metric, there[task.name]).value for task in scored}
         self.display.stage_done(number, name, row)
 
     def _prune(self, stage: Stage) -> None:
@@ -283,30 +295,18 @@ def stage_seed(seed: int, stage: int) -> int:
     return int(np.random.SeedSequence([seed, stage]).generate_state(1)[0])
 
 
-def read_cost(folder: Path) -> dict[str, dict[str, int]]:
-    """A stage's input positions in training and in scoring, and what it keeps for the next one."""
-    path = folder / "cost.json"
-    cost: dict[str, dict[str, int]] = json.loads(path.read_text()) if path.is_file() else {}
-    return cost
-
-
-def write_cost(folder: Path, cost: dict[str, dict[str, int]]) -> None:
-    """Write what `read_cost` reads."""
-    (folder / "cost.json").write_text(json.dumps(cost) + "\n")
-
-
-def _cell(question: Question, predictions: Predictions) -> dict[str, Any]:
-    """A task's scores after a stage, for a person who opens the file."""
-    measured = {metric: score(question.task, metric, predictions) for metric in question.metrics}
+def _cell(scored: ScoredTask, predictions: Predictions) -> dict[str, Any]:
+    """A task's scores after a stage, for people who open the file."""
+    measured = {metric: score(metric, predictions) for metric in scored.metrics}
     routed = {"routed": dict(predictions.routed)} if predictions.routed else {}
-    unparsed = {"unparsed": predictions.unparsed} if question.way.scoring == "generation" else {}
+    unparsed = {"unparsed": predictions.unparsed} if scored.rule.generates else {}
     return {
-        "task": question.task.name,
-        "prompt": question.prompt.name,
-        "prompt_hash": question.prompt.hash,
-        **question.described,
-        "n": len(question.examples),
-        "truncated": question.truncated,
+        "task": scored.task.name,
+        "prompt": scored.prompt.name,
+        "prompt_hash": scored.prompt.hash,
+        **scored.described,
+        "n": len(scored.examples),
+        "truncated": scored.encoded.truncated,
         **routed,
         **unparsed,
         "scores": {metric: one.value for metric, one in measured.items()},

@@ -2,28 +2,23 @@
 
 import os
 import re
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 
 from forgetmenot.config import RunConfig
-from forgetmenot.engine import Decoding, check_vllm, shards
+from forgetmenot.engine import shards
+from forgetmenot.engine.vllm_backend import check_vllm
 from forgetmenot.errors import UserError, nearest
+from forgetmenot.evaluation.readings import Reading, further_readings, own_reading, sample, scored_split
 from forgetmenot.methods import Method, Stage, make_method
-from forgetmenot.metrics import Stage as Row
+from forgetmenot.metrics import Row
 from forgetmenot.probes import check_probe
 from forgetmenot.prompting import EncodedExamples, Prompt, encode_cached
-from forgetmenot.runs.choice import BY_LIKELIHOOD, Way
-from forgetmenot.runs.evaluate import Question, Writing
-from forgetmenot.runs.readings import Reading, further_readings, own_reading
-from forgetmenot.tasks import Example, Task, expand, load_tasks
-
-SAMPLE_SEED = 20250402  # fixed: a limit takes the same examples in every run
+from forgetmenot.tasks import Task, expand, load_tasks
 
 
 @dataclass(frozen=True)
@@ -96,13 +91,13 @@ def make_plan(config: RunConfig, load: Load = load_tasks) -> Plan:
     if not trained:
         raise UserError(f"tasks: none of {', '.join(task.name for task in ordered)} has a train split.")
     _check_preferences(config, method, trained)
-    scored = tuple(task for task in both if scored_split(config, task))
+    scored = tuple(task for task in both if scored_split(config.evaluation, task))
     if not scored:
         names, split = ", ".join(task.name for task in both), config.evaluation.split
         raise UserError(f"tasks: none of {names} has a {split} split.")
     _check_names(config, {task.name for task in both})
-    own = own_reading(config, both)
-    readings = (own, *further_readings(config, scored))
+    own = own_reading(config.asking, both)
+    readings = (own, *further_readings(config.asking, scored))
     stages = tuple(method.stages([task.name for task in trained]))
     return Plan(config, trained, scored, own.prompts, readings, method, stages)
 
@@ -113,61 +108,6 @@ def training_examples(
     """A task's training examples as tokens, within the config's limit."""
     examples = sample(task.name, task.train, for_task(config.training.limit, task.name))
     return encode_cached(task, prompt, tokenizer, max_length, examples)
-
-
-def question(
-    config: RunConfig, task: Task, prompt: Prompt, tokenizer: Any, max_length: int, way: Way = BY_LIKELIHOOD
-) -> Question:
-    """What is scored of a task, as it is put to the model."""
-    limit = config.evaluation.limit
-    examples = sample(task.name, scored_split(config, task), limit)
-    writing = writing_of(config, task)
-    room = None
-    if writing and task.kind == "answer":
-        room = min(writing.decoding.max_new_tokens, max_length // 3)
-    encoded = encode_cached(task, prompt, tokenizer, max_length, examples, room)
-    if task.kind != "choice":
-        return Question(task, prompt, examples, encoded, writing=writing)
-    calibrates = sample(task.name, way.reference(task, prompt), limit)
-    reference = encode_cached(task, prompt, tokenizer, max_length, calibrates)
-    return Question(task, prompt, examples, encoded, way, reference)
-
-
-def questions_of(
-    config: RunConfig, reading: Reading, tasks: Sequence[Task], tokenizer: Any, max_length: int
-) -> list[Question]:
-    """What a reading asks of those of its tasks that are among these."""
-    return [
-        question(config, task, reading.prompts[task.name], tokenizer, max_length, reading.way)
-        for task in tasks
-        if task.name in reading.prompts
-    ]
-
-
-def scored_split(config: RunConfig, task: Task) -> Sequence[Example]:
-    """The split of a task that is scored, perhaps empty."""
-    return task.select if config.evaluation.split == "select" else task.score
-
-
-def writing_of(config: RunConfig, task: Task) -> Writing | None:
-    """How a task's answers are generated: by the task's own settings, within the config's."""
-    if task.kind not in ("answer", "messages") or task.metric == "loss":
-        return None
-    own, settings = task.generation, config.evaluation.generation
-    most = own.max_new_tokens
-    if settings.max_new_tokens != "auto":
-        most = min(most, settings.max_new_tokens)
-    decoding = Decoding(most, own.stop, settings.temperature, settings.top_k, settings.top_p)
-    tokens = None if settings.batch_tokens == "auto" else settings.batch_tokens
-    return Writing(decoding, config.seed, settings.margins, tokens, settings.backend == "vllm")
-
-
-def sample(name: str, examples: Sequence[Example], limit: int | None) -> Sequence[Example]:
-    """At most `limit` examples, drawn by the task's name alone, in their own order."""
-    if limit is None or limit >= len(examples):
-        return examples
-    drawn = np.random.default_rng([SAMPLE_SEED, zlib.crc32(name.encode())]).permutation(len(examples))
-    return [examples[k] for k in sorted(drawn[:limit].tolist())]
 
 
 def for_task(setting: int | dict[str, int] | None, name: str) -> int | None:

@@ -20,16 +20,18 @@ from accelerate import Accelerator
 from rich.console import Console
 
 from forgetmenot.config import RunConfig
-from forgetmenot.engine import Learner, draw_batches, fit, rounded_once, training_positions
+from forgetmenot.engine.learner import Learner
+from forgetmenot.engine.precision import rounded_once
+from forgetmenot.engine.training import draw_batches, fit, training_positions
+from forgetmenot.evaluation.evaluate import evaluate
+from forgetmenot.evaluation.scored_task import ScoredTask
 from forgetmenot.methods import Method, Stage
-from forgetmenot.models import adapt
-from forgetmenot.prompting import EncodedExamples
+from forgetmenot.models.adapt import adapt
 from forgetmenot.prompting.encoded import Encoded
-from forgetmenot.report import print_preview
+from forgetmenot.report.preview_tables import print_preview
 from forgetmenot.runs.api import deterministic, resolve
 from forgetmenot.runs.directory import RunDirectory
 from forgetmenot.runs.display import Display
-from forgetmenot.runs.evaluate import Question, ask
 from forgetmenot.runs.loop import Loop, epochs_of, stage_seed
 from forgetmenot.runs.plan import check_trackers, make_plan
 from forgetmenot.runs.receipt_loader import ReceiptLoader
@@ -74,7 +76,7 @@ class StageWork:
 
 
 @dataclass(frozen=True)
-class QuestionWork:
+class ScoringWork:
     """What a task costs each time that it is scored.
 
     Attributes:
@@ -108,7 +110,7 @@ class Preview:
 
     directory: Path
     stages: tuple[StageWork, ...]
-    scoring: tuple[QuestionWork, ...]
+    scoring: tuple[ScoringWork, ...]
     memory: Mapping[str, int]
     parameters: Mapping[str, int]
     machine: str
@@ -161,15 +163,15 @@ def preview(config: RunConfig | Mapping[str, Any] | str | Path | None = None) ->
     with deterministic():
         loop = Loop(plan, session, RunDirectory(config.directory), Display(Console(quiet=True)))
         session.examine(loop.first_sequences())
-        questions = [one for asked in loop.questions.values() for one in asked]
-        base_seconds = [_seconds_to_answer(learner, one) for one in questions]
+        scored = [one for asked in loop.scored.values() for one in asked]
+        base_seconds = [_seconds_to_answer(learner, one) for one in scored]
         learner.model = adapt(learner.model, config.adapter, 1, config.seed)
         stages = tuple(
             _stage_work(session, replace(stage, data={name: loop.data[name] for name in stage.tasks}))
             for stage in plan.stages
         )
         peak = _peak_bytes(learner)  # before the scoring that follows, which needs less
-        scoring = tuple(_question_work(learner, *pair) for pair in zip(questions, base_seconds, strict=True))
+        scoring = tuple(_scoring_work(learner, *pair) for pair in zip(scored, base_seconds, strict=True))
     learning = [p for p in learner.model.parameters() if p.requires_grad]
     bytes_learning = sum(p.nbytes for p in learning)
     return Preview(
@@ -187,7 +189,7 @@ def preview(config: RunConfig | Mapping[str, Any] | str | Path | None = None) ->
             "trainable": sum(p.numel() for p in learning),
         },
         machine=_machine(session),
-        not_counted=tuple(_not_counted(config, plan.method, questions)),
+        not_counted=tuple(_not_counted(config, plan.method, scored)),
     )
 
 
@@ -238,36 +240,32 @@ def _train(session: Session, examples: Sequence[Encoded], seed: int) -> float:
     return time.perf_counter() - began
 
 
-def _question_work(learner: Learner, question: Question, base_seconds: float) -> QuestionWork:
-    """Count a question, and time some of it by the model as it stands."""
-    arranged = None if question.generated else question.arranged(learner)
-    return QuestionWork(
-        task=question.task.name,
-        prompt=question.prompt.name,
-        examples=len(question.examples),
+def _scoring_work(learner: Learner, scored: ScoredTask, base_seconds: float) -> ScoringWork:
+    """Count a scored, and time some of it by the model as it stands."""
+    arranged = None if scored.generated else scored.arranged(learner)
+    return ScoringWork(
+        task=scored.task.name,
+        prompt=scored.prompt.name,
+        examples=len(scored.examples),
         computed=arranged.computed if arranged else 0,
         without_sharing=arranged.without_sharing if arranged else 0,
-        seconds=_seconds_to_answer(learner, question),
+        seconds=_seconds_to_answer(learner, scored),
         base_seconds=base_seconds,
     )
 
 
-def _seconds_to_answer(learner: Learner, question: Question) -> float:
+def _seconds_to_answer(learner: Learner, scored: ScoredTask) -> float:
     """The seconds that a question takes, from some of its examples: by positions where these are known."""
-    apart = max(1, len(question.examples) // EXAMPLES)
-    chosen = range(0, len(question.examples), apart)[:EXAMPLES]
-    some = replace(
-        question,
-        examples=[question.examples[k] for k in chosen],
-        encoded=EncodedExamples.of([question.encoded[k] for k in chosen]),
-    )
+    apart = max(1, len(scored.examples) // EXAMPLES)
+    chosen = range(0, len(scored.examples), apart)[:EXAMPLES]
+    some = scored.only(chosen)
     learner.reset_counts()
     began = time.perf_counter()
-    ask(learner, Method(), some)
+    evaluate(learner, Method(), some)
     seconds = time.perf_counter() - began
     if learner.counts["computed"]:
-        return seconds * question.arranged(learner).computed / learner.counts["computed"]
-    return seconds * len(question.examples) / len(chosen)
+        return seconds * scored.arranged(learner).computed / learner.counts["computed"]
+    return seconds * len(scored.examples) / len(chosen)
 
 
 def _peak_bytes(learner: Learner) -> int:
@@ -285,7 +283,7 @@ def _machine(session: Session) -> str:
     return f"{session.record['machine']}, {identity['threads']} threads, {identity['precision']}"
 
 
-def _not_counted(config: RunConfig, method: Method, questions: Sequence[Question]) -> list[str]:
+def _not_counted(config: RunConfig, method: Method, scored: Sequence[ScoredTask]) -> list[str]:
     """What the estimate leaves out."""
     sentences = ["Reading data and weights, writing stages, and the report."]
     beside = [
@@ -295,7 +293,7 @@ def _not_counted(config: RunConfig, method: Method, questions: Sequence[Question
         sentences.append(f"What method {config.method.name} adds to plain training: {', '.join(beside)}.")
     if config.adapter.kind == "lora" and config.adapter.per_stage == "new" and len(config.tasks) > 1:
         sentences.append("The earlier stages' adapters, which every later stage passes through as well.")
-    generated = sorted({one.task.name for one in questions if one.generated})
+    generated = sorted({one.task.name for one in scored if one.generated})
     if generated:
         sentences.append(
             f"That answers to {', '.join(generated)} become shorter or longer as the model learns."

@@ -1,28 +1,24 @@
 """Probes in a run: measured once for each stage, kept beside its scores, and put side by side."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, fields
-from typing import Any, TypeVar
-
-import torch
-from torch import Tensor
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
 
 from forgetmenot.config import RunConfig
-from forgetmenot.engine import Answer, Arrangement, Decoding, Learner, ranks
-from forgetmenot.engine.learner import Advance
+from forgetmenot.engine import ranks
+from forgetmenot.engine.learner import Learner
 from forgetmenot.errors import UserError
-from forgetmenot.evaluation_config import NamedSettings
+from forgetmenot.evaluation.routing import RoutedLearner
 from forgetmenot.methods import Method
 from forgetmenot.metrics import ability_delta
 from forgetmenot.probes import Part, Probe, make_probe
-from forgetmenot.prompting import TokenSequence
+from forgetmenot.record.result_schema import ProbeTable
 from forgetmenot.runs.directory import RunDirectory
 from forgetmenot.runs.plan import data_folder
+from forgetmenot.settings import NamedSettings
 
 NOT_MEASURED = "The stage's weights were no longer on disk when this probe was asked for."
-
-T = TypeVar("T")
 
 
 def make_probes(config: RunConfig, wanted: Iterable[NamedSettings]) -> dict[str, Probe]:
@@ -32,68 +28,6 @@ def make_probes(config: RunConfig, wanted: Iterable[NamedSettings]) -> dict[str,
         UserError: If one does not exist or lacks something that it needs.
     """
     return {one.name: make_probe(one.name, one.options, data_folder(config)) for one in wanted}
-
-
-class AnsweringLearner(Learner):
-    """The learner as its method answers: each prompt by the part of the method that it is routed to."""
-
-    def __init__(self, learner: Learner, method: Method) -> None:
-        super().__init__(**{one.name: getattr(learner, one.name) for one in fields(Learner)})
-        self._plain, self._method = learner, method
-
-    def log_likelihoods(
-        self, sequences: Sequence[TokenSequence] | Arrangement, advance: Advance | None = None
-    ) -> Tensor:
-        """As the learner's, routed by what each sequence is given; `score` calls it."""
-        assert not isinstance(sequences, Arrangement), "what is laid out cannot be routed"
-        return self.log_likelihoods_and_greedy(sequences, advance)[0]
-
-    def log_likelihoods_and_greedy(
-        self, sequences: Sequence[TokenSequence], advance: Advance | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """As the learner's, routed by what each sequence is given."""
-
-        def ask(some: list[TokenSequence]) -> list[tuple[float, bool]]:
-            values, greedy = super(AnsweringLearner, self).log_likelihoods_and_greedy(some, advance)
-            return list(zip(values.tolist(), greedy.tolist(), strict=True))
-
-        found = self._routed([s.tokens[: s.start] for s in sequences], sequences, ask)
-        values = torch.tensor([value for value, _ in found], dtype=torch.float64)
-        return values, torch.tensor([greedy for _, greedy in found], dtype=torch.bool)
-
-    def write(
-        self,
-        prompts: Sequence[tuple[int, ...]],
-        decoding: Decoding,
-        *,
-        advance: Advance | None = None,
-        **unused: Any,
-    ) -> list[Answer]:
-        """As the learner's, routed by prompt; `generate` calls it. What no probe uses is not taken."""
-        assert not any(unused.values()), sorted(unused)
-        plain = super().write
-        return self._routed(prompts, prompts, lambda some: plain(some, decoding, advance=advance))
-
-    def hidden(self, prompts: Sequence[tuple[int, ...]], layer: int = -1) -> Tensor:
-        """As the learner's, routed by prompt."""
-        plain = super().hidden
-        return torch.stack(self._routed(prompts, prompts, lambda some: list(plain(some, layer))))
-
-    def _routed(
-        self,
-        prompts: Sequence[tuple[int, ...]],
-        asked: Sequence[Any],
-        ask: Callable[[list[Any]], Sequence[T]],
-    ) -> list[T]:
-        parts = self._method.route(self._plain, prompts)
-        if parts is None:
-            return list(ask(list(asked)))
-        found: dict[int, T] = {}
-        for part in sorted(set(parts)):
-            chosen = [k for k, one in enumerate(parts) if one == part]
-            with self._method.routed(self, part):
-                found |= zip(chosen, ask([asked[k] for k in chosen]), strict=True)
-        return [found[k] for k in range(len(asked))]
 
 
 def measure(
@@ -112,7 +46,7 @@ def measure(
     """
     try:
         with method.answering(learner):
-            answering = AnsweringLearner(learner, method)
+            answering = RoutedLearner(learner, method)
             return list(probe.measure(answering, stage, base, directory.path / "probes" / name))
     except UserError as error:
         raise UserError(
@@ -157,7 +91,7 @@ def _file(stage: str) -> str:
 
 def table(
     probe: Probe, stages: Sequence[str], found: Sequence[Sequence[Mapping[str, Any]] | None]
-) -> dict[str, Any]:
+) -> ProbeTable:
     """One probe over all stages, the base first: stages × parts.
 
     Args:
@@ -171,24 +105,24 @@ def table(
     def grid(key: str) -> list[list[Any]]:
         return [[row[name][key] if name in row else None for name in names] for row in cells]
 
-    return {
-        "options": probe.options.model_dump(mode="json"),
-        "made_with": probe.made_with,
-        "parts": names,
-        "metrics": {part["name"]: part["metric"] for parts in found if parts is not None for part in parts},
-        "stages": list(stages),
-        "values": grid("value"),
-        "intervals": grid("interval"),
-        "n": grid("n"),
-        "more": grid("more"),
-        "missing": [
+    return ProbeTable(
+        options=probe.options.model_dump(mode="json"),
+        made_with=probe.made_with,
+        parts=names,
+        metrics={part["name"]: part["metric"] for parts in found if parts is not None for part in parts},
+        stages=list(stages),
+        values=grid("value"),
+        intervals=grid("interval"),
+        n=grid("n"),
+        more=grid("more"),
+        missing=[
             {"stage": stage, "part": name, "reason": row[name]["reason"] if name in row else NOT_MEASURED}
             for stage, row in zip(stages, cells, strict=True)
             for name in names
             if name not in row or row[name]["value"] is None
         ],
-        "delta": {"name": probe.delta, "values": _deltas(grid("value"), names)} if probe.delta else None,
-    }
+        delta={"name": probe.delta, "values": _deltas(grid("value"), names)} if probe.delta else None,
+    )
 
 
 def _deltas(values: Sequence[Sequence[float | None]], names: Sequence[str]) -> list[float | None]:

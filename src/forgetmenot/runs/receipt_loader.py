@@ -11,8 +11,8 @@ from forgetmenot.config import RunConfig
 from forgetmenot.engine import ranks
 from forgetmenot.errors import UserError, nearest
 from forgetmenot.models.load import fingerprint as fingerprint_of_weights
-from forgetmenot.receipts import Receipts, classifier_maker, issue_receipts, receipted, takes_receipts
 from forgetmenot.receipts.classifier import Classifier
+from forgetmenot.receipts.fit import Receipts, classifier_maker, issue_receipts, receipted, takes_receipts
 from forgetmenot.runs.directory import RunDirectory
 from forgetmenot.tasks import Task, fingerprint, load_tasks
 

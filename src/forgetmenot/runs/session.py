@@ -10,21 +10,18 @@ from typing import Any
 import torch
 
 from forgetmenot.config import RunConfig
-from forgetmenot.engine import (
-    Attention,
-    Learner,
-    auto_learning_rate,
-    choose_attention,
-    choose_layout,
-    choose_precision,
-    node_budget,
-    ranks,
-    shards,
-    use_attention,
-    why_no_prefix,
-)
+from forgetmenot.engine import ranks, shards
+from forgetmenot.engine.attention import Attention, choose_attention, use_attention
+from forgetmenot.engine.guard import choose_layout, why_no_prefix
+from forgetmenot.engine.learner import Learner
+from forgetmenot.engine.pack import node_budget
+from forgetmenot.engine.precision import choose_precision
+from forgetmenot.engine.training import auto_learning_rate
 from forgetmenot.errors import UserError
-from forgetmenot.models import check_quantization, check_targets, compute_in, load_model, load_weights
+from forgetmenot.models.adapt import check_targets
+from forgetmenot.models.load import load_model
+from forgetmenot.models.quantize import check_quantization, compute_in
+from forgetmenot.models.weights import load_weights
 from forgetmenot.prompting import TokenSequence
 
 PACKAGES = ("forgetmenot", "torch", "transformers", "peft", "accelerate", "tokenizers", "numpy")
@@ -51,9 +48,8 @@ class Session:
     @property
     def max_length(self) -> int:
         """The most tokens of one sequence: the config's, within what the model has positions for."""
-        text = self.learner.model.config.get_text_config()
-        positions = getattr(text, "max_position_embeddings", None)
-        return min(self.config.training.max_length, positions or self.config.training.max_length)
+        longest = self.config.training.max_length
+        return min(longest, self.learner.max_positions or longest)
 
     @property
     def learning_rate(self) -> float:

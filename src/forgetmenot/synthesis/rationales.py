@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from forgetmenot.engine import Decoding, Learner
+from forgetmenot.engine.decoding import Decoding
+from forgetmenot.engine.learner import Learner
 from forgetmenot.errors import UserError
 from forgetmenot.tasks import Example, Task
 from forgetmenot.tasks.answers import extracted

@@ -1,0 +1,34 @@
+"""The `training` part of a config."""
+
+from typing import Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+)
+
+
+class TrainingSettings(BaseModel):
+    """How a stage trains: the `training` part of a config; `dpo_beta` is β of a stage of preferences."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    epochs: PositiveInt | dict[str, PositiveInt] = 1
+    batch_size: PositiveInt = 32
+    micro_batch: PositiveInt | Literal["auto"] = "auto"
+    learning_rate: PositiveFloat | Literal["auto"] = "auto"
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup_ratio: float = Field(default=0.03, ge=0, lt=1)
+    weight_decay: NonNegativeFloat = 0.0
+    max_grad_norm: PositiveFloat | None = 1.0
+    max_length: PositiveInt = 1024
+    dpo_beta: PositiveFloat = 0.1
+    limit: NonNegativeInt | dict[str, NonNegativeInt] | None = None
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    attention: Literal["auto", "flex", "dense"] = "auto"
+    activation_checkpointing: bool | Literal["auto"] = "auto"

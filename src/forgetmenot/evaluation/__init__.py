@@ -1,0 +1,1 @@
+"""How a task is put to the model and its answer is read: settings, scoring, routing, readings."""

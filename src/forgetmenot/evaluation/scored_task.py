@@ -1,0 +1,167 @@
+"""A task as it is put to the model: its examples, their prompt and tokens, and how answers are scored."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from forgetmenot.engine.decoding import Decoding
+from forgetmenot.evaluation.scoring import BY_LIKELIHOOD, ScoringRule, is_graded
+from forgetmenot.metrics import metric_named
+from forgetmenot.prompting import EncodedExamples, Prompt, TokenSequence
+from forgetmenot.record.assemble import AskedTask
+from forgetmenot.record.predictions import Predictions
+from forgetmenot.tasks import Example, Task
+from forgetmenot.tasks.answers import extracted
+
+if TYPE_CHECKING:
+    from forgetmenot.engine.learner import Learner
+    from forgetmenot.engine.pack import Arrangement
+
+
+@dataclass(frozen=True)
+class GenerationPlan:
+    """How a task's answers are generated.
+
+    Attributes:
+        seed: What each answer's own seed comes from, where answers are drawn.
+        margins: Whether each token's margin is kept.
+        batch_positions: The most positions in a batch; None for what suits the device.
+        by_vllm: Whether vLLM writes.
+    """
+
+    decoding: Decoding
+    seed: int = 0
+    margins: bool = False
+    batch_positions: int | None = None
+    by_vllm: bool = False
+
+
+@dataclass(frozen=True)
+class ScoredTask:
+    """A task as it is put to the model.
+
+    Attributes:
+        examples: Those that are scored.
+        encoded: Their tokens, in the same order.
+        rule: How a choice among labels is scored.
+        reference: What calibration looks at.
+        generation: How free answers are generated; None where none are.
+    """
+
+    task: Task
+    prompt: Prompt
+    examples: Sequence[Example]
+    encoded: EncodedExamples
+    rule: ScoringRule = BY_LIKELIHOOD
+    reference: EncodedExamples = field(default_factory=lambda: EncodedExamples.of([]))
+    generation: GenerationPlan | None = None
+    _arranged: "dict[int, Arrangement]" = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def only(self, places: Sequence[int]) -> "ScoredTask":
+        """The same with some of its examples."""
+        return replace(
+            self,
+            examples=[self.examples[k] for k in places],
+            encoded=EncodedExamples.of([self.encoded[k] for k in places]),
+        )
+
+    def count(self) -> int:
+        """How many sequences the model is asked."""
+        return len(self.encoded) * (1 if self.rule.generates else max(1, len(self.task.labels)))
+
+    @property
+    def sequences(self) -> list[TokenSequence]:
+        """All candidates, or all answers, example after example."""
+        return [s for one in self.encoded for s in one.sequences]
+
+    def first_sequences(self, examples: int = 32) -> list[TokenSequence]:
+        """Those of the first examples: what the guard looks at."""
+        return [s for one in self.encoded[:examples] for s in one.sequences]
+
+    def arranged(self, learner: "Learner") -> "Arrangement":
+        """The sequences laid out for the model; kept, for every stage asks them again.
+
+        Behind a soft prompt of another length they are laid out anew. It costs as much memory as the tokens.
+        """
+        behind = len(learner.soft_tokens)
+        if behind not in self._arranged:
+            self._arranged.clear()
+            self._arranged[behind] = learner.arrange(self.sequences)
+        return self._arranged[behind]
+
+    @property
+    def generated(self) -> bool:
+        """Whether the model writes its answers."""
+        return self.generation is not None or self.rule.generates
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The task's headline metric, then those read beside it."""
+        return (self.task.metric, *self.task.further_metrics)
+
+    @property
+    def gold(self) -> list[str]:
+        """What is right: a label, a number, or what is read from the gold text by the rules for answers."""
+        if not self.task.labels:
+            return [self._gold_text(example) for example in self.examples]
+        if is_graded(self.task):
+            return [repr(float(example.target or 0.0)) for example in self.examples]
+        return [str(example.label) for example in self.examples]
+
+    @property
+    def majority(self) -> float | None:
+        """The score of answering without looking; None where that has no meaning."""
+        metric = metric_named(self.task.metric)
+        if metric.reads == "labels":
+            return metric.chance_level([self.task.labels.index(label) for label in self.gold])
+        return metric.chance_level(self.gold)
+
+    def predictions(self, **columns: Any) -> Predictions:
+        """Predictions for these examples, with all that does not depend on the model filled in."""
+        return Predictions(
+            ids=[example.id for example in self.examples],
+            gold=self.gold,
+            prompt_text=[_readable(example) for example in self.examples],
+            source=[str(example.fields[self.task.source]) for example in self.examples]
+            if self.task.source
+            else [],
+            labels=self.task.labels,
+            **columns,
+        )
+
+    def asked(self, answers: Sequence[Predictions | None]) -> AskedTask:
+        """What results.json needs to know, with the answers after each stage."""
+        shown = self.prompt.demonstrations
+        written = None
+        if self.generation is not None:
+            written = {**asdict(self.generation.decoding), "extract": self.task.generation.extract}
+        return AskedTask(
+            task=self.task.name,
+            metrics=self.metrics,
+            prompt=self.prompt.name,
+            prompt_hash=self.prompt.hash,
+            answers=answers,
+            scoring=asdict(self.rule) if self.task.kind == "choice" else None,
+            generation=written,
+            demonstrations=shown.to_json() if shown else None,
+            written=self.rule.generates,
+            truncated=self.encoded.truncated,
+        )
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """How a choice is read or an answer written, and what is shown before it, as a stage records it."""
+        shown = self.prompt.demonstrations
+        written = {"generation": asdict(self.generation.decoding)} if self.generation else {}
+        return {**asdict(self.rule), **written, "demonstrations": shown.to_json() if shown else None}
+
+    def _gold_text(self, example: Example) -> str:
+        gold = "" if example.target is None else str(example.target)
+        return gold if self.generation is None else extracted(gold, self.task.generation.extract)
+
+
+def _readable(example: Example) -> str:
+    """An example's fields for people to read."""
+    if "messages" in example.fields:
+        return "\n".join(f"{turn['role']}: {turn['content']}" for turn in example.fields["messages"][:-1])
+    return "\n".join(f"{name}: {value}" for name, value in example.fields.items())

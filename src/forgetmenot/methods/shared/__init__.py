@@ -1,0 +1,1 @@
+"""What several methods share: the protocol and the hooks' helpers. No file here is a method."""

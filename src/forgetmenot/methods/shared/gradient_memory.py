@@ -1,0 +1,45 @@
+"""What GEM and A-GEM have in common: each gradient is held against those of remembered examples."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+
+from forgetmenot.engine.learner import Learner
+from forgetmenot.methods.shared.method import Stage
+from forgetmenot.methods.shared.rehearsal import Rehearsal
+from forgetmenot.prompting.encoded import Encoded
+
+
+class GradientMemory(Rehearsal):
+    """Change a gradient that would raise the loss on past examples; any other stays, to the last bit.
+
+    The claim is about the gradient: the optimizer is AdamW, which scales each coordinate afterwards.
+    """
+
+    shards = False
+    preferences = False
+
+    @abstractmethod
+    def changed(self, learner: Learner) -> bool:
+        """Change the gradient in place where the past objects to it, and say whether it did."""
+
+    def begin(self, learner: Learner, stage: Stage) -> None:
+        """Count from here, and draw anew."""
+        self._draws = self.random(stage, "draw")
+        self._steps = self._changed = 0
+
+    def drawn(self, examples: Sequence[Encoded]) -> list[Encoded]:
+        """A batch of remembered examples for this step."""
+        order = self._draws.permutation(len(examples))[: self.options.batch]
+        return [examples[k] for k in order]
+
+    def gradients(self, learner: Learner) -> None:
+        """Ask the past, if there is one."""
+        if self.memory:
+            self._steps += 1
+            self._changed += self.changed(learner)
+
+    def end(self, learner: Learner, stage: Stage) -> None:
+        """Say how often the gradient was changed, and remember."""
+        if self._steps:
+            self.notes.append(f"the gradient was changed in {self._changed} of {self._steps} steps.")
+        super().end(learner, stage)

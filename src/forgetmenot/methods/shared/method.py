@@ -1,0 +1,157 @@
+"""What a method may do: the hooks that the continual loop calls, each with a default."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+
+from forgetmenot.engine.learner import Learner
+from forgetmenot.engine.objectives import batch_loss
+from forgetmenot.errors import UserError
+from forgetmenot.models.settings import USED_BY, AdapterSettings
+from forgetmenot.prompting.encoded import Encoded
+
+
+class Options(BaseModel):
+    """The settings of a method: what stands beside `name` under `method` in a config."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One training episode.
+
+    Attributes:
+        number: From 1; stage 0 is the untouched base model.
+        tasks: The names of the tasks that it trains on.
+        label: What it is called; the task's name where there is one task.
+        data: Each of these tasks' training examples; filled by the loop before the hooks see the stage.
+        sources: The names of tasks that have no stage of their own, whose examples the stage may use besides.
+        further: Their training examples; filled by the loop too.
+    """
+
+    number: int
+    tasks: tuple[str, ...]
+    label: str = ""
+    data: Mapping[str, Sequence[Encoded]] = field(default_factory=dict, repr=False, compare=False)
+    sources: tuple[str, ...] = ()
+    further: Mapping[str, Sequence[Encoded]] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def name(self) -> str:
+        """The stage's name and folder: "01-sst2"."""
+        return f"{self.number:02d}-{self.label or self.tasks[0]}"
+
+
+class Method:
+    """A way of learning the next task without losing the last ones.
+
+    The class itself is plain sequential fine-tuning; a method overrides the hooks that it needs. It acts
+    through `learner` and sees examples, losses and parameters, never files, devices or ranks. A method that
+    draws at random owns its generator, so that it never shifts the others' streams.
+
+    Attributes:
+        notes: Sentences for the person, such as a shortfall; the loop says and clears them after `examples`
+            and after `end`.
+    """
+
+    Options: ClassVar[type[Options]] = Options
+    keeps: ClassVar[str] = "nothing"
+    """What it stores for each task beside the weights, in a few words: "a copy of the weights"."""
+    past_data: ClassVar[bool] = False
+    """Whether it needs examples of tasks that it has learned before."""
+    needs: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    """The adapter settings that it works with, {"per_stage": ("new", "merge")}: the first of them is taken
+    where a config leaves the setting open, if it has a meaning with the kind of adapter."""
+    shards: ClassVar[bool] = True
+    """Whether it works with weights that are spread over processes (FSDP): none does that copies, averages or
+    takes gradients of them."""
+    preferences: ClassVar[bool] = True
+    """Whether it takes stages of preferences: not if past gradients or losses mean something to it, which it
+    takes of answers."""
+    not_one_model: ClassVar[str] = ""
+    """Why no stage of it can be exported as one model: what it does instead, and a full stop; or empty."""
+
+    def __init__(self, options: Any = None, seed: int = 0) -> None:
+        self.options: Any = options if options is not None else self.Options()
+        self.seed = seed
+        self.notes: list[str] = []
+
+    def check(self, adapter: AdapterSettings) -> None:
+        """Refuse, before anything is loaded, adapter settings that it cannot work with.
+
+        Raises:
+            UserError: If one is none of `needs`.
+        """
+        for key, allowed in self.needs.items():
+            if key in USED_BY[adapter.kind] and (value := getattr(adapter, key)) not in allowed:
+                raise UserError(f"adapter.{key}: this method works with {' or '.join(allowed)}, not {value}.")
+
+    def stages(self, tasks: Sequence[str]) -> list[Stage]:
+        """The episodes; the default is one for each task, in order."""
+        return [Stage(number, (task,)) for number, task in enumerate(tasks, start=1)]
+
+    def start(self, stage: Stage) -> Literal["previous", "base"]:
+        """Which weights a stage begins with."""
+        return "previous"
+
+    def follows(self, stage: Stage) -> bool:
+        """Whether the model after a stage builds on the one before; where none does, nothing transfers."""
+        return self.start(stage) == "previous"
+
+    def adapt(self, learner: Learner, stage: Stage) -> None:
+        """Choose what learns, after the configured adapter is in place: freeze, or add parameters."""
+
+    def examples(self, learner: Learner, stage: Stage) -> Sequence[Encoded]:
+        """What the stage trains on; the default is its own tasks' examples."""
+        if len(stage.data) == 1:
+            return next(iter(stage.data.values()))  # as it lies: a list of it would take ten times the memory
+        return [example for examples in stage.data.values() for example in examples]
+
+    def begin(self, learner: Learner, stage: Stage) -> None:
+        """Before training: a teacher, anchors, memories."""
+
+    def loss(self, learner: Learner, batch: Sequence[Encoded]) -> Tensor:
+        """A sum over answer tokens; the default is the negative log-likelihood of the answers.
+
+        Over the pairs of a stage of preferences; a method that has a loss of its own takes none of these.
+        """
+        return batch_loss(learner, batch)
+
+    def penalty(self, learner: Learner) -> Tensor | None:
+        """Added once per optimizer step, on weights; None adds nothing."""
+        return None
+
+    def gradients(self, learner: Learner) -> None:
+        """After backward, before the step: projections of the gradients."""
+
+    def stepped(self, learner: Learner) -> None:
+        """After each optimizer step: moving averages."""
+
+    def end(self, learner: Learner, stage: Stage) -> None:
+        """After training: importances, merging, choosing what to remember."""
+
+    @contextmanager
+    def answering(self, learner: Learner) -> Iterator[None]:
+        """Context around every evaluation: other weights, merged adapters."""
+        yield
+
+    def route(self, learner: Learner, prompts: Sequence[tuple[int, ...]]) -> Sequence[str] | None:
+        """Which of its parts answers each prompt, named by its task; None where the same answers all."""
+        return None
+
+    @contextmanager
+    def routed(self, learner: Learner, part: str) -> Iterator[None]:
+        """Context around the evaluation of what `route` sent to one part."""
+        yield
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that resuming needs beside the weights: tensors and plain data only."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up what `state_dict` gave."""

@@ -1,0 +1,50 @@
+"""What the projections have in common: no step goes where it would change what was learned."""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from forgetmenot.engine.learner import Learner, load_weights
+from forgetmenot.methods.shared.method import Method
+
+
+class Projection(Method):
+    """Keep every step out of the directions that past tasks need.
+
+    The papers project the gradient of plain SGD, whose step then lies where the gradient does. AdamW scales
+    each coordinate and decays weights, which leads out of there again; so the step that it took is projected
+    too, and what the papers show of the gradient holds of the weights.
+    """
+
+    shards = False
+
+    def __init__(self, options: Any = None, seed: int = 0) -> None:
+        super().__init__(options, seed)
+        self.basis: dict[str, Tensor] = {}
+
+    @abstractmethod
+    def project(self, values: Mapping[str, Tensor]) -> None:
+        """Take what past tasks need out of a change of the parameters that learn, by name and in place."""
+
+    def gradients(self, learner: Learner) -> None:
+        """Project the gradient, and see where the step begins."""
+        if self.basis:
+            self.project(learner.gathered())
+            self._before = learner.snapshot()
+
+    def stepped(self, learner: Learner) -> None:
+        """Project the step."""
+        if self.basis:
+            step = {name: p.detach() - self._before[name] for name, p in learner.trainable().items()}
+            self.project(step)
+            load_weights(learner.trainable(), {name: self._before[name] + step[name] for name in step})
+
+    def state_dict(self) -> dict[str, Any]:
+        """The directions that past tasks need."""
+        return {f"basis.{name}": value for name, value in self.basis.items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Keep out of them again."""
+        self.basis = {name.removeprefix("basis."): value for name, value in state.items()}

@@ -1,0 +1,64 @@
+"""What all rehearsal has in common: after each task some of its examples are remembered, as tokens."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from forgetmenot.engine.learner import Learner
+from forgetmenot.methods.shared.memory import Keep, choose, from_plain, to_plain
+from forgetmenot.methods.shared.method import Method, Options, Stage
+from forgetmenot.prompting.encoded import Encoded
+
+
+class RehearsalOptions(Options):
+    """What is remembered of each task.
+
+    Attributes:
+        memory: How many examples of each task are remembered: a whole number, or a fraction of its training
+            data with a decimal point (1.0 is all of it). 0 remembers nothing and is `sequential`. The default
+            is TRACE's 10 % (Wang et al. 2023).
+        keep: Which: `random`; `class-balanced`, as many of each label; `herding`, those nearest to each
+            label's mean embedding.
+    """
+
+    memory: Annotated[int, Field(ge=0, strict=True)] | Annotated[float, Field(ge=0, le=1, strict=True)] = 0.1
+    keep: Keep = "random"
+
+
+class Rehearsal(Method):
+    """Remember some examples of each task.
+
+    Attributes:
+        memory: What is remembered, by task in the order learned.
+    """
+
+    Options: ClassVar[type[Options]] = RehearsalOptions
+    keeps = "some of its examples, as tokens"
+    past_data = True
+
+    def __init__(self, options: Any = None, seed: int = 0) -> None:
+        super().__init__(options, seed)
+        self.memory: dict[str, list[Encoded]] = {}
+
+    def end(self, learner: Learner, stage: Stage) -> None:
+        """Remember some of the stage's examples."""
+        random = self.random(stage, "keep")
+        for task, examples in stage.data.items():
+            size = self.options.memory
+            count = size if isinstance(size, int) else round(size * len(examples))
+            if kept := choose(learner, examples, count, self.options.keep, random):
+                self.memory[task] = kept
+
+    def random(self, stage: Stage, purpose: str) -> np.random.Generator:
+        """A generator of the method's own, anew for each stage and purpose, so that it needs no saving."""
+        return np.random.default_rng([self.seed, stage.number, *purpose.encode()])
+
+    def state_dict(self) -> dict[str, Any]:
+        """The remembered examples."""
+        return {"memory": {task: [to_plain(e) for e in examples] for task, examples in self.memory.items()}}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Remember them again."""
+        self.memory = {task: [from_plain(row) for row in rows] for task, rows in state["memory"].items()}

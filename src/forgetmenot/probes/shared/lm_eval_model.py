@@ -1,0 +1,169 @@
+"""A learner as lm-evaluation-harness knows a model: its requests go through the trie."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from itertools import groupby
+from typing import Any
+
+import lm_eval.api.task
+from lm_eval import utils
+from lm_eval.api.model import TemplateLM
+from lm_eval.models.utils import (
+    handle_stop_sequences,
+    has_bos_prefix,
+    normalize_gen_kwargs,
+    postprocess_generated_text,
+    resolve_max_length,
+)
+
+from forgetmenot.engine.decoding import Decoding
+from forgetmenot.engine.learner import Learner
+from forgetmenot.errors import UserError
+from forgetmenot.prompting.encoded import TokenSequence
+
+MAX_GEN_TOKS = 256
+"""How many tokens lm-eval's Hugging Face model writes where a task does not say."""
+
+
+class LearnerLM(TemplateLM):  # type: ignore[misc]
+    """Answers lm-eval's requests with the learner's current weights.
+
+    Texts become tokens as in lm-eval's `HFLM` (0.4.13), and what is too long is cut on the left as there, so
+    that results equal those of `HFLM` to float rounding; but every distinct prefix is computed once: a
+    question's candidates share it, and so do all questions with the same few shots. What differs: a
+    repetition penalty that a checkpoint's generation config brings is not applied, and answers are not drawn.
+
+    Attributes:
+        cut: How many requests were too long for the model and lost tokens on their left.
+    """
+
+    def __init__(self, learner: Learner) -> None:
+        super().__init__()
+        self.learner, self.tokenizer = learner, learner.tokenizer
+        self.cut = 0
+
+    @property
+    def eot_token_id(self) -> int:
+        """The token that ends a text."""
+        token: int = self.tokenizer.eos_token_id
+        return token
+
+    @property
+    def prefix_token_id(self) -> int:
+        """What a text without a context is conditioned on."""
+        token: int | None = self.tokenizer.bos_token_id
+        return self.eot_token_id if token is None else token
+
+    @property
+    def max_length(self) -> int:
+        """The most tokens that the model has positions for."""
+        length: int = resolve_max_length(self.learner.model.config, self.tokenizer)
+        return length
+
+    @property
+    def tokenizer_name(self) -> str:
+        """A name for lm-eval's records."""
+        return str(self.tokenizer.name_or_path).replace("/", "__")
+
+    def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
+        """A text's tokens, with what the tokenizer adds by itself unless it stands there or is not wanted."""
+        if add_special_tokens is None and has_bos_prefix(string, self.tokenizer.decode(self.prefix_token_id)):
+            add_special_tokens = False
+        how = {} if add_special_tokens is None else {"add_special_tokens": add_special_tokens}
+        tokens: list[int] = self.tokenizer.encode(string, **how)
+        return tokens
+
+    def apply_chat_template(
+        self, chat_history: Sequence[Mapping[str, str]], add_generation_prompt: bool = True
+    ) -> str:
+        """A conversation as one text."""
+        text: str = self.tokenizer.apply_chat_template(
+            list(chat_history),
+            tokenize=False,
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=not add_generation_prompt,
+        )
+        return text
+
+    def loglikelihood(self, requests: Sequence[Any], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
+        """Log-likelihood of each continuation after its context, and whether greedy decoding writes it."""
+        found: list[tuple[float, bool]] = super().loglikelihood(requests, disable_tqdm=disable_tqdm)
+        return found
+
+    def _loglikelihood_tokens(
+        self, requests: Sequence[tuple[Any, list[int], list[int]]], **_: Any
+    ) -> list[tuple[float, bool]]:
+        sequences = []
+        for _text, context, continuation in requests:
+            tokens = tuple((context + continuation)[-(self.max_length + 1) :])
+            self.cut += len(tokens) < len(context) + len(continuation)
+            sequences.append(TokenSequence(tokens, max(1, len(tokens) - len(continuation))))
+        with self.learner.progress("likelihoods", len(sequences)) as advance:
+            values, greedy = self.learner.log_likelihoods_and_greedy(sequences, advance)
+        return list(zip(values.tolist(), greedy.tolist(), strict=True))
+
+    def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = True) -> list[float]:
+        """The log-likelihood of whole texts, in windows of the model's length, each token predicted once."""
+        windows, owners = [], []
+        for owner, request in enumerate(requests):
+            (string,) = request.args
+            rolling = utils.get_rolling_token_windows(
+                token_list=self.tok_encode(string),
+                prefix_token=self.prefix_token_id,
+                max_seq_len=self.max_length,
+                context_len=1,
+            )
+            for context, continuation in map(utils.make_disjoint_window, rolling):
+                windows.append((None, context, continuation))
+                owners.append(owner)
+        totals = [0.0] * len(requests)
+        for owner, (value, _) in zip(owners, self._loglikelihood_tokens(windows), strict=True):
+            totals[owner] += value
+        return totals
+
+    def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = True) -> list[str]:
+        """What the model writes after each context, greedily, up to the first of the request's stop strings.
+
+        Raises:
+            UserError: If a task wants answers that are drawn, or more tokens than the model has positions.
+        """
+        answers: list[str] = [""] * len(requests)
+        order = sorted(range(len(requests)), key=lambda k: repr(requests[k].args[1]))
+        for _, group in groupby(order, key=lambda k: repr(requests[k].args[1])):
+            alike = list(group)
+            texts = self._generate([requests[k].args[0] for k in alike], requests[alike[0]].args[1])
+            for k, text in zip(alike, texts, strict=True):
+                answers[k] = text
+        return answers
+
+    def _generate(self, contexts: Sequence[str], settings: Mapping[str, Any]) -> list[str]:
+        """The answers to contexts that are asked with the same settings."""
+        settings = normalize_gen_kwargs(dict(settings), MAX_GEN_TOKS)
+        if settings.get("do_sample") or settings.get("num_beams", 1) != 1:
+            raise UserError("this task draws its answers or searches with beams, and here they are greedy.")
+        eos = self.tokenizer.decode([self.eot_token_id])
+        until = handle_stop_sequences(settings.get("until"), eos=eos)
+        new = settings["max_gen_toks"]
+        room = self.max_length - new
+        if room < 1:
+            raise UserError(
+                f"this task lets the model write {new} tokens, and it has positions for {self.max_length}."
+            )
+        whole = [self.tok_encode(context) for context in contexts]
+        self.cut += sum(len(tokens) > room for tokens in whole)
+        with self.learner.progress("answers", len(whole)) as advance:
+            decoding = Decoding(new, stop=tuple(one for one in until if one))
+            answers = self.learner.write([tuple(t[-room:]) for t in whole], decoding, advance=advance)
+        return [postprocess_generated_text(answer.text, until, None) for answer in answers]
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep lm-eval's bars, which know nothing of ours, from the screen."""
+    bar = lm_eval.api.task.tqdm
+    lm_eval.api.task.tqdm = partial(bar, disable=True)
+    try:
+        yield
+    finally:
+        lm_eval.api.task.tqdm = bar

@@ -1,0 +1,81 @@
+"""What a probe is: a measurement beside the tasks, taken on the base model and after each stage."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+from forgetmenot.engine.learner import Learner
+
+
+class ProbeOptions(BaseModel):
+    """The settings of a probe: what stands beside `name` in an entry of `evaluation.probes`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One number of a probe, and what it depends on.
+
+    Attributes:
+        name: What was measured: a benchmark, a set of prompts, a layer.
+        value: None where it could not be measured; `reason` then says why.
+        metric: What the value is.
+        n: Over how many examples it was taken.
+        interval: Of 95 %, where there is one.
+        more: Other numbers of the same measurement: further metrics, counts.
+    """
+
+    name: str
+    value: float | None
+    metric: str
+    n: int
+    interval: tuple[float, float] | None = None
+    reason: str = ""
+    more: dict[str, float] = field(default_factory=dict)
+
+
+class Probe:
+    """Measures a model: a class with one method, and the options that a config gives it.
+
+    It acts through the learner and sees neither the method nor the run; its own files it keeps in the folder
+    that `measure` gets. Of several processes all call `measure`, and it computes by the learner alone.
+
+    Attributes:
+        delta: What the mean change of its parts against the base model is called; empty where such a mean
+            says nothing.
+    """
+
+    Options: ClassVar[type[ProbeOptions]] = ProbeOptions
+    delta: ClassVar[str] = ""
+
+    def __init__(self, options: Any, data_dir: Path | None) -> None:
+        """Take the options, and check what can be checked before hours are spent.
+
+        Args:
+            options: An instance of `Options`.
+            data_dir: Where public data lies on disk; None for the hub.
+
+        Raises:
+            UserError: If something that it needs is not there.
+        """
+        self.options, self.data_dir = options, data_dir
+
+    @property
+    def made_with(self) -> str:
+        """What its numbers depend on beside the options, such as another package's version."""
+        return ""
+
+    def measure(self, learner: Learner, stage: str, base: str, folder: Path) -> Sequence[Part]:
+        """Measure the model as it stands.
+
+        Args:
+            learner: The model after a stage, answering as its method answers.
+            stage: The stage's name.
+            base: The name of the stage of the untouched base model, which is measured first.
+            folder: Of the probe's own, over all stages of a run; it may not be there yet.
+        """
+        raise NotImplementedError

@@ -1,0 +1,120 @@
+"""Encoded examples on disk, so that the same examples are tokenized once, not once for each run.
+
+They lie under `$FORGETMENOT_CACHE`, or `forgetmenot` under `$XDG_CACHE_HOME` or `~/.cache`, one file for each
+set of examples; the folder may be removed at any time. It is kept under `MOST_BYTES` by removing what was not
+used for longest.
+"""
+
+import hashlib
+import json
+import os
+import zipfile
+from collections.abc import Sequence
+from contextlib import suppress
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from forgetmenot.errors import UserError
+from forgetmenot.prompting.encoder import Encoder
+from forgetmenot.prompting.examples import EncodedExamples
+from forgetmenot.prompting.prompt import Prompt
+from forgetmenot.tasks.task import Example, Task
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+MOST_BYTES = 2_000_000_000
+FORMAT = 2
+"""Raised whenever the encoder gives other tokens, or the files are laid out otherwise."""
+
+
+def encode_cached(
+    task: Task,
+    prompt: Prompt,
+    tokenizer: "PreTrainedTokenizerBase",
+    max_length: int,
+    examples: Sequence[Example],
+    reserved: int | None = None,
+) -> EncodedExamples:
+    """Encode examples of a task, or read what an earlier call with the same arguments left on disk.
+
+    Raises:
+        UserError: As `Encoder`, or the folder cannot be written.
+    """
+    encoder = Encoder(task, prompt, tokenizer, max_length, reserved)  # what it refuses is refused in any case
+    if getattr(tokenizer, "backend_tokenizer", None) is None:
+        return encoder.encode_all(examples)  # a tokenizer in Python does not say all that shapes its tokens
+    file = _folder() / f"{_key(task, prompt, tokenizer, (max_length, reserved), examples)}.npz"
+    found = _read(file, [example.id for example in examples])
+    if found is None:
+        found = encoder.encode_all(examples)
+        _write(file, found)
+    return found
+
+
+def _folder() -> Path:
+    named = os.environ.get("FORGETMENOT_CACHE")
+    if named:
+        return Path(named).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "forgetmenot"
+
+
+def _key(
+    task: Task,
+    prompt: Prompt,
+    tokenizer: "PreTrainedTokenizerBase",
+    lengths: tuple[int, int | None],
+    examples: Sequence[Example],
+) -> str:
+    """A hash of all that the tokens depend on."""
+    digest = hashlib.sha256()
+    about = [FORMAT, version("forgetmenot"), version("tokenizers"), version("transformers"), lengths]
+    about += [task.name, task.kind, task.labels, prompt.hash]
+    about += [type(tokenizer).__name__, tokenizer.special_tokens_map, tokenizer.chat_template]
+    digest.update(json.dumps(about, sort_keys=True, default=str).encode())
+    digest.update(tokenizer.backend_tokenizer.to_str().encode())
+    for example in examples:
+        digest.update(repr((example.id, example.fields, example.label, example.target)).encode())
+    return digest.hexdigest()[:32]
+
+
+def _read(file: Path, ids: Sequence[str]) -> EncodedExamples | None:
+    """What a file holds; None where there is none, or a damaged one: the zip's checksums say so."""
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            found = EncodedExamples(ids, dict(arrays))
+        os.utime(file)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+    return found
+
+
+def _write(file: Path, encoded: EncodedExamples) -> None:
+    """Write aside and rename, then make room."""
+    aside = file.with_name(f".{file.stem}.{os.getpid()}.npz")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(aside, **encoded.arrays)  # type: ignore[arg-type]
+        aside.replace(file)
+    except OSError as error:
+        with suppress(OSError):
+            aside.unlink()
+        raise UserError(
+            f"The cache of encoded examples {file.parent} cannot be written ({error.strerror}); "
+            "make room there, or name another folder in FORGETMENOT_CACHE."
+        ) from error
+    _make_room(file)
+
+
+def _make_room(keep: Path) -> None:
+    """Remove the files that were not used for longest, but the one just written."""
+    held = 0
+    with suppress(FileNotFoundError):  # another process makes room as well
+        stats = {one: one.stat() for one in keep.parent.glob("*.npz")}
+        for one, stat in sorted(stats.items(), key=lambda pair: pair[1].st_mtime, reverse=True):
+            held += stat.st_size
+            if held > MOST_BYTES and one != keep:
+                one.unlink()

@@ -1,0 +1,1 @@
+"""What lies on disk: layout, predictions, results, files written whole; knows no torch."""

@@ -1,0 +1,223 @@
+"""From predictions to results.json: the score matrices of a run, and all that follows from them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import numpy as np
+
+from forgetmenot.metrics import (
+    Answers,
+    Measured,
+    Row,
+    ScoreMatrix,
+    bootstrap,
+    measure,
+    metric_named,
+    noise_floor,
+    significance,
+    summarize,
+)
+from forgetmenot.record.predictions import Predictions, as_measured
+from forgetmenot.record.result_schema import (
+    VERSION,
+    Cost,
+    IntervalsOf,
+    Matrix,
+    PairedTest,
+    Reading,
+    Results,
+    Summary,
+)
+
+NOT_ASKED = "The stage's weights were no longer on disk when this task was added."
+
+
+@dataclass(frozen=True)
+class AskedTask:
+    """A task as one reading asked it, and what came back.
+
+    Attributes:
+        metrics: The headline metric, then those read beside it.
+        answers: After each stage, the base first; None where the stage was not asked.
+        scoring: How a choice among labels was read (`scoring`, `normalization`, `calibration`); None for
+            tasks that choose among none.
+        generation: How answers were generated and read; None where none were.
+        demonstrations: What was shown before each example; None where nothing was.
+        written: Whether labels were read off what the model wrote.
+        truncated: How many examples were cut to fit, and by how many tokens.
+    """
+
+    task: str
+    metrics: tuple[str, ...]
+    prompt: str
+    prompt_hash: str
+    answers: Sequence[Predictions | None]
+    scoring: Mapping[str, str] | None = None
+    generation: Mapping[str, Any] | None = None
+    demonstrations: Mapping[str, Any] | None = None
+    written: bool = False
+    truncated: Mapping[str, int] = field(default_factory=lambda: {"examples": 0, "tokens": 0})
+
+    @property
+    def n(self) -> int:
+        """How many examples were asked."""
+        return next((len(one) for one in self.answers if one is not None), 0)
+
+    def column(self, metric: str) -> Answers:
+        """The answers as one of the metrics takes them."""
+        pairs = [None if one is None else as_measured(metric, one) for one in self.answers]
+        gold = next(pair[0] for pair in pairs if pair is not None)
+        return Answers(metric, gold, [pair and pair[1] for pair in pairs])
+
+
+def assemble(
+    rows: Sequence[Row],
+    readings: Sequence[Sequence[AskedTask]],
+    described: Mapping[str, Any],
+    cost: Cost,
+    probes: Mapping[str, Any] | None = None,
+) -> Results:
+    """Derive what results.json holds.
+
+    Args:
+        rows: The stages, the base first.
+        readings: What each reading asked, the headline first; it asks every task.
+        described: What the run was: `model`, `method`, `adapter`, `seed`, `split`.
+        cost: What it computed and keeps.
+        probes: What each probe found, by name.
+    """
+    headline = readings[0]
+    tasks = [asked.task for asked in headline]
+    metrics = {asked.task: asked.metrics[0] for asked in headline}
+    columns = {asked.task: asked.column(asked.metrics[0]) for asked in headline}
+    matrix = _values(_measure(columns))
+    chance = {task: metric_named(one.metric).chance_level(one.gold) for task, one in columns.items()}
+    return Results(
+        model=described["model"],
+        method=described["method"],
+        adapter=described["adapter"],
+        seed=described["seed"],
+        split=described["split"],
+        version=VERSION,
+        tasks=tasks,
+        stages=[{"name": r.name, "trains_on": list(r.trains_on), "follows": r.follows} for r in rows],
+        matrix=matrix,
+        metrics=metrics,
+        majority=chance,
+        not_learned=_not_learned(rows, tasks, matrix, chance),
+        summary=cast(Summary, summarize(_score_matrix(rows, tasks, matrix), metrics).to_json()),
+        intervals=cast(IntervalsOf, bootstrap(rows, columns).to_json()),
+        noise_floor=noise_floor(rows, columns),
+        significance={
+            task: cast(PairedTest, test.to_json()) for task, test in significance(rows, columns).items()
+        },
+        readings=[
+            reading(rows, asked, chosen, tasks) for asked in readings for chosen in _metric_choices(asked)
+        ],
+        probes=dict(probes or {}),
+        cost=cost,
+    )
+
+
+def reading(
+    rows: Sequence[Row], asked: Sequence[AskedTask], metrics: Mapping[str, str], tasks: Sequence[str]
+) -> Reading:
+    """One matrix: one choice of metric for each task; tasks that the choice leaves out are null.
+
+    Args:
+        rows: The stages, the base first.
+        asked: What was asked.
+        metrics: The metric of each task that the choice is of.
+        tasks: The columns.
+    """
+    columns = {one.task: one.column(metrics[one.task]) for one in asked if one.task in metrics}
+    cells = _measure(columns)
+    spans = bootstrap(rows, columns).to_json()["matrix"]
+    place = {task: k for k, task in enumerate(columns)}
+    names = sorted(set(metrics.values()))
+    found: dict[str, Any] = {
+        "metric": names[0] if len(names) == 1 else dict(metrics),
+        "version": {name: metric_named(name).version for name in names},
+        "prompt": {one.task: one.prompt for one in asked},
+        "prompt_hash": {one.task: one.prompt_hash for one in asked},
+        **_how(asked),
+        "matrix": _values(cells, tasks),
+        "n": {one.task: one.n for one in asked if one.task in columns},
+        "intervals": [[row[place[t]] if t in place else None for t in tasks] for row in spans],
+        "missing": [
+            {"stage": rows[i].name, "task": task, "reason": str(cell.reason)}
+            for task, column in cells.items()
+            for i, cell in enumerate(column)
+            if cell.value is None
+        ],
+        "truncated": {one.task: dict(one.truncated) for one in asked if one.truncated["examples"]},
+    }
+    written = {one.task: one for one in asked if one.written}
+    if written:
+        found["unparsed"] = [
+            [
+                said.unparsed if t in written and (said := written[t].answers[i]) is not None else None
+                for t in tasks
+            ]
+            for i in range(len(rows))
+        ]
+    return cast(Reading, found)
+
+
+def _how(asked: Sequence[AskedTask]) -> dict[str, Any]:
+    """How choices were read and answers written, and what was shown before each task's examples."""
+    plain = {"scoring": "likelihood", "normalization": "none", "calibration": "none"}
+    generation = {one.task: dict(one.generation) for one in asked if one.generation is not None}
+    return {
+        **next((one.scoring for one in asked if one.scoring is not None), plain),
+        **({"generation": generation} if generation else {}),
+        "demonstrations": {one.task: dict(one.demonstrations) for one in asked if one.demonstrations},
+    }
+
+
+def _metric_choices(asked: Sequence[AskedTask]) -> list[dict[str, str]]:
+    """Task → metric for each reading: every task's headline, then each further metric where it applies."""
+    further = dict.fromkeys(metric for one in asked for metric in one.metrics[1:])
+    return [
+        {one.task: one.metrics[0] for one in asked},
+        *({one.task: metric for one in asked if metric in one.metrics[1:]} for metric in further),
+    ]
+
+
+def _measure(columns: Mapping[str, Answers]) -> dict[str, list[Measured]]:
+    return {
+        task: [
+            Measured(None, NOT_ASKED, 0)
+            if predicted is None
+            else measure(column.metric, column.gold, predicted)
+            for predicted in column.predicted
+        ]
+        for task, column in columns.items()
+    }
+
+
+def _values(cells: Mapping[str, Sequence[Measured]], tasks: Sequence[str] | None = None) -> Matrix:
+    """Stage by stage, the value of each task, None where it is missing."""
+    height = len(next(iter(cells.values())))
+    return [
+        [cells[task][i].value if task in cells else None for task in tasks or cells] for i in range(height)
+    ]
+
+
+def _score_matrix(rows: Sequence[Row], tasks: Sequence[str], matrix: Matrix) -> ScoreMatrix:
+    values = np.array([[np.nan if v is None else v for v in row] for row in matrix], dtype=np.float64)
+    return ScoreMatrix(tuple(tasks), tuple(rows), values)
+
+
+def _not_learned(
+    rows: Sequence[Row], tasks: Sequence[str], matrix: Matrix, chance: Mapping[str, float | None]
+) -> list[str]:
+    """The trained tasks whose score after their own stage is not above answering without looking."""
+    found = []
+    for j, task in enumerate(tasks):
+        own = next((i for i, row in enumerate(rows) if task in row.trains_on), None)
+        value, floor = (matrix[own][j], chance[task]) if own is not None else (None, None)
+        if value is not None and floor is not None and value <= floor:
+            found.append(task)
+    return found

@@ -1,0 +1,50 @@
+"""The layout of a run's directory: the names of its files and stages, and the small files of a stage."""
+
+import json
+from pathlib import Path
+
+CONFIG = "config.yaml"
+ENVIRONMENT = "environment.json"
+EVENTS = "events.jsonl"
+TIMING = "timing.json"
+RESULTS = "results.json"
+REPORT = "report.html"
+STAGES = "stages"
+READINGS = "readings"
+PROBES = "probes"
+
+BASE = "00-base"
+"""The stage of the untouched base model."""
+
+PREDICTIONS = "predictions.parquet"
+"""The answers of the headline reading, in a stage's folder."""
+
+SCORES = "scores.json"
+"""A stage's scores; a stage that has it is finished."""
+
+TRAINING = "training.jsonl"
+"""A stage's training log: one line for each optimizer step."""
+
+_COST = "cost.json"
+
+
+def predictions_file(reading: str) -> str:
+    """The file of a reading's answers, in a stage's folder; the headline reading is called ""."""
+    return f"predictions-{reading}.parquet" if reading else PREDICTIONS
+
+
+def stage_folder(run_dir: Path, stage: str) -> Path:
+    """The folder of a stage."""
+    return run_dir / STAGES / stage
+
+
+def read_cost(folder: Path) -> dict[str, dict[str, int]]:
+    """A stage's input positions in training and in scoring, and what it keeps for the next one."""
+    path = folder / _COST
+    cost: dict[str, dict[str, int]] = json.loads(path.read_text()) if path.is_file() else {}
+    return cost
+
+
+def write_cost(folder: Path, cost: dict[str, dict[str, int]]) -> None:
+    """Write what `read_cost` reads, into the folder of a stage that is not committed yet."""
+    (folder / _COST).write_text(json.dumps(cost) + "\n")

@@ -1,0 +1,190 @@
+"""Predictions on disk: what the model answered to each example, and how a metric takes it.
+
+predictions.parquet has one row for each (task, example). What belongs to a task as a whole, the order of its
+labels, stands in the file's metadata under "forgetmenot", as JSON: {"labels": {task: [label, …]}}.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as parquet
+
+from forgetmenot.errors import UserError
+from forgetmenot.metrics import NO_LABEL, Measured, measure, metric_named
+
+_SCHEMA = pa.schema(
+    {
+        "task": pa.string(),
+        "example": pa.string(),
+        "gold": pa.string(),
+        "predicted": pa.string(),
+        "log_likelihoods": pa.list_(pa.float64()),
+        "tokens": pa.int64(),
+        "generated": pa.string(),
+        "margins": pa.list_(pa.float64()),
+        "prompt_text": pa.string(),
+        "source": pa.string(),
+    }
+)
+_METADATA = b"forgetmenot"
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What the model answered to one task's examples; columns that are not given are filled with None.
+
+    Attributes:
+        ids: The examples' names.
+        gold: What is right: a label, a number for a graded choice, or a text.
+        predicted: The label for a choice, a number for a graded one, the text for a generated answer; None
+            where only the loss is asked, and where a written answer names no label.
+        log_likelihoods: Of each candidate, in the order of `labels`, in nats; of the answer where only the
+            loss is asked.
+        tokens: How many tokens were predicted, where only the loss is asked.
+        generated: What was written, where `predicted` was read off that.
+        margins: How far the likeliest logit lay above the second, for each token of it, where that was asked.
+        prompt_text: The example's fields for people to read.
+        source: The text that was rewritten, where the answer is a rewriting of it.
+        labels: The labels of a choice, in the task's order; empty for other tasks, None where the file was
+            written by a version that did not keep them.
+        routed: How many examples each part of a method that routes has answered; not in the file.
+    """
+
+    ids: list[str]
+    gold: list[str]
+    predicted: list[str | None]
+    log_likelihoods: list[list[float] | None] = field(default_factory=list)
+    tokens: list[int | None] = field(default_factory=list)
+    generated: list[str | None] = field(default_factory=list)
+    margins: list[list[float] | None] = field(default_factory=list)
+    prompt_text: list[str | None] = field(default_factory=list)
+    source: list[str | None] = field(default_factory=list)
+    labels: tuple[str, ...] | None = ()
+    routed: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in _COLUMNS[3:]:
+            column = getattr(self, name)
+            if not column:
+                column.extend([None] * len(self.ids))
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def unparsed(self) -> int:
+        """How many written answers name no label; each counts as a wrong answer."""
+        return sum(
+            label is None and text is not None
+            for label, text in zip(self.predicted, self.generated, strict=True)
+        )
+
+    def right(self, metric: str) -> list[bool] | None:
+        """Whether each answer is right; None for a metric whose answers are graded."""
+        chosen = metric_named(metric)
+        if chosen.correct is None:
+            return None
+        if chosen.reads == "labels":  # whatever their order, which older files did not keep
+            return [said == gold for said, gold in zip(self.predicted, self.gold, strict=True)]
+        right: list[bool] = chosen.correct(*as_measured(metric, self)).tolist()
+        return right
+
+
+_COLUMNS = (
+    "ids",
+    "gold",
+    "predicted",
+    "log_likelihoods",
+    "tokens",
+    "generated",
+    "margins",
+    "prompt_text",
+    "source",
+)
+"""The columns of `Predictions` that the file has too; its "example" is their "ids"."""
+
+
+def as_measured(metric: str, predictions: Predictions) -> tuple[Any, Any]:
+    """Gold and predicted as `metrics.measure` takes them; what they are, the metric's `reads` says.
+
+    Raises:
+        UserError: They were written by a version that did not keep what the metric needs.
+    """
+    gold, predicted = predictions.gold, predictions.predicted
+    reads = metric_named(metric).reads
+    if reads == "labels":
+        if predictions.labels is None:
+            raise UserError(
+                f"{metric} needs the order of the labels, which the version of forgetmenot that wrote these "
+                "predictions did not keep; run the same command with --fresh."
+            )
+        index: dict[str | None, int] = {label: k for k, label in enumerate(predictions.labels)}
+        index[None] = NO_LABEL
+        return np.array([index[g] for g in gold]), np.array([index[p] for p in predicted])
+    if reads == "numbers":
+        return np.array(gold, dtype=np.float64), np.array(predicted, dtype=np.float64)
+    if reads == "likelihoods":
+        sums = [row[0] for row in predictions.log_likelihoods if row is not None]
+        return gold, np.column_stack([sums, np.array(predictions.tokens, dtype=np.float64)])
+    if reads == "rewrites":
+        return list(zip(predictions.source, gold, strict=True)), predicted
+    return gold, predicted
+
+
+def score(metric: str, predictions: Predictions) -> Measured:
+    """The score of predictions by a metric."""
+    return measure(metric, *as_measured(metric, predictions))
+
+
+def write_predictions(path: Path, answers: Mapping[str, Predictions]) -> None:
+    """Write one row for each (task, example), after those that are there.
+
+    Args:
+        path: In the folder of a stage that is not committed yet.
+        answers: Task to its predictions.
+    """
+    rows: dict[str, list[Any]] = {name: [] for name in _SCHEMA.names}
+    for task, one in answers.items():
+        rows["task"] += [task] * len(one)
+        for name in _COLUMNS:
+            rows["example" if name == "ids" else name] += getattr(one, name)
+    table, labels = pa.table(rows, schema=_SCHEMA), {}
+    if path.is_file():
+        before = parquet.read_table(path)
+        labels = _labels(before)
+        table = pa.concat_tables([before, table], promote_options="default")
+    labels |= {task: one.labels for task, one in answers.items() if one.labels is not None}
+    metadata = {_METADATA: json.dumps({"labels": labels}, ensure_ascii=False).encode()}
+    parquet.write_table(table.replace_schema_metadata(metadata), path, compression="zstd")
+
+
+def read_predictions(path: Path) -> dict[str, Predictions]:
+    """Read back what `write_predictions` wrote, by task; nothing where there is no file."""
+    found: dict[str, Predictions] = {}
+    if not path.is_file():
+        return found
+    table = parquet.read_table(path)
+    labels, columns = _labels(table), table.to_pydict()
+    rows: dict[str, list[int]] = {}
+    for row, task in enumerate(columns["task"]):
+        rows.setdefault(task, []).append(row)
+    for task, own in rows.items():
+        taken: dict[str, Any] = {
+            name: [columns["example" if name == "ids" else name][row] for row in own]
+            for name in _COLUMNS
+            if name == "ids" or name in columns
+        }
+        found[task] = Predictions(**taken, labels=labels.get(task))
+    return found
+
+
+def _labels(table: pa.Table) -> dict[str, tuple[str, ...]]:
+    """The labels of each task, as the file's metadata has them."""
+    content = (table.schema.metadata or {}).get(_METADATA)
+    kept = json.loads(content)["labels"] if content is not None else {}
+    return {task: tuple(labels) for task, labels in kept.items()}

@@ -1,0 +1,190 @@
+"""results.json, key by key. Adding a key is no break; changing or removing one raises `VERSION`.
+
+`Results` is what a finished run's file holds, `record.assemble` makes it, `record.results` reads it. Nothing
+in it differs between two equal runs: wall times stand in timing.json.
+"""
+
+from typing import Any, NotRequired, TypedDict
+
+VERSION = 1
+
+Matrix = list[list[float | None]]
+"""[stages][tasks]; null where `missing` says why."""
+Interval = list[float]
+"""[low, high], 95 %."""
+Intervals = list[list[Interval | None]]
+
+
+class StageRow(TypedDict):
+    """A row of the matrix: a stage, the tasks it trains on, and whether it goes on from the last."""
+
+    name: str
+    trains_on: list[str]
+    follows: bool
+
+
+class Haque(TypedDict, total=False):
+    """The figures of Haque 2025, arXiv 2504.01241: by task, then on the whole."""
+
+    forgetting: dict[str, float | None]
+    learning: dict[str, float | None]
+    forgetting_sum: float | None
+    forgetting_mean: float | None
+    learning_sum: float | None
+    learning_mean: float | None
+    pretrained_mean: float | None
+    final_mean: float | None
+    stage_mean: float | None
+    diagonal_mean: float | None
+
+
+class Summary(TypedDict, total=False):
+    """The figures of the headline matrix.
+
+    `over` names the tasks that they are taken over. `reasons` says why a figure is null, by the figure's
+    name, and which tasks were left out, under "over".
+    """
+
+    average_performance: float | None
+    backward_transfer: float | None
+    forward_transfer: float | None
+    forgetting: float | None
+    learning_accuracy: float | None
+    haque: Haque
+    over: list[str]
+    reasons: dict[str, str]
+
+
+class IntervalsOf(TypedDict, total=False):
+    """Bootstrap intervals over examples, of the headline matrix's cells and of each figure of the summary."""
+
+    matrix: Intervals
+    summary: dict[str, Interval | None]
+    level: float
+    resamples: int
+
+
+class PairedTest(TypedDict, total=False):
+    """What a task lost between its own stage and the end, on the same examples; see `PairedDifference`."""
+
+    difference: float | None
+    interval: Interval | None
+    p: float | None
+    p_holm: float | None
+    test: str | None
+    forgotten: int | None
+    gained: int | None
+    n: int
+    reason: str | None
+
+
+class MissingCell(TypedDict):
+    """Why a cell of a reading is null."""
+
+    stage: str
+    task: str
+    reason: str
+
+
+class Reading(TypedDict):
+    """One score matrix: one metric for each task, one choice of prompts, one way of scoring.
+
+    `metric` is a name, or a name for each task where they differ; `version` that of each metric's formula.
+    Maps go from task to value. `unparsed`, [stages][tasks], counts written answers that name no label, where
+    labels are read off what the model writes.
+    """
+
+    metric: str | dict[str, str]
+    version: dict[str, int]
+    prompt: dict[str, str]
+    prompt_hash: dict[str, str]
+    scoring: str
+    normalization: str
+    calibration: str
+    generation: NotRequired[dict[str, dict[str, Any]]]
+    demonstrations: dict[str, dict[str, Any]]
+    matrix: Matrix
+    n: dict[str, int]
+    intervals: Intervals
+    missing: list[MissingCell]
+    truncated: dict[str, dict[str, int]]
+    unparsed: NotRequired[list[list[int | None]]]
+
+
+class SavedReading(Reading):
+    """A reading that was taken of saved stages: a file under readings/."""
+
+    tasks: list[str]
+    stages: list[str]
+
+
+class MissingPart(TypedDict):
+    """Why a part of a probe has no value after a stage."""
+
+    stage: str
+    part: str
+    reason: str
+
+
+class Delta(TypedDict):
+    """For each stage the mean over a probe's parts of (after − base)."""
+
+    name: str
+    values: list[float | None]
+
+
+class ProbeTable(TypedDict):
+    """What a probe found: `values`, `intervals`, `n` and `more` are [stages][parts]."""
+
+    options: dict[str, Any]
+    made_with: str
+    parts: list[str]
+    metrics: dict[str, str]
+    stages: list[str]
+    values: Matrix
+    intervals: Intervals
+    n: list[list[int | None]]
+    more: list[list[dict[str, Any] | None]]
+    missing: list[MissingPart]
+    delta: Delta | None
+
+
+class Cost(TypedDict, total=False):
+    """What a run computed and keeps: input positions and bytes by stage, parameters of the model."""
+
+    positions: dict[str, dict[str, dict[str, int]]]
+    memory_kept: dict[str, int]
+    parameters_added: dict[str, int]
+    parameters: int
+    past_data: bool
+    truncated_in_training: dict[str, dict[str, int]]
+
+
+class Results(TypedDict):
+    """The content of results.json.
+
+    `matrix`, `metrics`, `majority`, `summary`, `intervals`, `noise_floor` and `significance` are those of the
+    headline reading, the first of `readings`. `majority` is the score of answering without looking (the
+    metric's chance level), `not_learned` the trained tasks that did not rise above it.
+    """
+
+    version: int
+    model: str
+    method: str
+    adapter: str
+    seed: int | None
+    split: str
+    tasks: list[str]
+    stages: list[StageRow]
+    matrix: Matrix
+    metrics: dict[str, str]
+    majority: dict[str, float | None]
+    not_learned: list[str]
+    summary: Summary
+    intervals: IntervalsOf
+    noise_floor: dict[str, float | None]
+    significance: dict[str, PairedTest]
+    readings: list[Reading]
+    probes: dict[str, ProbeTable]
+    cost: Cost
+    receipts: NotRequired[dict[str, Any]]

@@ -1,0 +1,243 @@
+"""results.json as it is read: the content, and what follows from it for one task or cell."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from forgetmenot.errors import UserError
+from forgetmenot.metrics import Row, metric_named
+from forgetmenot.record.layout import RESULTS
+from forgetmenot.record.result_schema import VERSION
+
+Interval = tuple[float, float]
+State = Literal["forgotten", "improved", "kept", "untested", "last", "ahead", "apart", "scored", "unknown"]
+
+SIGNIFICANT = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class TaskOutcome:
+    """What became of one task.
+
+    Attributes:
+        base: Its score before any training, R[0][j].
+        learned: Its score after the stage that first trained it, R[j][j].
+        end: Its score after the last stage, R[T][j].
+        change: end − learned, or end − base for a task that was only scored.
+        interval: The 95 % interval of the change, where it was tested.
+        p: The Holm-corrected p value of the change, where it was tested.
+        not_learned: Its own stage did not bring it above the majority class.
+        state: `forgotten` and `improved` are significant changes, `kept` is a tested one that is not,
+            `untested` has no test; `last` had no stage after its own, `ahead` has its own still to come;
+            `apart` belongs to a run whose stages all start from the base; `scored` was never trained;
+            `unknown` misses a cell.
+    """
+
+    task: str
+    base: float | None
+    learned: float | None
+    end: float | None
+    change: float | None
+    interval: Interval | None
+    p: float | None
+    not_learned: bool
+    state: State
+
+
+class RunResults:
+    """The content of `results.json`, tolerant of keys that older files lack.
+
+    Args:
+        results: The parsed file. Only tasks, stages, matrix, metrics and summary must be there. A matrix
+            with fewer rows than stages belongs to a run that is still going.
+    """
+
+    def __init__(self, results: Mapping[str, Any]) -> None:
+        self.model = str(results.get("model", "the model"))
+        self.method = str(results.get("method", ""))
+        self.adapter = str(results.get("adapter", ""))
+        self.seed: int | None = results.get("seed")
+        self.tasks: tuple[str, ...] = tuple(results["tasks"])
+        self.stages = tuple(
+            Row(stage["name"], tuple(stage["trains_on"]), stage.get("follows", True))
+            for stage in results["stages"]
+        )
+        self.measured = len(results["matrix"])
+        self.matrix = _rows(results["matrix"], len(self.stages), len(self.tasks))
+        self.metrics: Mapping[str, str] = results["metrics"]
+        self.majority: Mapping[str, float | None] = results.get("majority", {})
+        self.not_learned = frozenset(results.get("not_learned", ()))
+        self.summary: Mapping[str, Any] = results["summary"]
+        intervals = results.get("intervals", {})
+        self.intervals = _rows(intervals.get("matrix", ()), len(self.stages), len(self.tasks))
+        self.summary_intervals: Mapping[str, Any] = intervals.get("summary", {})
+        self.noise_floor: Mapping[str, float | None] = results.get("noise_floor", {})
+        self.significance: Mapping[str, Any] = results.get("significance", {})
+        self.readings: Sequence[Mapping[str, Any]] = results.get("readings", ())
+        self.probes: Mapping[str, Mapping[str, Any]] = results.get("probes", {})
+        self.cost: Mapping[str, Any] = results.get("cost", {})
+
+    @property
+    def name(self) -> str:
+        """The model's name without the folder or the owner it comes from."""
+        return self.model.rstrip("/").rpartition("/")[2]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every stage has its row."""
+        return self.measured == len(self.stages)
+
+    @property
+    def in_sequence(self) -> bool:
+        """Whether each stage went on from the one before; the first follows the base in any case."""
+        return all(stage.follows for stage in self.stages[2:])
+
+    def column(self, task: str) -> list[float | None]:
+        """The scores of one task, one per stage."""
+        j = self.tasks.index(task)
+        return [row[j] for row in self.matrix]
+
+    def spans(self, task: str) -> list[Interval | None]:
+        """The 95 % intervals of one task's scores, one per stage."""
+        j = self.tasks.index(task)
+        return [tuple(row[j]) if row[j] else None for row in self.intervals]
+
+    def own_stage(self, task: str) -> int | None:
+        """The index of the stage that first trained the task, None where none did."""
+        return next((i for i, stage in enumerate(self.stages) if task in stage.trains_on), None)
+
+    def bounded(self, task: str) -> bool:
+        """Whether the task's metric cannot exceed 1."""
+        return metric_named(self.metrics[task]).bounded
+
+    def level(self, task: str, value: float | None) -> float | None:
+        """Where a score lies between the majority class (0) and a perfect score (1).
+
+        Without a majority class 0 stands for it. An unbounded score (a loss) is placed between the worst
+        and the best of its column.
+        """
+        if value is None:
+            return None
+        if self.bounded(task):
+            floor, top = self.majority.get(task) or 0.0, 1.0
+        else:
+            column = [score for score in self.column(task) if score is not None]
+            floor, top = min(column), max(column)
+        return min(max((value - floor) / (top - floor), 0.0), 1.0) if top > floor else 0.0
+
+    def above_majority(self, task: str, value: float | None) -> bool:
+        """Whether a score beats always giving the most frequent answer; True where that has no meaning."""
+        majority = self.majority.get(task)
+        return value is None or majority is None or value > majority
+
+    def since_learned(self, task: str, i: int) -> float | None:
+        """How far the score after stage i lies from the one right after the task's own stage."""
+        own = self.own_stage(task)
+        if own is None or i <= own or not self.in_sequence:
+            return None
+        column = self.column(task)
+        now, then = column[i], column[own]
+        return now - then if now is not None and then is not None else None
+
+    def outcome(self, task: str) -> TaskOutcome:
+        """What became of one task between the base model, its own stage and the last measured stage."""
+        column, own, last = self.column(task), self.own_stage(task), self.measured - 1
+        base, end = column[0], column[last]
+        learned = column[own] if own is not None else None
+        before = learned if own is not None else base
+        change = end - before if end is not None and before is not None else None
+        test = self.significance.get(task) or {}
+        span = test.get("interval")
+        return TaskOutcome(
+            task=task,
+            base=base,
+            learned=learned,
+            end=end,
+            change=change,
+            # The file gives before − after; a reader thinks of after − before.
+            interval=(-span[1], -span[0]) if span else None,
+            p=test.get("p_holm"),
+            not_learned=task in self.not_learned,
+            state=self._state(own, last, change, test.get("p_holm")),
+        )
+
+    def _state(self, own: int | None, last: int, change: float | None, p: float | None) -> State:
+        if own is None:
+            return "scored"
+        if own > last:
+            return "ahead"
+        if not self.in_sequence:
+            return "apart"
+        if own == last:
+            return "last"
+        if change is None:
+            return "unknown"
+        if p is None:
+            return "untested"
+        if p >= SIGNIFICANT:
+            return "kept"
+        return "forgotten" if change < 0 else "improved"
+
+    @property
+    def outcomes(self) -> list[TaskOutcome]:
+        """The outcome of every task, in the order of the columns."""
+        return [self.outcome(task) for task in self.tasks]
+
+    @property
+    def further_readings(self) -> list[Mapping[str, Any]]:
+        """The readings beside the headline, which is the one that repeats the run's own matrix."""
+        headline = self.headline
+        return [reading for reading in self.readings if reading is not headline]
+
+    @property
+    def headline(self) -> Mapping[str, Any]:
+        """The reading that `matrix` came from; empty where the file lists none."""
+        rows = [list(row) for row in self.matrix[: self.measured]]
+        return next((reading for reading in self.readings if reading["matrix"] == rows), {})
+
+    def columns_of(self, reading: Mapping[str, Any]) -> list[int]:
+        """The columns in which a reading has a score at all."""
+        return [j for j in range(len(self.tasks)) if any(row[j] is not None for row in reading["matrix"])]
+
+    @property
+    def missing(self) -> list[tuple[str, str, str]]:
+        """Every empty cell of the headline reading: stage, task and reason."""
+        reasons = {(gap["stage"], gap["task"]): gap["reason"] for gap in self.headline.get("missing", ())}
+        return [
+            (stage.name, task, reasons.get((stage.name, task), "No reason was recorded."))
+            for stage, row in zip(self.stages[: self.measured], self.matrix, strict=False)
+            for task, value in zip(self.tasks, row, strict=True)
+            if value is None
+        ]
+
+
+def load_results(run_dir: Path) -> RunResults:
+    """Read a run directory's `results.json`.
+
+    Raises:
+        UserError: It is not there, is no JSON, or has a version that this program does not know.
+    """
+    path = run_dir / RESULTS
+    if not path.is_file():
+        raise UserError(
+            f"{run_dir} has no results.json: give the directory of a run that has scored a stage."
+        )
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(
+            f"{path} is not valid JSON ({error}): run the same command again to write it."
+        ) from error
+    if results.get("version") != VERSION:
+        raise UserError(
+            f"{path} has version {results.get('version')!r} and this program reads version {VERSION}: "
+            "use the release of forgetmenot that wrote it."
+        )
+    return RunResults(results)
+
+
+def _rows(rows: Sequence[Sequence[Any]], height: int, width: int) -> list[list[Any]]:
+    """Copy the rows that are there and fill the rest with None."""
+    return [list(row) for row in rows] + [[None] * width for _ in range(height - len(rows))]

@@ -1,0 +1,332 @@
+"""Runs held against one another: groups, paired tests between them, and what moves the figures."""
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from forgetmenot.metrics import (
+    Contrast,
+    ScoreMatrix,
+    Spread,
+    UndefinedError,
+    average_performance,
+    backward_transfer,
+    comparable,
+    contrast,
+    holm,
+    spread,
+)
+from forgetmenot.metrics.matrix import Floats
+from forgetmenot.report.comparison.runs import CONDITIONS, ComparedRun, level_name, varying
+
+TABLE = {
+    "haque_pretrained_mean": "pretrained",
+    "haque_forgetting_sum": "forgetting, sum",
+    "haque_forgetting_mean": "forgetting, mean",
+    "haque_learning_sum": "learning, sum",
+    "haque_learning_mean": "learning, mean",
+    "haque_final_mean": "final mean",
+    "haque_stage_mean": "stage mean",
+    "haque_diagonal_mean": "diagonal mean",
+    "backward_transfer": "backward transfer",
+}
+"""The columns of the paper's table (Haque 2025), with each reading of its "training performance", and BWT."""
+
+FORGETTING, FINAL = "haque_forgetting_mean", "haque_final_mean"
+END, LOST = "final mean", "drop since learned"
+EFFECTS = {FINAL: "final mean", FORGETTING: "forgetting, mean"}
+
+# What is tested is no maximum, since a maximum over noisy scores is above 0 where nothing changed.
+TESTED: dict[str, Callable[[ScoreMatrix], Floats]] = {
+    END: average_performance,
+    LOST: lambda matrix: -backward_transfer(matrix),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """What is held against others of its kind: a model, a method, or any setting but a run's conditions."""
+
+    name: str
+    runs: Sequence[ComparedRun]
+
+    @property
+    def finished(self) -> list[ComparedRun]:
+        """The runs that did not fail."""
+        return [run for run in self.runs if run.results is not None]
+
+    def spread(self, figure: str) -> Spread | None:
+        """A figure over the finished runs; None where one of them lacks it."""
+        values = [run.figure(figure) for run in self.finished]
+        known = [value for value in values if value is not None]
+        return spread(known) if known and len(known) == len(values) else None
+
+    def noise_floor(self, figure: str) -> float | None:
+        """What a figure that takes a maximum shows where nothing changed: the mean over the runs."""
+        floors = [run.results.noise_floor.get(figure) for run in self.finished if run.results]
+        known = [floor for floor in floors if floor is not None]
+        return float(np.mean(known)) if known and len(known) == len(floors) else None
+
+    @property
+    def parameters(self) -> int | None:
+        """How many parameters its model has; None where its runs differ, or do not say."""
+        counts = {run.results.cost.get("parameters") for run in self.finished if run.results}
+        return counts.pop() if len(counts) == 1 else None
+
+    @property
+    def not_learned(self) -> dict[str, int]:
+        """Task to the number of runs that did not bring it above its majority class."""
+        tasks = [task for run in self.finished if run.results for task in run.results.not_learned]
+        return {task: tasks.count(task) for task in dict.fromkeys(tasks)}
+
+
+@dataclass(frozen=True)
+class PairedTest:
+    """Two levels of one factor over the same examples, in the runs that are alike in all else.
+
+    Attributes:
+        factor: "group", or the key of the grid whose levels they are.
+        figure: A key of TESTED.
+        values: The figure of the first and the second, meaned over the matched runs.
+        contrast: First less second; None where `reason` says why.
+        p_holm: Its p, corrected for all tests of the comparison.
+        lower: In how many of the `matched` pairs of runs the first's figure is the lower.
+        higher: In how many it is the higher.
+    """
+
+    factor: str
+    first: str
+    second: str
+    figure: str
+    values: tuple[float, float] | None = None
+    contrast: Contrast | None = None
+    p_holm: float | None = None
+    lower: int = 0
+    higher: int = 0
+    matched: int = 0
+    reason: str | None = None
+
+    def turned(self) -> "PairedTest":
+        """The same test seen from the second."""
+        a, b = self.values or (0.0, 0.0)
+        judged = self.contrast
+        if judged is not None:
+            judged = replace(
+                judged,
+                difference=-judged.difference,
+                interval=(-judged.interval[1], -judged.interval[0]),
+            )
+        return replace(
+            self,
+            first=self.second,
+            second=self.first,
+            values=(b, a) if self.values else None,
+            contrast=judged,
+            lower=self.higher,
+            higher=self.lower,
+        )
+
+
+@dataclass(frozen=True)
+class Effect:
+    """How far one key of a grid moves a figure, everything else being equal.
+
+    Attributes:
+        levels: Each of its values to the figure's mean over the blocks.
+        blocks: The choices of all other keys in which every level has a finished run; means are over these.
+        share: Of the variance among finished runs, what the level means explain (eta squared); None unless
+            every combination of what finished did.
+    """
+
+    key: str
+    figure: str
+    levels: Mapping[str, float]
+    blocks: int
+    share: float | None
+
+    @property
+    def range(self) -> float:
+        """The highest level's mean less the lowest's."""
+        return max(self.levels.values()) - min(self.levels.values())
+
+
+class Comparison:
+    """Runs side by side.
+
+    Args:
+        name: What the whole is called.
+        runs: All of them, at least one, those that failed too.
+    """
+
+    def __init__(self, name: str, runs: Sequence[ComparedRun]) -> None:
+        self.name, self.runs = name, list(runs)
+        self.keys = varying(runs)
+        kinds = [key for key in self.keys if key not in CONDITIONS]
+        self.kind = kinds[0] if len(kinds) == 1 else "setting" if kinds else "run"
+        alone = next((run.results.name for run in runs if run.results), name)
+        groups: dict[str, list[ComparedRun]] = {}
+        for run in runs:
+            named = ", ".join(self.level(run, key) for key in kinds)
+            groups.setdefault(named or alone, []).append(run)
+        self.groups = [Group(*group) for group in groups.items()]
+
+    def level(self, run: ComparedRun, key: str) -> str:
+        """A run's value of a key as the page calls it."""
+        return level_name(key, run.varies.get(key), [one.varies.get(key) for one in self.runs])
+
+    def levels(self, key: str) -> list[str]:
+        """The values of a key that a run has finished with."""
+        return list(dict.fromkeys(self.level(run, key) for run in self.finished))
+
+    @property
+    def finished(self) -> list[ComparedRun]:
+        """The runs that did not fail."""
+        return [run for run in self.runs if run.results is not None]
+
+    @cached_property
+    def failures(self) -> dict[str, list[ComparedRun]]:
+        """The runs that failed by the sentence that says why."""
+        by_sentence: dict[str, list[ComparedRun]] = {}
+        for run in self.runs:
+            if run.failed:
+                by_sentence.setdefault(run.failed, []).append(run)
+        return by_sentence
+
+    @cached_property
+    def ranked(self) -> list[Group]:
+        """The groups that have a forgetting (Haque's mean), the least first.
+
+        Where some learn one task after another, one that learns all at once (`joint`), or each from the base
+        (`single`), is not among them: nothing came after what it learned.
+        """
+        known = [(found.mean, one) for one in self.groups if (found := one.spread(FORGETTING))]
+        in_turn = [pair for pair in known if pair[1].spread("backward_transfer")]
+        return [one for _, one in sorted(in_turn or known, key=lambda pair: pair[0])]
+
+    @cached_property
+    def tests(self) -> list[PairedTest]:
+        """Every pair of groups, of prompts and of orders, by each figure of TESTED; Holm over all."""
+        tests = [
+            _test(factor, first, second, figure, *pairs)
+            for factor, first, second, *pairs in self._pairs()
+            for figure in TESTED
+        ]
+        known = [k for k, test in enumerate(tests) if test.contrast and test.contrast.p is not None]
+        corrected = holm([test.contrast.p for test in tests if test.contrast and test.contrast.p is not None])
+        for k, p in zip(known, corrected, strict=True):
+            tests[k] = replace(tests[k], p_holm=p)
+        return tests
+
+    def test(self, first: str, second: str, figure: str) -> PairedTest:
+        """The test of two groups that have finished runs, first less second."""
+        for test in self.tests:
+            if test.factor == "group" and test.figure == figure:
+                if (test.first, test.second) == (first, second):
+                    return test
+                if (test.first, test.second) == (second, first):
+                    return test.turned()
+        raise KeyError(f"{first} and {second} are no two groups with finished runs.")
+
+    def _pairs(self) -> Iterator[tuple[str, str, str, Sequence[ComparedRun], Sequence[ComparedRun]]]:
+        """Two levels of a factor, and the finished runs of each that are alike in all else, in one order."""
+        there = [group for group in self.groups if group.finished]
+        for one, other in itertools.combinations(there, 2):
+            yield "group", one.name, other.name, *_matched(one.finished, other.finished, CONDITIONS)
+        for key in self.keys:
+            if key in ("order", "prompt"):
+                rest = [other for other in self.keys if other != key]
+                for first, second in itertools.combinations(self.levels(key), 2):
+                    left, right = (
+                        [run for run in self.finished if self.level(run, key) == level]
+                        for level in (first, second)
+                    )
+                    yield key, first, second, *_matched(left, right, rest)
+
+    def effect(self, key: str, figure: str) -> Effect | None:
+        """How far a key moves a figure; None where no choice of all else has two and all levels finished."""
+        rest, levels = [other for other in self.keys if other != key], self.levels(key)
+        blocks: dict[str, dict[str, list[float]]] = {}
+        for run in self.finished:
+            value = run.figure(figure)
+            if value is not None:
+                blocks.setdefault(run.key(rest), {}).setdefault(self.level(run, key), []).append(value)
+        whole = [block for block in blocks.values() if len(block) == len(levels)]
+        if len(levels) < 2 or not whole:
+            return None
+        means = {one: float(np.mean([np.mean(block[one]) for block in whole])) for one in levels}
+        values = [run.figure(figure) for run in self.finished]
+        combinations = math.prod(len(self.levels(one)) for one in self.keys)
+        share = None
+        if (
+            len(values) == combinations
+            and None not in values
+            and (total := float(np.var(np.array(values, dtype=float)))) > 0
+        ):
+            share = float(np.var(list(means.values()))) / total
+        return Effect(key, figure, means, len(whole), share)
+
+    def seed_deviation(self, figure: str) -> float | None:
+        """The standard deviation of a figure over seeds, all else being equal; None without several seeds."""
+        rest = [key for key in self.keys if key != "seed"]
+        cells: dict[str, list[float]] = {}
+        for run in self.finished:
+            value = run.figure(figure)
+            if value is not None:
+                cells.setdefault(run.key(rest), []).append(value)
+        variances = [float(np.var(cell, ddof=1)) for cell in cells.values() if len(cell) > 1]
+        return float(np.sqrt(np.mean(variances))) if variances else None
+
+
+def _matched(
+    first: Sequence[ComparedRun], second: Sequence[ComparedRun], keys: Sequence[str]
+) -> tuple[list[ComparedRun], list[ComparedRun]]:
+    """The runs of either side whose keys have a match on the other, in one order."""
+    left, right = ({run.key(keys): run for run in side} for side in (first, second))
+    both = [key for key in left if key in right]
+    return [left[key] for key in both], [right[key] for key in both]
+
+
+def _test(
+    factor: str,
+    first: str,
+    second: str,
+    figure: str,
+    left: Sequence[ComparedRun],
+    right: Sequence[ComparedRun],
+) -> PairedTest:
+    """Hold matched runs against one another: the mean over the runs, in every draw of the examples."""
+    none = PairedTest(factor, first, second, figure, matched=len(left))
+    if not left:
+        return replace(none, reason="No run of the one is alike in all else to a finished run of the other.")
+    for run in (*left, *right):
+        if run.unpaired:
+            return replace(none, reason=run.unpaired)
+        if run.examples != left[0].examples:
+            return replace(none, reason=f"{left[0].name} and {run.name} were asked different examples.")
+    try:
+        sides = [[_figure(run, figure) for run in side] for side in (left, right)]
+    except UndefinedError as reason:
+        return replace(none, reason=str(reason))
+    a, b = ([value for value, _ in side] for side in sides)
+    resampled = [np.mean([draws for _, draws in side], axis=0) for side in sides]
+    values = float(np.mean(a)), float(np.mean(b))
+    try:
+        judged = contrast(*values, resampled[0] - resampled[1])
+    except ValueError as reason:
+        return replace(none, values=values, reason=str(reason))
+    lower, higher = (sum(x < y for x, y in zip(*pair, strict=True)) for pair in ((a, b), (b, a)))
+    return replace(none, values=values, contrast=judged, lower=lower, higher=higher)
+
+
+def _figure(run: ComparedRun, figure: str) -> tuple[float, Floats]:
+    """A figure of a run's own scores, and in each draw of the examples."""
+    assert run.results is not None
+    assert run.replicates is not None
+    stack = comparable(run.replicates, run.results.metrics)
+    own = [[math.nan if cell is None else cell for cell in row] for row in run.results.matrix]
+    matrix = comparable(replace(run.replicates, values=np.array(own, dtype=np.float64)), run.results.metrics)
+    return float(TESTED[figure](matrix)), TESTED[figure](stack)

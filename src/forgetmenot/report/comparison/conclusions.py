@@ -1,0 +1,184 @@
+"""What a comparison found, in plain sentences: who forgets least, whether by chance, what else matters."""
+
+from collections.abc import Iterator
+
+from forgetmenot.record.results import SIGNIFICANT
+from forgetmenot.report.comparison.comparison import (
+    END,
+    FINAL,
+    FORGETTING,
+    LOST,
+    Comparison,
+    Effect,
+    PairedTest,
+)
+from forgetmenot.report.wording import listed, number, p_value, signed
+
+NAMED_AT_MOST = 4
+
+
+def conclusions(comparison: Comparison) -> list[str]:
+    """The answers that a reader came for, most important first; never empty."""
+    found = [
+        *_least_forgetting(comparison),
+        *_significance(comparison),
+        *_ends_highest(comparison),
+        *_sensitivity(comparison),
+        *_not_learned(comparison),
+        *_failures(comparison),
+    ]
+    return found or ["No run has finished."]
+
+
+def significant(test: PairedTest) -> bool:
+    """Whether a test tells its two sides apart, after the correction for all tests of the comparison."""
+    return test.p_holm is not None and test.p_holm < SIGNIFICANT
+
+
+def _least_forgetting(comparison: Comparison) -> Iterator[str]:
+    ranked = comparison.ranked
+    if not ranked:
+        return
+    figures = {one.name: found.mean for one in ranked if (found := one.spread(FORGETTING))}
+    first = ranked[0]
+    floor = first.noise_floor(FORGETTING)
+    noise = f"; noise alone would show {number(floor)}" if floor is not None else ""
+    if len(ranked) == 1:
+        yield f"{first.name} forgets {number(figures[first.name])} a task (Haque’s forgetting, mean){noise}."
+        return
+    rest = [f"{one.name} {number(figures[one.name])}" for one in ranked[1:]]
+    if len(rest) > NAMED_AT_MOST:
+        rest = [*rest[:2], f"at most {rest[-1]}"]
+    yield (
+        f"{first.name} forgets least: {number(figures[first.name])} a task (Haque’s forgetting, mean over "
+        f"{_count(len(first.finished), 'run')}) against {listed(rest)}{noise}."
+    )
+
+
+def _significance(comparison: Comparison) -> Iterator[str]:
+    """Whether the one that forgets least is told from each other one, by what each task lost."""
+    ranked = comparison.ranked
+    if len(ranked) < 2:
+        return
+    first, others = ranked[0], ranked[1:]
+    if len(others) == 1:
+        yield _one_test(comparison.test(first.name, others[0].name, LOST), len(comparison.tests))
+        return
+    better, worse, open_, untested = [list[str]() for _ in range(4)]
+    for test in (comparison.test(first.name, other.name, LOST) for other in others):
+        if test.contrast is None:
+            untested.append(test.second)
+        elif not significant(test):
+            open_.append(test.second)
+        else:
+            (better if test.contrast.difference < 0 else worse).append(test.second)
+    clauses = []
+    if better:
+        clauses.append(f"it lost significantly less than {_some(better)}")
+    if worse:
+        clauses.append(f"significantly more than {_some(worse)}")
+    if open_:
+        clauses.append(f"no difference to {_some(open_)} can be told from chance")
+    if untested:
+        clauses.append(f"{_some(untested)} could not be tested against it")
+    yield (
+        f"By what each task lost since it was learned, over the same examples, {'; '.join(clauses)} "
+        f"(Holm’s correction over {len(comparison.tests)} tests)."
+    )
+
+
+def _one_test(test: PairedTest, count: int) -> str:
+    if test.contrast is None or test.values is None:
+        return f"Whether that is more than chance could not be tested: {test.reason}"
+    judged, (mine, theirs) = test.contrast, test.values
+    if not significant(test):
+        verdict = "That is not significant"
+    elif judged.difference < 0:
+        verdict = "That is significant"
+    else:
+        verdict = "Tested without a maximum it is significantly the other way round"
+    return (
+        f"{verdict}: on the same examples {test.first} lost {number(mine)} a task since learning it and "
+        f"{test.second} {number(theirs)}, a difference of {signed(judged.difference)} (95 % interval "
+        f"{signed(judged.interval[0])} to {signed(judged.interval[1])}, {p_value(test.p_holm)} after Holm’s "
+        f"correction over {count} tests), and less in {test.lower} of {test.matched} matched pairs of runs."
+    )
+
+
+def _ends_highest(comparison: Comparison) -> Iterator[str]:
+    known = [(one.spread(FINAL), one) for one in comparison.groups]
+    ends = sorted(((found.mean, one.name) for found, one in known if found), reverse=True)
+    if len(ends) < 2:
+        return
+    (top, first), (next_, second) = ends[:2]
+    test = comparison.test(first, second, END)
+    if test.contrast is None:
+        told = "not tested whether by more than chance,"
+    else:
+        told = "significantly" if significant(test) else "not significantly"
+    yield f"{first} ends highest, at a mean of {number(top)}, {told} above {second} ({number(next_)})."
+
+
+def _sensitivity(comparison: Comparison) -> Iterator[str]:
+    """How much the prompt, the order and the seed matter."""
+    for key in ("prompt", "order"):
+        if key not in comparison.keys:
+            continue
+        final, forgotten = (comparison.effect(key, figure) for figure in (FINAL, FORGETTING))
+        if final is None or forgotten is None:
+            yield f"How much the {key} matters is open: no other setting has all its runs."
+            continue
+        low, high = sorted(final.levels, key=lambda level: final.levels[level])[:: len(final.levels) - 1]
+        pairs = [test for test in comparison.tests if test.factor == key and test.figure == END]
+        told = [test for test in pairs if significant(test)]
+        yield (
+            f"The {key} moves the final mean by {number(final.range)} ({_from(low, high, final, key)}) and "
+            f"forgetting by {number(forgotten.range)} a task{_shares(final, forgotten)}; "
+            f"{len(told)} of {len(pairs)} pairs of {key}s differ significantly in the final mean."
+        )
+    final_noise, noise = (comparison.seed_deviation(figure) for figure in (FINAL, FORGETTING))
+    if final_noise is not None and noise is not None:
+        yield (
+            f"The seed alone, all else equal, has a standard deviation of {number(final_noise)} in the final "
+            f"mean and {number(noise)} in forgetting."
+        )
+
+
+def _from(low: str, high: str, effect: Effect, key: str) -> str:
+    names = ("lowest", "highest") if key == "order" else (low, high)  # an order is too long for a sentence
+    return f"{names[0]} {number(effect.levels[low])}, {names[1]} {number(effect.levels[high])}"
+
+
+def _shares(final: Effect, forgotten: Effect) -> str:
+    if final.share is None or forgotten.share is None:
+        return ""
+    return f", which is {final.share:.0%} and {forgotten.share:.0%} of all variance among the runs"
+
+
+def _not_learned(comparison: Comparison) -> Iterator[str]:
+    """Who did not learn can forget nothing: said beside who forgets least."""
+    clauses = [
+        f"{one.name} on {listed([f'{task} in {times}' for task, times in one.not_learned.items()])} of "
+        + _count(len(one.finished), "run")
+        for one in comparison.groups
+        if one.not_learned
+    ]
+    if clauses:
+        yield (
+            "What is not learned cannot be forgotten; not above the majority class after its own stage: "
+            f"{'; '.join(clauses)}."
+        )
+
+
+def _failures(comparison: Comparison) -> Iterator[str]:
+    if comparison.failures:
+        failed = sum(map(len, comparison.failures.values()))
+        yield f"{failed} of {_count(len(comparison.runs), 'run')} failed; why stands at the end of the page."
+
+
+def _some(names: list[str]) -> str:
+    return listed(names) if len(names) <= NAMED_AT_MOST else f"{len(names)} others"
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}" + ("s" if n != 1 else "")

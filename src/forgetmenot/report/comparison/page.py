@@ -1,0 +1,116 @@
+"""The page of a comparison: one HTML file that needs nothing else."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from markupsafe import Markup
+
+from forgetmenot.metrics import FORMULAS
+from forgetmenot.report.comparison.comparison import EFFECTS, FINAL, FORGETTING, TABLE, Comparison
+from forgetmenot.report.comparison.conclusions import conclusions, significant
+from forgetmenot.report.comparison.figures import Point, scatter, size_text, strips
+from forgetmenot.report.comparison.tables import failed_names
+from forgetmenot.report.html import template
+from forgetmenot.report.published import Published, PublishedTable
+from forgetmenot.report.wording import number
+
+
+def comparison_page(comparison: Comparison, published: Published | None = None) -> str:
+    """The page, from a comparison and the figures that a paper has published.
+
+    Args:
+        comparison: At least one of its runs.
+        published: Shown in a section of their own; no figure of ours is computed with them.
+    """
+    first, *others = conclusions(comparison)
+    return str(
+        template("comparison.html.jinja").render(
+            comparison=comparison,
+            first=first,
+            others=others,
+            columns=TABLE,
+            formulas=[FORMULAS[figure] for figure in TABLE],
+            tests=[(test, significant(test)) for test in comparison.tests],
+            sizes=_sizes(comparison),
+            keys=[_key(comparison, key) for key in comparison.keys if key in ("prompt", "order")],
+            published=published,
+            tables=[_published(comparison, table) for table in (published.tables if published else ())],
+            failures=[
+                (failed_names([run.name for run in runs]), sentence)
+                for sentence, runs in comparison.failures.items()
+            ],
+            size_text=size_text,
+        )
+    )
+
+
+def _sizes(comparison: Comparison) -> Markup | None:
+    """Size against forgetting, where there are at least two sizes."""
+    points = [
+        Point(one.name, one.parameters, found.mean, found.std)
+        for one in comparison.groups
+        if one.parameters and (found := one.spread(FORGETTING))
+    ]
+    if len({point.parameters for point in points}) < 2:
+        return None
+    return _scatter(points, "Forgetting a task against parameters")
+
+
+def _scatter(points: Sequence[Point], title: str) -> Markup:
+    told = ", ".join(f"{p.name} ({size_text(p.parameters)}) {number(p.value)}" for p in points)
+    return scatter(points, f"{title}: {told}")
+
+
+def _key(comparison: Comparison, key: str) -> dict[str, Any]:
+    """What a level of one key does to each group, and on the whole."""
+    levels = comparison.levels(key)
+    effects = {title: comparison.effect(key, figure) for figure, title in EFFECTS.items()}
+    values = [value for run in comparison.finished if (value := run.figure(FINAL)) is not None]
+    scale = _around(values)
+    pictures = []
+    for one in comparison.groups:
+        rows = [
+            (
+                level,
+                [
+                    value
+                    for run in one.finished
+                    if comparison.level(run, key) == level and (value := run.figure(FINAL)) is not None
+                ],
+            )
+            for level in levels
+        ]
+        if any(figures for _, figures in rows):
+            told = ", ".join(f"{level} {number(sum(v) / len(v))}" for level, v in rows if v)
+            pictures.append((one.name, strips(rows, scale, f"{one.name}, final mean by {key}: {told}")))
+    return {"key": key, "levels": levels, "effects": effects, "pictures": pictures}
+
+
+def _around(values: Sequence[float]) -> tuple[float, float]:
+    """An axis close around values, so that small differences can be seen."""
+    low, high = (min(values), max(values)) if values else (0.0, 1.0)
+    margin = (high - low) * 0.08 or 0.05
+    return low - margin, high + margin
+
+
+def _published(comparison: Comparison, table: PublishedTable) -> dict[str, Any]:
+    """A published table, with our own figure beside a row of the same model, in columns of their own."""
+    ours = {key: column["ours"] for key, column in table.columns.items() if "ours" in column}
+    mine = {one.name: one for one in comparison.groups}
+    rows = []
+    for row in table.rows:
+        matching = next(
+            (mine[name] for name in (row["label"], *row.get("checkpoints", ())) if name in mine), None
+        )
+        spreads = {key: matching.spread(figure) if matching else None for key, figure in ours.items()}
+        rows.append((row, {key: found and found.mean for key, found in spreads.items()}, matching))
+    sized = [
+        Point(row["label"], row["parameters"], row["forgetting"]) for row in table.rows if "parameters" in row
+    ]
+    return {
+        "title": table.title,
+        "columns": table.columns,
+        "ours": ours if any(matching for *_, matching in rows) else {},
+        "rows": rows,
+        "picture": _scatter(sized, "Published forgetting against parameters") if sized else None,
+    }

@@ -1,0 +1,132 @@
+"""Runs side by side, read from their directories: what varies among them, and what each one answered."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from forgetmenot.errors import UserError
+from forgetmenot.metrics import Answers, ScoreMatrix, measure, replicates
+from forgetmenot.record.layout import PREDICTIONS, stage_folder
+from forgetmenot.record.predictions import as_measured, read_predictions
+from forgetmenot.record.results import RunResults, load_results
+from forgetmenot.report.wording import setting
+
+CONDITIONS = ("order", "prompt", "seed")
+"""What runs are matched by when a model, a method or any other setting is held against another."""
+
+
+@dataclass(frozen=True, eq=False)
+class ComparedRun:
+    """One run of a comparison.
+
+    Attributes:
+        varies: What tells it from the others: the keys of a study's grid, or of the configs that differ.
+        results: Its results.json; None where it failed.
+        replicates: Its score matrix in each bootstrap draw of the examples; None where `unpaired` says why.
+        examples: Task to what stands for its examples; runs with the same ones can be paired.
+        failed: The sentence that says why it did not finish.
+    """
+
+    name: str
+    varies: Mapping[str, Any]
+    results: RunResults | None = None
+    replicates: ScoreMatrix | None = None
+    examples: Mapping[str, int] | None = None
+    unpaired: str | None = None
+    failed: str | None = None
+
+    def figure(self, name: str) -> float | None:
+        """A figure of `metrics.FIGURES`, as the run's summary has it."""
+        if self.results is None:
+            return None
+        summary = self.results.summary
+        haque = name.removeprefix("haque_")
+        value: float | None = summary.get("haque", {}).get(haque) if haque != name else summary.get(name)
+        return value
+
+    def key(self, names: Sequence[str]) -> str:
+        """Its values of some keys as one text."""
+        return json.dumps([self.varies.get(name) for name in names], sort_keys=True)
+
+
+def read_run(path: Path, varies: Mapping[str, Any]) -> ComparedRun:
+    """Read a finished run and draw its bootstrap replicates.
+
+    Raises:
+        UserError: The directory has no readable results.json.
+    """
+    results = load_results(path)
+    try:
+        answers, examples = _answers(path, results)
+    except _UnpairedError as reason:
+        return ComparedRun(path.name, varies, results, unpaired=str(reason))
+    return ComparedRun(path.name, varies, results, replicates(results.stages, answers), examples)
+
+
+def varying(runs: Sequence[ComparedRun]) -> list[str]:
+    """The keys that take more than one value, in the order in which they are given."""
+    names = dict.fromkeys(name for run in runs for name in run.varies)
+    return [name for name in names if len({run.key([name]) for run in runs}) > 1]
+
+
+def level_name(key: str, value: Any, values: Sequence[Any]) -> str:
+    """A value of a key as the page calls it; a model by the last part of its name where that is its own."""
+    if key != "model":
+        return setting(value) if key in (*CONDITIONS, "method") else f"{key} {setting(value)}"
+    names = [_model(one) for one in values]
+    short = [name.rstrip("/").rpartition("/")[2] for name in names]
+    distinct = {json.dumps(one, sort_keys=True) for one in values}
+    if len(set(short)) == len(distinct):
+        return _model(value).rstrip("/").rpartition("/")[2]
+    return _model(value) if len(set(names)) == len(distinct) else setting(value)
+
+
+class _UnpairedError(Exception):
+    """Why a run's answers cannot be held against another's, as one sentence."""
+
+
+def _answers(path: Path, results: RunResults) -> tuple[dict[str, Answers], dict[str, int]]:
+    """Every task's answers after every stage, and what stands for its examples.
+
+    The scores are computed anew and must be those of results.json, so that no reading of the files that is
+    not the run's own can slip in.
+    """
+    stages = [read_predictions(stage_folder(path, row.name) / PREDICTIONS) for row in results.stages]
+    answers, examples = {}, {}
+    for j, task in enumerate(results.tasks):
+        metric = results.metrics[task]
+        said = [stage.get(task) for stage in stages]
+        there = next((one for one in said if one is not None), None)
+        if there is None:
+            raise _UnpairedError(f"{path.name} keeps no answers on {task}.")
+        if any(one is not None and one.ids != there.ids for one in said):
+            raise _UnpairedError(f"{path.name} was asked other examples of {task} after some stages.")
+        try:
+            pairs = [None if one is None else as_measured(metric, one) for one in said]
+        except UserError as error:
+            raise _UnpairedError(f"{path.name}, {task}: {error}") from error
+        gold = next(pair[0] for pair in pairs if pair is not None)
+        column = Answers(metric, gold, [pair and pair[1] for pair in pairs])
+        for i, predicted in enumerate(column.predicted):
+            if not _agrees(metric, gold, predicted, results.matrix[i][j]):
+                raise _UnpairedError(
+                    f"{path.name}: {metric} on {task} after {results.stages[i].name} is not what its "
+                    "predictions give."
+                )
+        answers[task] = column
+        examples[task] = hash((metric, tuple(there.ids), tuple(there.gold)))
+    return answers, examples
+
+
+def _agrees(metric: str, gold: Any, predicted: Any, stored: float | None) -> bool:
+    """Whether the score of a cell's answers is the one that was stored."""
+    value = None if predicted is None else measure(metric, gold, predicted).value
+    if value is None or stored is None:
+        return value is stored
+    return abs(value - stored) <= 1e-9
+
+
+def _model(value: Any) -> str:
+    return str(value["name"]) if isinstance(value, Mapping) else str(value)

@@ -1,0 +1,139 @@
+"""The tables of a comparison: for a terminal, as CSV, and as LaTeX for a paper."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from forgetmenot.metrics import Spread
+from forgetmenot.report.comparison.comparison import TABLE, Comparison
+from forgetmenot.report.comparison.conclusions import conclusions
+from forgetmenot.report.wording import MINUS, NONE, number
+
+SHOWN = [f"haque_{name}" for name in ("pretrained_mean", "forgetting_sum", "learning_sum", "final_mean")]
+"""The columns that a terminal has room for."""
+
+LATEX = str.maketrans({
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", MINUS: "$-$",
+})  # fmt: skip
+
+
+def group_table(comparison: Comparison) -> pd.DataFrame:
+    """One row for each group: the figures of the paper’s table, their deviations and noise floors."""
+    rows = []
+    for one in comparison.groups:
+        row: dict[str, Any] = {comparison.kind: one.name, "parameters": one.parameters}
+        row |= {"runs": len(one.finished), "failed": len(one.runs) - len(one.finished)}
+        for figure in TABLE:
+            found = one.spread(figure)
+            row |= {figure: found and found.mean, f"{figure}_std": found and found.std}
+            if (floor := one.noise_floor(figure)) is not None:
+                row[f"{figure}_noise_floor"] = floor
+        row["not_learned"] = ", ".join(f"{task} ({times})" for task, times in one.not_learned.items())
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def run_table(comparison: Comparison) -> pd.DataFrame:
+    """One row for each run: what varies, every figure, and why it failed if it did."""
+    return pd.DataFrame(
+        [
+            {
+                **{key: comparison.level(run, key) for key in comparison.keys},
+                **{figure: run.figure(figure) for figure in TABLE},
+                "run": run.name,
+                "failed": run.failed,
+            }
+            for run in comparison.runs
+        ]
+    )
+
+
+def paired_test_table(comparison: Comparison) -> pd.DataFrame:
+    """One row for each paired test."""
+    rows = []
+    for test in comparison.tests:
+        first, second = test.values or (None, None)
+        judged = test.contrast
+        low, high = judged.interval if judged else (None, None)
+        rows.append(
+            {
+                "factor": comparison.kind if test.factor == "group" else test.factor,
+                "first": test.first,
+                "second": test.second,
+                "figure": test.figure,
+                "first_value": first,
+                "second_value": second,
+                "difference": judged and judged.difference,
+                "low": low,
+                "high": high,
+                "p": judged and judged.p,
+                "p_holm": test.p_holm,
+                "matched_runs": test.matched,
+                "first_lower_in": test.lower,
+                "reason": test.reason,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def latex_table(comparison: Comparison) -> str:
+    """The table of the groups for a paper that loads booktabs: means, and deviations over the runs."""
+    header = [comparison.kind, *TABLE.values()]
+    rows = [[one.name, *(_latex(one.spread(figure)) for figure in TABLE)] for one in comparison.groups]
+    body = "\n".join(" & ".join(cells) + r" \\" for cells in [[_escape(row[0]), *row[1:]] for row in rows])
+    runs = {len(one.finished) for one in comparison.groups}
+    each = f"{min(runs)}" if len(runs) == 1 else f"{min(runs)} to {max(runs)}"
+    return (
+        "% Needs \\usepackage{booktabs}. Mean over "
+        f"{each} runs each, with the standard deviation over the runs in small print.\n"
+        f"\\begin{{tabular}}{{l{'r' * len(TABLE)}}}\n\\toprule\n"
+        f"{' & '.join(map(_escape, header))} \\\\\n\\midrule\n{body}\n\\bottomrule\n\\end{{tabular}}\n"
+    )
+
+
+def print_comparison(comparison: Comparison, console: Console) -> None:
+    """Print the conclusions and the table of the groups."""
+    for sentence in conclusions(comparison):
+        console.print(Text(sentence))
+    console.print()
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for title in (comparison.kind, "runs", *(TABLE[figure] for figure in SHOWN)):
+        table.add_column(title, min_width=max(map(len, title.split())), overflow="fold")
+    for one in comparison.groups:
+        spreads = [one.spread(figure) for figure in SHOWN]
+        cells = [number(found.mean) if found else NONE for found in spreads]
+        table.add_row(one.name, str(len(one.finished)), *cells)
+    console.print(table)
+    for sentence, runs in comparison.failures.items():
+        console.print(Text(f"{failed_names([run.name for run in runs])} failed: {sentence}", style="red"))
+
+
+def failed_names(names: Sequence[str]) -> str:
+    """Runs that failed alike, in few words."""
+    return names[0] if len(names) == 1 else f"{len(names)} runs ({names[0]} and others)"
+
+
+def table_files(comparison: Comparison, name: str) -> dict[str, str]:
+    """The tables as files: NAME.csv, NAME-runs.csv, NAME-tests.csv and NAME.tex, to what is in them."""
+    return {
+        f"{name}.csv": group_table(comparison).to_csv(index=False),
+        f"{name}-runs.csv": run_table(comparison).to_csv(index=False),
+        f"{name}-tests.csv": paired_test_table(comparison).to_csv(index=False),
+        f"{name}.tex": latex_table(comparison),
+    }
+
+
+def _latex(found: Spread | None) -> str:
+    if found is None:
+        return "--"
+    deviation = f" {{\\scriptsize $\\pm$ {found.std:.3f}}}" if found.std is not None else ""
+    return _escape(number(found.mean)) + deviation
+
+
+def _escape(text: str) -> str:
+    return text.translate(LATEX)

@@ -1,0 +1,230 @@
+"""A study: every run of a grid, held side by side."""
+
+import json
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+
+from forgetmenot.errors import UserError
+from forgetmenot.metrics import spread
+from forgetmenot.process import Job
+from forgetmenot.report.comparison.conclusions import conclusions
+from forgetmenot.report.comparison.study_tables import (
+    FIGURES,
+    print_study,
+    study_cells,
+    study_markdown,
+    study_table,
+)
+from forgetmenot.runs.api import Run, is_finished
+from forgetmenot.runs.directory import RunDirectory
+from forgetmenot.runs.plan import check_trackers, make_plan
+from forgetmenot.studies.compare import compare_study, write_comparison
+from forgetmenot.studies.config import StudyConfig, StudyRun, expand_study, load_study
+from forgetmenot.studies.display import StudyDisplay, print_plan
+from forgetmenot.studies.launch import DONE, Place, Started, ray_cluster, status_and_sentence, this_machine
+from forgetmenot.tasks import Task, expand, load_tasks
+
+GLANCE = 0.1  # seconds between two looks at the runs
+
+
+class Study:
+    """A study on disk.
+
+    Attributes:
+        path: Its directory.
+        results: The content of study.json.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        results = RunDirectory(self.path).read_json("study.json")
+        if results is None:
+            raise UserError(f"{self.path} holds no study that has ended: there is no study.json.")
+        self.results: dict[str, Any] = results
+
+    @property
+    def runs(self) -> list[Run]:
+        """The runs that finished."""
+        return [Run(self.path / "runs" / one["run"]) for one in self.results["runs"] if not one["failed"]]
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """The runs that did not: directory to the sentence that says why."""
+        return {one["run"]: one["failed"] for one in self.results["runs"] if one["failed"]}
+
+    @property
+    def status(self) -> int:
+        """The exit status: 0 where all runs finished, otherwise the worst of theirs, 2 or 70."""
+        return max(int(one["status"]) for one in self.results["runs"])
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row for each run: what varies, and the figures."""
+        return study_table(self.results)
+
+    @property
+    def cells(self) -> pd.DataFrame:
+        """One row for each cell of the grid, its seeds averaged: each figure and its standard deviation."""
+        return study_cells(self.results)
+
+    def print(self, console: Console | None = None) -> None:
+        """Print the table of the cells."""
+        print_study(self.results, console or Console())
+
+
+def study(
+    config: StudyConfig | Mapping[str, Any] | str | Path,
+    *,
+    workers: int = 1,
+    ray: bool | str = False,
+    console: Console | None = None,
+) -> Study:
+    """Take every run of a study to its end, report those that fail, and put the others side by side.
+
+    Runs that are finished are only read; one that was interrupted goes on from its last finished stage.
+
+    Args:
+        config: A study, a path to one, or what would stand in its file.
+        workers: Runs at a time on a machine, which share its cores unless `resources` says otherwise.
+        ray: Start them by Ray: True on this machine, an address on a running cluster.
+        console: Where to show progress; None shows nothing.
+
+    Raises:
+        UserError: If anything that the study names is not there or does not fit, before a run is started.
+    """
+    if workers < 1:
+        raise UserError(f"--workers: give a number from 1 on (given: {workers}).")
+    if not isinstance(config, StudyConfig):
+        config = load_study(config)
+    console = console or Console(quiet=True)
+    runs = expand_study(config)
+    directory = RunDirectory(config.directory)
+    with directory.locked():
+        pending = [run for run in runs if not is_finished(RunDirectory(run.config.directory), run.config)]
+        _check(pending)
+        directory.write_text("study.yaml", config.to_yaml())
+        print_plan(runs, pending, console)
+        ended: dict[Path, tuple[int, str | None]] = {}
+        if pending:
+            address = ray if isinstance(ray, str) else None
+            resources = config.resources
+            room = ray_cluster(resources, workers, address) if ray else this_machine(resources, workers)
+            with room as place, StudyDisplay(console, len(runs), len(pending)) as display:
+                ended = _go_through(pending, place, directory, display)
+        results = _assemble(config, runs, ended)
+        comparison = compare_study(results, directory.path)
+        results["conclusions"] = conclusions(comparison)
+        directory.write_json("study.json", results)
+        directory.write_text("study.csv", study_table(results).to_csv(index=False))
+        directory.write_text("study.md", study_markdown(results))
+        write_comparison(comparison, directory, "report", config.published)
+    return Study(directory.path)
+
+
+def _check(runs: Sequence[StudyRun]) -> None:
+    """Hold every run against its tasks, prompts and method, before hours are spent on the first.
+
+    Raises:
+        UserError: If one would end with it, naming the run.
+    """
+    load_one = cache(lambda name, folder: load_tasks([name], folder))  # the runs mostly have the same tasks
+
+    def load(names: Sequence[str], folder: Path | None) -> list[Task]:
+        return [task for name in expand(names) for task in load_one(name, folder)]
+
+    for run in runs:
+        try:
+            check_trackers(run.config)
+            make_plan(run.config, load)
+        except UserError as error:
+            raise UserError(f"The run of {run.title}: {error}") from error
+
+
+def _go_through(
+    runs: Sequence[StudyRun], place: Place, directory: RunDirectory, display: StudyDisplay
+) -> dict[Path, tuple[int, str | None]]:
+    """Take runs to their end, so many at a time; returns each one's status and why it failed."""
+    waiting, running = deque(runs), list[tuple[StudyRun, Job, Started]]()
+    ended: dict[Path, tuple[int, str | None]] = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < place.slots:
+                run = waiting.popleft()
+                job = _job(run, place.threads, directory)
+                running.append((run, job, place.start(job)))
+                display.started(run)
+            time.sleep(GLANCE)
+            for entry in list(running):
+                run, job, started = entry
+                returned = started.poll()
+                if returned is not None:
+                    running.remove(entry)
+                    ended[run.config.directory] = status_and_sentence(returned, job.log)
+                    display.ended(run, ended[run.config.directory][1])
+    finally:
+        for _, _, started in running:
+            started.stop()
+    return ended
+
+
+def _job(run: StudyRun, threads: int, directory: RunDirectory) -> Job:
+    """Write a run's config beside its directory, where its log will be too."""
+    name = f"runs/{run.config.directory.name}"
+    directory.write_text(f"{name}.yaml", run.config.to_yaml())
+    return Job(Path.cwd(), directory.path / f"{name}.yaml", directory.path / f"{name}.log", threads)
+
+
+def _assemble(
+    config: StudyConfig, runs: Sequence[StudyRun], ended: Mapping[Path, tuple[int, str | None]]
+) -> dict[str, Any]:
+    """The content of study.json: every run's figures, and those of every cell over its seeds."""
+    rows = [_row(run, *ended.get(run.config.directory, (DONE, None))) for run in runs]
+    cells: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        cells.setdefault(json.dumps(_without_seed(row)), []).append(row)
+    return {
+        "version": 1,
+        "name": config.name,
+        "grid": config.grid,
+        "runs": rows,
+        "cells": [_cell(cell) for cell in cells.values()],
+    }
+
+
+def _row(run: StudyRun, status: int, failed: str | None) -> dict[str, Any]:
+    path = run.config.directory
+    row = {"run": path.name, "varies": run.varies, "status": status, "failed": failed}
+    if failed:
+        return {**row, "figures": None, "reasons": {}, "not_learned": []}
+    results = Run(path).results
+    summary: dict[str, Any] = {**results["summary"]}
+    reasons = {name: reason for name, reason in summary["reasons"].items() if name in FIGURES}
+    figures = {name: summary[name] for name in FIGURES}
+    return {**row, "figures": figures, "reasons": reasons, "not_learned": results["not_learned"]}
+
+
+def _cell(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One cell: over the seeds that finished; a figure that one of them lacks has none."""
+    finished = [row for row in rows if not row["failed"]]
+    figures: dict[str, Any] = {}
+    for name in FIGURES:
+        values = [row["figures"][name] for row in finished]
+        figures[name] = spread(values).to_json() if values and None not in values else None
+    return {
+        "varies": _without_seed(rows[0]),
+        "runs": [row["run"] for row in finished],
+        "failed": len(rows) - len(finished),
+        "figures": figures,
+        "not_learned": sorted({task for row in finished for task in row["not_learned"]}),
+    }
+
+
+def _without_seed(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in row["varies"].items() if key != "seed"}

@@ -1,0 +1,113 @@
+"""Score the saved stages of a run anew: by another prompt, on other tasks, or in another way."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from forgetmenot.config import read_resolved
+from forgetmenot.errors import UserError
+from forgetmenot.evaluation.evaluate import evaluate
+from forgetmenot.evaluation.readings import (
+    Reading,
+    own_reading,
+    reading_of,
+    scored_split,
+    scored_tasks,
+    title,
+)
+from forgetmenot.evaluation.scored_task import ScoredTask
+from forgetmenot.evaluation.settings import Asking, reading_settings
+from forgetmenot.methods import Method
+from forgetmenot.record.assemble import reading
+from forgetmenot.record.layout import CONFIG, READINGS
+from forgetmenot.record.predictions import Predictions
+from forgetmenot.record.result_schema import SavedReading
+from forgetmenot.runs.directory import RunDirectory
+from forgetmenot.runs.display import Display
+from forgetmenot.runs.opening import opened
+from forgetmenot.runs.plan import data_folder, make_plan
+from forgetmenot.runs.receipt_loader import ReceiptLoader
+from forgetmenot.runs.saved import open_saved, take_up
+from forgetmenot.runs.session import Session
+from forgetmenot.tasks import Task
+
+
+def rescore(
+    run_dir: Path,
+    tasks: Sequence[str] = (),
+    prompt: str | None = None,
+    *,
+    settings: Mapping[str, Any] | None = None,
+    console: Console | None = None,
+) -> tuple[Path, SavedReading]:
+    """Score every stage of a run whose weights are still there by another prompt, or on other tasks.
+
+    Args:
+        run_dir: The run's directory.
+        tasks: Names, suites or task files; the run's own if empty.
+        prompt: A variant for all of them; the run's own if None.
+        settings: What else differs from the run's own reading: an entry of `evaluation.readings`.
+        console: Where to show progress.
+
+    Returns:
+        The file under readings/ that the reading is in, and the reading: as in results.json, with its
+        `tasks` and `stages`.
+
+    Raises:
+        UserError: If this is no run, or a task or variant does not exist.
+    """
+    directory = RunDirectory(run_dir)
+    config = read_resolved(directory.path / CONFIG)
+    with opened(directory, console) as display:
+        load = ReceiptLoader(config, directory)
+        plan = make_plan(config, load)
+        found = load(tasks, data_folder(config)) if tasks else plan.scored
+        asked = [task for task in found if scored_split(config.evaluation, task)]
+        if not asked:
+            raise UserError(f"--tasks: none of {', '.join(tasks)} has a {config.evaluation.split} split.")
+        chosen = _reading(config.asking, asked, prompt, settings or {})
+        session = open_saved(directory, config, display)
+        tokenizer, longest = session.learner.tokenizer, session.max_length
+        scored = scored_tasks(config.asking, chosen, asked, tokenizer, longest)
+        session.examine(scored[0].first_sequences())
+        answers = [_answers(directory, session, plan.method, row.name, scored, display) for row in plan.rows]
+        names = [one.task.name for one in scored]
+        recorded = [one.asked([stage.get(one.task.name) for stage in answers]) for one in scored]
+        metrics = {one.task.name: one.task.metric for one in scored}
+        measured = SavedReading(
+            tasks=names,
+            stages=[row.name for row in plan.rows],
+            **reading(plan.rows, recorded, metrics, names),
+        )
+        name = f"{READINGS}/{'-'.join([chosen.name or 'own', *names])}.json"
+        directory.write_json(name, measured)
+    return directory.path / name, measured
+
+
+def _reading(
+    asking: Asking, tasks: Sequence[Task], prompt: str | None, settings: Mapping[str, Any]
+) -> Reading:
+    """The reading that is asked for; the run's own where nothing is."""
+    named = {**settings, **({} if prompt is None else {"prompt": prompt})}
+    if not named:
+        return own_reading(asking, tasks)
+    how = reading_settings(named, "reading")
+    return reading_of(asking, how, tasks, "reading", title(how))
+
+
+def _answers(
+    directory: RunDirectory,
+    session: Session,
+    method: Method,
+    stage: str,
+    scored: Sequence[ScoredTask],
+    display: Display,
+) -> dict[str, Predictions]:
+    """The answers of one stage; none where its weights are gone."""
+    if not take_up(directory, session, method, stage):
+        return {}
+    total = sum(one.count() for one in scored)
+    with method.answering(session.learner), display.progress(f"{stage}: scoring", total) as advance:
+        return {one.task.name: evaluate(session.learner, method, one, advance) for one in scored}
