@@ -64,7 +64,7 @@ def test_states_of_a_sequence() -> None:
 def test_a_significant_rise_is_no_forgetting() -> None:
     changed = results(matrix=[[0.5, 0.5, 0.4], [0.7, 0.5, 0.4], [0.8, 0.85, 0.4], [0.9, 0.84, 0.7]])
     assert RunResults(changed).outcome("a").state == "improved"
-    assert "a (0.700 → 0.900) rose significantly" in plain(verdict(RunResults(changed)))
+    assert "a (0.700 → 0.900) improved significantly" in plain(verdict(RunResults(changed)))
 
 
 def test_the_verdict_names_the_forgotten_the_kept_and_the_last() -> None:
@@ -76,16 +76,13 @@ def test_the_verdict_names_the_forgotten_the_kept_and_the_last() -> None:
 
 def test_the_verdict_says_what_was_not_learned() -> None:
     sentence = verdict(RunResults(results(not_learned=["b"])))
-    assert "b was not learned, staying at or below the majority class" in sentence
+    assert "b was not learned, staying at or below chance" in sentence
     assert "b shows" not in sentence
 
 
 def test_the_verdict_of_a_run_that_learned_nothing() -> None:
     sentence = verdict(RunResults(results(not_learned=["a", "b", "c"])))
-    assert (
-        sentence
-        == "Trained on a, b and c in turn, tiny did not rise above the majority class on any of them."
-    )
+    assert sentence == "Trained on a, b and c in turn, tiny did not rise above chance on any of them."
 
 
 def test_the_verdict_where_only_the_last_task_was_learned() -> None:
@@ -154,11 +151,11 @@ def test_what_training_did_not_raise_was_not_learned_by_it() -> None:
     some = RunResults(results(**one_stage, matrix=[[0.6, 0.5, 0.6], [0.9, 0.8, 0.6]]))
     assert plain(verdict(some)) == (
         "Trained on a, b and c at once, tiny learned a (0.600 → 0.900) and b (0.500 → 0.800) "
-        "and did not raise c (0.600 → 0.600)."
+        "and did not improve c (0.600 → 0.600)."
     )
     none = RunResults(results(**one_stage, matrix=[[0.6, 0.6, 0.6], [0.55, 0.6, 0.5]]))
     assert plain(verdict(none)).startswith(
-        "Trained on a, b and c at once, tiny did not raise a (0.600 → 0.550)"
+        "Trained on a, b and c at once, tiny did not improve a (0.600 → 0.550)"
     )
 
 
@@ -197,8 +194,8 @@ def test_the_colour_runs_from_the_majority_class_to_one() -> None:
     assert findings.level("a", 1.0) == 1.0
     assert findings.level("a", 0.2) == 0.0
     assert findings.level("a", None) is None
-    assert not findings.above_majority("a", 0.5)
-    assert findings.above_majority("a", 0.501)
+    assert not findings.above_chance("a", 0.5)
+    assert findings.above_chance("a", 0.501)
 
 
 def test_the_colour_of_a_loss_runs_over_its_column() -> None:

@@ -65,16 +65,18 @@ def test_long_stage_names_become_numbers() -> None:
 def test_labels_are_escaped() -> None:
     figure = draw([0.5, 0.6], labels=["<b>", "&"])
     assert "<b>" in [text.text for text in figure.iter("text")]
-    markup = dumbbell(0.1, 0.2, 0.3, None, (0, 1), '"><script>')
+    markup = dumbbell(0.1, 0.2, 0.3, majority=None, scale=(0, 1), lost=False, label='"><script>')
     assert "<script>" not in markup
 
 
 def test_a_dumbbell_marks_a_drop() -> None:
-    dropped = ElementTree.fromstring(dumbbell(0.5, 0.9, 0.6, 0.5, (0.4, 1.0), "x"))
-    assert "drop" in kinds(dropped, "line")
-    rose = ElementTree.fromstring(dumbbell(0.5, 0.8, 0.9, 0.5, (0.4, 1.0), "x"))
-    assert "drop" not in kinds(rose, "line")
-    assert list(ElementTree.fromstring(dumbbell(None, None, None, None, (0, 1), "x")).iter("circle")) == []
+    def drawn(*values: float | None, lost: bool) -> ElementTree.Element:
+        markup = dumbbell(*values, majority=0.5, scale=(0.4, 1.0), lost=lost, label="x")
+        return ElementTree.fromstring(markup)
+
+    assert "drop" in kinds(drawn(0.5, 0.9, 0.6, lost=True), "line")
+    assert "drop" not in kinds(drawn(0.5, 0.8, 0.9, lost=False), "line")
+    assert list(drawn(None, None, None, lost=False).iter("circle")) == []
 
 
 def test_a_long_training_is_averaged_down() -> None:

@@ -87,7 +87,7 @@ def test_the_matrix_shows_every_score_with_its_interval_and_mark(make_run: MakeR
     assert len(page.of("td", "own")) == 4
     assert words.count("just learned") == 5  # four cells and the legend
     assert "base model" in words
-    assert "Majority class 0.520 0.520 0.520 not learned 0.520" in words
+    assert "Chance level 0.520 0.520 0.520 not learned 0.520" in words
     assert "−" in words
 
 
@@ -258,7 +258,13 @@ def test_a_loss_gets_a_scale_of_its_own(make_run: MakeRun) -> None:
     results["metrics"]["wiki"], results["majority"]["wiki"] = "loss", None
     (run_dir / "results.json").write_text(json.dumps(results))
     page = read(run_dir)
-    assert "−7.000" in page.sections["Scores after every stage"]
+    scores = page.sections["Scores after every stage"]
+    assert "loss, nats per token, lower is better" in scores
+    assert "7.000" in scores
+    assert "6.900–7.100" in scores, "the interval is turned with the score"
+    assert "−7.000" not in scores
+    kept = page.sections["Learned against kept"]
+    assert "wiki base model: 3.000 3.000 – 7.000 +4.000 only scored" in " ".join(kept.split())
     assert len(page.of("svg", "curve")) == 5
 
 

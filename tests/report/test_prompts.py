@@ -37,7 +37,7 @@ def test_the_verdict_says_how_much_the_prompt_matters() -> None:
         "sst2: best-of-all is best (0.800, n = 1,200); 1 of 2 others are significantly behind. "
         "The prompts range over 0.200, where chance alone would give 0.050 (p < 0.001)."
     )
-    assert "None is above the majority class (0.900)." in verdict("sst2", task(majority=0.9))
+    assert "None is above chance (0.900)." in verdict("sst2", task(majority=0.9))
     assert verdict("sst2", task(chosen=None)) == "sst2: no prompt has a score."
     alone = task(variants={"best-of-all": variant(0.8)}, range=None, range_by_chance=None, range_p=None)
     assert verdict("sst2", alone) == "sst2: best-of-all is best (0.800, n = 1,200)."

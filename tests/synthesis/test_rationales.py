@@ -11,7 +11,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from forgetmenot.engine.decoding import Decoding
 from forgetmenot.engine.learner import Learner
 from forgetmenot.errors import UserError
-from forgetmenot.synthesis.rationales import ASK, EXPLAIN, LocalTeacher, Messages, write_rationales
+from forgetmenot.synthesis.endpoint import Messages
+from forgetmenot.synthesis.rationales import ASK, EXPLAIN, LocalTeacher, write_rationales
 from forgetmenot.tasks import Example, Generation, Task, load_tasks
 
 

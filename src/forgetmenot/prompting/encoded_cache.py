@@ -21,6 +21,7 @@ from forgetmenot.errors import UserError
 from forgetmenot.prompting.encoder import Encoder
 from forgetmenot.prompting.examples import EncodedExamples
 from forgetmenot.prompting.prompt import Prompt
+from forgetmenot.record.files import written_whole
 from forgetmenot.tasks.task import Example, Task
 
 if TYPE_CHECKING:
@@ -93,15 +94,11 @@ def _read(file: Path, ids: Sequence[str]) -> EncodedExamples | None:
 
 
 def _write(file: Path, encoded: EncodedExamples) -> None:
-    """Write aside and rename, then make room."""
-    aside = file.with_name(f".{file.stem}.{os.getpid()}.npz")
+    """Write the file whole, then make room."""
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(aside, **encoded.arrays)  # type: ignore[arg-type]
-        aside.replace(file)
+        with written_whole(file, shared=True) as aside, aside.open("wb") as stream:
+            np.savez(stream, **encoded.arrays)  # type: ignore[arg-type]
     except OSError as error:
-        with suppress(OSError):
-            aside.unlink()
         raise UserError(
             f"The cache of encoded examples {file.parent} cannot be written ({error.strerror}); "
             "make room there, or name another folder in FORGETMENOT_CACHE."

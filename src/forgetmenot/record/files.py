@@ -10,13 +10,17 @@ from typing import Any
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
+def written_whole(path: Path, *, shared: bool = False) -> Iterator[Path]:
     """Give a path to write a file to; when all went well it becomes the file, and is on the disk.
 
     The folder is made if it is not there. Where writing fails, what was there before stays.
+
+    Args:
+        path: The file.
+        shared: Whether several processes may write it at the same time; the last one's stays.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.writing")
+    aside = path.with_name(f".{path.name}.{os.getpid()}.writing" if shared else f".{path.name}.writing")
     try:
         yield aside
         sync(aside)
@@ -57,10 +61,10 @@ def read_lines(path: Path) -> list[Any]:
     """
     if not path.is_file():
         return []
-    text = path.read_text(encoding="utf-8")
-    *whole, cut = text.split("\n")
+    *whole, cut = path.read_bytes().split(b"\n")  # bytes: the cut may go through a letter
     if cut:
-        write_text(path, "".join(line + "\n" for line in whole))
+        with written_whole(path) as aside:
+            aside.write_bytes(b"".join(line + b"\n" for line in whole))
     return [json.loads(line) for line in whole]
 
 

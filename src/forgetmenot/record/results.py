@@ -28,11 +28,12 @@ class TaskOutcome:
         change: end − learned, or end − base for a task that was only scored.
         interval: The 95 % interval of the change, where it was tested.
         p: The Holm-corrected p value of the change, where it was tested.
-        not_learned: Its own stage did not bring it above the majority class.
+        not_learned: Its own stage did not bring it above the chance level.
         state: `forgotten` and `improved` are significant changes, `kept` is a tested one that is not,
             `untested` has no test; `last` had no stage after its own, `ahead` has its own still to come;
             `apart` belongs to a run whose stages all start from the base; `scored` was never trained;
             `unknown` misses a cell.
+        lower_is_better: Whether people write its scores with their sign turned, as a loss.
     """
 
     task: str
@@ -44,6 +45,11 @@ class TaskOutcome:
     p: float | None
     not_learned: bool
     state: State
+    lower_is_better: bool = False
+
+    def shown(self, value: float | None) -> float | None:
+        """A score or a change of the task as people write it."""
+        return -value if value is not None and self.lower_is_better else value
 
 
 class RunResults:
@@ -108,14 +114,31 @@ class RunResults:
         """The index of the stage that first trained the task, None where none did."""
         return next((i for i, stage in enumerate(self.stages) if task in stage.trains_on), None)
 
+    def shown(self, task: str, value: float | None) -> float | None:
+        """A score as people write it: the matrix holds a loss with its sign turned."""
+        return None if value is None else metric_named(self.metrics[task]).shown(value)
+
+    def shown_span(self, task: str, span: Interval | None) -> Interval | None:
+        """An interval of scores as people write it, low to high."""
+        if span is None:
+            return None
+        low, high = sorted(metric_named(self.metrics[task]).shown(end) for end in span)
+        return low, high
+
+    def metric_title(self, task: str) -> str:
+        """The name of a task's metric, and what it counts where lower is better."""
+        metric = metric_named(self.metrics[task])
+        name = metric.name.replace("_", " ")
+        return name if metric.direction == "higher" else f"{name}, {metric.unit}, lower is better"
+
     def bounded(self, task: str) -> bool:
         """Whether the task's metric cannot exceed 1."""
         return metric_named(self.metrics[task]).bounded
 
     def level(self, task: str, value: float | None) -> float | None:
-        """Where a score lies between the majority class (0) and a perfect score (1).
+        """Where a score lies between the chance level (0) and a perfect score (1).
 
-        Without a majority class 0 stands for it. An unbounded score (a loss) is placed between the worst
+        Without a chance level 0 stands for it. An unbounded score (a loss) is placed between the worst
         and the best of its column.
         """
         if value is None:
@@ -127,8 +150,8 @@ class RunResults:
             floor, top = min(column), max(column)
         return min(max((value - floor) / (top - floor), 0.0), 1.0) if top > floor else 0.0
 
-    def above_majority(self, task: str, value: float | None) -> bool:
-        """Whether a score beats always giving the most frequent answer; True where that has no meaning."""
+    def above_chance(self, task: str, value: float | None) -> bool:
+        """Whether a score beats answering without looking; True where that has no meaning."""
         majority = self.majority.get(task)
         return value is None or majority is None or value > majority
 
@@ -161,6 +184,7 @@ class RunResults:
             p=test.get("p_holm"),
             not_learned=task in self.not_learned,
             state=self._state(own, last, change, test.get("p_holm")),
+            lower_is_better=metric_named(self.metrics[task]).direction == "lower",
         )
 
     def _state(self, own: int | None, last: int, change: float | None, p: float | None) -> State:

@@ -31,7 +31,7 @@ def curve(
         spans: The 95 % interval of each score.
         stage_labels: What stands below the axis, one per stage.
         own: The index of the stage that trained the task.
-        majority: The score of the majority class.
+        majority: The chance level.
         scale: The lowest and highest score of the axis.
         connected: Whether each stage went on from the one before, so that a line has a meaning.
         label: What a screen reader says.
@@ -66,16 +66,18 @@ def dumbbell(
     base: float | None,
     learned: float | None,
     end: float | None,
+    *,
     majority: float | None,
     scale: Interval,
+    lost: bool,
     label: str,
 ) -> Markup:
-    """One task in a line: the base model, after its own stage, and at the end."""
+    """One task in a line: the base model, after its own stage, the end; `lost` colours the last part."""
     x, parts = _strip(scale, majority)
     if base is not None and learned is not None:
         parts.append(drawing.line("gain", x(base), MIDDLE, x(learned), MIDDLE))
     if learned is not None and end is not None:
-        parts.append(drawing.line("drop" if end < learned else "gain", x(learned), MIDDLE, x(end), MIDDLE))
+        parts.append(drawing.line("drop" if lost else "gain", x(learned), MIDDLE, x(end), MIDDLE))
     if base is not None:
         parts.append(drawing.dot("dot base", x(base), MIDDLE, 4, f"base model: {number(base)}"))
     if learned is not None:

@@ -17,15 +17,20 @@ from forgetmenot.report.by_reading import asked_otherwise
 from forgetmenot.report.costs import costs
 from forgetmenot.report.figures import curve, dumbbell, loss_line, score_scale
 from forgetmenot.report.forgotten import lost_examples
-from forgetmenot.report.wording import NONE, common, number, p_value, signed, span, verdict, way
-
-HEADLINES = (
-    "average_performance",
-    "backward_transfer",
-    "forward_transfer",
-    "forgetting",
-    "learning_accuracy",
+from forgetmenot.report.wording import (
+    HEADLINES,
+    NONE,
+    common,
+    left_out,
+    number,
+    outcome_words,
+    p_value,
+    signed,
+    span,
+    verdict,
+    way,
 )
+
 HAQUE = (
     "learning_sum",
     "learning_mean",
@@ -55,6 +60,8 @@ def write_report(run_dir: Path) -> Path:
     page = template("report.html.jinja").render(
         run=results,
         verdict=verdict(results),
+        left_out=left_out(results),
+        outcome_words=outcome_words,
         metrics=[
             metric_named(name).formula
             for name in dict.fromkeys(results.metrics[task] for task in results.tasks)
@@ -108,15 +115,16 @@ def _curves(results: RunResults) -> list[tuple[str, Markup]]:
         scores, own = results.column(task), results.own_stage(task)
         if all(score is None for score in scores):
             continue
+        scores = [results.shown(task, score) for score in scores]
         label = f"{task}, {results.metrics[task]} after each stage: " + ", ".join(
             f"{stage.label} {number(score)}" for stage, score in zip(results.stages, scores, strict=True)
         )
         picture = curve(
             scores=scores,
-            spans=results.spans(task),
+            spans=[results.shown_span(task, span) for span in results.spans(task)],
             stage_labels=[stage.label for stage in results.stages],
             own=own,
-            majority=results.majority.get(task),
+            majority=results.shown(task, results.majority.get(task)),
             scale=common if results.bounded(task) else _own_scale(results, task),
             connected=results.in_sequence,
             label=label,
@@ -127,12 +135,12 @@ def _curves(results: RunResults) -> list[tuple[str, Markup]]:
 
 def _dumbbell(results: RunResults, outcome: TaskOutcome) -> Markup:
     end = None if outcome.state in ("apart", "last", "ahead") else outcome.end
-    told = [("base model", outcome.base), ("after its own stage", outcome.learned), ("at the end", end)]
+    values = [outcome.shown(value) for value in (outcome.base, outcome.learned, end)]
+    told = zip(("base model", "after its own stage", "at the end"), values, strict=True)
     return dumbbell(
-        base=outcome.base,
-        learned=outcome.learned,
-        end=end,
-        majority=results.majority.get(outcome.task),
+        *values,
+        majority=outcome.shown(results.majority.get(outcome.task)),
+        lost=outcome.change is not None and outcome.change < 0,
         scale=_scale(results) if results.bounded(outcome.task) else _own_scale(results, outcome.task),
         label=f"{outcome.task}: "
         + ", ".join(f"{name} {number(value)}" for name, value in told if value is not None),
@@ -154,7 +162,8 @@ def _values(results: RunResults, task: str) -> list[float]:
     """Everything that a figure of the task draws."""
     ends = [end for pair in results.spans(task) if pair for end in pair]
     drawn = [*results.column(task), *ends, results.majority.get(task)]
-    return [value for value in drawn if value is not None]
+    shown = [results.shown(task, value) for value in drawn]
+    return [value for value in shown if value is not None]
 
 
 def _figure(results: RunResults, name: str, values: Mapping[str, Any], formula: str) -> dict[str, Any]:

@@ -34,7 +34,7 @@ def print_prompts(found: Mapping[str, Any], console: Console) -> None:
         for variant, reason in task["left_out"].items():
             console.print(Text(f"{variant} was left out: {reason}.", style="dim"))
         console.print(Text(verdict(name, task)), "", sep="\n")
-    console.print(Text(f"Dim: not above the majority class. {CHOSEN_HERE}", style="dim"))
+    console.print(Text(f"Dim: not above chance. {CHOSEN_HERE}", style="dim"))
 
 
 def prompts_page(found: Mapping[str, Any]) -> str:
@@ -75,7 +75,7 @@ def verdict(name: str, task: Mapping[str, Any]) -> str:
             f"{number(task['range_by_chance'])} ({p_value(task['range_p'])})"
         )
     if task["majority"] is not None and best <= task["majority"]:
-        said += f". None is above the majority class ({number(task['majority'])})"
+        said += f". None is above chance ({number(task['majority'])})"
     return said + "."
 
 
@@ -110,7 +110,7 @@ def _picture(task: Mapping[str, Any], variant: str, one: Mapping[str, Any]) -> M
 
 
 def _scale(task: Mapping[str, Any]) -> Interval:
-    """The axis that holds every score of a task, its interval and the majority class."""
+    """The axis that holds every score of a task, its interval and the chance level."""
     drawn = [task["majority"]]
     for one in task["variants"].values():
         drawn += [one["value"], *(one["interval"] or ())]

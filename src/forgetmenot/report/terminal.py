@@ -13,28 +13,19 @@ from forgetmenot.record.results import RunResults
 from forgetmenot.report.by_reading import AskedBy, asked_otherwise
 from forgetmenot.report.costs import costs
 from forgetmenot.report.probe_tables import print_probes
-from forgetmenot.report.wording import number, p_value, signed, span, verdict
+from forgetmenot.report.wording import (
+    HEADLINES,
+    left_out,
+    number,
+    outcome_words,
+    p_value,
+    signed,
+    span,
+    verdict,
+)
 
 COLUMN = 15
-HEADLINES = {
-    "average_performance": "average performance",
-    "backward_transfer": "backward transfer",
-    "forward_transfer": "forward transfer",
-    "forgetting": "forgetting",
-    "learning_accuracy": "learning accuracy",
-}
-STATES = {
-    "forgotten": "forgotten",
-    "improved": "improved",
-    "kept": "kept",
-    "untested": "not tested",
-    "last": "learned last",
-    "ahead": "to come",
-    "apart": "from the base",
-    "scored": "only scored",
-    "unknown": "cell missing",
-}
-LEGEND = "* just learned, then the change since; dim: not above the majority class"
+LEGEND = "* just learned, then the change since; dim: not above chance"
 
 
 class LiveTable:
@@ -110,17 +101,26 @@ def print_matrix(content: Mapping[str, Any], console: Console) -> None:
     margins: list[tuple[str, list[Text]]] = [
         (
             "95 % at the end",
-            [Text(_range(results.spans(task)[last]), style="dim") for task in results.tasks],
+            [
+                Text(_range(results.shown_span(task, results.spans(task)[last])), style="dim")
+                for task in results.tasks
+            ],
         ),
         (
-            "majority class",
-            [Text(number(results.majority.get(task)), style="dim") for task in results.tasks],
+            "chance level",
+            [
+                Text(number(results.shown(task, results.majority.get(task))), style="dim")
+                for task in results.tasks
+            ],
         ),
         ("in the end", [_outcome(results, task) for task in results.tasks]),
     ]
     for table in _tables(results, console.width, margins):
         console.print(table)
-    console.print(Text(LEGEND, style="dim"), "", _summary(results), "", sep="\n")
+    console.print(Text(LEGEND, style="dim"), "", _summary(results), sep="\n")
+    if told := left_out(results):
+        console.print(Text(told, style="dim"))
+    console.print()
     if otherwise := asked_otherwise(results):
         console.print(_by_way(results, otherwise), "", sep="\n")
     if results.cost:
@@ -146,7 +146,7 @@ def _table(results: RunResults, columns: range, margins: Sequence[tuple[str, lis
     table.add_column("after stage", no_wrap=True)
     for j in columns:
         task = results.tasks[j]
-        header = Text(f"{task}\n").append(results.metrics[task], style="not bold dim")
+        header = Text(f"{task}\n").append(results.metric_title(task), style="not bold dim")
         table.add_column(header, min_width=COLUMN - 2, overflow="fold")
     for i, stage in enumerate(results.stages):
         table.add_row(stage.name, *(_cell(results, i, results.tasks[j]) for j in columns))
@@ -163,14 +163,14 @@ def _cell(results: RunResults, i: int, task: str) -> Text:
         return Text("  ·", style="dim")
     if value is None:
         return Text(" missing", style="yellow")
-    above = results.above_majority(task, value)
+    above = results.above_chance(task, value)
     heat: Style | str = _heat(results.level(task, value) or 0.0) if above else "dim"
-    cell = Text.assemble((f" {number(value)} ", heat))
+    cell = Text.assemble((f" {number(results.shown(task, value))} ", heat))
     if i == own:
         cell.append(" *", style="bold")
     change = results.since_learned(task, i)
     if change is not None:
-        cell.append(f" {signed(change)}", style="red" if change < 0 else "green")
+        cell.append(f" {signed(results.shown(task, change))}", style="red" if change < 0 else "green")
     return cell
 
 
@@ -188,10 +188,10 @@ def _range(interval: tuple[float, float] | None) -> str:
 
 def _outcome(results: RunResults, task: str) -> Text:
     outcome = results.outcome(task)
-    if outcome.not_learned:
-        return Text("not learned", style="yellow")
-    words = STATES[outcome.state] if outcome.p is None else f"{STATES[outcome.state]}\n{p_value(outcome.p)}"
-    return Text(words, style={"forgotten": "bold red", "improved": "green"}.get(outcome.state, ""))
+    words, kind = outcome_words(results, outcome)
+    style = "yellow" if outcome.not_learned else {"lost": "bold red", "won": "green"}.get(kind, "")
+    tested = outcome.p is not None and not outcome.not_learned
+    return Text(f"{words}\n{p_value(outcome.p)}" if tested else words, style=style)
 
 
 def _by_way(results: RunResults, ways: Sequence[AskedBy]) -> Table:
@@ -201,10 +201,14 @@ def _by_way(results: RunResults, ways: Sequence[AskedBy]) -> Table:
         table.add_column(title, overflow="fold")
     for one in ways:
         cells = []
-        for move in one.moves:
-            cell = Text("") if move is None else Text(f"{number(move.learned)} → {number(move.end)}")
+        for task, move in zip(results.tasks, one.moves, strict=True):
+            cell = Text("")
+            if move is not None:
+                ends = (number(results.shown(task, value)) for value in (move.learned, move.end))
+                cell.append(" → ".join(ends))
             if move is not None and move.change is not None:
-                cell.append(f" {signed(move.change)}", style="red" if move.change < 0 else "green")
+                change = signed(results.shown(task, move.change))
+                cell.append(f" {change}", style="red" if move.change < 0 else "green")
             if move is not None and move.unparsed is not None:
                 cell.append(f"\n{move.unparsed} of {move.n} no label", style="dim")
             cells.append(cell)

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from forgetmenot.metrics import metric_named
 from forgetmenot.record.results import Interval, RunResults, TaskOutcome
 
 NONE = "–"
@@ -11,6 +12,48 @@ MINUS = "\N{MINUS SIGN}"
 NO_BREAK = "\N{NO-BREAK SPACE}"
 
 NAMED_AT_MOST = 4
+
+
+HEADLINES = {
+    "average_performance": "average performance",
+    "backward_transfer": "backward transfer",
+    "forward_transfer": "forward transfer",
+    "forgetting": "forgetting",
+    "learning_accuracy": "learning accuracy",
+}
+"""The figures that a report begins with."""
+
+OUTCOMES: dict[str, tuple[str, str]] = {
+    "forgotten": ("forgotten", "lost"),
+    "improved": ("improved", "won"),
+    "kept": ("no significant loss", "held"),
+    "last": ("learned last", "held"),
+    "apart": ("learned from the base", "held"),
+    "scored": ("only scored", "flat"),
+    "ahead": ("still to come", "flat"),
+    "unknown": ("cell missing", "flat"),
+    "untested": ("not tested", "flat"),
+    "not learned": ("not learned", "flat"),
+}
+"""The state of a task's outcome in words, and whether that is good: lost, won, held, or flat for neither."""
+
+
+def outcome_words(results: RunResults, outcome: TaskOutcome) -> tuple[str, str]:
+    """What became of a task, in words, and their kind."""
+    if outcome.not_learned:
+        return OUTCOMES["not learned"]
+    if outcome.state == "last" and len(results.stages) == 2:
+        return "learned", "held"
+    return OUTCOMES[outcome.state]
+
+
+def left_out(results: RunResults) -> str:
+    """What the averages of a run leave out and what they are of, in sentences; empty where all fits."""
+    over = [str(task) for task in results.summary.get("over", ())]
+    sentences = [str(results.summary.get("reasons", {}).get("over", ""))]
+    if over and all(metric_named(results.metrics[task]).direction == "lower" for task in over):
+        sentences.append("They are of scores with their sign turned, so that higher is better.")
+    return " ".join(filter(None, sentences))
 
 
 def number(value: float | None) -> str:
@@ -105,14 +148,14 @@ def verdict(results: RunResults) -> str:
         opening = f"Trained on {names} {'in turn' if one_by_one else 'at once'}, {results.name}"
     if not sound:
         on_what = "it" if len(weak) == 1 else "any of them"
-        clauses = [f"{opening} did not rise above the majority class on {on_what}"]
+        clauses = [f"{opening} did not rise above chance on {on_what}"]
     else:
         clauses = _after_all(sound) if one_by_one else [_learned(sound)]
         clauses[0] = f"{opening} {clauses[0]}"
     if weak and sound:
         verb = "was" if len(weak) == 1 else "were"
         tasks = _few([outcome.task for outcome in weak], "tasks")
-        clauses.append(f"{tasks} {verb} not learned, staying at or below the majority class")
+        clauses.append(f"{tasks} {verb} not learned, staying at or below chance")
     if not results.complete:
         clauses.append(f"{results.measured} of {len(results.stages)} stages are done")
     return "; ".join(clauses) + "."
@@ -121,9 +164,9 @@ def verdict(results: RunResults) -> str:
 def _learned(sound: Sequence[TaskOutcome]) -> str:
     """The predicate of a run in which nothing comes after a task."""
     parts = []
-    for verb, raised in (("learned", True), ("did not raise", False)):
+    for verb, raised in (("learned", True), ("did not improve", False)):
         moves = [
-            f"{outcome.task} ({_move(outcome.base, outcome.learned)})"
+            f"{outcome.task} ({_move(outcome, outcome.base, outcome.learned)})"
             for outcome in sound
             if _raised(outcome) is raised
         ]
@@ -148,21 +191,25 @@ def _after_all(sound: Sequence[TaskOutcome]) -> list[str]:
     clauses = []
     if of["forgotten"]:
         worst_first = sorted(of["forgotten"], key=lambda outcome: outcome.change or 0.0)
-        moves = [f"{outcome.task} ({_move(outcome.learned, outcome.end)})" for outcome in worst_first]
+        moves = [
+            f"{outcome.task} ({_move(outcome, outcome.learned, outcome.end)})" for outcome in worst_first
+        ]
         worst = "" if len(moves) <= NAMED_AT_MOST else f", worst {moves[0]},"
         clauses.append(f"had significantly forgotten {_few(moves, 'tasks')}{worst} by the end")
     elif of["kept"] or of["improved"]:
         clauses.append("had forgotten nothing by the end that a test can tell from noise")
     elif untested:
-        moves = [f"{outcome.task} ({_move(outcome.learned, outcome.end)})" for outcome in untested]
+        moves = [f"{outcome.task} ({_move(outcome, outcome.learned, outcome.end)})" for outcome in untested]
         clauses.append(f"changed on {_few(moves, 'tasks')} by the end, not tested for significance")
         untested = []
     else:
         clauses.append(_learned(last))
         last = []
     if of["improved"]:
-        moves = [f"{outcome.task} ({_move(outcome.learned, outcome.end)})" for outcome in of["improved"]]
-        clauses.append(f"{_few(moves, 'tasks')} rose significantly after training on later tasks")
+        moves = [
+            f"{outcome.task} ({_move(outcome, outcome.learned, outcome.end)})" for outcome in of["improved"]
+        ]
+        clauses.append(f"{_few(moves, 'tasks')} improved significantly after training on later tasks")
     if of["kept"] and of["forgotten"]:
         verb = "shows" if len(of["kept"]) == 1 else "show"
         clauses.append(
@@ -172,15 +219,15 @@ def _after_all(sound: Sequence[TaskOutcome]) -> list[str]:
         verb = "was" if len(untested) == 1 else "were"
         clauses.append(f"{_few([outcome.task for outcome in untested], 'tasks')} {verb} not tested")
     clauses += [
-        f"{outcome.task}, learned last, ends at {number(outcome.end)}"
+        f"{outcome.task}, learned last, ends at {number(outcome.shown(outcome.end))}"
         for outcome in last
         if outcome.end is not None
     ]
     return clauses
 
 
-def _move(before: float | None, after: float | None) -> str:
-    return f"{number(before)}{NO_BREAK}→{NO_BREAK}{number(after)}"
+def _move(outcome: TaskOutcome, before: float | None, after: float | None) -> str:
+    return f"{number(outcome.shown(before))}{NO_BREAK}→{NO_BREAK}{number(outcome.shown(after))}"
 
 
 def _few(words: Sequence[str], kind: str) -> str:

@@ -6,8 +6,7 @@ answer of a summary is compared: a task that is not scored by exact match has it
 teacher here, who gives the reasoning alone. That, and the wording of the request, are ours.
 """
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,10 +14,11 @@ from typing import Any, Protocol
 from forgetmenot.engine.decoding import Decoding
 from forgetmenot.engine.learner import Learner
 from forgetmenot.errors import UserError
+from forgetmenot.record.files import append_line, read_lines, write_json
+from forgetmenot.synthesis.endpoint import Messages
 from forgetmenot.tasks import Example, Task
 from forgetmenot.tasks.answers import extracted
 
-Messages = Sequence[Mapping[str, str]]
 ASK = "Give your reasoning first, and then the answer on a line of its own that begins with 'Answer:'."
 EXPLAIN = "Give the reasoning that leads to this answer, in a few sentences, without the answer itself."
 READ = ("after-answer", "strip")
@@ -60,7 +60,7 @@ class LocalTeacher:
 
 
 @dataclass(frozen=True)
-class Written:
+class RationaleCounts:
     """What came of it.
 
     Attributes:
@@ -79,7 +79,7 @@ def write_rationales(
     *,
     shown: Sequence[tuple[str, str]] = (),
     limit: int | None = None,
-) -> Written:
+) -> RationaleCounts:
     """Ask a teacher for a rationale of each training example, and write those that hold as TRACE's files are.
 
     What was asked before is not asked again: the answers lie in a file beside `path` as they come.
@@ -104,25 +104,20 @@ def write_rationales(
         raise UserError(f"{task.name} has no training examples to write rationales for.")
     verifies = task.metric == "exact_match"
     log = path.with_name(f"{path.name}.asked.jsonl")
-    asked = _read(log)
+    asked: dict[str, str] = dict(read_lines(log))
     missing = [example for example in examples if example.id not in asked]
-    path.parent.mkdir(parents=True, exist_ok=True)
     conversations = [_request(example, shown, verifies=verifies) for example in missing]
-    with log.open("a", encoding="utf-8") as stream:
-        for number, text in teacher.complete_all(conversations):
-            asked[missing[number].id] = text
-            stream.write(json.dumps([missing[number].id, text], ensure_ascii=False) + "\n")
-            stream.flush()
+    for number, text in teacher.complete_all(conversations):
+        asked[missing[number].id] = text
+        append_line(log, [missing[number].id, text])
     rows = []
     for example in examples:
         reasoning = _reasoning(task, example, asked[example.id], verifies=verifies)
         if reasoning:
             prompt = _asking(str(example.fields["prompt"]))
             rows.append({"prompt": prompt, "answer": f"{reasoning}\nAnswer:{example.target}"})
-    aside = path.with_name(f".{path.name}.writing")
-    aside.write_text(json.dumps(rows, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    aside.rename(path)
-    return Written(len(rows), len(examples) - len(rows))
+    write_json(path, rows)
+    return RationaleCounts(len(rows), len(examples) - len(rows))
 
 
 def _request(example: Example, shown: Sequence[tuple[str, str]], *, verifies: bool) -> Messages:
@@ -159,11 +154,3 @@ def _asking(prompt: str) -> str:
     whole = "\n".join([f"{first} Give your reasoning first, and then the answer.", *rest])
     head, _, cue = whole.rpartition("\n")
     return f"{head}\nReasoning:" if cue.endswith(":") and head else f"{whole}\nReasoning:"
-
-
-def _read(log: Path) -> dict[str, str]:
-    """What was asked before; a line that was being written when the program was killed has no end."""
-    lines = log.read_text(encoding="utf-8").split("\n")[:-1] if log.is_file() else []
-    if log.is_file():
-        log.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-    return dict(map(json.loads, lines))

@@ -16,7 +16,7 @@ from forgetmenot.engine import ranks
 from forgetmenot.engine.learner import Learner
 from forgetmenot.errors import UserError
 from forgetmenot.probes.shared.judge import JudgeSettings, as_tokens, make_judge
-from forgetmenot.probes.shared.judgements import VERSION, Comparison, Verdict, Verdicts
+from forgetmenot.probes.shared.judgements import VERSION, Judgement, Judgements, PairComparison
 from forgetmenot.probes.shared.probe import Part, Probe, ProbeOptions
 from forgetmenot.probes.shared.prompt_sets import read_prompts
 from forgetmenot.prompting.tokens import Tokens
@@ -109,11 +109,11 @@ class Judged(Probe):
         ]
         differ = [pair for pair in pairs if pair[1] != pair[2]]
         shown = [
-            Comparison(self.criterion, request, *order)
+            PairComparison(self.criterion, request, *order)
             for request, own, base in differ
             for order in ((own, base), (base, own))
         ]
-        verdicts = Verdicts(folder / "verdicts.jsonl").of(self.judge, shown)
+        verdicts = Judgements(folder / "verdicts.jsonl").of(self.judge, shown)
         judged = iter([outcome(*verdicts[k : k + 2]) for k in range(0, len(verdicts), 2)])
         outcomes: list[Outcome] = ["tie" if own == base else next(judged) for _, own, base in pairs]
         parts = []
@@ -200,7 +200,7 @@ class Safety(Judged):
     sets = ("cona",)
 
 
-def outcome(forward: Verdict | None, swapped: Verdict | None) -> Outcome:
+def outcome(forward: Judgement | None, swapped: Judgement | None) -> Outcome:
     """What two verdicts say of the answer that was A in the first and B in the second."""
     if forward is None or swapped is None:
         return "unparsable"

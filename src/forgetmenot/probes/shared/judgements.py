@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
+from forgetmenot.record.files import append_line, read_lines
 from forgetmenot.synthesis.endpoint import Messages
 
-Verdict = Literal["A", "B", "C"]
+Judgement = Literal["A", "B", "C"]
 """TRACE's protocol: the first answer is better, the second is, or neither."""
 
 VERSION = 1
@@ -33,7 +34,7 @@ class Judge(Protocol):
 
 
 @dataclass(frozen=True)
-class Comparison:
+class PairComparison:
     """A question to the judge.
 
     Attributes:
@@ -72,31 +73,25 @@ class Comparison:
         return hashlib.sha256(json.dumps(content, ensure_ascii=False).encode()).hexdigest()
 
 
-def read_verdict(reply: str) -> Verdict | None:
+def read_judgement(reply: str) -> Judgement | None:
     """The one verdict in a reply; None where there is none, or several that differ."""
     found = set(_VERDICT.findall(reply))
     return found.pop() if len(found) == 1 else None
 
 
-class Verdicts:
+class Judgements:
     """A file of verdicts, one JSON object a line: key, judge, verdict and the whole reply.
 
-    A line that a kill cut short is passed over, and its comparison asked again. A reply without a verdict is
-    kept as well, with null: it is counted apart and not asked again.
+    A reply without a verdict is kept as well, with null: it is counted apart and not asked again.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._known: dict[str, Verdict | None] = {}
-        if path.is_file():
-            for line in path.read_bytes().split(b"\n"):
-                try:
-                    row = json.loads(line)
-                    self._known[row["key"]] = row["verdict"]
-                except (ValueError, LookupError, TypeError):
-                    continue
+        self._known: dict[str, Judgement | None] = {}
+        for row in read_lines(path):
+            self._known[row["key"]] = row["verdict"]
 
-    def of(self, judge: Judge, comparisons: Sequence[Comparison]) -> list[Verdict | None]:
+    def of(self, judge: Judge, comparisons: Sequence[PairComparison]) -> list[Judgement | None]:
         """The verdict on each comparison; only what is not in the file is asked, and kept as it comes.
 
         Raises:
@@ -107,25 +102,11 @@ class Verdicts:
             key: one for key, one in zip(keys, comparisons, strict=True) if key not in self._known
         }  # each once
         if new:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            _end_last_line(self.path)
             asked = list(new)
-            with self.path.open("a", encoding="utf-8") as stream:
-                for k, reply in judge.replies([one.messages() for one in new.values()]):
-                    row = {
-                        "key": asked[k],
-                        "judge": judge.name,
-                        "verdict": read_verdict(reply),
-                        "reply": reply,
-                    }
-                    stream.write(json.dumps(row, ensure_ascii=False) + "\n")
-                    stream.flush()
-                    self._known[asked[k]] = row["verdict"]  # type: ignore[assignment]
+            for k, reply in judge.replies([one.messages() for one in new.values()]):
+                judgement = read_judgement(reply)
+                append_line(
+                    self.path, {"key": asked[k], "judge": judge.name, "verdict": judgement, "reply": reply}
+                )
+                self._known[asked[k]] = judgement
         return [self._known[key] for key in keys]
-
-
-def _end_last_line(path: Path) -> None:
-    """Begin a new line after one that a kill cut short."""
-    if path.is_file() and (content := path.read_bytes()) and not content.endswith(b"\n"):
-        with path.open("ab") as stream:
-            stream.write(b"\n")

@@ -79,7 +79,7 @@ class Group:
 
     @property
     def not_learned(self) -> dict[str, int]:
-        """Task to the number of runs that did not bring it above its majority class."""
+        """Task to the number of runs that did not bring it above the chance level."""
         tasks = [task for run in self.finished if run.results for task in run.results.not_learned]
         return {task: tasks.count(task) for task in dict.fromkeys(tasks)}
 

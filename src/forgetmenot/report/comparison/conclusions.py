@@ -12,7 +12,7 @@ from forgetmenot.report.comparison.comparison import (
     Effect,
     PairedTest,
 )
-from forgetmenot.report.wording import listed, number, p_value, signed
+from forgetmenot.report.wording import left_out, listed, number, p_value, signed
 
 NAMED_AT_MOST = 4
 
@@ -25,6 +25,7 @@ def conclusions(comparison: Comparison) -> list[str]:
         *_ends_highest(comparison),
         *_sensitivity(comparison),
         *_not_learned(comparison),
+        *_left_out(comparison),
         *_failures(comparison),
     ]
     return found or ["No run has finished."]
@@ -165,9 +166,16 @@ def _not_learned(comparison: Comparison) -> Iterator[str]:
     ]
     if clauses:
         yield (
-            "What is not learned cannot be forgotten; not above the majority class after its own stage: "
+            "What is not learned cannot be forgotten; not above chance after its own stage: "
             f"{'; '.join(clauses)}."
         )
+
+
+def _left_out(comparison: Comparison) -> Iterator[str]:
+    """What no average holds: said once for each sentence that a run has on it."""
+    yield from dict.fromkeys(
+        told for run in comparison.finished if run.results and (told := left_out(run.results))
+    )
 
 
 def _failures(comparison: Comparison) -> Iterator[str]:

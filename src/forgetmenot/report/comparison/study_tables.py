@@ -8,8 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from forgetmenot.report.terminal import HEADLINES
-from forgetmenot.report.wording import NONE, number, setting
+from forgetmenot.report.wording import HEADLINES, NONE, number, setting
 
 FIGURES = ("average_performance", "backward_transfer", "forgetting", "learning_accuracy")
 TITLES = [HEADLINES[name] for name in FIGURES]

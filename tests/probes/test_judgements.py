@@ -1,4 +1,4 @@
-"""Verdicts: how a reply is read, what two of them mean, and that nothing judged is asked twice."""
+"""Judgements: how a reply is read, what two of them mean, and that nothing judged is asked twice."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -8,7 +8,7 @@ import pytest
 
 from forgetmenot.errors import UserError
 from forgetmenot.probes.shared.judged import outcome
-from forgetmenot.probes.shared.judgements import Comparison, Verdict, Verdicts, read_verdict
+from forgetmenot.probes.shared.judgements import Judgement, Judgements, PairComparison, read_judgement
 from forgetmenot.synthesis.endpoint import Messages
 
 
@@ -26,8 +26,8 @@ from forgetmenot.synthesis.endpoint import Messages
         ("", None),
     ],
 )
-def test_a_reply_has_one_verdict_or_none(reply: str, verdict: Verdict | None) -> None:
-    assert read_verdict(reply) == verdict
+def test_a_reply_has_one_verdict_or_none(reply: str, verdict: Judgement | None) -> None:
+    assert read_judgement(reply) == verdict
 
 
 def test_an_answer_wins_where_both_orders_say_so() -> None:
@@ -65,17 +65,17 @@ def _answers(messages: Messages) -> tuple[str, str, str]:
     return head, first, rest.removesuffix("\n[End of B]")
 
 
-def comparisons(*pairs: tuple[str, str]) -> list[Comparison]:
-    return [Comparison("Longer is better.", "Write.", *pair) for pair in pairs]
+def comparisons(*pairs: tuple[str, str]) -> list[PairComparison]:
+    return [PairComparison("Longer is better.", "Write.", *pair) for pair in pairs]
 
 
 def test_nothing_judged_is_asked_twice_also_after_a_restart(tmp_path: Path) -> None:
     path, judge = tmp_path / "probe" / "verdicts.jsonl", Counting()
     asked = comparisons(("long one", "short"), ("short", "long one"), ("same", "size"), ("long one", "short"))
-    assert Verdicts(path).of(judge, asked) == ["A", "B", None, "A"]
+    assert Judgements(path).of(judge, asked) == ["A", "B", None, "A"]
     assert len(judge.asked) == 3
     again = Counting()
-    assert Verdicts(path).of(again, asked) == ["A", "B", None, "A"]
+    assert Judgements(path).of(again, asked) == ["A", "B", None, "A"]
     assert again.asked == []
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     assert [row["reply"] for row in rows] == ["[[A]]", "[[B]]", "unsure"]
@@ -84,22 +84,22 @@ def test_nothing_judged_is_asked_twice_also_after_a_restart(tmp_path: Path) -> N
 def test_what_was_judged_before_a_breakdown_is_kept(tmp_path: Path) -> None:
     path, asked = tmp_path / "verdicts.jsonl", comparisons(("aa", "b"), ("a", "bb"), ("aaa", "b"))
     with pytest.raises(UserError, match="no more today"):
-        Verdicts(path).of(Counting(patience=2), asked)
+        Judgements(path).of(Counting(patience=2), asked)
     with path.open("a") as stream:
         stream.write('{"key": "cut short by a k')
     judge = Counting()
-    assert Verdicts(path).of(judge, asked) == ["A", "B", "A"]
+    assert Judgements(path).of(judge, asked) == ["A", "B", "A"]
     assert len(judge.asked) == 1
-    assert Verdicts(path).of(Counting(patience=0), asked) == ["A", "B", "A"]
+    assert Judgements(path).of(Counting(patience=0), asked) == ["A", "B", "A"]
 
 
 def test_a_verdict_depends_on_the_judge_and_on_all_that_it_was_shown(tmp_path: Path) -> None:
-    one = Comparison("Be kind.", "Write.", "a", "b")
+    one = PairComparison("Be kind.", "Write.", "a", "b")
     others = [
-        Comparison("Be brief.", "Write.", "a", "b"),
-        Comparison("Be kind.", "Read.", "a", "b"),
-        Comparison("Be kind.", "Write.", "b", "a"),
+        PairComparison("Be brief.", "Write.", "a", "b"),
+        PairComparison("Be kind.", "Read.", "a", "b"),
+        PairComparison("Be kind.", "Write.", "b", "a"),
     ]
     keys = {one.key("judge"), one.key("another"), *(other.key("judge") for other in others)}
     assert len(keys) == 5
-    assert Comparison("Be kind.", "Write.", "a", "b").key("judge") == one.key("judge")
+    assert PairComparison("Be kind.", "Write.", "a", "b").key("judge") == one.key("judge")
