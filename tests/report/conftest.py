@@ -8,10 +8,21 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest
 
-from forgetmenot.record.layout import PREDICTIONS
-from forgetmenot.record.predictions import Predictions, write_predictions
+from forgetmenot.metrics import Row
+from forgetmenot.record.files import write_json
+from forgetmenot.record.layout import (
+    BASE,
+    CONFIG,
+    ENVIRONMENT,
+    RESULTS,
+    TIMING,
+    TRAINING,
+    stage_folder,
+)
+from forgetmenot.record.predictions import Predictions
+from forgetmenot.record.result_schema import Cost
+from tests.record.written_runs import asked, write_results
 
 GLUE = ("sst2", "mrpc", "cola", "mnli")
 LABELS = {
@@ -67,222 +78,74 @@ def write_run(
         results_only: Keys of results.json to replace; a key set to None is left out.
     """
     columns = [*tasks, *also_score]
-    stages = _stages(method, tasks)
+    rows = _rows(method, tasks)
     generator = np.random.default_rng(7)
-    right = {task: _right(generator, task, stages, method, never_learned, n) for task in columns}
-    gold = {task: generator.integers(0, 2, n) for task in columns}
-    matrix = [
-        [None if (i, task) in missing else float(right[task][i].mean()) for task in columns]
-        for i in range(len(stages))
-    ]
-    results = _results(method, stages, tasks, columns, matrix, right, never_learned, missing)
-    for key, value in (results_only or {}).items():
-        results[key] = value
-    run_dir.mkdir(parents=True)
-    kept = {key: value for key, value in results.items() if value is not None}
-    (run_dir / "results.json").write_text(json.dumps(kept))
-    for i, stage in enumerate(stages):
-        folder = run_dir / "stages" / stage["name"]
-        folder.mkdir(parents=True)
-        answers = {
-            task: _answers(generator, task, gold[task], right[task][i], text)
-            for task in columns
-            if (i, task) not in missing
-        }
-        write_predictions(folder / PREDICTIONS, answers)
-        if stage["trains_on"]:
-            (folder / "training.jsonl").write_text(_training(generator, 60 + 20 * i))
-    (run_dir / "config.yaml").write_text(f"model: base-4m\nmethod: {{name: {method}}}\nseed: 0\n")
-    (run_dir / "environment.json").write_text(
-        json.dumps(
-            {
-                "python": "3.11.9",
-                "torch": "2.13.0",
-                "learning_rate": 0.0002,
-                "hardware": {"cpu": "x86_64", "cores": 2},
-            }
-        )
+    asked_tasks = []
+    for task in columns:
+        right = _right(generator, task, rows, method, never_learned, n)
+        gold = generator.integers(0, 2, n)
+        answers = [
+            None if (i, task) in missing else _answers(generator, task, gold, right[i], text)
+            for i in range(len(rows))
+        ]
+        metrics = ("accuracy", "f1") if task == "mrpc" else ("accuracy",)
+        asked_tasks.append(asked(task, metrics, answers))
+    results: dict[str, Any] = {
+        **write_results(run_dir, rows, asked_tasks, described={"method": method}, cost=_cost(rows))
+    }
+    kept = {key: value for key, value in {**results, **(results_only or {})}.items() if value is not None}
+    write_json(run_dir / RESULTS, kept)
+    for i, row in enumerate(rows):
+        if row.trains_on:
+            (stage_folder(run_dir, row.name) / TRAINING).write_text(_training(generator, 60 + 20 * i))
+    (run_dir / CONFIG).write_text(f"model: base-4m\nmethod: {{name: {method}}}\nseed: 0\n")
+    hardware = {"cpu": "x86_64", "cores": 2}
+    write_json(
+        run_dir / ENVIRONMENT,
+        {"python": "3.11.9", "torch": "2.13.0", "learning_rate": 0.0002, "hardware": hardware},
     )
-    (run_dir / "timing.json").write_text(
-        json.dumps({"train_s": [12.5] * (len(stages) - 1), "eval_s": [3.25] * len(stages)})
-    )
+    write_json(run_dir / TIMING, {"train_s": [12.5] * (len(rows) - 1), "eval_s": [3.25] * len(rows)})
     return run_dir
 
 
-def _stages(method: str, tasks: Sequence[str]) -> list[dict[str, Any]]:
-    base = {"name": "00-base", "trains_on": [], "follows": True}
+def _rows(method: str, tasks: Sequence[str]) -> list[Row]:
     if method == "joint":
-        return [base, {"name": "01-joint", "trains_on": list(tasks), "follows": True}]
-    return [base] + [
-        {"name": f"{i:02d}-{task}", "trains_on": [task], "follows": method != "single"}
-        for i, task in enumerate(tasks, start=1)
-    ]
+        return [Row(BASE), Row("01-joint", tuple(tasks))]
+    follows = method != "single"
+    return [Row(BASE), *(Row(f"{i:02d}-{task}", (task,), follows) for i, task in enumerate(tasks, start=1))]
+
+
+def _cost(rows: Sequence[Row]) -> Cost:
+    last = rows[-1].name
+    return Cost(
+        positions={BASE: {"scoring": {"computed": 345_678, "without_sharing": 1_234_567}}},
+        memory_kept={last: 0},
+        parameters_added={last: 40_960},
+        parameters=4_000_000,
+        past_data=False,
+    )
 
 
 def _right(
     generator: np.random.Generator,
     task: str,
-    stages: Sequence[Mapping[str, Any]],
+    rows: Sequence[Row],
     method: str,
     never_learned: Sequence[str],
     n: int,
 ) -> list[np.ndarray[Any, Any]]:
     """Which examples are right after each stage: an example has its own difficulty, a stage its own skill."""
     difficulty = generator.normal(size=n)
-    top, skill, rows = generator.uniform(0.9, 1.7), 0.05, []
-    for stage in stages:
-        if task in stage["trains_on"]:
+    top, skill, found = generator.uniform(0.9, 1.7), 0.05, []
+    for row in rows:
+        if task in row.trains_on:
             skill = 0.05 if task in never_learned else top
-        elif not stage["follows"]:
+        elif not row.follows:
             skill = 0.05
         elif skill > 0.05 and method == "sequential":
             skill = max(0.05, skill * generator.uniform(0.3, 0.95))
-        rows.append(skill + 0.45 * generator.normal(size=n) > difficulty)
-    return rows
-
-
-def _results(
-    method: str,
-    stages: Sequence[Mapping[str, Any]],
-    tasks: Sequence[str],
-    columns: Sequence[str],
-    matrix: list[list[float | None]],
-    right: Mapping[str, Any],
-    never_learned: Sequence[str],
-    missing: Sequence[tuple[int, str]],
-) -> dict[str, Any]:
-    n = len(right[columns[0]][0])
-    intervals = [[_interval(value, n) for value in row] for row in matrix]
-    own = {task: next(i for i, stage in enumerate(stages) if task in stage["trains_on"]) for task in tasks}
-    last = len(stages) - 1
-    tested = [task for task in tasks if own[task] < last and method == "sequential"]
-    learned = [float(right[task][own[task]].mean()) for task in tasks]
-    end = [float(right[task][last].mean()) for task in tasks]
-    base = [float(right[task][0].mean()) for task in tasks]
-    best = [max(float(row.mean()) for row in right[task]) for task in tasks]
-    drops = [b - e for b, e in zip(best, end, strict=True)]
-    gains = [b - s for b, s in zip(best, base, strict=True)]
-    count = len(tasks)
-    reasons: dict[str, str] = {}
-    summary: dict[str, Any] = {
-        "average_performance": sum(end) / count,
-        "backward_transfer": None,
-        "forward_transfer": None,
-        "forgetting": None,
-        "learning_accuracy": sum(learned) / count,
-    }
-    if tested:
-        summary["backward_transfer"] = sum(e - s for e, s in zip(end, learned, strict=True)) / (count - 1)
-        summary["forward_transfer"] = 0.004
-        summary["forgetting"] = sum(drops[:-1]) / (count - 1)
-    else:
-        for name in ("backward_transfer", "forward_transfer", "forgetting"):
-            reasons[name] = "Needs at least two tasks that are learned one after the other."
-    haque_mean = sum(drops) / count
-    haque = {
-        "forgetting": dict(zip(tasks, drops, strict=True)),
-        "learning": dict(zip(tasks, gains, strict=True)),
-        "forgetting_sum": sum(drops),
-        "forgetting_mean": haque_mean,
-        "learning_sum": sum(gains),
-        "learning_mean": sum(gains) / count,
-        "pretrained_mean": sum(base) / count,
-        "final_mean": sum(end) / count,
-        "stage_mean": 0.61,
-        "diagonal_mean": sum(learned) / count,
-    }
-    f1 = [
-        [
-            None if value is None or task != "mrpc" else value * 0.97
-            for task, value in zip(columns, row, strict=True)
-        ]
-        for row in matrix
-    ]
-    common = {
-        "version": {"accuracy": 1},
-        "prompt": dict.fromkeys(columns, "default"),
-        "scoring": "likelihood",
-        "n": dict.fromkeys(columns, n),
-    }
-    gaps = [
-        {"stage": stages[i]["name"], "task": task, "reason": f"Out of memory while scoring {task}."}
-        for i, task in missing
-    ]
-    return {
-        "version": 1,
-        "model": "base-4m",
-        "method": method,
-        "adapter": "lora, rank 8",
-        "seed": 0,
-        "tasks": list(columns),
-        "stages": list(stages),
-        "matrix": matrix,
-        "metrics": dict.fromkeys(columns, "accuracy"),
-        "majority": dict.fromkeys(columns, 0.52),
-        "not_learned": list(never_learned),
-        "summary": {**summary, "haque": haque, "over": list(tasks), "reasons": reasons},
-        "intervals": {
-            "matrix": intervals,
-            "summary": {
-                name: [value - 0.012, value + 0.012] for name, value in summary.items() if value is not None
-            }
-            | {"haque_forgetting_mean": [haque_mean - 0.02, haque_mean + 0.02]},
-        },
-        "noise_floor": {
-            "forgetting": 0.014,
-            "haque_forgetting_mean": 0.017,
-            "haque_forgetting_sum": 0.068,
-            "haque_learning_mean": 0.016,
-            "haque_learning_sum": 0.064,
-        },
-        "significance": _significance(tested, own, last, right),
-        "readings": [
-            {**common, "metric": "accuracy", "matrix": matrix, "intervals": intervals, "missing": gaps},
-            {**common, "metric": "f1", "matrix": f1, "intervals": [], "missing": []},
-        ],
-        "probes": {},
-        "cost": {
-            "positions": {"00-base": {"scoring": {"computed": 345_678, "without_sharing": 1_234_567}}},
-            "memory_kept": {f"{last:02d}-last": 0},
-            "parameters_added": {f"{last:02d}-last": 40_960},
-            "parameters": 4_000_000,
-            "past_data": False,
-        },
-    }
-
-
-def _significance(
-    tested: Sequence[str], own: Mapping[str, int], last: int, right: Mapping[str, Any]
-) -> dict[str, dict[str, Any]]:
-    """Exact McNemar per task and Holm over the tasks."""
-    tests: dict[str, dict[str, Any]] = {}
-    for task in tested:
-        before, after = right[task][own[task]], right[task][last]
-        forgotten, gained, n = int((before & ~after).sum()), int((after & ~before).sum()), len(before)
-        difference = (forgotten - gained) / n
-        half = 1.96 * math.sqrt(forgotten + gained) / n
-        p = float(binomtest(forgotten, forgotten + gained).pvalue) if forgotten + gained else 1.0
-        tests[task] = {
-            "difference": difference,
-            "interval": [difference - half, difference + half],
-            "p": p,
-            "test": "mcnemar",
-            "forgotten": forgotten,
-            "gained": gained,
-            "n": n,
-        }
-    highest = 0.0
-    for rank, task in enumerate(sorted(tests, key=lambda name: float(tests[name]["p"]))):
-        highest = max(highest, min(1.0, float(tests[task]["p"]) * (len(tests) - rank)))
-        tests[task]["p_holm"] = highest
-    return tests
-
-
-def _interval(value: float | None, n: int) -> list[float] | None:
-    if value is None:
-        return None
-    half = 1.96 * math.sqrt(value * (1 - value) / n)
-    return [value - half, value + half]
+        found.append(skill + 0.45 * generator.normal(size=n) > difficulty)
+    return found
 
 
 def _answers(

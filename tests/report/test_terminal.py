@@ -95,7 +95,7 @@ def test_colours_show_scores_above_the_majority_class_only() -> None:
 
 def test_the_finished_table_says_what_became_of_each_task(make_run: MakeRun) -> None:
     text = printed(make_run(never_learned=["cola"]))
-    assert re.search(r"chance level +0\.520", text)
+    assert re.search(r"chance level +0\.5\d\d +0\.5\d\d", text)
     assert re.search(r"95 % at the end +0\.\d{3}\.\.0\.\d{3}", text)
     assert re.search(r"in the end +forgotten +forgotten +not learned +learned last *\n +p < 0\.001", text)
     assert re.search(r"forgetting +0\.\d{3} +0\.\d{3} to 0\.\d{3} +0\.014", text)
@@ -105,7 +105,7 @@ def test_the_finished_table_says_what_became_of_each_task(make_run: MakeRun) -> 
 def test_the_finished_table_gives_reasons(make_run: MakeRun) -> None:
     text = printed(make_run(tasks=["sst2"], also_score=["rte"]))
     assert "only scored" in text
-    assert "Needs at least two tasks" in text
+    assert "The only task was learned in the last stage" in " ".join(text.split())
 
 
 @pytest.mark.parametrize("method", ["joint", "single"])
