@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from forgetmenot.metrics import Answers, Row, holm, mcnemar, paired_difference, significance
+from forgetmenot.metrics.significance import beyond_chance
 
 
 @given(st.integers(0, 300), st.integers(0, 300))
@@ -167,3 +168,30 @@ def test_where_nothing_can_be_forgotten_nothing_is_tested() -> None:
     three = columns_of({task: [share(20), share(30), share(10)] for task in "ab"})
     alone = [Row("00-base"), Row("01-a", ("a",), follows=False), Row("02-b", ("b",), follows=False)]
     assert significance(alone, three) == {}
+
+
+def test_beyond_chance_by_the_papers_fixtures() -> None:
+    """Harmon et al. 2026: two independent fair coins forget nothing; four options, .8 → .7."""
+    coins = beyond_chance(forgotten=25, gained=25, right_before=50, n=100, options=2)
+    assert (coins.forgotten, coins.gained, coins.most) == (0.0, 0.0, 0.0)
+    found = beyond_chance(forgotten=200, gained=100, right_before=800, n=1000, options=4)
+    assert found.forgotten == pytest.approx(0.2 - 0.02)
+    assert found.gained == pytest.approx(0.1 - 0.02)
+    assert found.most == pytest.approx(0.7333, abs=1e-4)
+
+
+def test_guesses_alone_forget_nothing_beyond_chance_in_the_mean() -> None:
+    generator = np.random.default_rng(0)
+    k, n = 4, 4000
+    gold, before, after = (generator.integers(0, k, n) for _ in range(3))
+    known = generator.random(n) < 0.4  # known before and after; the rest is guessed both times
+    before, after = np.where(known, gold, before), np.where(known, gold, after)
+    found = paired_difference("accuracy", gold, before, after, options=k, resamples=20)
+    assert found.beyond_chance is not None
+    assert found.forgotten is not None
+    assert found.forgotten / n > 0.1
+    # Guesses are independent only among what is guessed, so that the assumption leaves a little.
+    assert found.beyond_chance.forgotten < 0.5 * found.forgotten / n
+    assert found.beyond_chance.most == pytest.approx(0.4, abs=0.03)
+    graded = paired_difference("spearman", gold, before, after, options=k, resamples=20)
+    assert graded.beyond_chance is None

@@ -2,7 +2,7 @@
 
 import io
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,17 +29,21 @@ MODELS = {"owner/alpha": 0.8, "owner/beta": 0.55}
 def make(tmp_path: Path) -> Make:
     """Two models × two prompts × two seeds; alpha keeps .8 of the first task, beta .55."""
 
-    def make(failing: str | None = None, models: Mapping[str, float] = MODELS) -> Comparison:
+    def make(
+        failing: str | None = None, models: Mapping[str, float] = MODELS, seeds: Sequence[int] = (0, 1)
+    ) -> Comparison:
         runs = []
         for m, (model, kept) in enumerate(models.items()):
             for p, prompt in enumerate(("plain", "terse")):
-                for seed in (0, 1):
+                for seed in seeds:
                     varies = {"model": model, "prompt": prompt, "seed": seed}
                     name = f"{model[6:]}-{prompt}-{seed}"
                     if model == failing:
                         runs.append(ComparedRun(name, varies, failed=f"Model {model!r} is gated."))
                         continue
-                    right = forgetful(seed=10 * m + 2 * p + seed, learned=0.9 - 0.1 * p, kept=kept - 0.1 * p)
+                    right = forgetful(
+                        seed=100 * m + 10 * p + seed, learned=0.9 - 0.1 * p, kept=kept - 0.1 * p
+                    )
                     write_answers(tmp_path / name, right, model=model, parameters=1000 * 10**m)
                     runs.append(read_run(tmp_path / name, varies))
         return Comparison("mine", runs)
@@ -150,11 +154,11 @@ def test_where_runs_are_missing_an_effect_is_over_whole_blocks_and_has_no_share(
 
 
 def test_the_sentences_answer_what_a_reader_asks(make: Make) -> None:
-    said = conclusions(make())
+    said = conclusions(make(seeds=range(5)))
     assert said[0].startswith("alpha forgets least: 0.")
-    assert "mean over 4 runs) against beta 0." in said[0]
-    assert said[1].startswith("That is significant: on the same examples alpha lost 0.")
-    assert "p < 0.001 after Holm’s correction over 4 tests), and less in 4 of 4 matched pairs" in said[1]
+    assert "mean over 10 runs) against beta 0." in said[0]
+    assert said[1].startswith("That is significant, over 5 seeds and the examples together: alpha lost 0.")
+    assert "after Holm’s correction over 4 tests), and less in 10 of 10 matched pairs" in said[1]
     assert said[2].startswith("alpha ends highest, at a mean of 0.")
     (prompt,) = [sentence for sentence in said if sentence.startswith("The prompt")]
     assert "of all variance among the runs; 1 of 1 pairs of prompts differ significantly" in prompt
@@ -162,16 +166,39 @@ def test_the_sentences_answer_what_a_reader_asks(make: Make) -> None:
     assert not any(sentence.startswith("The order") for sentence in said)
 
 
+def test_with_one_seed_no_sentence_speaks_of_the_models(make: Make) -> None:
+    """What distinguishes two checkpoints need not distinguish what made them."""
+    comparison = make(seeds=(0,))
+    said = conclusions(comparison)
+    assert said[0].startswith("The checkpoint of alpha forgets least: 0.")
+    assert said[1].startswith(
+        "That is significant, over the same examples and with one training seed, so that it speaks of these "
+        "checkpoints alone: alpha lost 0."
+    )
+    assert said[2].startswith("The checkpoint of alpha ends highest")
+    tests = [test.contrast for test in comparison.tests if test.contrast]
+    assert {one.seeds for one in tests} == {1}
+
+
+def test_means_are_over_the_conditions_that_all_have_finished_with(make: Make) -> None:
+    """One more seed of alpha alone, in which it forgets everything, changes nothing."""
+    whole = make()
+    worse = make(models={"owner/alpha": 0.1}, seeds=(7,)).runs
+    more = Comparison("mine", [*whole.runs, *worse])
+    assert conclusions(more)[0] == conclusions(whole)[0]
+    assert [one.name for one in more.ranked] == ["alpha", "beta"]
+
+
 def test_of_two_equal_models_neither_is_said_to_be_better(make: Make) -> None:
     said = conclusions(make(models={"owner/alpha": 0.6, "owner/beta": 0.6}))
-    assert said[1].startswith("That is not significant: ")
+    assert said[1].startswith("That is not significant, over 2 seeds and the examples together: ")
 
 
 def test_of_many_models_the_sentences_count(make: Make) -> None:
     models = {
         f"owner/{letter}{letter}": kept for letter, kept in zip("abcd", (0.8, 0.55, 0.5, 0.79), strict=True)
     }
-    said = conclusions(make(models=models))
+    said = conclusions(make(models=models, seeds=range(5)))
     assert said[0].startswith("aa forgets least") or said[0].startswith("dd forgets least")
     assert "it lost significantly less than bb and cc; no difference to " in said[1]
 

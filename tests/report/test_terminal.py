@@ -98,7 +98,7 @@ def test_the_finished_table_says_what_became_of_each_task(make_run: MakeRun) -> 
     assert re.search(r"chance level +0\.5\d\d +0\.5\d\d", text)
     assert re.search(r"95 % at the end +0\.\d{3}\.\.0\.\d{3}", text)
     assert re.search(r"in the end +forgotten +forgotten +not learned +learned last *\n +p < 0\.001", text)
-    assert re.search(r"forgetting +0\.\d{3} +0\.\d{3} to 0\.\d{3} +0\.014", text)
+    assert re.search(r"forgetting +0\.\d{3} +cross-fitted 0\.\d{3}, 0\.\d{3} to 0\.\d{3} +0\.0\d\d", text)
     assert "Trained on sst2, mrpc, cola and mnli in turn" in text
 
 

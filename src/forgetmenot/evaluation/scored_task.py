@@ -1,5 +1,6 @@
 """A task as it is put to the model: its examples, their prompt and tokens, and how answers are scored."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from forgetmenot.metrics import metric_named
 from forgetmenot.prompting import EncodedExamples, Prompt, TokenSequence
 from forgetmenot.record.assemble import AskedTask
 from forgetmenot.record.predictions import Predictions
-from forgetmenot.tasks import Example, Task
+from forgetmenot.tasks import Example, Task, digest_of
 from forgetmenot.tasks.answers import extracted
 
 if TYPE_CHECKING:
@@ -116,6 +117,15 @@ class ScoredTask:
             return metric.chance_level([self.task.labels.index(label) for label in self.gold])
         return metric.chance_level(self.gold)
 
+    @property
+    def clusters(self) -> list[str | None]:
+        """What examples share that are not independent: the task's `cluster` field, or all they say."""
+        if self.task.cluster:
+            return [str(example.fields[self.task.cluster]) for example in self.examples]
+        digests = [digest_of(example).hex()[:16] for example in self.examples]
+        counts = Counter(digests)
+        return [digest if counts[digest] > 1 else None for digest in digests]
+
     def predictions(self, **columns: Any) -> Predictions:
         """Predictions for these examples, with all that does not depend on the model filled in."""
         return Predictions(
@@ -125,6 +135,7 @@ class ScoredTask:
             source=[str(example.fields[self.task.source]) for example in self.examples]
             if self.task.source
             else [],
+            cluster=self.clusters,
             labels=self.task.labels,
             **columns,
         )

@@ -1,8 +1,9 @@
 """Task scores, the score matrix and what is derived from it, and how sure all of it is."""
 
+from forgetmenot.metrics.answers import Answers
 from forgetmenot.metrics.contrast import Contrast, contrast
 from forgetmenot.metrics.formulas import FORMULAS
-from forgetmenot.metrics.intervals import MAXIMA, Answers, Intervals, bootstrap, noise_floor, replicates
+from forgetmenot.metrics.intervals import Intervals, bootstrap, replicates
 from forgetmenot.metrics.label_metrics import NO_LABEL
 from forgetmenot.metrics.matrix import (
     FIGURES,
@@ -27,6 +28,7 @@ from forgetmenot.metrics.matrix import (
     stage_mean,
 )
 from forgetmenot.metrics.metric import Formula, Metric
+from forgetmenot.metrics.noise_floor import MAXIMA, noise_floor
 from forgetmenot.metrics.overrides import Overrides, by_confidence, calibration_error, overrides
 from forgetmenot.metrics.ranking import Ranked, Ranking, rank
 from forgetmenot.metrics.significance import PairedDifference, holm, mcnemar, paired_difference, significance

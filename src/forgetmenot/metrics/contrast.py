@@ -1,12 +1,13 @@
-"""Is one model better than another, or is it chance among the examples? Many runs on either side."""
+"""Is one better than another, or is it chance? Many runs on either side, over the same examples."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import ndtr
+from scipy.special import ndtr, stdtr, stdtrit
 
-from forgetmenot.metrics.intervals import Interval, percentiles
 from forgetmenot.metrics.matrix import Floats
+from forgetmenot.metrics.resampling import Interval, percentiles
 
 
 @dataclass(frozen=True)
@@ -14,31 +15,45 @@ class Contrast:
     """A difference of two figures over the same examples.
 
     Attributes:
-        difference: The first less the second.
-        interval: Of the difference, by paired bootstrap.
+        difference: First minus second.
+        interval: Of the difference.
         p: Two-sided, of the hypothesis that the two do not differ; None where no resample differs from
             another though the two do.
+        seeds: Over how many training seeds it was tested, together with the examples. With 1 it speaks of
+            these checkpoints: whether others of the same methods would differ alike, nobody knows.
     """
 
     difference: float
     interval: Interval
     p: float | None
+    seeds: int = 1
 
 
-def contrast(first: float, second: float, resampled: Floats, level: float = 0.95) -> Contrast:
-    """Judge a difference by what other draws of the same examples would make of it.
+def contrast(
+    first: float,
+    second: float,
+    resampled: Floats,
+    by_seed: Sequence[float] = (),
+    level: float = 0.95,
+) -> Contrast:
+    """Judge a difference by what other examples and, where there are several, other seeds would make of it.
 
-    p is that of a normal test, z = difference / (standard deviation of the resampled differences), in the
-    manner of the paired t test but for any figure of a score matrix (Efron and Tibshirani 1993, chapters 12
-    and 13). Unlike a share of resamples it can be as small as a correction for hundreds of comparisons asks.
-    It tells whether other examples would show the same, of these trained models; not whether other training
-    seeds would.
+    With two seeds or more it is Student's t test on the seed-paired differences, n − 1 degrees of freedom,
+    whose standard error is not below that of the examples: max(sd(by_seed) / √n, sd(resampled)). The same
+    examples are asked with every seed, so that what they have in common does not show between the seeds. By
+    simulation (`scripts/false_positives.py`) two equal methods are told apart in at most 6 % of comparisons
+    with 3 and 5 seeds, where the examples alone would give up to 64 %.
+
+    With one seed p is that of a normal test, z = difference / sd(resampled), in the manner of the paired t
+    test but for any figure of a score matrix (Efron and Tibshirani 1993, chapters 12 and 13), and the
+    interval the percentile bootstrap's.
 
     Args:
         first: A figure, such as the mean over the runs of one model.
-        second: The figure that it is held against.
-        resampled: The first less the second in each bootstrap draw, [resamples], the draws being paired
-            (`replicates`).
+        second: The figure that it is compared with.
+        resampled: First minus second in each bootstrap draw of the examples, [resamples], the draws being
+            paired (`replicates`).
+        by_seed: First minus second with each training seed, all else being equal.
         level: Of the interval.
 
     Raises:
@@ -47,7 +62,13 @@ def contrast(first: float, second: float, resampled: Floats, level: float = 0.95
     interval = percentiles(resampled, level)
     if interval is None:
         raise ValueError("The figure is undefined in a resample.")
-    difference, deviation = first - second, float(np.std(resampled, ddof=1))
-    if deviation > 1e-12:
+    difference, deviation, seeds = first - second, float(np.std(resampled, ddof=1)), len(by_seed)
+    if seeds > 1:
+        error = max(float(np.std(by_seed, ddof=1)) / seeds**0.5, deviation)
+        if error > 1e-12:
+            reach = -float(stdtrit(seeds - 1, (1 - level) / 2)) * error
+            p = float(2 * stdtr(seeds - 1, -abs(difference) / error))
+            return Contrast(difference, (difference - reach, difference + reach), p, seeds)
+    elif deviation > 1e-12:
         return Contrast(difference, interval, float(2 * ndtr(-abs(difference) / deviation)))
-    return Contrast(difference, interval, 1.0 if abs(difference) < 1e-12 else None)
+    return Contrast(difference, interval, 1.0 if abs(difference) < 1e-12 else None, max(seeds, 1))

@@ -1,62 +1,20 @@
-"""How sure the numbers are: bootstrap intervals, and what a maximum shows where nothing changed."""
+"""Intervals of every cell and figure of a score matrix: how sure the numbers are."""
 
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from forgetmenot.metrics.matrix import (
-    FIGURES,
-    Floats,
-    Row,
-    ScoreMatrix,
-    UndefinedError,
-    haque_forgetting,
-    haque_learning,
-)
-from forgetmenot.metrics.metric import Metric
+from forgetmenot.metrics import cross_fit
+from forgetmenot.metrics.answers import Answers
+from forgetmenot.metrics.matrix import FIGURES, Row, ScoreMatrix, UndefinedError
+from forgetmenot.metrics.metric import Floats
+from forgetmenot.metrics.noise_floor import MAXIMA
+from forgetmenot.metrics.resampling import Interval, percentiles, resample, wilson
 from forgetmenot.metrics.summary import comparable
 from forgetmenot.metrics.task_metrics import metric_named
-
-Interval = tuple[float, float]
-
-# The figures that take a maximum, and the first of the stages that it is taken over.
-MAXIMA = {
-    "forgetting": 1,
-    "haque_forgetting_sum": 0,
-    "haque_forgetting_mean": 0,
-    "haque_learning_sum": 0,
-    "haque_learning_mean": 0,
-}
-
-_CHUNK = 1 << 21  # counts held at once: 16 MiB
-
-
-@dataclass(frozen=True, eq=False)
-class Answers:
-    """One column of the score matrix before scoring.
-
-    Attributes:
-        metric: Its name.
-        gold: What was right, [n], as `measure` takes it.
-        predicted: What the model answered after each stage, as `measure` takes it, to the same examples in
-            the same order; None for a stage whose cell is missing.
-    """
-
-    metric: str
-    gold: Any
-    predicted: Sequence[Any]
-
-    @property
-    def present(self) -> list[int]:
-        """The stages that have answers."""
-        return [i for i, answers in enumerate(self.predicted) if answers is not None and len(answers)]
-
-    def terms(self) -> Floats:
-        """Return the metric's terms of the answers that there are, [stages, k, n]."""
-        return metric_named(self.metric).terms(self.gold, [self.predicted[stage] for stage in self.present])
 
 
 @dataclass(frozen=True)
@@ -65,13 +23,16 @@ class Intervals:
 
     Attributes:
         matrix: [stages][tasks].
-        summary: The names of `FIGURES`; "haque_forgetting.TASK" and "haque_learning.TASK" beside them.
-        level: The share of resamples that lie within.
+        summary: The names of `FIGURES`; None for those of `MAXIMA`, whose bootstrap does not cover.
+        cross_fitted: The names of `MAXIMA`, and "haque_forgetting.TASK" and "haque_learning.TASK" beside
+            them, to the cross-fitted value (`cross_fit`) and its interval.
+        level: The confidence.
         resamples: How many there were.
     """
 
     matrix: list[list[Interval | None]]
     summary: dict[str, Interval | None]
+    cross_fitted: dict[str, tuple[float, Interval] | None]
     level: float
     resamples: int
 
@@ -80,6 +41,10 @@ class Intervals:
         return {
             "matrix": [[list(cell) if cell else None for cell in row] for row in self.matrix],
             "summary": {name: list(pair) if pair else None for name, pair in self.summary.items()},
+            "cross_fitted": {
+                name: {"value": found[0], "interval": list(found[1])} if found else None
+                for name, found in self.cross_fitted.items()
+            },
             "level": self.level,
             "resamples": self.resamples,
         }
@@ -93,35 +58,112 @@ def bootstrap(
     level: float = 0.95,
     seed: int = 0,
 ) -> Intervals:
-    """Return percentile bootstrap intervals (Efron and Tibshirani 1993, chapter 13).
+    """Return the intervals of every cell and figure.
 
-    One resample draws the n examples of a task with replacement and scores the same draw after every stage,
-    so that what two stages have in common cancels in their difference; tasks are drawn independently. The
-    intervals tell how far the numbers would move with another sample of examples, not with another training
-    seed. The interval of a figure that takes a maximum shares its bias: see `noise_floor`.
+    Figures have expanded percentile bootstrap intervals (Efron and Tibshirani 1993, chapter 13; Hesterberg
+    2015, The American Statistician 69, section 5: as much wider as a t interval is than the plug-in normal
+    one). One resample draws the n examples of a task, or its clusters, with replacement and scores the same
+    draw after every stage, so that what two stages have in common cancels in their difference; tasks are
+    drawn independently. The same holds for cells, but a mean of right and wrong answers to n independent
+    examples has Wilson's score interval (1927), which covers where nearly all are right. The intervals tell
+    how far the numbers would move with another sample of examples, not with another training seed.
+
+    `scripts/coverage.py` simulates how often each of them covers.
 
     Args:
         stages: The rows, stage 0 being the base model.
         columns: Task to its answers, in the order of the matrix.
         resamples: How many.
-        level: The share of resamples within an interval.
+        level: The confidence.
         seed: Of the draws; a task's draws depend on this, its name and n alone.
     """
     stack = replicates(stages, columns, resamples=resamples, seed=seed)
-    kept = comparable(stack, {task: answers.metric for task, answers in columns.items()})
+    metrics = {task: answers.metric for task, answers in columns.items()}
+    kept = comparable(stack, metrics)
+    sizes = {task: columns[task].independent for task in kept.tasks}
+    smallest = min((n for n in sizes.values() if n), default=0)
 
-    def interval(figure: Callable[..., Floats], *task: str) -> Interval | None:
+    def interval(name: str) -> Interval | None:
+        if name in MAXIMA:
+            return None
         try:
-            return percentiles(figure(kept, *task), level)
+            return percentiles(FIGURES[name](kept), level, smallest)
         except UndefinedError:  # the summary says why
             return None
 
-    summary = {name: interval(figure) for name, figure in FIGURES.items()}
-    for task in kept.tasks:
-        summary[f"haque_forgetting.{task}"] = interval(haque_forgetting, task)
-        summary[f"haque_learning.{task}"] = interval(haque_learning, task)
-    cells = [[percentiles(column, level) for column in row] for row in stack.values.transpose(1, 2, 0)]
-    return Intervals(cells, summary, level, resamples)
+    return Intervals(
+        [
+            [_cell(columns[task], i, column, level) for task, column in zip(columns, row, strict=True)]
+            for i, row in enumerate(stack.values.transpose(1, 2, 0))
+        ],
+        {name: interval(name) for name in FIGURES},
+        _cross_fitted(stages, {task: columns[task] for task in kept.tasks}, resamples, level, seed),
+        level,
+        resamples,
+    )
+
+
+def _cell(answers: Answers, stage: int, scores: Floats, level: float) -> Interval | None:
+    """The interval of one cell, from its score in each resample."""
+    if stage not in answers.present:
+        return None
+    metric = metric_named(answers.metric)
+    if metric.test == "exact McNemar" and answers.clusters is None:
+        right = metric.terms(answers.gold, answers.predicted[stage])[0]
+        return wilson(int(right.sum()), len(right), level)
+    return percentiles(scores, level, answers.independent)
+
+
+def _cross_fitted(
+    stages: Sequence[Row], columns: Mapping[str, Answers], resamples: int, level: float, seed: int
+) -> dict[str, tuple[float, Interval] | None]:
+    """Each figure that takes a maximum, and each task's part of it, cross-fitted, with its interval."""
+    once = _halves(stages, columns, None, seed)
+    drawn = _halves(stages, columns, resamples, seed)
+    smallest = min((answers.independent // 2 for answers in columns.values()), default=0)
+
+    def found(figure: Callable[..., Floats], *task: str) -> tuple[float, Interval] | None:
+        try:
+            value, scores = float(figure(once, *task)[0]), figure(drawn, *task)
+        except UndefinedError:  # the summary says why
+            return None
+        interval = percentiles(scores, level, smallest)
+        return None if interval is None or np.isnan(value) else (value, interval)
+
+    figures = {name: found(figure) for name, figure in cross_fit.CROSS_FITTED.items()}
+    for task in columns:
+        figures[f"haque_forgetting.{task}"] = found(cross_fit.haque_forgetting, task)
+        figures[f"haque_learning.{task}"] = found(cross_fit.haque_learning, task)
+    return figures
+
+
+def _halves(
+    stages: Sequence[Row], columns: Mapping[str, Answers], resamples: int | None, seed: int
+) -> tuple[ScoreMatrix, ScoreMatrix]:
+    """The scores on either half of each task's examples (clusters stay whole), plain or in each resample."""
+    shape = (resamples or 1, len(stages), len(columns))
+    scores = np.full((2, *shape), np.nan)
+    for column, (task, answers) in enumerate(columns.items()):
+        if not answers.present:
+            continue
+        metric, terms = metric_named(answers.metric), answers.terms()
+        clusters = answers.cluster_of_each
+        generator = np.random.default_rng([seed, zlib.crc32(task.encode()), 2])
+        first = np.isin(clusters, generator.permutation(clusters.max() + 1)[: (clusters.max() + 1) // 2])
+        for half, chosen in enumerate((first, ~first)):
+            if not chosen.any():
+                continue
+            part = terms[..., chosen]
+            if resamples is None:
+                scores[half, :, answers.present, column] = metric.aggregate(
+                    part, np.ones((1, part.shape[-1]))
+                ).T
+            else:
+                _, own = np.unique(clusters[chosen], return_inverse=True)
+                drawn = resample(metric, part, resamples, generator, own)
+                scores[half, :, answers.present, column] = drawn.T
+    first_half, second_half = (ScoreMatrix(tuple(columns), tuple(stages), one) for one in scores)
+    return first_half, second_half
 
 
 def replicates(
@@ -143,95 +185,6 @@ def replicates(
         if answers.present:
             generator = np.random.default_rng([seed, zlib.crc32(task.encode())])
             scores[:, answers.present, column] = resample(
-                metric_named(answers.metric), answers.terms(), resamples, generator
+                metric_named(answers.metric), answers.terms(), resamples, generator, answers.clusters
             )
     return ScoreMatrix(tuple(columns), tuple(stages), scores)
-
-
-def noise_floor(
-    stages: Sequence[Row],
-    columns: Mapping[str, Answers],
-    *,
-    permutations: int = 200,
-    seed: int = 0,
-) -> dict[str, float | None]:
-    """Return the value to expect of each figure that takes a maximum if no stage were better than another.
-
-    Our definition: the answers that an example got after the stages concerned (1 to T for `forgetting`, 0 to
-    T for Haque's) are permuted among those stages, for each example by itself; the figure is computed anew;
-    the floor is its mean over the permutations. Each example keeps its own mix of right and wrong, so no
-    stage differs from another on average, and the maximum shows what it makes of noise alone.
-
-    It is conservative where something did change: an answer that was truly learned or forgotten is permuted
-    like a coin flip, so the noise is put too high rather than too low. It knows no noise but that of single
-    examples: answers that flip together, or another training seed, can move a maximum further.
-
-    Args:
-        stages: The rows, stage 0 being the base model.
-        columns: Task to its answers, in the order of the matrix.
-        permutations: How many.
-        seed: Of the permutations; a task's depend on this and its name alone.
-
-    Returns:
-        The names of `MAXIMA` to numbers; None where the figure itself is. With two stages `forgetting` has
-        but one row to take its maximum over, and its floor is 0 up to the error of the permutations.
-    """
-    metrics = {task: answers.metric for task, answers in columns.items()}
-    stacks = {first: _permuted(stages, columns, first, permutations, seed) for first in set(MAXIMA.values())}
-
-    def floor(name: str, first: int) -> float | None:
-        try:
-            return _number(FIGURES[name](comparable(stacks[first], metrics)).mean())
-        except UndefinedError:  # the summary says why
-            return None
-
-    return {name: floor(name, first) for name, first in MAXIMA.items()}
-
-
-def _permuted(
-    stages: Sequence[Row], columns: Mapping[str, Answers], first: int, permutations: int, seed: int
-) -> ScoreMatrix:
-    """Return a stack of matrices, the answers to each example permuted among the stages from `first` on."""
-    scores = np.full((permutations, len(stages), len(columns)), np.nan)
-    for column, (task, answers) in enumerate(columns.items()):
-        rows = answers.present
-        if not rows:
-            continue
-        metric, terms = metric_named(answers.metric), answers.terms()
-        generator = np.random.default_rng([seed, zlib.crc32(task.encode())])
-        moving = [place for place, row in enumerate(rows) if row >= first]
-        once = np.ones((1, terms.shape[-1]))
-        for permutation in range(permutations):
-            shuffled = terms.copy()
-            order = generator.random((len(moving), 1, terms.shape[-1])).argsort(axis=0)
-            shuffled[moving] = np.take_along_axis(terms[moving], order, axis=0)
-            scores[permutation, rows, column] = metric.aggregate(shuffled, once)[0]
-    return ScoreMatrix(tuple(columns), tuple(stages), scores)
-
-
-def resample(metric: Metric, terms: Floats, resamples: int, generator: np.random.Generator) -> Floats:
-    """Return the scores [resamples, s] of bootstrap draws of the examples of `terms` [s, k, n]."""
-    return np.concatenate(
-        [metric.aggregate(terms, counts) for counts in _draws(terms.shape[-1], resamples, generator)]
-    )
-
-
-def _draws(n: int, resamples: int, generator: np.random.Generator) -> Iterator[Floats]:
-    """Yield how often each of n examples was drawn, [b, n], until there were `resamples` draws."""
-    size = max(1, _CHUNK // n)
-    for start in range(0, resamples, size):
-        b = min(size, resamples - start)
-        drawn = generator.integers(n, size=(b, n)) + n * np.arange(b)[:, None]
-        yield np.bincount(drawn.ravel(), minlength=b * n).reshape(b, n).astype(np.float64)
-
-
-def percentiles(scores: Floats, level: float) -> Interval | None:
-    """Return the interval that holds the middle `level` of the scores, None where one is undefined."""
-    if np.isnan(scores).any():
-        return None
-    low, high = np.quantile(scores, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
-
-
-def _number(value: Any) -> float | None:
-    return None if np.isnan(value) else float(value)

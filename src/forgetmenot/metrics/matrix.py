@@ -105,7 +105,7 @@ Figure = Callable[[ScoreMatrix], Floats]
 def average_performance(matrix: ScoreMatrix) -> Floats:
     """AP = mean_j R[T][j] (Lopez-Paz and Ranzato 2017, ACC; TRACE, arXiv 2310.06762, OP)."""
     last = len(matrix.stages) - 1
-    return _mean(matrix.cells((last, task) for task in _learned_in_sequence(matrix)))
+    return _mean(matrix.cells((last, task) for task in learned_in_sequence(matrix)))
 
 
 def backward_transfer(matrix: ScoreMatrix, denominator: Literal["T-1", "T"] = "T-1") -> Floats:
@@ -128,7 +128,7 @@ def forward_transfer(matrix: ScoreMatrix) -> Floats:
     Over the tasks learned after the first training stage; R[j−1] is the row before j was learned. The
     paper's random-initialisation baseline is the base model here.
     """
-    tasks = [task for task in _learned_in_sequence(matrix) if matrix.learned_in(task) > 1]
+    tasks = [task for task in learned_in_sequence(matrix) if matrix.learned_in(task) > 1]
     if not tasks:
         raise UndefinedError("No task was learned after the first stage, so none could profit from it.")
     just_before = matrix.cells((matrix.learned_in(task) - 1, task) for task in tasks)
@@ -152,7 +152,7 @@ def forgetting(matrix: ScoreMatrix) -> Floats:
 
 def learning_accuracy(matrix: ScoreMatrix) -> Floats:
     """LA = mean_j R[j][j] (Riemer et al. 2019, arXiv 1810.11910)."""
-    return _mean(matrix.cells((matrix.learned_in(task), task) for task in _learned(matrix)))
+    return _mean(matrix.cells((matrix.learned_in(task), task) for task in learned(matrix)))
 
 
 def intransigence(matrix: ScoreMatrix, reference: Mapping[str, float]) -> Floats:
@@ -162,7 +162,7 @@ def intransigence(matrix: ScoreMatrix, reference: Mapping[str, float]) -> Floats
         matrix: What was learned in a sequence.
         reference: R*, task to score, of a model that learned it without the sequence: `joint` or `single`.
     """
-    tasks = _learned(matrix)
+    tasks = learned(matrix)
     for task in tasks:
         if np.isnan(reference.get(task, np.nan)):
             raise UndefinedError(f"The reference has no score on {task}.")
@@ -184,12 +184,12 @@ def haque_learning(matrix: ScoreMatrix, task: str) -> Floats:
 
 def haque_forgetting_mean(matrix: ScoreMatrix) -> Floats:
     """mean_j Forgetting_j; its sum and that of learning obey mean R[T] = mean R[0] + (ΣL − ΣF)/T."""
-    return _mean(np.stack([haque_forgetting(matrix, task) for task in _learned(matrix)], axis=-1))
+    return _mean(np.stack([haque_forgetting(matrix, task) for task in learned(matrix)], axis=-1))
 
 
 def haque_learning_mean(matrix: ScoreMatrix) -> Floats:
     """mean_j Learning_j."""
-    return _mean(np.stack([haque_learning(matrix, task) for task in _learned(matrix)], axis=-1))
+    return _mean(np.stack([haque_learning(matrix, task) for task in learned(matrix)], axis=-1))
 
 
 def haque_forgetting_sum(matrix: ScoreMatrix) -> Floats:
@@ -204,7 +204,7 @@ def haque_learning_sum(matrix: ScoreMatrix) -> Floats:
 
 def pretrained_mean(matrix: ScoreMatrix) -> Floats:
     """mean_j R[0][j], the paper's pretrained performance."""
-    return _mean(matrix.cells((0, task) for task in _learned_in_sequence(matrix)))
+    return _mean(matrix.cells((0, task) for task in learned_in_sequence(matrix)))
 
 
 def stage_mean(matrix: ScoreMatrix) -> Floats:
@@ -213,13 +213,13 @@ def stage_mean(matrix: ScoreMatrix) -> Floats:
     The paper does not define it (arXiv 2504.01241); the others are the final row's mean
     (`average_performance`) and the diagonal's (`learning_accuracy`).
     """
-    tasks = _learned_in_sequence(matrix)
+    tasks = learned_in_sequence(matrix)
     return _mean(matrix.cells((row, task) for row in range(1, len(matrix.stages)) for task in tasks))
 
 
 def diagonal_mean(matrix: ScoreMatrix) -> Floats:
     """mean_j R[j][j] of a sequence, one reading of the paper's "training performance"."""
-    _learned_in_sequence(matrix)
+    learned_in_sequence(matrix)
     return learning_accuracy(matrix)
 
 
@@ -246,7 +246,7 @@ def learned_before_last(matrix: ScoreMatrix) -> tuple[str, ...]:
     Raises:
         UndefinedError: There are none: one task, one stage, or stages that do not follow one another.
     """
-    tasks = _learned_in_sequence(matrix)
+    tasks = learned_in_sequence(matrix)
     last = len(matrix.stages) - 1
     earlier = tuple(task for task in tasks if matrix.learned_in(task) < last)
     if not earlier:
@@ -266,21 +266,31 @@ def ability_delta(before: Mapping[str, float], after: Mapping[str, float]) -> fl
     return float(np.mean([after[part] - before[part] for part in before]))
 
 
-def _learned(matrix: ScoreMatrix) -> tuple[str, ...]:
+def learned(matrix: ScoreMatrix) -> tuple[str, ...]:
+    """Return the tasks that some stage trains, in the order learned.
+
+    Raises:
+        UndefinedError: There are none.
+    """
     if not matrix.trained:
         raise UndefinedError("None of the tasks scored has been trained on.")
     return matrix.trained
 
 
-def _learned_in_sequence(matrix: ScoreMatrix) -> tuple[str, ...]:
+def learned_in_sequence(matrix: ScoreMatrix) -> tuple[str, ...]:
+    """Return the same, where each stage goes on from the one before.
+
+    Raises:
+        UndefinedError: There are none, or stages start from the base model.
+    """
     # Stage 1 starts from the base model in any case.
     if not all(stage.follows for stage in matrix.stages[2:]):
         raise UndefinedError("The stages start from the base model each, so none can forget another's task.")
-    return _learned(matrix)
+    return learned(matrix)
 
 
 def _history(matrix: ScoreMatrix, task: str) -> Floats:
-    _learned_in_sequence(matrix)
+    learned_in_sequence(matrix)
     return matrix.cells((row, task) for row in range(len(matrix.stages)))
 
 

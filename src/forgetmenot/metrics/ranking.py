@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from forgetmenot.metrics.intervals import Interval, percentiles, resample
 from forgetmenot.metrics.metric import Floats, Metric
+from forgetmenot.metrics.resampling import Interval, percentiles, resample
 from forgetmenot.metrics.significance import PairedDifference, holm, paired_difference
 from forgetmenot.metrics.task_metrics import metric_named
 
@@ -103,7 +103,9 @@ def rank(
             behind[k] = replace(behind[k], p_holm=corrected)
     ranked = {
         name: Ranked(
-            float(values[k]) if k in defined else None, percentiles(draws[:, k], level), behind.get(k)
+            float(values[k]) if k in defined else None,
+            percentiles(draws[:, k], level, terms.shape[-1]),
+            behind.get(k),
         )
         for k, name in enumerate(names)
     }
@@ -111,9 +113,11 @@ def rank(
     by_chance = p = None
     if observed is not None:
         permuted = _permuted_ranges(chosen, terms[defined], permutations, seed)
+        # A range that only rounding keeps from being as wide as the observed one is a hit. So is one that is
+        # undefined: it must not make p smaller.
+        wide = np.isnan(permuted) | (permuted >= observed - 1e-12)
         by_chance = float(permuted.mean()) if not np.isnan(permuted).any() else None
-        # A range that only rounding keeps from being as wide as the observed one is a hit.
-        p = (1 + int((permuted >= observed - 1e-12).sum())) / (1 + permutations)
+        p = (1 + int(wide.sum())) / (1 + permutations)
     return Ranking(None if best is None else names[best], ranked, observed, by_chance, p)
 
 

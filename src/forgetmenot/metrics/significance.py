@@ -6,11 +6,32 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import betainc
 
-from forgetmenot.metrics.intervals import Answers, Interval, percentiles, resample
+from forgetmenot.metrics.answers import Answers
 from forgetmenot.metrics.matrix import Row, ScoreMatrix, UndefinedError, learned_before_last
+from forgetmenot.metrics.resampling import Interval, percentiles, resample
 from forgetmenot.metrics.task_metrics import metric_named
+
+
+@dataclass(frozen=True)
+class BeyondChance:
+    """What was forgotten and gained beyond chance (Harmon et al. 2026, arXiv 2510.17776).
+
+    It assumes guesses that are uniform over the k options and independent before and after. A model that
+    always says the same label turns less than that: read it beside the plain counts, never instead of them.
+
+    Attributes:
+        forgotten: max(F − F_chance, 0) with F the share that turned from right to wrong, and
+            F_chance = (1 − a₀)/(k − 1) · (1 − a₁), a₀ and a₁ being the accuracies before and after.
+        gained: The same of the share that turned from wrong to right, with (1 − a₀) · (1 − a₁)/(k − 1).
+        most: What could be forgotten, max((k·a₀ − 1)/(k − 1), 0).
+    """
+
+    forgotten: float
+    gained: float
+    most: float
 
 
 @dataclass(frozen=True)
@@ -22,9 +43,11 @@ class PairedDifference:
         interval: Of the difference, by paired bootstrap; None where a resample is undefined.
         p: Two-sided, of the hypothesis that nothing changed.
         p_holm: `p` corrected for the number of tasks tested together; None for a single test.
-        test: "exact McNemar" or "paired bootstrap"; None where answers are missing.
+        test: "exact McNemar", "paired bootstrap" or "clustered bootstrap"; None where answers are missing.
         forgotten: Examples right before and wrong after; None where answers are graded.
         gained: Examples wrong before and right after; None where answers are graded.
+        beyond_chance: The same as shares, without what uniform guessing would turn; None where no label is
+            guessed.
         n: Examples.
         reason: Why something is None.
     """
@@ -36,6 +59,7 @@ class PairedDifference:
     test: str | None = None
     forgotten: int | None = None
     gained: int | None = None
+    beyond_chance: BeyondChance | None = None
     n: int = 0
     reason: str | None = None
 
@@ -50,6 +74,8 @@ def paired_difference(
     before: Any,
     after: Any,
     *,
+    clusters: NDArray[np.int64] | None = None,
+    options: int | None = None,
     resamples: int = 4000,
     level: float = 0.95,
     seed: int | Sequence[int] = 0,
@@ -68,6 +94,9 @@ def paired_difference(
         gold: What was right, as `measure` takes it.
         before: The answers right after the task was learned.
         after: The answers at the end.
+        clusters: The number of each example's cluster, [n]; see `Answers`. McNemar's test takes examples for
+            independent, so that with clusters the bootstrap's stands in its place.
+        options: How many labels there are to choose among.
         resamples: Bootstrap draws of the examples, the same for both answers.
         level: Of the interval.
         seed: Of the draws.
@@ -76,16 +105,18 @@ def paired_difference(
     terms = chosen.terms(gold, [before, after])
     first, last = chosen.aggregate(terms, np.ones((1, terms.shape[-1])))[0]
     difference = float(first - last)
-    draws = resample(chosen, terms, resamples, np.random.default_rng(seed))
+    draws = resample(chosen, terms, resamples, np.random.default_rng(seed), clusters)
     differences = draws[:, 0] - draws[:, 1]
 
     undefined = bool(np.isnan(differences).any() or np.isnan(difference))
 
+    units = terms.shape[-1] if clusters is None else int(clusters.max()) + 1
     forgotten = gained = p = None
     if chosen.correct is not None:
         was, still = chosen.correct(gold, [before, after])
         forgotten, gained = int((was & ~still).sum()), int((~was & still).sum())
-    if chosen.test == "exact McNemar" and forgotten is not None and gained is not None:
+    exact = chosen.test == "exact McNemar" and clusters is None
+    if exact and forgotten is not None and gained is not None:
         p = mcnemar(forgotten, gained)
     elif not undefined:
         # A resample that only rounding keeps from being as far out as the observed difference is a hit.
@@ -94,11 +125,14 @@ def paired_difference(
 
     return PairedDifference(
         difference=None if np.isnan(difference) else difference,
-        interval=percentiles(differences, level),
+        interval=percentiles(differences, level, units),
         p=p,
-        test=chosen.test,
+        test="exact McNemar" if exact else "paired bootstrap" if clusters is None else "clustered bootstrap",
         forgotten=forgotten,
         gained=gained,
+        beyond_chance=None
+        if forgotten is None or gained is None or options is None or chosen.reads != "labels"
+        else beyond_chance(forgotten, gained, int(was.sum()), terms.shape[-1], options),
         n=terms.shape[-1],
         reason=f"{metric} is undefined here or in a resample: {chosen.undefined}." if undefined else None,
     )
@@ -142,6 +176,8 @@ def significance(
                 answers.gold,
                 answers.predicted[learned],
                 answers.predicted[last],
+                clusters=answers.clusters,
+                options=answers.options,
                 resamples=resamples,
                 level=level,
                 seed=[seed, zlib.crc32(task.encode())],
@@ -150,6 +186,25 @@ def significance(
     for task, corrected in zip(tested, holm(list(tested.values())), strict=True):
         tests[task] = replace(tests[task], p_holm=corrected)
     return tests
+
+
+def beyond_chance(forgotten: int, gained: int, right_before: int, n: int, options: int) -> BeyondChance:
+    """Return what was forgotten and gained beyond chance; see `BeyondChance`.
+
+    Args:
+        forgotten: How many examples turned from right to wrong.
+        gained: How many turned from wrong to right.
+        right_before: How many were right before.
+        n: Examples.
+        options: Labels, two or more.
+    """
+    before, after = right_before / n, (right_before - forgotten + gained) / n
+    by_chance = (1 - before) * (1 - after) / (options - 1)
+    return BeyondChance(
+        max(forgotten / n - by_chance, 0.0),
+        max(gained / n - by_chance, 0.0),
+        max((options * before - 1) / (options - 1), 0.0),
+    )
 
 
 def mcnemar(forgotten: int, gained: int) -> float:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from scipy.special import stdtrit
 
-from forgetmenot.metrics.intervals import Interval
+from forgetmenot.metrics.resampling import Interval
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,8 @@ class AskedTask:
         """The answers as one of the metrics takes them."""
         pairs = [None if one is None else as_measured(metric, one) for one in self.answers]
         gold = next(pair[0] for pair in pairs if pair is not None)
-        return Answers(metric, gold, [pair and pair[1] for pair in pairs])
+        there = next(one for one in self.answers if one is not None)
+        return Answers(metric, gold, [pair and pair[1] for pair in pairs], there.clusters, there.options)
 
 
 def assemble(

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as parquet
+from numpy.typing import NDArray
 
 from forgetmenot.errors import UserError
 from forgetmenot.metrics import NO_LABEL, Measured, measure, metric_named
@@ -29,6 +30,7 @@ _SCHEMA = pa.schema(
         "margins": pa.list_(pa.float64()),
         "prompt_text": pa.string(),
         "source": pa.string(),
+        "cluster": pa.string(),
     }
 )
 _METADATA = b"forgetmenot"
@@ -50,6 +52,8 @@ class Predictions:
         margins: How far the likeliest logit lay above the second, for each token of it, where that was asked.
         prompt_text: The example's fields for people to read.
         source: The text that was rewritten, where the answer is a rewriting of it.
+        cluster: What examples that are not independent share, such as the passage that several questions are
+            on; None for an example that stands by itself.
         labels: The labels of a choice, in the task's order; empty for other tasks, None where the file was
             written by a version that did not keep them.
         routed: How many examples each part of a method that routes has answered; not in the file.
@@ -64,6 +68,7 @@ class Predictions:
     margins: list[list[float] | None] = field(default_factory=list)
     prompt_text: list[str | None] = field(default_factory=list)
     source: list[str | None] = field(default_factory=list)
+    cluster: list[str | None] = field(default_factory=list)
     labels: tuple[str, ...] | None = ()
     routed: Mapping[str, int] = field(default_factory=dict)
 
@@ -75,6 +80,20 @@ class Predictions:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def clusters(self) -> NDArray[np.int64] | None:
+        """The number of each example's cluster, from 0 on; None where every example stands by itself."""
+        if not any(one is not None for one in self.cluster):
+            return None
+        names = [f"={name}" if name is not None else f"#{k}" for k, name in enumerate(self.cluster)]
+        numbers = np.unique(names, return_inverse=True)[1].astype(np.int64)
+        return numbers if numbers.max() + 1 < len(numbers) else None
+
+    @property
+    def options(self) -> int | None:
+        """How many labels there were to choose among; None where none were."""
+        return len(self.labels) if self.labels else None
 
     @property
     def unparsed(self) -> int:
@@ -105,6 +124,7 @@ _COLUMNS = (
     "margins",
     "prompt_text",
     "source",
+    "cluster",
 )
 """The columns of `Predictions` that the file has too; its "example" is their "ids"."""
 

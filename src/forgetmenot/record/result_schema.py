@@ -55,11 +55,22 @@ class Summary(TypedDict, total=False):
     reasons: dict[str, str]
 
 
+class CrossFitted(TypedDict):
+    """A figure that takes a maximum, cross-fitted; see `metrics.cross_fit`."""
+
+    value: float
+    interval: Interval
+
+
 class IntervalsOf(TypedDict, total=False):
-    """Bootstrap intervals over examples, of the headline matrix's cells and of each figure of the summary."""
+    """Intervals over examples, of the headline matrix's cells and of each figure of the summary.
+
+    Figures that take a maximum have none: their cross-fitted values have, under `cross_fitted`.
+    """
 
     matrix: Intervals
     summary: dict[str, Interval | None]
+    cross_fitted: dict[str, CrossFitted | None]
     level: float
     resamples: int
 
@@ -74,6 +85,7 @@ class PairedTest(TypedDict, total=False):
     test: str | None
     forgotten: int | None
     gained: int | None
+    beyond_chance: dict[str, float] | None
     n: int
     reason: str | None
 

@@ -79,6 +79,7 @@ class RunResults:
         intervals = results.get("intervals", {})
         self.intervals = _rows(intervals.get("matrix", ()), len(self.stages), len(self.tasks))
         self.summary_intervals: Mapping[str, Any] = intervals.get("summary", {})
+        self.cross_fitted: Mapping[str, Any] = intervals.get("cross_fitted", {})
         self.noise_floor: Mapping[str, float | None] = results.get("noise_floor", {})
         self.significance: Mapping[str, Any] = results.get("significance", {})
         self.readings: Sequence[Mapping[str, Any]] = results.get("readings", ())

@@ -21,6 +21,7 @@ from forgetmenot.report.wording import (
     HEADLINES,
     NONE,
     common,
+    cross_fitted,
     left_out,
     number,
     outcome_words,
@@ -171,6 +172,7 @@ def _figure(results: RunResults, name: str, values: Mapping[str, Any], formula: 
     return {
         "value": values.get(name),
         "interval": results.summary_intervals.get(formula),
+        "fitted": cross_fitted(results.cross_fitted.get(formula)),
         "floor": results.noise_floor.get(formula),
         "reason": results.summary.get("reasons", {}).get(formula),
         "formula": FORMULAS[formula],

@@ -15,6 +15,7 @@ from forgetmenot.report.costs import costs
 from forgetmenot.report.probe_tables import print_probes
 from forgetmenot.report.wording import (
     HEADLINES,
+    cross_fitted,
     left_out,
     number,
     outcome_words,
@@ -226,7 +227,7 @@ def _summary(results: RunResults) -> Table:
         table.add_row(
             title,
             Text(number(results.summary.get(name)), style="bold"),
-            span(interval) if interval else "",
+            span(interval) if interval else cross_fitted(results.cross_fitted.get(name)),
             number(floor) if floor is not None else "",
             Text(reasons.get(name, ""), style="dim"),
         )

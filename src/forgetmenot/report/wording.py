@@ -71,6 +71,11 @@ def span(interval: Interval | Sequence[float] | None) -> str:
     return NONE if interval is None else f"{number(interval[0])} to {number(interval[1])}"
 
 
+def cross_fitted(found: Mapping[str, Any] | None) -> str:
+    """A cross-fitted figure with its interval; empty where there is none."""
+    return f"cross-fitted {number(found['value'])}, {span(found['interval'])}" if found else ""
+
+
 def p_value(p: float | None) -> str:
     """A p value with three decimals, never rounded to nought."""
     if p is None:

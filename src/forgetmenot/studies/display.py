@@ -16,6 +16,9 @@ from rich.text import Text
 from forgetmenot.report.wording import duration, setting
 from forgetmenot.studies.config import StudyRun
 
+SEEDS_FOR_EXACT = 6
+"""From so many seeds on a sign-flip test can give p < .05: 2 / 2⁶ = .031."""
+
 
 class StudyDisplay:
     """Shows a study on a console; off a terminal it prints a line as each run ends."""
@@ -92,7 +95,18 @@ def print_plan(runs: Sequence[StudyRun], pending: Sequence[StudyRun], console: C
         state = "" if run.config.directory in to_do else "finished"
         table.add_row(str(number), *map(setting, run.varies.values()), Text(state, style="dim"))
     console.print(table)
-    console.print(f"{len(runs)} runs, {len(pending)} to do\n", highlight=False)
+    console.print(f"{len(runs)} runs, {len(pending)} to do", highlight=False)
+    console.print(Text(what_seeds_show(len({run.config.seed for run in runs})), style="dim"), "", sep="\n")
+
+
+def what_seeds_show(seeds: int) -> str:
+    """What the tests of a study with so many training seeds can speak of."""
+    if seeds == 1:
+        return "One seed: the study will speak of these checkpoints, not of methods or models; give several."
+    tests = f"{seeds} seeds: tests are t tests over seeds and examples together"
+    if seeds < SEEDS_FOR_EXACT:
+        return f"{tests}; an exact test over seeds alone needs {SEEDS_FOR_EXACT}."
+    return f"{tests}."
 
 
 def _last_event(directory: Path) -> str:

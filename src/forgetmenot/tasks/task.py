@@ -61,6 +61,8 @@ class Task:
         notes: Sentences that a person should hear: repeats, leaks, rows left out.
         generation: How free answers are written and read.
         source: The field that an answer is held against beside the gold one (SARI).
+        cluster: The field that examples share which are not independent, such as the passage that several
+            questions are on; intervals and tests draw them together. Rows that repeat are a cluster anyway.
     """
 
     name: str
@@ -76,3 +78,4 @@ class Task:
     notes: tuple[str, ...] = ()
     generation: Generation = Generation()
     source: str = ""
+    cluster: str = ""

@@ -91,8 +91,8 @@ class PairedTest:
     Attributes:
         factor: "group", or the key of the grid whose levels they are.
         figure: A key of TESTED.
-        values: The figure of the first and the second, meaned over the matched runs.
-        contrast: First less second; None where `reason` says why.
+        values: The figure of the first and the second, averaged over the matched runs.
+        contrast: First minus second; None where `reason` says why.
         p_holm: Its p, corrected for all tests of the comparison.
         lower: In how many of the `matched` pairs of runs the first's figure is the lower.
         higher: In how many it is the higher.
@@ -173,6 +173,7 @@ class Comparison:
             named = ", ".join(self.level(run, key) for key in kinds)
             groups.setdefault(named or alone, []).append(run)
         self.groups = [Group(*group) for group in groups.items()]
+        self.matched_groups = _alike(self.groups)
 
     def level(self, run: ComparedRun, key: str) -> str:
         """A run's value of a key as the page calls it."""
@@ -186,6 +187,11 @@ class Comparison:
     def finished(self) -> list[ComparedRun]:
         """The runs that did not fail."""
         return [run for run in self.runs if run.results is not None]
+
+    @property
+    def seeds(self) -> int:
+        """With how many training seeds runs have finished."""
+        return len({run.key(["seed"]) for run in self.finished})
 
     @cached_property
     def failures(self) -> dict[str, list[ComparedRun]]:
@@ -203,7 +209,7 @@ class Comparison:
         Where some learn one task after another, one that learns all at once (`joint`), or each from the base
         (`single`), is not among them: nothing came after what it learned.
         """
-        known = [(found.mean, one) for one in self.groups if (found := one.spread(FORGETTING))]
+        known = [(found.mean, one) for one in self.matched_groups if (found := one.spread(FORGETTING))]
         in_turn = [pair for pair in known if pair[1].spread("backward_transfer")]
         return [one for _, one in sorted(in_turn or known, key=lambda pair: pair[0])]
 
@@ -281,6 +287,19 @@ class Comparison:
         return float(np.sqrt(np.mean(variances))) if variances else None
 
 
+def _alike(groups: Sequence[Group]) -> list[Group]:
+    """The groups, each with the runs whose order, prompt and seed all groups have finished with.
+
+    So a mean over the runs of one is never compared with one over other conditions. Where nothing is common
+    to all, the groups stay as they are.
+    """
+    keys = [{run.key(CONDITIONS) for run in group.finished} for group in groups if group.finished]
+    common = set.intersection(*keys) if keys else set()
+    if not common:
+        return list(groups)
+    return [Group(one.name, [run for run in one.finished if run.key(CONDITIONS) in common]) for one in groups]
+
+
 def _matched(
     first: Sequence[ComparedRun], second: Sequence[ComparedRun], keys: Sequence[str]
 ) -> tuple[list[ComparedRun], list[ComparedRun]]:
@@ -315,11 +334,19 @@ def _test(
     resampled = [np.mean([draws for _, draws in side], axis=0) for side in sides]
     values = float(np.mean(a)), float(np.mean(b))
     try:
-        judged = contrast(*values, resampled[0] - resampled[1])
+        judged = contrast(*values, resampled[0] - resampled[1], _by_seed(left, a, b))
     except ValueError as reason:
         return replace(none, values=values, reason=str(reason))
     lower, higher = (sum(x < y for x, y in zip(*pair, strict=True)) for pair in ((a, b), (b, a)))
     return replace(none, values=values, contrast=judged, lower=lower, higher=higher)
+
+
+def _by_seed(runs: Sequence[ComparedRun], first: Sequence[float], second: Sequence[float]) -> list[float]:
+    """First minus second for each seed, averaged over what else varies among the matched runs."""
+    by_seed: dict[str, list[float]] = {}
+    for run, a, b in zip(runs, first, second, strict=True):
+        by_seed.setdefault(run.key(["seed"]), []).append(a - b)
+    return [float(np.mean(differences)) for differences in by_seed.values()]
 
 
 def _figure(run: ComparedRun, figure: str) -> tuple[float, Floats]:

@@ -36,6 +36,18 @@ def significant(test: PairedTest) -> bool:
     return test.p_holm is not None and test.p_holm < SIGNIFICANT
 
 
+def _named(comparison: Comparison, name: str) -> str:
+    """What a sentence speaks of: with one training seed of a checkpoint, with several of what made them."""
+    return name if comparison.seeds > 1 else f"The checkpoint of {name}"
+
+
+def _over(comparison: Comparison) -> str:
+    """What a test was over."""
+    if comparison.seeds > 1:
+        return f"over {comparison.seeds} seeds and the examples together"
+    return "over the same examples and with one training seed, so that it speaks of these checkpoints alone"
+
+
 def _least_forgetting(comparison: Comparison) -> Iterator[str]:
     ranked = comparison.ranked
     if not ranked:
@@ -44,14 +56,15 @@ def _least_forgetting(comparison: Comparison) -> Iterator[str]:
     first = ranked[0]
     floor = first.noise_floor(FORGETTING)
     noise = f"; noise alone would show {number(floor)}" if floor is not None else ""
+    subject = _named(comparison, first.name)
     if len(ranked) == 1:
-        yield f"{first.name} forgets {number(figures[first.name])} a task (Haque’s forgetting, mean){noise}."
+        yield f"{subject} forgets {number(figures[first.name])} a task (Haque’s forgetting, mean){noise}."
         return
     rest = [f"{one.name} {number(figures[one.name])}" for one in ranked[1:]]
     if len(rest) > NAMED_AT_MOST:
         rest = [*rest[:2], f"at most {rest[-1]}"]
     yield (
-        f"{first.name} forgets least: {number(figures[first.name])} a task (Haque’s forgetting, mean over "
+        f"{subject} forgets least: {number(figures[first.name])} a task (Haque’s forgetting, mean over "
         f"{_count(len(first.finished), 'run')}) against {listed(rest)}{noise}."
     )
 
@@ -63,7 +76,7 @@ def _significance(comparison: Comparison) -> Iterator[str]:
         return
     first, others = ranked[0], ranked[1:]
     if len(others) == 1:
-        yield _one_test(comparison.test(first.name, others[0].name, LOST), len(comparison.tests))
+        yield _one_test(comparison, comparison.test(first.name, others[0].name, LOST))
         return
     better, worse, open_, untested = [list[str]() for _ in range(4)]
     for test in (comparison.test(first.name, other.name, LOST) for other in others):
@@ -83,12 +96,12 @@ def _significance(comparison: Comparison) -> Iterator[str]:
     if untested:
         clauses.append(f"{_some(untested)} could not be tested against it")
     yield (
-        f"By what each task lost since it was learned, over the same examples, {'; '.join(clauses)} "
+        f"By what each task lost since it was learned, {_over(comparison)}, {'; '.join(clauses)} "
         f"(Holm’s correction over {len(comparison.tests)} tests)."
     )
 
 
-def _one_test(test: PairedTest, count: int) -> str:
+def _one_test(comparison: Comparison, test: PairedTest) -> str:
     if test.contrast is None or test.values is None:
         return f"Whether that is more than chance could not be tested: {test.reason}"
     judged, (mine, theirs) = test.contrast, test.values
@@ -99,15 +112,17 @@ def _one_test(test: PairedTest, count: int) -> str:
     else:
         verdict = "Tested without a maximum it is significantly the other way round"
     return (
-        f"{verdict}: on the same examples {test.first} lost {number(mine)} a task since learning it and "
+        f"{verdict}, {_over(comparison)}: "
+        f"{test.first} lost {number(mine)} a task since learning it and "
         f"{test.second} {number(theirs)}, a difference of {signed(judged.difference)} (95 % interval "
         f"{signed(judged.interval[0])} to {signed(judged.interval[1])}, {p_value(test.p_holm)} after Holm’s "
-        f"correction over {count} tests), and less in {test.lower} of {test.matched} matched pairs of runs."
+        f"correction over {len(comparison.tests)} tests), and less in {test.lower} of {test.matched} matched "
+        "pairs of runs."
     )
 
 
 def _ends_highest(comparison: Comparison) -> Iterator[str]:
-    known = [(one.spread(FINAL), one) for one in comparison.groups]
+    known = [(one.spread(FINAL), one) for one in comparison.matched_groups]
     ends = sorted(((found.mean, one.name) for found, one in known if found), reverse=True)
     if len(ends) < 2:
         return
@@ -117,7 +132,8 @@ def _ends_highest(comparison: Comparison) -> Iterator[str]:
         told = "not tested whether by more than chance,"
     else:
         told = "significantly" if significant(test) else "not significantly"
-    yield f"{first} ends highest, at a mean of {number(top)}, {told} above {second} ({number(next_)})."
+    subject = _named(comparison, first)
+    yield f"{subject} ends highest, at a mean of {number(top)}, {told} above {second} ({number(next_)})."
 
 
 def _sensitivity(comparison: Comparison) -> Iterator[str]:

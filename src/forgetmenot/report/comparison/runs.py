@@ -108,7 +108,7 @@ def _answers(path: Path, results: RunResults) -> tuple[dict[str, Answers], dict[
         except UserError as error:
             raise _UnpairedError(f"{path.name}, {task}: {error}") from error
         gold = next(pair[0] for pair in pairs if pair is not None)
-        column = Answers(metric, gold, [pair and pair[1] for pair in pairs])
+        column = Answers(metric, gold, [pair and pair[1] for pair in pairs], there.clusters, there.options)
         for i, predicted in enumerate(column.predicted):
             if not _agrees(metric, gold, predicted, results.matrix[i][j]):
                 raise _UnpairedError(

@@ -1,0 +1,85 @@
+"""How often does `fmn compare` tell two equal methods apart? By simulation, over seeds and examples.
+
+    python -m scripts.false_positives [--trials 4000] [--write]
+
+Two methods are equal in expectation; each training seed gives a model with true accuracies of its own. The
+same examples are asked of all models. A comparison is a false positive where p < .05. Beside the test that
+is used (`metrics.contrast` with the seeds) stands the one over the examples alone, which earlier versions
+used: it answers another question, whether these very checkpoints differ. With --write the table goes into
+docs/statistics.md.
+"""
+
+import argparse
+import re
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from forgetmenot.metrics import contrast
+from scripts.coverage import PAGE
+
+BEGIN, END = "<!-- false positives: begin -->", "<!-- false positives: end -->"
+TASKS, SLOPE = 4, 0.3  # an accuracy moves by about .3 for one on the probit scale, near .8
+
+
+def trial(
+    seeds: int, n: int, deviation: float, generator: np.random.Generator
+) -> tuple[list[float], NDArray[np.float64]]:
+    """Two equal methods: the mean difference with each seed, and in each resample of the examples."""
+    hardness = generator.normal(size=(TASKS, n))
+    differences = np.zeros((seeds, TASKS, n))
+    for seed in range(seeds):
+        for sign in (1, -1):
+            skill = 0.8 + generator.normal(0, deviation / SLOPE, size=(TASKS, 1))
+            moods = 0.3 * generator.normal(size=(TASKS, n))
+            differences[seed] += sign * (skill + moods > hardness)
+    weights = generator.multinomial(n, np.full(n, 1 / n), size=(200, TASKS)) / n
+    resampled = np.einsum("btn,tn->b", weights, differences.mean(axis=0)) / TASKS
+    return differences.mean(axis=(1, 2)).tolist(), resampled
+
+
+def rates(seeds: int, n: int, deviation: float, trials: int) -> tuple[float, float]:
+    """The false positives of the test over seeds and examples, and of that over the examples alone."""
+    generator = np.random.default_rng([seeds, n, int(1000 * deviation)])
+    hits = np.zeros(2)
+    for _ in range(trials):
+        by_seed, resampled = trial(seeds, n, deviation, generator)
+        mean = float(np.mean(by_seed))
+        judged = contrast(mean, 0.0, resampled, by_seed), contrast(mean, 0.0, resampled)
+        hits += [one.p is not None and one.p < 0.05 for one in judged]
+    both, examples = (hits / trials).tolist()
+    return both, examples
+
+
+def table(trials: int) -> Iterator[str]:
+    """The rows of the table, as Markdown."""
+    yield "| seeds | sd of an accuracy over seeds | examples a task | seeds and examples | examples alone |"
+    yield "|---|---|---|---|---|"
+    for seeds in (3, 5):
+        for deviation in (0.0, 0.02, 0.05):
+            for n in (100, 500):
+                both, alone = rates(seeds, n, deviation, trials)
+                yield f"| {seeds} | {deviation:.2f} | {n} | {100 * both:.1f} % | {100 * alone:.1f} % |"
+
+
+def main() -> None:
+    """Simulate and print, or write."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--trials", type=int, default=4000)
+    parser.add_argument("--write", action="store_true")
+    given = parser.parse_args()
+    lines = []
+    for line in table(given.trials):
+        print(line, flush=True)
+        lines.append(line)
+    if given.write:
+        page = PAGE.read_text(encoding="utf-8")
+        made = "\n".join([BEGIN, *lines, END])
+        PAGE.write_text(re.sub(f"{BEGIN}.*{END}", lambda _: made, page, flags=re.DOTALL), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
