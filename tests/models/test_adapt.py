@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from forgetmenot.errors import UserError
-from forgetmenot.models.adapt import adapt, finish_stage
+from forgetmenot.models.adapt import ADAPTERS, adapt, finish_stage
 from forgetmenot.models.quantize import merged
 from forgetmenot.models.settings import AdapterSettings
 
@@ -209,3 +209,18 @@ def test_merged_answers_as_the_adapters_did(per_stage: str) -> None:
 def test_a_plain_model_is_merged_as_it_is() -> None:
     model = _llama()
     assert merged(model) is model
+
+
+@pytest.mark.parametrize(
+    ("kind", "width", "rate"),
+    [
+        ("lora", 4096, 2e-4),
+        ("lora", 2048, 2e-4),
+        ("lora", 256, 1.6e-3),
+        ("full", 2048, 1e-5),
+        ("full", 896, 5.2e-5),
+        ("prompt", 256, 1e-2),
+    ],
+)
+def test_the_automatic_learning_rate(kind: str, width: int, rate: float) -> None:
+    assert ADAPTERS[kind].default_rate(width) == pytest.approx(rate, rel=0.01)
