@@ -20,7 +20,7 @@ from transformers import (
 from forgetmenot.errors import UserError
 from forgetmenot.models.adapt import ADAPTERS, adapt, finish_stage
 from forgetmenot.models.quantize import merged
-from forgetmenot.models.settings import AdapterSettings
+from forgetmenot.models.settings import KINDS, AdapterSettings
 
 SIZE = {"vocab_size": 61, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 # The linear layers of one block: what `all-linear` must find, and nothing else.
@@ -224,3 +224,9 @@ def test_a_plain_model_is_merged_as_it_is() -> None:
 )
 def test_the_automatic_learning_rate(kind: str, width: int, rate: float) -> None:
     assert ADAPTERS[kind].default_rate(width) == pytest.approx(rate, rel=0.01)
+
+
+def test_the_kinds_that_a_config_knows_are_those_that_do_something() -> None:
+    assert KINDS.keys() == ADAPTERS.keys()
+    folders = [kind.folder for kind in ADAPTERS.values()]
+    assert len(set(folders)) == len(folders)  # by its folder a kind is known on disk
