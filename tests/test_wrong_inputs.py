@@ -120,7 +120,7 @@ CASES = {
     "a wrong type of a section": of_set("training=3", "training:", "3"),
     "negative epochs": of_set("training.epochs=-1", "training.epochs:", "greater than 0", "-1"),
     "a choice that is unknown": of_set(
-        "adapter.kind=qlora", "adapter.kind:", "'lora', 'full' or 'prompt'", "'qlora'"
+        "adapter.kind=qlora", "adapter.kind:", "Did you mean 'lora'? Known: full, lora, prompt", "'qlora'"
     ),
     "a negative seed": Case(ANIMAL + "--seed -1", ("seed:", "-1")),
     "a rate that is no number": of_set("training.learning_rate=high", "training.learning_rate:", "'high'"),
@@ -213,7 +213,7 @@ CASES = {
     ),
     "f1 with three labels": Case(
         RUN + "mine.yaml",
-        ("mine.yaml", "f1", "two labels", "3"),
+        ("mine.yaml", "f1", "2 labels", "3"),
         {"mine.yaml": TASK.replace("dog: dog", "dog: dog, cow: cow") + "metric: f1\n"},
     ),
     "half a preference": of_task("label: kind", "chosen: word", "mine.yaml", "'chosen' and 'rejected'"),

@@ -244,9 +244,9 @@ def _known(what: str) -> dict[str, str]:
 
         return known_tasks()
     if what == "suites":
-        from forgetmenot.tasks import SUITES
+        from forgetmenot.tasks import known_suites
 
-        return {name: ", ".join(tasks) for name, tasks in SUITES.items()}
+        return {name: ", ".join(tasks) for name, tasks in known_suites().items()}
     if what == "methods":
         from forgetmenot.methods import known_methods
 

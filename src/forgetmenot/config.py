@@ -21,7 +21,7 @@ from forgetmenot.engine.settings import TrainingSettings
 from forgetmenot.errors import UserError, validation_sentence
 from forgetmenot.evaluation.settings import Asking, EvaluationSettings
 from forgetmenot.methods import known_methods
-from forgetmenot.models.settings import USED_BY, AdapterSettings, ModelSettings
+from forgetmenot.models.settings import AdapterSettings, ModelSettings, known_kinds, used_by
 from forgetmenot.paths import filled, path_safe
 from forgetmenot.prompting import CountOrSettings, DemonstrationSettings, PromptVariants
 from forgetmenot.receipts.settings import ReceiptSettings
@@ -69,10 +69,10 @@ class RunConfig(BaseModel):
             return values
         known = known_methods()
         needs = known[name].needs if name in known else {}
-        kind = adapter.get("kind", needs.get("kind", ("lora",))[0])
-        if kind not in needs.get("kind", tuple(USED_BY)):
+        kind = adapter.get("kind", needs.get("kind", (AdapterSettings().kind,))[0])
+        if kind not in needs.get("kind", known_kinds()):
             return values  # the method refuses it in its own words
-        of_use = USED_BY[kind]
+        of_use = ("kind", *used_by(kind).keys)
         open_settings = {
             key: allowed[0] for key, allowed in needs.items() if key not in adapter and key in of_use
         }

@@ -13,8 +13,8 @@ from forgetmenot.engine.learner import Learner
 from forgetmenot.engine.pack import Layout
 from forgetmenot.errors import UserError
 from forgetmenot.models.adapt import adapt
+from forgetmenot.models.adapters.prompt import drawn_rows, soft_prompt, with_parts
 from forgetmenot.models.settings import AdapterSettings
-from forgetmenot.models.soft_prompt import drawn_rows, soft_prompt, with_parts
 from forgetmenot.models.weights import load_weights, save_weights
 from forgetmenot.prompting.encoded import Encoded, TokenSequence
 
@@ -131,7 +131,7 @@ def test_it_is_saved_without_the_model_and_loaded_as_it_was(
     build: Callable[[Any], Any], sequences: list[TokenSequence], tmp_path: Path
 ) -> None:
     before = Learner(_behind_two(build(CONFIGS["llama"])), None, budget=64)
-    save_weights(before.model, tmp_path)
+    save_weights(before.model, AdapterSettings(kind="prompt"), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["prompt"]
     loaded = load_weights(build(CONFIGS["llama"]), tmp_path, trainable=True)
     after = Learner(loaded, None, budget=64)

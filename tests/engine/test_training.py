@@ -16,7 +16,7 @@ from torch import Tensor
 from forgetmenot.engine.learner import Learner
 from forgetmenot.engine.pack import Layout
 from forgetmenot.engine.settings import TrainingSettings
-from forgetmenot.engine.training import Step, auto_learning_rate, draw_batches, fit
+from forgetmenot.engine.training import Step, draw_batches, fit
 from forgetmenot.prompting.encoded import Encoded
 
 RATE = 1e-3
@@ -303,20 +303,6 @@ def test_every_epoch_is_a_permutation_of_its_own() -> None:
     assert len({tuple(epoch) for epoch in [*epochs, list(range(23))]}) == 4
     assert list(draw_batches(23, 8, 3, seed=0)) == batches
     assert list(draw_batches(23, 8, 3, seed=1)) != batches
-
-
-@pytest.mark.parametrize(
-    ("kind", "width", "rate"),
-    [
-        ("lora", 4096, 2e-4),
-        ("lora", 2048, 2e-4),
-        ("lora", 256, 1.6e-3),
-        ("full", 2048, 1e-5),
-        ("full", 896, 5.2e-5),
-    ],
-)
-def test_the_automatic_learning_rate(kind: Literal["lora", "full"], width: int, rate: float) -> None:
-    assert auto_learning_rate(kind, width) == pytest.approx(rate, rel=0.01)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ from forgetmenot.engine.learner import Learner
 from forgetmenot.errors import UserError
 from forgetmenot.methods import Method, Stage, make_method
 from forgetmenot.methods.shared.routing import shrunk
-from forgetmenot.models.adapt import adapt, answering_with
+from forgetmenot.models.adapt import adapt
+from forgetmenot.models.adapters.lora import answering_with
 from forgetmenot.models.settings import AdapterSettings
 
 Adapted = Callable[..., Learner]

@@ -18,9 +18,9 @@ from transformers import (
 )
 
 from forgetmenot.errors import UserError
-from forgetmenot.models.adapt import adapt, finish_stage
+from forgetmenot.models.adapt import ADAPTERS, adapt, finish_stage
 from forgetmenot.models.quantize import merged
-from forgetmenot.models.settings import AdapterSettings
+from forgetmenot.models.settings import KINDS, AdapterSettings
 
 SIZE = {"vocab_size": 61, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 # The linear layers of one block: what `all-linear` must find, and nothing else.
@@ -209,3 +209,24 @@ def test_merged_answers_as_the_adapters_did(per_stage: str) -> None:
 def test_a_plain_model_is_merged_as_it_is() -> None:
     model = _llama()
     assert merged(model) is model
+
+
+@pytest.mark.parametrize(
+    ("kind", "width", "rate"),
+    [
+        ("lora", 4096, 2e-4),
+        ("lora", 2048, 2e-4),
+        ("lora", 256, 1.6e-3),
+        ("full", 2048, 1e-5),
+        ("full", 896, 5.2e-5),
+        ("prompt", 256, 1e-2),
+    ],
+)
+def test_the_automatic_learning_rate(kind: str, width: int, rate: float) -> None:
+    assert ADAPTERS[kind].default_rate(width) == pytest.approx(rate, rel=0.01)
+
+
+def test_the_kinds_that_a_config_knows_are_those_that_do_something() -> None:
+    assert KINDS.keys() == ADAPTERS.keys()
+    folders = [kind.folder for kind in ADAPTERS.values()]
+    assert len(set(folders)) == len(folders)  # by its folder a kind is known on disk

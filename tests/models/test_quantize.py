@@ -116,6 +116,6 @@ def test_saved_adapters_go_back_onto_a_quantized_base(nf4: Callable[[], Any], tm
     model = stirred(nf4(), AdapterSettings(), 1)
     with torch.no_grad():
         before = model(input_ids=TOKENS).logits
-        save_weights(model, tmp_path)
+        save_weights(model, AdapterSettings(), tmp_path)
         again = load_weights(nf4(), tmp_path, trainable=True)
         assert torch.equal(again(input_ids=TOKENS).logits, before)

@@ -53,7 +53,7 @@ def test_what_was_saved_comes_back_to_the_bit(
     settings = MODES[mode]
     model = _lived_through(tiny_llama, settings, stages)
     assert not has_weights(tmp_path)
-    save_weights(model, tmp_path)
+    save_weights(model, settings, tmp_path)
     assert has_weights(tmp_path)
     assert not list(tmp_path.rglob("*.bin"))
     loaded = load_weights(_base(tiny_llama, settings), tmp_path, trainable=True)
@@ -70,7 +70,7 @@ def test_what_was_saved_comes_back_to_the_bit(
 def test_the_next_stage_learns_the_same_either_way(tiny_llama: Path, tmp_path: Path, mode: str) -> None:
     settings = MODES[mode]
     model = _lived_through(tiny_llama, settings, 2)
-    save_weights(model, tmp_path)
+    save_weights(model, settings, tmp_path)
     loaded = load_weights(_base(tiny_llama, settings), tmp_path, trainable=True)
     on, anew = (adapt(one, settings, 3, seed=3) for one in (model, loaded))
     learning = [
@@ -83,7 +83,7 @@ def test_the_next_stage_learns_the_same_either_way(tiny_llama: Path, tmp_path: P
 
 def test_for_answering_alone_nothing_learns(tiny_llama: Path, tmp_path: Path) -> None:
     for mode in ("continue", "new"):
-        save_weights(_lived_through(tiny_llama, MODES[mode], 2), tmp_path / mode)
+        save_weights(_lived_through(tiny_llama, MODES[mode], 2), MODES[mode], tmp_path / mode)
         loaded = load_weights(_base(tiny_llama, MODES[mode]), tmp_path / mode, trainable=False)
         assert not any(value.requires_grad for value in loaded.parameters())
 
@@ -91,7 +91,7 @@ def test_for_answering_alone_nothing_learns(tiny_llama: Path, tmp_path: Path) ->
 def test_an_adapter_in_fp32_stays_so_beside_weights_in_bf16(tiny_llama: Path, tmp_path: Path) -> None:
     for mode in ("continue", "new"):
         model = _lived_through(tiny_llama, MODES[mode], 2, "bf16")
-        save_weights(model, tmp_path / mode)
+        save_weights(model, MODES[mode], tmp_path / mode)
         loaded = load_weights(_base(tiny_llama, MODES[mode], "bf16"), tmp_path / mode, trainable=True)
         assert {n: v.dtype for n, v in _held(model).items()} == {n: v.dtype for n, v in _held(loaded).items()}
         assert all(torch.equal(_held(model)[name], value) for name, value in _held(loaded).items())
@@ -99,7 +99,7 @@ def test_an_adapter_in_fp32_stays_so_beside_weights_in_bf16(tiny_llama: Path, tm
 
 @pytest.mark.parametrize("mode", ["continue", "full"])
 def test_damaged_weights_are_said_to_be(tiny_llama: Path, tmp_path: Path, mode: str) -> None:
-    save_weights(_lived_through(tiny_llama, MODES[mode], 1), tmp_path)
+    save_weights(_lived_through(tiny_llama, MODES[mode], 1), MODES[mode], tmp_path)
     (file,) = tmp_path.rglob("*.safetensors")
     file.write_bytes(file.read_bytes()[:-50])
     with pytest.raises(UserError, match=r"The weights in .* are damaged"):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from forgetmenot.errors import UserError
-from forgetmenot.tasks import SUITES, Example, Task, expand, fingerprint, known_tasks, load_tasks
+from forgetmenot.tasks import Example, Task, expand, fingerprint, known_suites, known_tasks, load_tasks
 from forgetmenot.tasks.bundled import BUNDLED
 from forgetmenot.tasks.glue import GLUE
 from forgetmenot.tasks.standard_cl import STANDARD_CL
@@ -22,12 +22,16 @@ needs_bundled = pytest.mark.skipif(
 
 def test_suites_expand_in_order_and_paths_stay() -> None:
     assert expand(["glue4"]) == ["sst2", "mrpc", "cola", "mnli"]
-    assert expand(["rte", "quickstart", "my/task.yaml"]) == ["rte", *SUITES["quickstart"], "my/task.yaml"]
+    assert expand(["rte", "quickstart", "my/task.yaml"]) == [
+        "rte",
+        *known_suites()["quickstart"],
+        "my/task.yaml",
+    ]
 
 
 def test_every_suite_holds_known_tasks_and_no_name_means_two_things() -> None:
-    assert {task for tasks in SUITES.values() for task in tasks} <= set(known_tasks())
-    assert not set(SUITES) & set(known_tasks())
+    assert {task for tasks in known_suites().values() for task in tasks} <= set(known_tasks())
+    assert not set(known_suites()) & set(known_tasks())
     kinds: tuple[Mapping[str, object], ...] = (GLUE, BUNDLED, STANDARD_CL, trace_tasks())
     assert len(known_tasks()) == sum(map(len, kinds))
     assert set(known_tasks()) == {name for kind in kinds for name in kind}
@@ -88,7 +92,7 @@ def test_the_fingerprint_changes_with_anything_that_is_read() -> None:
 @needs_bundled
 def test_bundled_tasks_load_with_no_data_folder_and_no_network() -> None:
     tasks = load_tasks(["quickstart"], None)
-    assert [task.name for task in tasks] == list(SUITES["quickstart"])
+    assert [task.name for task in tasks] == list(known_suites()["quickstart"])
     for task in tasks:
         assert {example.label for example in task.score} == set(task.labels)
         assert set(task.train[0].fields) == set(BUNDLED[task.name].fields)

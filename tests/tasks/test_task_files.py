@@ -214,7 +214,7 @@ WRONG_FILES = [
     (changed("metric: accuracy", "metric: rouge_l"), ["'rouge_l' does not fit 'label'"]),
     (
         changed("tech: tech}", "tech: tech, sales: sales}").replace("accuracy", "f1"),
-        ["f1 needs two labels", "3"],
+        ["f1 needs 2 labels", "3"],
     ),
     (changed("default:", "other:"), ["'prompts' must hold a prompt named 'default'"]),
     (changed("choices: {billing: billing, tech: tech}", "chat: false"), ["prompts.default.choices"]),

@@ -24,9 +24,9 @@ from forgetmenot.engine.prefix import compute_prefix
 from forgetmenot.engine.ranks import Turn
 from forgetmenot.engine.vllm_backend import write_by_vllm
 from forgetmenot.errors import UserError
-from forgetmenot.models.adapt import folded
+from forgetmenot.models.adapters.prompt import soft_prompt
+from forgetmenot.models.folding import folded
 from forgetmenot.models.quantize import merged
-from forgetmenot.models.soft_prompt import soft_prompt
 from forgetmenot.prompting.encoded import Encoded, TokenSequence
 
 Snapshot = Mapping[str, Tensor]

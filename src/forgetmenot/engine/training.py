@@ -18,7 +18,6 @@ from forgetmenot.engine.settings import TrainingSettings
 from forgetmenot.prompting.encoded import Encoded
 
 BETAS = (0.9, 0.999)
-REFERENCE_WIDTH = 2048
 
 
 class Objective(Protocol):
@@ -49,19 +48,6 @@ class Step:
     learning_rate: float
     tokens: int
     examples: int
-
-
-def auto_learning_rate(kind: Literal["lora", "full", "prompt"], width: int) -> float:
-    """The learning rate of `auto`: 2e-4 for LoRA and 1e-5 for full fine-tuning from width 2048 on.
-
-    Narrower models take larger steps: LoRA's rate grows with 1/width, the full one with 1/width². The rule
-    is ours: it meets the usual 5e-5 for full fine-tuning at width 896 and what small models need at 256. A
-    soft prompt has 1e-2 at any width, which is ours too.
-    """
-    if kind == "prompt":
-        return 1e-2
-    ratio = max(1.0, REFERENCE_WIDTH / width)
-    return 2e-4 * ratio if kind == "lora" else 1e-5 * ratio**2
 
 
 def draw_batches(count: int, batch_size: int, epochs: int, seed: int) -> Iterator[list[int]]:

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from forgetmenot.engine.learner import Learner
 from forgetmenot.methods.shared.method import Stage
 from forgetmenot.methods.shared.routing import Routing
-from forgetmenot.models.adapt import answering_with
+from forgetmenot.models.adapters.lora import answering_with
 
 
 class AdapterPerTask(Routing):

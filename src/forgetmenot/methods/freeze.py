@@ -16,6 +16,7 @@ from forgetmenot.engine.learner import Learner
 from forgetmenot.errors import UserError
 from forgetmenot.methods.shared.method import Method, Stage
 from forgetmenot.methods.shared.method import Options as BaseOptions
+from forgetmenot.models.adapt import kind_of
 from forgetmenot.models.settings import AdapterSettings
 
 
@@ -42,7 +43,7 @@ class Freeze(Method):
     def check(self, adapter: AdapterSettings) -> None:
         """With every layer frozen, no LoRA adapter is left to learn."""
         super().check(adapter)
-        if self.options.share == 1 and adapter.kind == "lora":
+        if self.options.share == 1 and not kind_of(adapter).base_learns:
             raise UserError(
                 "method.share: 1 freezes all that LoRA adapts; choose less, or adapter.kind full."
             )

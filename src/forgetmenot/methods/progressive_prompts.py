@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Literal
 from forgetmenot.engine.learner import Learner
 from forgetmenot.methods.shared.method import Stage
 from forgetmenot.methods.shared.routing import Routing, RoutingOptions
-from forgetmenot.models.soft_prompt import with_parts
+from forgetmenot.models.adapters.prompt import with_parts
 
 
 class ProgressiveOptions(RoutingOptions):

@@ -9,8 +9,9 @@ import torch
 from peft import PeftModel
 
 from forgetmenot.errors import UserError
+from forgetmenot.models.adapt import kind_of
+from forgetmenot.models.adapters.lora import LORA
 from forgetmenot.models.settings import AdapterSettings, ModelSettings
-from forgetmenot.models.weights import load_weights, save_weights
 
 
 def check_quantization(model: ModelSettings, adapter: AdapterSettings) -> None:
@@ -21,8 +22,9 @@ def check_quantization(model: ModelSettings, adapter: AdapterSettings) -> None:
     """
     if model.quantization is None:
         return
-    if adapter.kind == "full" or adapter.per_stage == "merge":
-        wrong = "kind: full" if adapter.kind == "full" else "per_stage: merge"
+    base_learns = kind_of(adapter).base_learns
+    if base_learns or adapter.per_stage == "merge":
+        wrong = f"kind: {adapter.kind}" if base_learns else "per_stage: merge"
         raise UserError(
             f"adapter.{wrong} changes weights that model.quantization has rounded to four bits; "
             "take kind: lora with per_stage: continue or new."
@@ -57,5 +59,5 @@ def _decoded(model: Any) -> Any:
     if not isinstance(model, PeftModel):
         return model.dequantize()
     with TemporaryDirectory() as folder:
-        save_weights(model, Path(folder))
-        return load_weights(model.unload().dequantize(), Path(folder), trainable=False)
+        LORA.save(model, Path(folder))
+        return LORA.load(model.unload().dequantize(), Path(folder), trainable=False)

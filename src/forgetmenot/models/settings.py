@@ -1,8 +1,20 @@
 """The `model` and `adapter` parts of a config."""
 
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
+
+from forgetmenot.errors import nearest
 
 BUNDLED = {
     "quickstart": "base",
@@ -33,6 +45,53 @@ class ModelSettings(BaseModel):
     allow_bin: bool = False
 
 
+@dataclass(frozen=True)
+class Uses:
+    """Which settings of `adapter` mean something with a kind of it, `kind` aside.
+
+    Attributes:
+        keys: Their names.
+        merges: Whether what it learned can become part of the weights.
+    """
+
+    keys: tuple[str, ...] = ()
+    merges: bool = True
+
+
+KINDS: dict[str, Uses] = {
+    "lora": Uses(("rank", "alpha", "dropout", "targets", "per_stage")),
+    "full": Uses(),
+    "prompt": Uses(("tokens", "per_stage"), merges=False),
+}
+"""The kinds of this package, known before torch is imported; `models.adapt.ADAPTERS` has what they do."""
+
+ENTRY_POINTS = "forgetmenot.adapters"
+
+
+def kinds_of_others() -> dict[str, EntryPoint]:
+    """The kinds that other packages give through entry points, by name and not loaded."""
+    return {point.name: point for point in entry_points(group=ENTRY_POINTS)}
+
+
+def known_kinds() -> tuple[str, ...]:
+    """The names that `adapter.kind` takes."""
+    return (*KINDS, *kinds_of_others())
+
+
+def used_by(kind: str) -> Uses:
+    """The settings that mean something with a kind; that of another package is loaded to ask it."""
+    if kind in KINDS:
+        return KINDS[kind]
+    uses: Uses = kinds_of_others()[kind].load().uses
+    return uses
+
+
+def _known_kind(kind: str) -> str:
+    if kind not in known_kinds():
+        raise ValueError(f"there is no kind of adapter {kind!r}. {nearest(kind, known_kinds())}")
+    return kind
+
+
 class AdapterSettings(BaseModel):
     """Which parameters learn: the `adapter` part of a config.
 
@@ -49,7 +108,7 @@ class AdapterSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    kind: Literal["lora", "full", "prompt"] = "lora"
+    kind: Annotated[str, AfterValidator(_known_kind)] = "lora"
     rank: PositiveInt = 8
     alpha: PositiveFloat = 16.0
     dropout: float = Field(default=0.0, ge=0, lt=1)
@@ -59,17 +118,10 @@ class AdapterSettings(BaseModel):
 
     @model_validator(mode="after")
     def _all_of_use(self) -> Self:
+        uses = used_by(self.kind)
         for name, field in type(self).model_fields.items():
-            if name not in USED_BY[self.kind] and getattr(self, name) != field.default:
+            if name not in ("kind", *uses.keys) and getattr(self, name) != field.default:
                 raise ValueError(f"{name} means nothing with kind: {self.kind}; leave it out")
-        if self.kind == "prompt" and self.per_stage == "merge":
-            raise ValueError("a prompt cannot be merged into the weights; per_stage is continue or new")
+        if self.per_stage == "merge" and not uses.merges:
+            raise ValueError(f"a {self.kind} cannot be merged into the weights; per_stage is continue or new")
         return self
-
-
-USED_BY = {
-    "lora": ("kind", "rank", "alpha", "dropout", "targets", "per_stage"),
-    "full": ("kind",),
-    "prompt": ("kind", "tokens", "per_stage"),
-}
-"""The keys that have a meaning with each kind."""

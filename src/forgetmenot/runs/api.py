@@ -13,6 +13,7 @@ from rich.console import Console
 from forgetmenot.config import RunConfig, differences, load_config, read_resolved
 from forgetmenot.engine import ranks
 from forgetmenot.errors import UserError
+from forgetmenot.models.adapt import kind_of
 from forgetmenot.record.layout import CONFIG, ENVIRONMENT, PREDICTIONS, REPORT, RESULTS, stage_folder
 from forgetmenot.record.result_schema import Cost, Results
 from forgetmenot.report.html import write_report
@@ -162,7 +163,7 @@ def _go_on(config: RunConfig, directory: RunDirectory, display: Display, fresh: 
     described = {
         "model": config.model.name,
         "method": config.method.name,
-        "adapter": _adapter(config),
+        "adapter": kind_of(config.adapter).describe(config.adapter),
         "seed": config.seed,
         "split": config.evaluation.split,
     }
@@ -234,11 +235,3 @@ def _table(loop: Loop) -> LiveTable:
         majority={one.task.name: one.majority for one in scored},
         follows=[row.follows for row in rows],
     )
-
-
-def _adapter(config: RunConfig) -> str:
-    if config.adapter.kind == "full":
-        return "full fine-tuning"
-    if config.adapter.kind == "prompt":
-        return f"soft prompt, {config.adapter.tokens} tokens"
-    return f"LoRA, rank {config.adapter.rank}"

@@ -13,6 +13,7 @@ from typing import Any, TypeVar, cast
 
 from forgetmenot.engine import ranks
 from forgetmenot.errors import UserError
+from forgetmenot.models.weights import weight_folders
 from forgetmenot.record.files import put_aside, remove, sync, write_json, write_text
 from forgetmenot.record.layout import (
     CONFIG,
@@ -146,8 +147,8 @@ class RunDirectory:
     @_by_the_writer
     def remove_weights(self, name: str) -> None:
         """Remove a stage's weights and keep the rest."""
-        for folder in ("adapter", "model", "prompt"):
-            remove(self.stage(name) / folder)
+        for folder in weight_folders(self.stage(name)):
+            remove(folder)
 
     def read_json(self, name: str) -> Any:
         """A JSON file of the run; None where there is none.

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from forgetmenot.config import read_resolved
 from forgetmenot.errors import UserError
+from forgetmenot.models.adapt import kind_of
 from forgetmenot.models.load import no_progress_bars
 from forgetmenot.models.quantize import merged
 from forgetmenot.record.layout import BASE, CONFIG
@@ -39,10 +40,10 @@ def export(run_dir: Path, stage: str, out: Path) -> None:
             f"This run's method, {config.method.name}, {plan.method.not_one_model} "
             f"What it has lies in {directory.stage(found[0])}."
         )
-    if found[0] != BASE and config.adapter.kind == "prompt":
+    kind = kind_of(config.adapter)
+    if found[0] != BASE and kind.not_one_model:
         raise UserError(
-            "A soft prompt stands before a model and is no part of it, so no single model answers like this "
-            f"stage. The prompt lies in {directory.stage(found[0]) / 'prompt'}."
+            f"{kind.not_one_model} What was learned lies in {directory.stage(found[0]) / kind.folder}."
         )
     try:
         out.mkdir(parents=True, exist_ok=True)

@@ -148,7 +148,7 @@ class Loop:
         weights = shards.whole_weights(self.learner.model)
         if not ranks.writes():
             return 0
-        save_weights(self.learner.model, folder, weights)
+        save_weights(self.learner.model, self.config.adapter, folder, weights)
         return save_method_state(self.method, folder)
 
     def _train(self, stage: Stage, log: TextIO) -> None:

@@ -291,7 +291,7 @@ def _not_counted(config: RunConfig, method: Method, scored: Sequence[ScoredTask]
     ]
     if beside:
         sentences.append(f"What method {config.method.name} adds to plain training: {', '.join(beside)}.")
-    if config.adapter.kind == "lora" and config.adapter.per_stage == "new" and len(config.tasks) > 1:
+    if config.adapter.per_stage == "new" and len(config.tasks) > 1:
         sentences.append("The earlier stages' adapters, which every later stage passes through as well.")
     generated = sorted({one.task.name for one in scored if one.generated})
     if generated:

@@ -16,9 +16,8 @@ from forgetmenot.engine.guard import choose_layout, why_no_prefix
 from forgetmenot.engine.learner import Learner
 from forgetmenot.engine.pack import node_budget
 from forgetmenot.engine.precision import choose_precision
-from forgetmenot.engine.training import auto_learning_rate
 from forgetmenot.errors import UserError
-from forgetmenot.models.adapt import check_targets
+from forgetmenot.models.adapt import kind_of
 from forgetmenot.models.load import load_model
 from forgetmenot.models.quantize import check_quantization, compute_in
 from forgetmenot.models.weights import load_weights
@@ -55,7 +54,7 @@ class Session:
     def learning_rate(self) -> float:
         """The config's, or that of `auto`."""
         rate = self.config.training.learning_rate
-        return auto_learning_rate(self.config.adapter.kind, self.width) if rate == "auto" else rate
+        return kind_of(self.config.adapter).default_rate(self.width) if rate == "auto" else rate
 
     @property
     def width(self) -> int:
@@ -72,11 +71,7 @@ class Session:
         self.learner.budget = _budget(self.learner.device, self.attention)
         self.learner.layout = verdict.layout
         self.learner.training_layout = verdict.layout
-        if (
-            verdict.layout == "trie"
-            and self.config.adapter.kind == "lora"
-            and self.config.adapter.dropout > 0
-        ):
+        if verdict.layout == "trie" and self.config.adapter.dropout > 0:
             self.learner.training_layout = "blocks"
         no_prefix = why_no_prefix(self.learner, sequences) if verdict.layout == "trie" else "no trie"
         self.learner.continues = no_prefix is None
@@ -100,7 +95,7 @@ class Session:
 
     def _load(self) -> Any:
         self.learner.model = None  # first make room: two models need not fit
-        trainable = self.config.adapter.kind == "full"
+        trainable = kind_of(self.config.adapter).base_learns
         return load_model(self.config.model, trainable=trainable, device=_loads_on()).model
 
     def _take_up(self, model: Any) -> None:
@@ -121,18 +116,19 @@ def open_session(config: RunConfig, threads: int | None = None) -> Session:
         config: The run's.
         threads: How many CPU threads the run began with; None for a new run.
     """
-    if shards.wanted() and config.adapter.kind != "full":
+    kind = kind_of(config.adapter)
+    if shards.wanted() and not kind.shards:
         raise UserError(
-            "FSDP is for full fine-tuning (adapter.kind: full); with LoRA every process holds the model: "
-            "launch without --use_fsdp."
+            "FSDP is for full fine-tuning (adapter.kind: full); with adapter.kind: "
+            f"{config.adapter.kind} every process holds the model: launch without --use_fsdp."
         )
     if threads is not None:
         torch.set_num_threads(threads)
     device = _device()
     check_quantization(config.model, config.adapter)
-    loaded = load_model(config.model, trainable=config.adapter.kind == "full", device=_loads_on())
+    loaded = load_model(config.model, trainable=kind.base_learns, device=_loads_on())
     model = loaded.model
-    check_targets(model, config.adapter)
+    kind.check(model, config.adapter)
     width = model.config.get_text_config().hidden_size
     precision = choose_precision(config.training.precision, device, width)
     attention = choose_attention(config.training.attention, device, model)
@@ -186,6 +182,6 @@ def _set_checkpointing(model: Any, config: RunConfig) -> None:
     wanted = config.training.activation_checkpointing
     if wanted == "auto":
         large = sum(p.numel() for p in model.parameters()) > CHECKPOINTING_FROM
-        wanted = large and config.adapter.kind == "full"
+        wanted = large and kind_of(config.adapter).base_learns
     if wanted:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})

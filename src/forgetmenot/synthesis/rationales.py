@@ -2,7 +2,7 @@
 
 TRACE (Wang et al. 2023, arXiv 2310.06762, section on RCL) has GPT-4 write a rationale for every training
 item from three that experts wrote, and keeps those whose answer is the gold one. It does not say how the
-answer of a summary is compared: a task that is not scored by exact match has its gold answer shown to the
+answer of a summary is compared: a task whose answers are not right or wrong has its gold answer shown to the
 teacher here, who gives the reasoning alone. That, and the wording of the request, are ours.
 """
 
@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from forgetmenot.engine.decoding import Decoding
 from forgetmenot.engine.learner import Learner
 from forgetmenot.errors import UserError
+from forgetmenot.metrics import metric_named
 from forgetmenot.record.files import append_line, read_lines, write_json
 from forgetmenot.synthesis.endpoint import Messages
 from forgetmenot.tasks import Example, Task
@@ -102,7 +103,7 @@ def write_rationales(
         )
     if not examples:
         raise UserError(f"{task.name} has no training examples to write rationales for.")
-    verifies = task.metric == "exact_match"
+    verifies = metric_named(task.metric).correct is not None
     log = path.with_name(f"{path.name}.asked.jsonl")
     asked: dict[str, str] = dict(read_lines(log))
     missing = [example for example in examples if example.id not in asked]

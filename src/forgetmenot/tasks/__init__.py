@@ -1,11 +1,10 @@
 """What is asked: public data sets, suites, and files of one's own; knows nothing of models."""
 
 from forgetmenot.tasks.splits import digest_of
-from forgetmenot.tasks.suites import SUITES, expand, fingerprint, known_tasks, load_tasks
+from forgetmenot.tasks.suites import expand, fingerprint, known_suites, known_tasks, load_tasks
 from forgetmenot.tasks.task import Example, Generation, Kind, Split, Task
 
 __all__ = [
-    "SUITES",
     "Example",
     "Generation",
     "Kind",
@@ -14,6 +13,7 @@ __all__ = [
     "digest_of",
     "expand",
     "fingerprint",
+    "known_suites",
     "known_tasks",
     "load_tasks",
 ]

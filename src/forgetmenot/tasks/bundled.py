@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 from importlib.resources import as_file, files
+from pathlib import Path
 
 from forgetmenot.tasks.rows import Converted, cell, examples, label_in
+from forgetmenot.tasks.source import Source
 from forgetmenot.tasks.splits import divide
 from forgetmenot.tasks.tables import Row, read_jsonl
 from forgetmenot.tasks.task import Example, Task
@@ -40,7 +42,7 @@ BUNDLED: dict[str, BundledTask] = {
 }
 
 
-def load_bundled(name: str) -> Task:
+def load_bundled(name: str, _data_dir: Path | None = None) -> Task:
     """Load a key of BUNDLED from the files that are installed with the package."""
     task = BUNDLED[name]
 
@@ -64,3 +66,10 @@ def load_bundled(name: str) -> Task:
         origin="bundled",
         notes=splits.notes,
     )
+
+
+SOURCE = Source(
+    titles={name: f"Bundled: {task.title}" for name, task in BUNDLED.items()},
+    load=load_bundled,
+    suites={"quickstart": tuple(BUNDLED)},
+)

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from forgetmenot.errors import UserError, nearest
+from forgetmenot.metrics import Metric, known_metrics
 from forgetmenot.tasks.answers import RULES
 from forgetmenot.tasks.rows import BadRowError, Converted, cell, examples, label_in, plain
 from forgetmenot.tasks.splits import divide
@@ -15,13 +16,13 @@ from forgetmenot.tasks.tables import Row, Table, read, read_hub
 from forgetmenot.tasks.task import PAIR, Generation, Kind, Task
 from forgetmenot.tasks.yaml_file import read_yaml
 
-# Which key of the file makes which kind of task, and how that may be scored; the first is the default.
-KINDS: dict[str, tuple[Kind, tuple[str, ...]]] = {
-    "label": ("choice", ("accuracy", "f1", "matthews")),
-    "target": ("answer", ("exact_match", "rouge_l", "sari", "edit_similarity", "loss")),
-    "messages": ("messages", ("loss", "exact_match", "rouge_l", "edit_similarity")),
-    "text": ("text", ("loss",)),
-    "chosen": ("preference", ("preference",)),
+# Which key of the file makes which kind of task, and by what that is scored where the file names no metric.
+KINDS: dict[str, tuple[Kind, str]] = {
+    "label": ("choice", "accuracy"),
+    "target": ("answer", "exact_match"),
+    "messages": ("messages", "loss"),
+    "text": ("text", "loss"),
+    "chosen": ("preference", "preference"),
 }
 ROLES = ("system", "user", "assistant", "tool")
 
@@ -86,8 +87,11 @@ def load_custom(path: Path) -> Task:
     kind, column, metric = _question(path, file)
     labels = tuple(file.prompts["default"]["choices"]) if kind == "choice" else ()
     labels = PAIR if kind == "preference" else labels
-    if metric == "f1" and len(labels) != 2:
-        raise UserError(f"{path}: the metric f1 needs two labels, and the default prompt has {len(labels)}.")
+    if metric.label_count not in (None, len(labels)):
+        raise UserError(
+            f"{path}: the metric {metric.name} needs {metric.label_count} labels, and the default prompt has "
+            f"{len(labels)}."
+        )
     generation = _generation(path, file, kind, metric)
     convert = _converter(kind, column, labels, file.rejected)
 
@@ -97,7 +101,7 @@ def load_custom(path: Path) -> Task:
     return Task(
         name=file.name,
         kind=kind,
-        metric=metric,
+        metric=metric.name,
         train=splits.train,
         select=splits.select,
         score=splits.score,
@@ -110,15 +114,16 @@ def load_custom(path: Path) -> Task:
     )
 
 
-def _generation(path: Path, file: _TaskFile, kind: Kind, metric: str) -> Generation:
+def _generation(path: Path, file: _TaskFile, kind: Kind, metric: Metric) -> Generation:
     """The file's `generation` and `source`, refused where nothing would use them."""
-    if (file.source is not None) != (metric == "sari"):
+    if (file.source is not None) != (metric.reads == "rewrites"):
+        takes = "needs" if file.source is None else "has no use for"
         raise UserError(
-            f"{path}: the metric sari, and no other, needs the key 'source': the field that was rewritten."
+            f"{path}: the metric {metric.name} {takes} the key 'source': the field that was rewritten."
         )
     if file.generation is None:
         return Generation()
-    if kind not in ("answer", "messages") or metric == "loss":
+    if kind not in ("answer", "messages") or metric.reads == "likelihoods":
         raise UserError(f"{path}: the key 'generation' is for answers that are generated; leave it out.")
     for rule in file.generation.extract:
         if rule not in RULES:
@@ -159,7 +164,7 @@ def _sentence(problem: ValidationError) -> str:
     return f"the key {key!r} is wrong: {error['msg']}."
 
 
-def _question(path: Path, file: _TaskFile) -> tuple[Kind, str, str]:
+def _question(path: Path, file: _TaskFile) -> tuple[Kind, str, Metric]:
     """What kind of task it is, which column holds the answer, and how it is scored."""
     given = {key: column for key in KINDS if (column := getattr(file, key)) is not None}
     if len(given) != 1:
@@ -170,17 +175,18 @@ def _question(path: Path, file: _TaskFile) -> tuple[Kind, str, str]:
     [(key, column)] = given.items()
     if (file.chosen is None) != (file.rejected is None):
         raise UserError(f"{path}: preferences need both keys, 'chosen' and 'rejected'.")
-    kind, metrics = KINDS[key]
-    metric = file.metric or metrics[0]
-    if metric not in metrics:
-        raise UserError(f"{path}: the metric {metric!r} does not fit {key!r}. {nearest(metric, metrics)}")
+    kind, default = KINDS[key]
+    metrics = {name: metric for name, metric in known_metrics().items() if kind in metric.kinds}
+    named = file.metric or default
+    if named not in metrics:
+        raise UserError(f"{path}: the metric {named!r} does not fit {key!r}. {nearest(named, metrics)}")
     if kind in ("choice", "answer", "preference") and "default" not in file.prompts:
         raise UserError(f"{path}: the key 'prompts' must hold a prompt named 'default'.")
     if kind == "choice":
         choices = file.prompts["default"].get("choices")
         if not isinstance(choices, dict) or len(choices) < 2 or not all(isinstance(c, str) for c in choices):
             raise UserError(f"{path}: prompts.default.choices must map two labels or more to their words.")
-    return kind, column, metric
+    return kind, column, metrics[named]
 
 
 def _tables(path: Path, data: _Data) -> dict[str, Table]:

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from forgetmenot.errors import UserError
+from forgetmenot.metrics import metric_named
 from forgetmenot.tasks.rows import BadRowError, Converted, cell, examples, label_in, plain
+from forgetmenot.tasks.source import Source
 from forgetmenot.tasks.splits import divide
 from forgetmenot.tasks.tables import Row, Table, read_hub, read_parquet, read_saved, read_tsv
 from forgetmenot.tasks.task import Example, Task
@@ -175,7 +177,7 @@ def _examples(glue: GlueTask, table: Table, split: str) -> list[Example]:
         score = _score(row, label)
         return {field: _text(row, column) for field, column in fields}, str(math.floor(score + 0.5)), score
 
-    return examples(table, split, graded if glue.metric == "spearman" else choice)
+    return examples(table, split, graded if metric_named(glue.metric).reads == "numbers" else choice)
 
 
 def _column(table: Table, ours: str, theirs: str) -> str:
@@ -202,3 +204,10 @@ def _score(row: Row, column: str) -> float:
     if not 0 <= score <= 5:
         raise BadRowError(f"{column!r} is {row[column]!r}, not a number from 0 to 5.")
     return round(score, 3)  # the hub holds its three decimals as a 32-bit float
+
+
+SOURCE = Source(
+    titles={name: task.title for name, task in GLUE.items()},
+    load=load_glue,
+    suites={"glue4": ("sst2", "mrpc", "cola", "mnli")},
+)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from forgetmenot.errors import UserError
 from forgetmenot.tasks.rows import Converted, cell, examples, label_in
+from forgetmenot.tasks.source import Source
 from forgetmenot.tasks.splits import cut_by_text, divide
 from forgetmenot.tasks.tables import Row, read_json
 from forgetmenot.tasks.task import Example, Task
@@ -179,3 +180,6 @@ def _find(name: str, task: StandardTask, data_dir: Path | None) -> Path:
         f"No data of {name} under {data_dir}: looked for {', '.join(map(str, folders))}, each with "
         f"train.json, dev.json or test.json. They come from {WHERE}."
     )
+
+
+SOURCE = Source({name: task.title for name, task in STANDARD_CL.items()}, load_standard_cl, ORDERS)

@@ -8,27 +8,27 @@ from pathlib import Path
 from typing import Any
 
 from forgetmenot.errors import UserError, nearest
-from forgetmenot.tasks.bundled import BUNDLED, load_bundled
+from forgetmenot.tasks import bundled, glue, standard_cl, trace
 from forgetmenot.tasks.custom import load_custom
-from forgetmenot.tasks.glue import GLUE, load_glue
-from forgetmenot.tasks.standard_cl import ORDERS, STANDARD_CL, load_standard_cl
+from forgetmenot.tasks.source import Source
 from forgetmenot.tasks.task import Task
-from forgetmenot.tasks.trace import load_trace, trace_suites, trace_tasks
 
-SUITES: dict[str, tuple[str, ...]] = {
-    "glue4": ("sst2", "mrpc", "cola", "mnli"),
-    "quickstart": ("qs-sentiment", "qs-paraphrase", "qs-acceptability", "qs-inference"),
-    **ORDERS,
-    **trace_suites(),
+SOURCES: dict[str, Source] = {
+    "glue": glue.SOURCE,
+    "standard-cl": standard_cl.SOURCE,
+    "trace": trace.SOURCE,
+    "bundled": bundled.SOURCE,
 }
 
 
 def known_tasks() -> dict[str, str]:
     """One line on each task that has a name here."""
-    glue = {name: task.title for name, task in GLUE.items()}
-    standard_cl = {name: task.title for name, task in STANDARD_CL.items()}
-    bundled = {name: f"Bundled: {task.title}" for name, task in BUNDLED.items()}
-    return glue | standard_cl | trace_tasks() | bundled
+    return {name: title for source in SOURCES.values() for name, title in source.titles.items()}
+
+
+def known_suites() -> dict[str, tuple[str, ...]]:
+    """The names of each suite's tasks, in order."""
+    return {name: tasks for source in SOURCES.values() for name, tasks in source.suites.items()}
 
 
 def expand(names: Sequence[str]) -> list[str]:
@@ -37,12 +37,13 @@ def expand(names: Sequence[str]) -> list[str]:
     Raises:
         UserError: A name is unknown, or a task is named twice.
     """
-    tasks = [task for name in names for task in SUITES.get(name, (name,))]
+    suites, known = known_suites(), known_tasks()
+    tasks = [task for name in names for task in suites.get(name, (name,))]
     for task in tasks:
-        if not _is_file(task) and task not in known_tasks():
+        if not _is_file(task) and task not in known:
             raise UserError(
                 f"There is no task or suite {task!r}; a task of one's own is a path that ends in .yaml. "
-                f"{nearest(task, [*known_tasks(), *SUITES])}"
+                f"{nearest(task, [*known, *suites])}"
             )
     _refuse_twice(tasks)
     return tasks
@@ -80,16 +81,11 @@ def fingerprint(task: Task) -> str:
 
 
 def _load(name: str, data_dir: Path | None) -> Task:
-    if name in GLUE:
-        return load_glue(name, data_dir)
-    if name in BUNDLED:
-        return load_bundled(name)
-    if name in STANDARD_CL:
-        return load_standard_cl(name, data_dir)
-    if name in trace_tasks():
-        return load_trace(name, data_dir)
+    for source in SOURCES.values():
+        if name in source.titles:
+            return source.load(name, data_dir)
     task = load_custom(Path(name))
-    if task.name in known_tasks() or task.name in SUITES:
+    if task.name in known_tasks() or task.name in known_suites():
         raise UserError(f"{name}: the name {task.name!r} is taken by a task or suite of this program.")
     return task
 

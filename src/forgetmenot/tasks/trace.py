@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from forgetmenot.errors import UserError
+from forgetmenot.metrics import metric_named
 from forgetmenot.tasks.rows import BadRowError, Converted, cell, examples
+from forgetmenot.tasks.source import Source
 from forgetmenot.tasks.splits import divide
 from forgetmenot.tasks.tables import Row, read_json
 from forgetmenot.tasks.task import Example, Generation, Task
@@ -191,7 +193,7 @@ def load_trace(name: str, data_dir: Path | None) -> Task:
         origin=str(folder),
         notes=(*notes, *splits.notes),
         generation=_reasoned(trace) if reasoned else trace.answer,
-        source="prompt" if trace.metric == "sari" else "",
+        source="prompt" if metric_named(trace.metric).reads == "rewrites" else "",
     )
 
 
@@ -252,3 +254,6 @@ def _find(name: str, trace: TraceTask, version: str | None, data_dir: Path | Non
         f"No data of {name} under {data_dir}: looked for {', '.join(map(str, looked))}. "
         f"TRACE's data comes from {WHERE}."
     )
+
+
+SOURCE = Source(trace_tasks(), load_trace, trace_suites())

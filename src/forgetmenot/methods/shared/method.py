@@ -11,7 +11,7 @@ from torch import Tensor
 from forgetmenot.engine.learner import Learner
 from forgetmenot.engine.objectives import batch_loss
 from forgetmenot.errors import UserError
-from forgetmenot.models.settings import USED_BY, AdapterSettings
+from forgetmenot.models.settings import AdapterSettings, used_by
 from forgetmenot.prompting.encoded import Encoded
 
 
@@ -88,7 +88,10 @@ class Method:
             UserError: If one is none of `needs`.
         """
         for key, allowed in self.needs.items():
-            if key in USED_BY[adapter.kind] and (value := getattr(adapter, key)) not in allowed:
+            if (
+                key in ("kind", *used_by(adapter.kind).keys)
+                and (value := getattr(adapter, key)) not in allowed
+            ):
                 raise UserError(f"adapter.{key}: this method works with {' or '.join(allowed)}, not {value}.")
 
     def stages(self, tasks: Sequence[str]) -> list[Stage]:

@@ -6,7 +6,7 @@ every trie, has its own position, and costs once what many sequences share; only
 that its values are learned. (PEFT's prompt learning drops the position ids that a trie needs.)
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,9 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+
+from forgetmenot.models.adapters.kind import AdapterKind
+from forgetmenot.models.settings import AdapterSettings
 
 NAME = "soft_prompt"
 FILE = "soft_prompt.safetensors"
@@ -91,17 +94,45 @@ def with_parts(model: Any, count: int) -> Iterator[None]:
         prompt.active = before
 
 
-def save_soft_prompt(prompt: SoftPrompt, folder: Path) -> None:
-    """Write the parts into a new folder."""
-    folder.mkdir(parents=True)
-    save_file(
-        {str(k): part.detach().cpu().contiguous() for k, part in enumerate(prompt.parts)}, folder / FILE
+class Prompt(AdapterKind):
+    """A soft prompt before a model that stays as it is; `new` adds a part behind those of earlier stages."""
+
+    folder = "prompt"
+    not_one_model = (
+        "A soft prompt stands before a model and is no part of it, so no single model answers "
+        "like this stage."
     )
 
+    def describe(self, settings: AdapterSettings) -> str:
+        """Name it with its length."""
+        return f"soft prompt, {settings.tokens} tokens"
 
-def load_soft_prompt(base: Any, folder: Path) -> Any:
-    """Put the parts that were saved before a fresh base model; returns it."""
-    prompt, parts = install(base), load_file(folder / FILE)
-    for k in range(len(parts)):
-        prompt.add(parts[str(k)].to(next(base.parameters()).device))
-    return base
+    def default_rate(self, width: int) -> float:
+        """1e-2 at any width, which is ours."""
+        return 1e-2
+
+    def adapt(self, model: Any, settings: AdapterSettings, stage: int, seed: int) -> Any:
+        """Let the last part learn."""
+        prompt = install(model.requires_grad_(False))
+        if not prompt.parts or settings.per_stage == "new":
+            prompt.add(drawn_rows(model, settings.tokens, seed))
+        prompt.parts[-1].requires_grad_(True)
+        return model
+
+    def save(self, model: Any, stage: Path, weights: Mapping[str, Any] | None = None) -> None:
+        """Write the parts."""
+        prompt = soft_prompt(model)
+        assert prompt is not None
+        (stage / self.folder).mkdir(parents=True)
+        parts = {str(k): part.detach().cpu().contiguous() for k, part in enumerate(prompt.parts)}
+        save_file(parts, stage / self.folder / FILE)
+
+    def load(self, base: Any, stage: Path, *, trainable: bool) -> Any:
+        """Put the parts before the base."""
+        prompt, parts = install(base), load_file(stage / self.folder / FILE)
+        for k in range(len(parts)):
+            prompt.add(parts[str(k)].to(next(base.parameters()).device))
+        return base.requires_grad_(False)
+
+
+PROMPT = Prompt()

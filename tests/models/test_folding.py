@@ -7,7 +7,8 @@ import torch
 from peft.tuners.lora import LoraLayer
 from torch import Tensor
 
-from forgetmenot.models.adapt import adapt, folded
+from forgetmenot.models.adapt import adapt
+from forgetmenot.models.folding import folded
 from forgetmenot.models.settings import AdapterSettings
 from tests.models.test_adapt import ARCHITECTURES, _llama
 

@@ -1,0 +1,76 @@
+"""What a kind of adapter is: all that the rest of the program asks of what learns."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from forgetmenot.models.settings import AdapterSettings, Uses
+
+
+class AdapterKind:
+    """A kind of adapter: which parameters learn, how they are kept, and what follows for a run.
+
+    Attributes:
+        folder: Its weights' folder under that of a stage; no other kind's.
+        uses: Which settings mean something with it; in `settings.KINDS` for a kind of this package.
+        base_learns: Whether the base's own weights learn: they are loaded in fp32 and cannot be quantized,
+            and large models recompute activations.
+        shards: Whether it can learn while the weights are spread over processes (FSDP).
+        not_one_model: Why no stage can be exported as one model, as a sentence; or empty.
+    """
+
+    folder: ClassVar[str]
+    uses: ClassVar[Uses]
+    base_learns: ClassVar[bool] = False
+    shards: ClassVar[bool] = False
+    not_one_model: ClassVar[str] = ""
+
+    def describe(self, settings: AdapterSettings) -> str:
+        """What learns, in a few words for readers: "LoRA, rank 8"."""
+        raise NotImplementedError
+
+    def default_rate(self, width: int) -> float:
+        """The learning rate of `auto` for a model of that hidden size."""
+        raise NotImplementedError
+
+    def check(self, model: Any, settings: AdapterSettings) -> None:
+        """Hold the settings against the model, before anything is trained.
+
+        Raises:
+            UserError: If they do not fit it.
+        """
+
+    def adapt(self, model: Any, settings: AdapterSettings, stage: int, seed: int) -> Any:
+        """Make the right parameters learn for a stage; returns the model to train.
+
+        Args:
+            model: The plain model, or what the stage before left.
+            settings: What learns.
+            stage: The stage's number, from 1.
+            seed: For initial values.
+        """
+        raise NotImplementedError
+
+    def finish(self, model: Any, settings: AdapterSettings) -> Any:
+        """After a stage's training: the model that the stage leaves."""
+        return model
+
+    def save(self, model: Any, stage: Path, weights: Mapping[str, Any] | None = None) -> None:
+        """Write what was learned as safetensors into `folder`, under a stage's folder.
+
+        Args:
+            model: The model.
+            stage: The stage's folder.
+            weights: The full weights of a model that holds only its shard of them.
+        """
+        raise NotImplementedError
+
+    def load(self, base: Any, stage: Path, *, trainable: bool) -> Any:
+        """The model as `save` found it, in evaluation mode.
+
+        Args:
+            base: A fresh base model.
+            stage: The stage's folder.
+            trainable: Whether training goes on from here.
+        """
+        raise NotImplementedError

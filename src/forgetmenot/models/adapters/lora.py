@@ -1,0 +1,139 @@
+"""LoRA adapters through PEFT (Hu et al. 2021, arXiv 2106.09685)."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers.pytorch_utils import Conv1D
+
+from forgetmenot.errors import UserError, nearest
+from forgetmenot.models.adapters.full import FULL, REFERENCE_WIDTH
+from forgetmenot.models.adapters.kind import AdapterKind
+from forgetmenot.models.settings import AdapterSettings
+
+NOT_ADAPTED = {
+    name: ["out_proj", "conv1d"] for name in ("falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h")
+}
+"""What `all-linear` leaves out, by type of model: PEFT refuses layers whose weights kernels read directly."""
+
+
+class Lora(AdapterKind):
+    """Adapters beside the linear layers, kept in PEFT's layout; once merged, they are part of all weights."""
+
+    folder = "adapter"
+
+    def describe(self, settings: AdapterSettings) -> str:
+        """Name it with its rank."""
+        return f"LoRA, rank {settings.rank}"
+
+    def default_rate(self, width: int) -> float:
+        """2e-4 from width 2048 on; narrower models take larger steps, by 1/width, a rule of ours."""
+        return 2e-4 * max(1.0, REFERENCE_WIDTH / width)
+
+    def check(self, model: Any, settings: AdapterSettings) -> None:
+        """Hold the targets against the model's layers; PEFT passes over one of several that is unknown.
+
+        Raises:
+            UserError: If a target names no layer that can be adapted.
+        """
+        if settings.targets == "all-linear":
+            return
+        adaptable = (torch.nn.Linear, torch.nn.Embedding, Conv1D)
+        layers = [name for name, module in model.named_modules() if isinstance(module, adaptable)]
+        for target in settings.targets:
+            if target in NOT_ADAPTED.get(model.config.model_type, ()):
+                raise UserError(
+                    f"adapter.targets: {target!r} of a {model.config.model_type} cannot be adapted."
+                )
+            if not any(f".{layer}".endswith(f".{target}") for layer in layers):
+                raise UserError(
+                    f"adapter.targets: this model has no layer {target!r} that can be adapted. "
+                    f"{nearest(target, {layer.split('.')[-1] for layer in layers})}"
+                )
+
+    def adapt(self, model: Any, settings: AdapterSettings, stage: int, seed: int) -> Any:
+        """Put an adapter in, or go on with the one that is there; `new` ones are named by their stage.
+
+        Raises:
+            UserError: If a target names no layer of the model.
+        """
+        if isinstance(model, PeftModel) and settings.per_stage == "continue":
+            return model
+        left_out = NOT_ADAPTED.get(model.config.model_type) if settings.targets == "all-linear" else None
+        config = LoraConfig(
+            r=settings.rank,
+            lora_alpha=settings.alpha,
+            lora_dropout=settings.dropout,
+            target_modules=settings.targets,
+            exclude_modules=left_out,
+            task_type="CAUSAL_LM",
+        )
+        torch.manual_seed(seed)
+        if not isinstance(model, PeftModel):
+            self.check(model, settings)
+            return _in_fp32(get_peft_model(model, config))
+        name = f"stage-{stage:02d}"
+        model.add_adapter(name, config)
+        model.base_model.set_adapter([*model.active_adapters, name])
+        for parameter, value in model.named_parameters():
+            value.requires_grad_(f".{name}." in parameter)
+        return _in_fp32(model)
+
+    def finish(self, model: Any, settings: AdapterSettings) -> Any:
+        """With `merge`, the adapter becomes part of the weights."""
+        return model.merge_and_unload() if settings.per_stage == "merge" else model
+
+    def save(self, model: Any, stage: Path, weights: Mapping[str, Any] | None = None) -> None:
+        """Write every adapter; all weights, where the adapters have become part of these."""
+        if isinstance(model, PeftModel):
+            model.save_pretrained(stage / self.folder, save_embedding_layers=False)
+        else:
+            FULL.save(model, stage, weights)
+
+    def load(self, base: Any, stage: Path, *, trainable: bool) -> Any:
+        """Put the adapters into the base; where training goes on, only the last one learns.
+
+        The first lies in the folder itself, those of later stages in folders of their own.
+        """
+        folder = stage / self.folder
+        model = PeftModel.from_pretrained(base, folder, is_trainable=trainable)
+        later = sorted(path.parent for path in folder.glob("*/adapter_config.json"))
+        for path in later:
+            model.load_adapter(path, adapter_name=path.name, is_trainable=trainable)
+        if later:
+            names = ["default", *(path.name for path in later)]
+            model.base_model.set_adapter(names)
+            for parameter, value in model.named_parameters():
+                value.requires_grad_(trainable and f".{names[-1]}." in parameter)
+        return model.eval()
+
+
+LORA = Lora()
+
+
+@contextmanager
+def answering_with(model: PeftModel, adapters: Sequence[str]) -> Iterator[None]:
+    """Answer with these adapters alone, with none as the base model; then with those that were active.
+
+    PEFT lets what it makes active learn; here what learned before does so again, and nothing else.
+    """
+    active = list(model.active_adapters)
+    learning = [value for value in model.parameters() if value.requires_grad]
+    model.base_model.set_adapter(list(adapters), inference_mode=True)
+    try:
+        yield
+    finally:
+        model.base_model.set_adapter(active, inference_mode=True)
+        for value in learning:
+            value.requires_grad_(True)
+
+
+def _in_fp32(model: Any) -> Any:
+    """What learns, learns in fp32."""
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    return model
