@@ -29,9 +29,10 @@ from forgetmenot.methods import Method, Stage
 from forgetmenot.models.adapt import adapt
 from forgetmenot.prompting.encoded import Encoded
 from forgetmenot.report.preview_tables import print_preview
-from forgetmenot.runs.api import deterministic, resolve
+from forgetmenot.runs.api import resolve
 from forgetmenot.runs.directory import RunDirectory
 from forgetmenot.runs.display import Display
+from forgetmenot.runs.execution import deterministic
 from forgetmenot.runs.loop import Loop, epochs_of, stage_seed
 from forgetmenot.runs.plan import check_trackers, make_plan
 from forgetmenot.runs.receipt_loader import ReceiptLoader

@@ -63,6 +63,17 @@ class Session:
         width: int = self.learner.model.config.get_text_config().hidden_size
         return width
 
+    @property
+    def in_words(self) -> str:
+        """What it computes on and how, in one line; (auto) stands beside what `auto` chose."""
+        model, training, found = self.config.model, self.config.training, self.identity
+        on = f"{found['device']}, {found['threads']} threads" if found["device"] == "cpu" else found["device"]
+        return (
+            f"Computes on {on}: {found['precision']}{_chosen(training.precision)} over weights in "
+            f"{found['dtype']}{_chosen(model.dtype)}, learning rate "
+            f"{self.learning_rate:g}{_chosen(training.learning_rate)}"
+        )
+
     def examine(self, sequences: Sequence[TokenSequence]) -> None:
         """Let the guard choose the layout on the run's first sequences."""
         own = choose_layout(self.learner, sequences)
@@ -165,6 +176,10 @@ def open_session(config: RunConfig, threads: int | None = None) -> Session:
         "dropout_set_to_0": loaded.dropout,
     }
     return session
+
+
+def _chosen(setting: object) -> str:
+    return " (auto)" if setting == "auto" else ""
 
 
 def _budget(device: torch.device, attention: Attention) -> int:

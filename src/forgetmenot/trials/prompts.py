@@ -4,9 +4,8 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import yaml
 from rich.console import Console
 
@@ -27,6 +26,9 @@ from forgetmenot.runs.opening import opened
 from forgetmenot.runs.plan import data_folder
 from forgetmenot.runs.session import Session, open_session
 from forgetmenot.tasks import Task, load_tasks
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 OUTPUT = "prompts/{model}-{hash}"
 CHOSEN = "chosen.yaml"
@@ -50,8 +52,10 @@ class PromptChoice:
         return {task: one["chosen"] for task, one in self.found["tasks"].items() if one["chosen"]}
 
     @property
-    def table(self) -> pd.DataFrame:
+    def table(self) -> "pd.DataFrame":
         """A row for each variant of each task: score, interval, and how far it lies behind the best."""
+        import pandas as pd
+
         rows = [
             {"task": task, "prompt": name, **variant, **_ends(variant["interval"])}
             for task, one in self.found["tasks"].items()
