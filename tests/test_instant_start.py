@@ -61,14 +61,27 @@ def here(tmp_path: Path) -> Path:
     ],
 )
 def test_it_is_there_without_torch(command: str, status: int, words: str, here: Path) -> None:
-    ended = subprocess.run(
-        [sys.executable, "-c", PROGRAM, *command.split()],
-        cwd=here,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    ended = _fmn(here, command)
     assert ended.returncode == status, ended.stderr
     assert words in (ended.stdout if status == DONE else ended.stderr)
-    imported = json.loads((here / "imported.json").read_text())
-    assert [name for name in HEAVY if name in imported] == []
+    assert _heavy(here) == []
+
+
+def test_a_run_says_what_it_is_going_to_do_before_torch_is_imported(here: Path) -> None:
+    ended = _fmn(here, "run --tasks mine.yaml")
+    assert ended.stdout.startswith(
+        "quickstart learns mine.yaml by sequential (LoRA, rank 8)\nDirectory: runs/"
+    )
+    assert "mine.yaml" in ended.stderr
+    assert _heavy(here) == []
+
+
+def _fmn(folder: Path, command: str) -> subprocess.CompletedProcess[str]:
+    """Run a command in a process of its own, which leaves the names of what it imported."""
+    program = [sys.executable, "-c", PROGRAM, *command.split()]
+    return subprocess.run(program, cwd=folder, capture_output=True, text=True, check=False)
+
+
+def _heavy(folder: Path) -> list[str]:
+    imported = json.loads((folder / "imported.json").read_text())
+    return [name for name in HEAVY if name in imported]

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import ndtr
 
 from forgetmenot.metrics.intervals import Interval, percentiles
 from forgetmenot.metrics.matrix import Floats
@@ -49,5 +48,7 @@ def contrast(first: float, second: float, resampled: Floats, level: float = 0.95
         raise ValueError("The figure is undefined in a resample.")
     difference, deviation = first - second, float(np.std(resampled, ddof=1))
     if deviation > 1e-12:
+        from scipy.special import ndtr
+
         return Contrast(difference, interval, float(2 * ndtr(-abs(difference) / deviation)))
     return Contrast(difference, interval, 1.0 if abs(difference) < 1e-12 else None)

@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
-from scipy.special import betainc
 
 from forgetmenot.metrics.intervals import Answers, Interval, percentiles, resample
 from forgetmenot.metrics.matrix import Row, ScoreMatrix, UndefinedError, learned_before_last
@@ -157,6 +156,8 @@ def mcnemar(forgotten: int, gained: int) -> float:
     fewer, more = sorted((forgotten, gained))
     if not more:
         return 1.0
+    from scipy.special import betainc
+
     # The binomial distribution up to `fewer` of fewer + more, by the incomplete beta function.
     return float(min(1.0, 2 * betainc(more, fewer + 1, 0.5)))
 

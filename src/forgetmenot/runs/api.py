@@ -94,6 +94,16 @@ def run(
         if not ranks.agreed(lambda: not fresh and is_finished(directory, config)):
             try:
                 _go_on(config, directory, display, fresh)
+            except RuntimeError as error:
+                import torch
+
+                if not isinstance(error, torch.OutOfMemoryError):
+                    raise
+                raise UserError(
+                    "The device's memory is full: set training.micro_batch to fewer examples, a smaller "
+                    "training.max_length, or training.activation_checkpointing: true. "
+                    "Finished stages are kept; the same command goes on from there."
+                ) from error
             except OSError as error:
                 if error.errno != errno.ENOSPC:
                     raise

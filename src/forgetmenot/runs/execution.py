@@ -43,26 +43,8 @@ def carry_out(
         fresh: Remove what is in the directory first.
 
     Raises:
-        UserError: If something does not fit the model, the directory began otherwise, or memory is full.
+        UserError: If something does not fit the model, or the directory began otherwise.
     """
-    try:
-        _carry_out(plan, receipts, probes, directory, display, fresh)
-    except torch.OutOfMemoryError as error:
-        raise UserError(
-            "The device's memory is full: set training.micro_batch to fewer examples, a smaller "
-            "training.max_length, or training.activation_checkpointing: true. "
-            "Finished stages are kept; the same command goes on from there."
-        ) from error
-
-
-def _carry_out(
-    plan: Plan,
-    receipts: ReceiptLoader,
-    probes: Mapping[str, Probe],
-    directory: RunDirectory,
-    display: Display,
-    fresh: bool,
-) -> None:
     config = plan.config
     session = open_session(config, None if fresh else begun_with(directory).get("threads"))
     display.say(session.in_words)

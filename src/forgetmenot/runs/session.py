@@ -67,12 +67,11 @@ class Session:
     def in_words(self) -> str:
         """What it computes on and how, in one line; (auto) stands beside what `auto` chose."""
         model, training, found = self.config.model, self.config.training, self.identity
-        on = f"{found['device']}, {found['threads']} threads" if found["device"] == "cpu" else found["device"]
-        return (
-            f"Computes on {on}: {found['precision']}{_chosen(training.precision)} over weights in "
-            f"{found['dtype']}{_chosen(model.dtype)}, learning rate "
-            f"{self.learning_rate:g}{_chosen(training.learning_rate)}"
-        )
+        threads = f", threads {found['threads']}" if found["device"] == "cpu" else ""
+        precision = f"precision {found['precision']}{_chosen(training.precision)}"
+        weights = f"weights {found['dtype']}{_chosen(model.dtype)}"
+        rate = f"learning rate {found['learning_rate']:g}{_chosen(training.learning_rate)}"
+        return f"Device: {found['device']}{threads}; {precision}, {weights}, {rate}"
 
     def examine(self, sequences: Sequence[TokenSequence]) -> None:
         """Let the guard choose the layout on the run's first sequences."""
