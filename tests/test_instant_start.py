@@ -58,6 +58,12 @@ def here(tmp_path: Path) -> Path:
         ("report nowhere", MISTAKE, "nowhere holds no finished run"),
         ("compare one nowhere", MISTAKE, "nowhere is neither a finished run nor a study"),
         ("study nowhere.yaml", MISTAKE, "nowhere.yaml"),
+        ("run --preview --tasks sst3", MISTAKE, "There is no task or suite 'sst3'"),
+        ("score nowhere", MISTAKE, "nowhere is not a run's directory"),
+        ("score one --tasks sst3", MISTAKE, "There is no task or suite 'sst3'"),
+        ("export nowhere --stage last out", MISTAKE, "nowhere is not a run's directory"),
+        ("prompts quickstart --tasks sst3", MISTAKE, "There is no task or suite 'sst3'"),
+        ("receipts quickstart --tasks sst3", MISTAKE, "There is no task or suite 'sst3'"),
     ],
 )
 def test_it_is_there_without_torch(command: str, status: int, words: str, here: Path) -> None:

@@ -66,7 +66,7 @@ def whole_weights(model: Any) -> dict[str, Tensor] | None:
     from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-    return cast(dict[str, Tensor], get_model_state_dict(model, options=options))
+    return cast("dict[str, Tensor]", get_model_state_dict(model, options=options))
 
 
 def _parts(model: Any) -> list[FSDPModule]:
