@@ -128,6 +128,19 @@ def test_run_prints_the_matrix_and_leaves_a_report(here: Path, fmn: Fmn) -> None
     assert (here / "out/report.html").is_file()
 
 
+def test_run_says_first_what_it_does_where_and_on_what(here: Path, fmn: Fmn) -> None:
+    _, said, _ = fmn(*RUN, "--output", "out")
+    first = said.splitlines()
+    assert first[0].endswith("learns tasks/animal.yaml, tasks/colour.yaml by sequential (LoRA, rank 8)")
+    assert first[1] == "Directory: out"
+    device = next(line for line in first if line.startswith("Device: "))
+    for part in ("precision fp32 (auto)", "weights float32 (auto)", "learning rate 0.0128 (auto)"):
+        assert part in device
+    assert first.index(device) < next(k for k, line in enumerate(first) if line.startswith("00-base"))
+    _, said, _ = fmn(*RUN, "--output", "set", "--set", "training.learning_rate=0.01")
+    assert "learning rate 0.01\n" in said
+
+
 def test_run_does_what_the_python_interface_does(here: Path, fmn: Fmn) -> None:
     assert fmn(*RUN, "--output", "out")[0] == 0
     assert (here / "out/results.json").read_bytes() == (here / "done/results.json").read_bytes()

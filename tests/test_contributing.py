@@ -15,7 +15,7 @@ from forgetmenot.cli import main
 from forgetmenot.evaluation import scoring
 from forgetmenot.metrics import task_metrics
 from forgetmenot.models import adapt, settings
-from forgetmenot.models.settings import AdapterSettings, Uses
+from forgetmenot.models.settings import AdapterSettings
 from forgetmenot.prompting import parse_choice
 from forgetmenot.runs.api import Run
 from forgetmenot.runs.export import export
@@ -89,11 +89,11 @@ def test_a_metric_from_outside_goes_through_task_file_run_report_and_paired_test
 def bias(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The example's kind of adapter, in this tree or in a package of its own."""
     if request.param == "a line in the table":
-        monkeypatch.setitem(adapt.ADAPTERS, "bias", followed("Add an adapter")["BIAS"])
-        monkeypatch.setitem(settings.KINDS, "bias", Uses())
+        kind = followed("Add an adapter")["BIAS"]
+        monkeypatch.setitem(adapt.ADAPTERS, "bias", kind)
+        monkeypatch.setitem(settings.KINDS, "bias", kind.uses)
         return
-    module = example("Add an adapter").replace("import AdapterSettings", "import AdapterSettings, Uses")
-    module = module.replace('    folder = "bias"\n', '    folder = "bias"\n    uses = Uses()\n')
+    module = example("Add an adapter")
     folder = tmp_path / "site-packages"
     about = folder / "my_adapters-1.0.dist-info"
     about.mkdir(parents=True)

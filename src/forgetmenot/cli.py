@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from forgetmenot.arguments import parser
+from forgetmenot.engine import ranks
 from forgetmenot.errors import PeerLostError, UserError
 
 DONE, MISTAKE, BUG = 0, 2, 70
@@ -50,13 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def _end(status: int, sentence: str) -> NoReturn:
     """Say why and exit; of several processes the first that ends says it, and its status is the run's."""
-    if "forgetmenot.engine" in sys.modules:
-        from forgetmenot.engine import ranks
-
-        speaks = ranks.speaks()
-    else:
-        speaks = os.environ.get("RANK", "0") == "0"
-    if not speaks:
+    if not ranks.speaks():
         _leave(TERMINATED)
     print(f"forgetmenot: {sentence}", file=sys.stderr)
     _leave(status)
@@ -80,15 +75,16 @@ class _Screen(Console):
 def run(parsed: argparse.Namespace) -> None:
     """`fmn run`: train on one task after another, score all of them after each, report."""
     from forgetmenot.config import load_config
-    from forgetmenot.engine import ranks
-    from forgetmenot.runs.api import run
-    from forgetmenot.runs.preview import preview
 
     config = load_config(parsed.config, _overrides(parsed))
     if parsed.preview:
+        from forgetmenot.runs.preview import preview
+
         _nothing_beside(parsed)
         preview(config).print(_Screen())
         return
+    from forgetmenot.runs.api import run
+
     _in_processes(parsed)
     found = run(config, fresh=parsed.fresh, console=_Screen())
     console = _Screen(quiet=not ranks.writes())
@@ -133,7 +129,6 @@ def compare(parsed: argparse.Namespace) -> None:
 
 def score(parsed: argparse.Namespace) -> None:
     """`fmn score`: put another prompt or task to the saved stages of a run, or measure them by probes."""
-    from forgetmenot.engine import ranks
     from forgetmenot.report.probe_tables import print_probes
     from forgetmenot.trials.reprobe import reprobe
     from forgetmenot.trials.rescore import rescore
@@ -181,7 +176,6 @@ def prompts(parsed: argparse.Namespace) -> None:
 
 def receipts(parsed: argparse.Namespace) -> None:
     """`fmn receipts`: the small model, the language model, and the two together."""
-    from forgetmenot.engine import ranks
     from forgetmenot.report.receipt_tables import print_receipts
     from forgetmenot.trials.receipts import compare_with_receipts
 

@@ -20,7 +20,7 @@ from pydantic import (
 from forgetmenot.engine.settings import TrainingSettings
 from forgetmenot.errors import UserError, validation_sentence
 from forgetmenot.evaluation.settings import Asking, EvaluationSettings
-from forgetmenot.methods import known_methods
+from forgetmenot.methods import find_method
 from forgetmenot.models.settings import AdapterSettings, ModelSettings, known_kinds, used_by
 from forgetmenot.paths import filled, path_safe
 from forgetmenot.prompting import CountOrSettings, DemonstrationSettings, PromptVariants
@@ -67,8 +67,8 @@ class RunConfig(BaseModel):
         name = method.get("name") if isinstance(method, Mapping) else method
         if not isinstance(name, str) or not isinstance(adapter, Mapping):
             return values
-        known = known_methods()
-        needs = known[name].needs if name in known else {}
+        known = find_method(name)
+        needs = known.needs if known is not None else {}
         kind = adapter.get("kind", needs.get("kind", (AdapterSettings().kind,))[0])
         if kind not in needs.get("kind", known_kinds()):
             return values  # the method refuses it in its own words

@@ -214,7 +214,9 @@ def test_a_reader_sees_who_forgets_least_and_the_papers_figures_apart(
     for log in ("performance", "browser"):
         browser.get_log(log)
     show(browser, compared, 1280)
-    assert browser.find_element(By.CSS_SELECTOR, ".verdict").text.startswith("The checkpoint of Qwen2.5-0.5B forgets least: 0.")
+    assert browser.find_element(By.CSS_SELECTOR, ".verdict").text.startswith(
+        "The checkpoint of Qwen2.5-0.5B forgets least: 0."
+    )
     pictures = browser.find_elements(By.CSS_SELECTOR, "svg.scatter, svg.strips")
     assert len(pictures) == 1 + 3 + 3 + 1  # ours by size, by prompt, by order; the published by size
     assert all(picture.is_displayed() and picture.size["height"] > 80 for picture in pictures)

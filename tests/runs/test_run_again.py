@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 import forgetmenot
 from forgetmenot.cli import main
 from forgetmenot.errors import UserError
-from forgetmenot.runs import api
+from forgetmenot.runs import execution
 from forgetmenot.runs.api import Run
 from forgetmenot.runs.directory import RunDirectory
 
@@ -34,7 +34,7 @@ def test_a_finished_run_is_only_reported(
 ) -> None:
     first = go("one", SMALL)
     told, written = _events(first), (first.path / "results.json").stat().st_mtime_ns
-    monkeypatch.setattr(api, "open_session", None)  # no model is loaded
+    monkeypatch.setattr(execution, "open_session", None)  # no model is loaded
     again = go("one", SMALL)
     same(first, again)
     assert _events(again) == told
@@ -141,7 +141,7 @@ def test_changed_data_is_not_gone_on_with(
 ) -> None:
     path = str(make_word_task("animal"))
     with monkeypatch.context() as patched:
-        patched.setattr(api, "read_results", None)  # all stages are there, the results are not
+        patched.setattr(execution, "read_results", None)  # all stages are there, the results are not
         with pytest.raises(TypeError):
             go("one", {"tasks": path})
     rows = path.replace(".yaml", "-score.jsonl")

@@ -18,7 +18,7 @@ import forgetmenot
 from forgetmenot.config import load_config
 from forgetmenot.engine.learner import Learner
 from forgetmenot.methods import METHODS
-from forgetmenot.runs import api
+from forgetmenot.runs import execution
 from forgetmenot.runs.api import Run
 from forgetmenot.runs.directory import RunDirectory
 
@@ -75,15 +75,15 @@ MOMENTS = {
     "while scoring a stage": [(Learner, "log_likelihoods", 9)],
     "before its folder appears": [(Path, "rename", 9)],
     "after a commit, before its time is noted": [(RunDirectory, "record_time", 3)],
-    "before the results": [(api, "read_results", 1)],
-    "before the report": [(api, "write_report", 1)],
+    "before the results": [(execution, "read_results", 1)],
+    "before the report": [(execution, "write_report", 1)],
     "again and again": [
         (Learner, "log_likelihoods", 2),
         (METHODS["sequential"], "stepped", 1),
         (RunDirectory, "record_time", 1),
         (Learner, "log_likelihoods", 4),
         (METHODS["sequential"], "stepped", 2),
-        (api, "read_results", 1),
+        (execution, "read_results", 1),
     ],
 }
 

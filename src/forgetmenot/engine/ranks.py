@@ -7,27 +7,31 @@ Gradients are summed here, once per optimizer step, and not by PyTorch's DDP: it
 one backward in which every parameter takes part, while a step has several forwards, in a number that varies,
 and methods call backward themselves and leave parameters out. One sum after the last backward holds for all
 of them; what it gives up, sending while the last backward still computes, is little next to a step of LoRA.
+
+Who only asks which process this is waits for no torch: what needs it imports it.
 """
 
+from __future__ import annotations
+
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
-
-import torch
-import torch.distributed as dist
-from accelerate import Accelerator, InitProcessGroupKwargs
-from accelerate.utils import DistributedType
-from torch import Tensor
-from torch.distributed.tensor import DTensor
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from forgetmenot.errors import PeerLostError, UserError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 PATIENCE = timedelta(hours=4)  # others wait while the writer writes; a process that died is noticed at once
 NO_FSDP = "FSDP is asked for but has no effect"
 BUCKET = 1 << 25  # elements that are summed in one message
+LAUNCHERS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+"""What launchers set, torchrun's and those of MPI; Accelerate's own variables begin with its name."""
 
 T = TypeVar("T")
 
@@ -38,6 +42,11 @@ def join() -> None:
     Raises:
         UserError: If the launcher asks for something that would have no effect here.
     """
+    if not any(name in LAUNCHERS or name.startswith("ACCELERATE_") for name in os.environ):
+        return
+    import torch
+    from accelerate import Accelerator, InitProcessGroupKwargs
+
     if os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() == "true":
         raise UserError(
             "DeepSpeed is not supported: its engine fixes how many backward passes a step has, and here "
@@ -60,6 +69,8 @@ def join() -> None:
 
 
 def _check_fsdp(accelerator: Any) -> None:
+    from accelerate.utils import DistributedType
+
     if accelerator.distributed_type != DistributedType.FSDP:
         raise UserError(f"{NO_FSDP} in a process that `accelerate launch --use_fsdp` did not start; do so.")
     if not accelerator.is_fsdp2:
@@ -79,18 +90,37 @@ def _check_fsdp(accelerator: Any) -> None:
 
 def leave() -> None:
     """Part from the other processes, at the end of the program."""
-    if dist.is_initialized():
+    if joined():
+        import torch.distributed as dist
+
         dist.destroy_process_group()
+
+
+def joined() -> bool:
+    """Whether there is a process group; while torch is not imported there is none."""
+    if "torch.distributed" not in sys.modules:
+        return False
+    import torch.distributed as dist
+
+    return dist.is_initialized()
 
 
 def size() -> int:
     """How many processes there are."""
-    return dist.get_world_size() if dist.is_initialized() else 1
+    if not joined():
+        return 1
+    import torch.distributed as dist
+
+    return dist.get_world_size()
 
 
 def rank() -> int:
     """Which of them this is, from 0."""
-    return dist.get_rank() if dist.is_initialized() else 0
+    if not joined():
+        return 0
+    import torch.distributed as dist
+
+    return dist.get_rank()
 
 
 def writes() -> bool:
@@ -103,8 +133,10 @@ def speaks() -> bool:
 
     Before they are joined they fail alike, and the first of them speaks.
     """
-    if not dist.is_initialized():
+    if not joined():
         return os.environ.get("RANK", "0") == "0"
+    import torch.distributed as dist
+
     try:
         count: int = dist.distributed_c10d._get_default_store().add("forgetmenot/ended", 1)
     except RuntimeError:  # the launcher, which keeps the store, is gone
@@ -115,6 +147,8 @@ def speaks() -> bool:
 def wait() -> None:
     """Go on when all processes have come here."""
     if size() > 1:
+        import torch.distributed as dist
+
         with _together():
             dist.barrier()
 
@@ -123,6 +157,8 @@ def agreed(find: Callable[[], T]) -> T:
     """What the writer finds: the others do not look themselves."""
     found = [find() if writes() else None]
     if size() > 1:
+        import torch.distributed as dist
+
         with _together():
             dist.broadcast_object_list(found)
     return found[0]  # type: ignore[return-value]
@@ -132,6 +168,8 @@ def total(values: Tensor) -> Tensor:
     """The sum of a tensor over the processes, on every one of them."""
     if size() == 1:
         return values
+    import torch.distributed as dist
+
     summed = values.to(_device(), copy=True)
     with _together():
         dist.all_reduce(summed)
@@ -142,6 +180,8 @@ def gathered(found: Mapping[int, T]) -> dict[int, T]:
     """The entries that the processes found, all together on every one of them."""
     if size() == 1:
         return dict(found)
+    import torch.distributed as dist
+
     parts: list[dict[int, T]] = [{} for _ in range(size())]
     with _together():
         dist.all_gather_object(parts, dict(found))
@@ -154,6 +194,10 @@ def sum_gradients(parameters: Iterable[Tensor]) -> None:
     A gradient that is None everywhere stays None, since an optimizer does more to zeros. Sharded parameters
     are left alone: their gradients were summed in the backward pass (`forgetmenot.engine.shards`).
     """
+    import torch
+    import torch.distributed as dist
+    from torch.distributed.tensor import DTensor
+
     whole = [p for p in parameters if not isinstance(p, DTensor)]
     if size() == 1 or not whole:
         return
@@ -179,6 +223,9 @@ def check_alike(parameters: Iterable[Tensor]) -> None:
     Raises:
         RuntimeError: If their sums differ: some hook did not do the same on every process.
     """
+    import torch
+    from torch.distributed.tensor import DTensor
+
     whole = [p.detach() for p in parameters if not isinstance(p, DTensor)]
     if size() == 1 or not whole:
         return
@@ -254,6 +301,8 @@ def _buckets(tensors: Iterable[Tensor]) -> Iterator[list[Tensor]]:
 
 def _device() -> torch.device:
     """Where this process computes, which is where its messages start."""
+    import torch
+
     return (
         torch.device("cuda", torch.cuda.current_device())
         if torch.cuda.is_available()

@@ -4,26 +4,33 @@ Each process holds a part of every parameter, a DTensor; PyTorch gathers a layer
 and sums the gradients in the backward pass. Every process must make the same number of forward passes.
 """
 
-from typing import Any, cast
+from __future__ import annotations
 
-import torch.distributed as dist
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedType
-from accelerate.utils.fsdp_utils import fsdp2_prepare_model
-from torch import Tensor
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
-from torch.distributed.fsdp import FSDPModule
-from torch.distributed.tensor import DTensor
+from typing import TYPE_CHECKING, Any, cast
+
+from forgetmenot.engine import ranks
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.distributed.fsdp import FSDPModule
 
 
 def wanted() -> bool:
     """Whether this run was launched to be sharded."""
-    return dist.is_initialized() and AcceleratorState().distributed_type == DistributedType.FSDP
+    if not ranks.joined():
+        return False
+    from accelerate.state import AcceleratorState
+    from accelerate.utils import DistributedType
+
+    launched: bool = AcceleratorState().distributed_type == DistributedType.FSDP
+    return launched
 
 
 def shard(model: Any) -> Any:
     """Spread a model over the processes by Accelerate's FSDP plugin; gradients are summed, not averaged."""
+    from accelerate import Accelerator
+    from accelerate.utils.fsdp_utils import fsdp2_prepare_model
+
     model = fsdp2_prepare_model(Accelerator(), model)
     for part in _parts(model):
         part.set_force_sum_reduction_for_comms(True)
@@ -33,6 +40,8 @@ def shard(model: Any) -> Any:
 
 def is_sharded(model: Any) -> bool:
     """Whether the model is spread over the processes."""
+    from torch.distributed.fsdp import FSDPModule
+
     return isinstance(model, FSDPModule)
 
 
@@ -45,6 +54,8 @@ def put_away(model: Any) -> None:
 
 def whole(value: Tensor) -> Tensor:
     """A tensor gathered from the processes, where it is spread over them."""
+    from torch.distributed.tensor import DTensor
+
     return value.full_tensor() if isinstance(value, DTensor) else value
 
 
@@ -52,9 +63,13 @@ def whole_weights(model: Any) -> dict[str, Tensor] | None:
     """All weights of a sharded model, on the writer's CPU; the others get none. None if it is not sharded."""
     if not is_sharded(model):
         return None
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-    return cast(dict[str, Tensor], get_model_state_dict(model, options=options))
+    return cast("dict[str, Tensor]", get_model_state_dict(model, options=options))
 
 
 def _parts(model: Any) -> list[FSDPModule]:
+    from torch.distributed.fsdp import FSDPModule
+
     return [module for module in model.modules() if isinstance(module, FSDPModule)]

@@ -1,20 +1,23 @@
 """Put the examples of a task to the model and take down its answers."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from numpy.random import SeedSequence
 
 from forgetmenot.engine.decoding import Answer
-from forgetmenot.engine.learner import Learner
-from forgetmenot.evaluation.answer_log import AnswerLog
-from forgetmenot.evaluation.routing import by_part
 from forgetmenot.evaluation.scored_task import GenerationPlan, ScoredTask
 from forgetmenot.evaluation.scoring import SCORINGS
 from forgetmenot.methods import Method
 from forgetmenot.record.predictions import Predictions
 from forgetmenot.tasks.answers import extracted
+
+if TYPE_CHECKING:
+    from forgetmenot.engine.learner import Learner
+    from forgetmenot.evaluation.answer_log import AnswerLog
 
 COLUMNS = [one.name for one in fields(Predictions) if one.name not in ("labels", "routed")]
 
@@ -35,6 +38,8 @@ def evaluate(
         advance: Told how many sequences are done.
         log: Where answers that are generated are kept as they come.
     """
+    from forgetmenot.evaluation.routing import by_part
+
     size = len(scored.encoded)
 
     def ask(places: Sequence[int]) -> list[tuple[Predictions, int]]:

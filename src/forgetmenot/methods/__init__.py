@@ -1,4 +1,7 @@
-"""Ways not to forget: the protocol, and one file for each method."""
+"""Ways not to forget: the protocol, and one file for each method.
+
+No file here imports torch before a hook is called: a method's name, options and needs are there at once.
+"""
 
 from importlib.metadata import entry_points
 from typing import Any
@@ -75,6 +78,7 @@ __all__ = [
     "Sequential",
     "Single",
     "Stage",
+    "find_method",
     "known_methods",
     "make_method",
 ]
@@ -86,17 +90,25 @@ def known_methods() -> dict[str, type[Method]]:
     return {**others, **METHODS}
 
 
+def find_method(name: str) -> type[Method] | None:
+    """One of the known methods; of the other packages only the one that gives it is imported."""
+    if name in METHODS:
+        return METHODS[name]
+    points = (point for point in entry_points(group=ENTRY_POINTS) if point.name == name)
+    return next((point.load() for point in points), None)
+
+
 def make_method(name: str, options: dict[str, Any], seed: int) -> Method:
     """A method by name, with its options checked.
 
     Raises:
         UserError: If there is no such method or option, naming the nearest.
     """
-    methods = known_methods()
-    if name not in methods:
-        raise UserError(f"method.name: there is no method {name!r}. {nearest(name, methods)}")
+    kind = find_method(name)
+    if kind is None:
+        raise UserError(f"method.name: there is no method {name!r}. {nearest(name, known_methods())}")
     try:
-        checked = methods[name].Options(**options)
+        checked = kind.Options(**options)
     except ValidationError as error:
-        raise UserError(validation_sentence(error, methods[name].Options, "method")) from error
-    return methods[name](checked, seed)
+        raise UserError(validation_sentence(error, kind.Options, "method")) from error
+    return kind(checked, seed)

@@ -6,14 +6,17 @@ decided by the nearest centroid of the tasks' prompts. With a router that makes 
 answered as by the method `single`.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from forgetmenot.engine.learner import Learner
 from forgetmenot.methods.shared.method import Stage
 from forgetmenot.methods.shared.routing import Routing
-from forgetmenot.models.adapters.lora import answering_with
+
+if TYPE_CHECKING:
+    from forgetmenot.engine.learner import Learner
 
 
 class AdapterPerTask(Routing):
@@ -38,11 +41,15 @@ class AdapterPerTask(Routing):
 
     def as_base(self, learner: Learner) -> AbstractContextManager[None]:
         """Without adapters."""
+        from forgetmenot.models.adapters.lora import answering_with
+
         return answering_with(learner.model, [])
 
     @contextmanager
     def routed(self, learner: Learner, part: str) -> Iterator[None]:
         """With one task's adapter."""
+        from forgetmenot.models.adapters.lora import answering_with
+
         with answering_with(learner.model, [self.adapters[part]]):
             yield
 

@@ -1,13 +1,17 @@
 """Averaged gradient episodic memory (A-GEM; Chaudhry et al. 2019, arXiv 1812.00420)."""
 
-from typing import ClassVar
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import PositiveInt
 
-from forgetmenot.engine.learner import Learner
 from forgetmenot.methods.shared.gradient_memory import GradientMemory
 from forgetmenot.methods.shared.method import Options
 from forgetmenot.methods.shared.rehearsal import RehearsalOptions
+
+if TYPE_CHECKING:
+    from forgetmenot.engine.learner import Learner
 
 
 class AGemOptions(RehearsalOptions):

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-import torch
 from pydantic import Field, NonNegativeFloat
 
 from forgetmenot.methods.shared.merge import Vector, dropped, elected, total
@@ -40,6 +39,8 @@ class DARE(TaskVectors):
 
     def merged(self, vectors: Sequence[Vector]) -> Vector:
         """What is left of the vectors, added up or elected."""
+        import torch
+
         left = []
         for place, vector in enumerate(vectors):
             seed = int(np.random.SeedSequence([self.seed, place]).generate_state(1)[0])

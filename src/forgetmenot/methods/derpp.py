@@ -1,19 +1,23 @@
 """Dark experience replay (DER++; Buzzega et al. 2020, arXiv 2004.07211)."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import torch
 from pydantic import NonNegativeFloat, PositiveInt
-from torch import Tensor
 
-from forgetmenot.engine.learner import Learner, evaluating
 from forgetmenot.methods.replay import Replay, ReplayOptions
 from forgetmenot.methods.shared.memory import answer_lengths
 from forgetmenot.methods.shared.method import Stage
 from forgetmenot.prompting.encoded import Encoded
 
-Logits = tuple[Tensor, Tensor]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from forgetmenot.engine.learner import Learner
+
+Logits: TypeAlias = "tuple[Tensor, Tensor]"
 """Tokens, int32, and their log-probabilities in nats, fp32: both [answer tokens, logits kept]."""
 
 
@@ -59,6 +63,8 @@ class DarkExperienceReplay(Replay):
 
     def loss(self, learner: Learner, batch: Sequence[Encoded]) -> Tensor:
         """The answers' negative log-likelihood, and for past examples the two weighted terms."""
+        import torch
+
         alpha, beta = self.options.alpha, self.options.beta
         if (alpha == 0 and beta == 1) or not any(id(example) in self._then for example in batch):
             return super().loss(learner, batch)
@@ -83,6 +89,8 @@ class DarkExperienceReplay(Replay):
 
     def state_dict(self) -> dict[str, Any]:
         """The remembered examples and logits."""
+        import torch
+
         state = super().state_dict()
         for task, logits in self.logits.items():
             state[f"words.{task}"] = torch.cat([words for words, _ in logits])
@@ -91,6 +99,8 @@ class DarkExperienceReplay(Replay):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Remember them again."""
+        import torch
+
         super().load_state_dict(state)
         self.logits = {}
         for task, examples in self.memory.items():
@@ -101,6 +111,8 @@ class DarkExperienceReplay(Replay):
 
 def likeliest(learner: Learner, examples: Sequence[Encoded], count: int) -> list[Logits]:
     """The likeliest tokens at each answer token of each example, without gradients."""
+    from forgetmenot.engine.learner import evaluating
+
     found: dict[int, Logits] = {}
     with evaluating(learner.model):
         for indices in learner.cut([example.answer for example in examples]):
@@ -114,5 +126,7 @@ def likeliest(learner: Learner, examples: Sequence[Encoded], count: int) -> list
 
 def answer_log_probs(learner: Learner, examples: Sequence[Encoded]) -> Sequence[Tensor]:
     """For each example the whole distribution at each answer token, in one pass: [tokens, vocabulary]."""
+    import torch
+
     log_probs = learner.log_probs([example.answer for example in examples])
     return list(torch.split(log_probs, answer_lengths(examples)))

@@ -14,20 +14,24 @@ new task's own answers, so that no past data is needed. With LoRA the averages a
 the paper.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
 from pydantic import Field, NonNegativeFloat
-from torch import Tensor
 
-from forgetmenot.engine.learner import Learner, Snapshot
 from forgetmenot.methods.shared.anchor import beside, from_state, require_the_same_parameters, to_state
 from forgetmenot.methods.shared.distillation import distil
 from forgetmenot.methods.shared.method import Method, Options, Stage
 from forgetmenot.models.settings import AdapterSettings
 from forgetmenot.prompting import Encoded
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from forgetmenot.engine.learner import Learner, Snapshot
 
 
 class EMA(Method):
@@ -72,6 +76,8 @@ class EMA(Method):
 
     def stepped(self, learner: Learner) -> None:
         """Move the slow learner towards the fast one."""
+        import torch
+
         with torch.no_grad():
             for name, value in learner.trainable().items():
                 self.slow[name].lerp_(value, 1 - self.options.decay)

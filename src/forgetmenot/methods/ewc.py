@@ -22,19 +22,23 @@ arXiv 1805.06370) forgets: F ← γ F + Fᵢ, and the anchor is the last task's 
 With LoRA all of this is in the coordinates of A and B.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import torch
 from pydantic import Field, NonNegativeFloat, PositiveInt
-from torch import Tensor
 
-from forgetmenot.engine.learner import Learner, Snapshot
 from forgetmenot.methods.shared.anchor import Importances, squared_distance
 from forgetmenot.methods.shared.method import Options, Stage
 from forgetmenot.prompting import Encoded
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from forgetmenot.engine.learner import Learner, Snapshot
 
 
 class EWC(Importances):
@@ -80,6 +84,8 @@ class EWC(Importances):
         self._add(diagonal_fisher(learner, examples), learner.snapshot())
 
     def _add(self, fisher: Snapshot, optimum: Snapshot) -> None:
+        import torch
+
         before = self.importance or {name: torch.zeros_like(value) for name, value in fisher.items()}
         gamma: float | None = self.options.gamma
         if gamma is not None:
@@ -95,6 +101,8 @@ class EWC(Importances):
 
 def diagonal_fisher(learner: Learner, examples: Sequence[Encoded]) -> dict[str, Tensor]:
     """The mean over examples of the squared gradient of log p(answer | prompt), by parameter that learns."""
+    import torch
+
     total = {name: torch.zeros_like(p) for name, p in learner.trainable().items()}
     with learner.progress("Fisher information", len(examples)) as advance:
         for example in examples:

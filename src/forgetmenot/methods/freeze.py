@@ -6,18 +6,22 @@ with its classifiers. A causal language model that answers in words has no class
 here is the upper part of the model; the share is ours to choose.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, NonNegativeInt
-from torch import nn
 
-from forgetmenot.engine.learner import Learner
 from forgetmenot.errors import UserError
 from forgetmenot.methods.shared.method import Method, Stage
 from forgetmenot.methods.shared.method import Options as BaseOptions
-from forgetmenot.models.adapt import kind_of
-from forgetmenot.models.settings import AdapterSettings
+from forgetmenot.models.settings import AdapterSettings, used_by
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from forgetmenot.engine.learner import Learner
 
 
 class Options(BaseOptions):
@@ -43,7 +47,7 @@ class Freeze(Method):
     def check(self, adapter: AdapterSettings) -> None:
         """With every layer frozen, no LoRA adapter is left to learn."""
         super().check(adapter)
-        if self.options.share == 1 and not kind_of(adapter).base_learns:
+        if self.options.share == 1 and not used_by(adapter.kind).base_learns:
             raise UserError(
                 "method.share: 1 freezes all that LoRA adapts; choose less, or adapter.kind full."
             )
@@ -65,6 +69,8 @@ class Freeze(Method):
 
 def decoder_layers(model: Any) -> nn.ModuleList:
     """The stack of layers of a causal language model, the lowest first."""
+    from torch import nn
+
     count = model.config.get_text_config().num_hidden_layers
     stacks = (module for module in model.modules() if isinstance(module, nn.ModuleList))
     return next(stack for stack in stacks if len(stack) == count)

@@ -1,20 +1,24 @@
 """Gradient episodic memory (GEM; Lopez-Paz & Ranzato 2017, arXiv 1706.08840)."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import NonNegativeFloat, PositiveInt
-from scipy.optimize import nnls
-from torch import Tensor
 
-from forgetmenot.engine.learner import Learner
 from forgetmenot.methods.shared.gradient_memory import GradientMemory
 from forgetmenot.methods.shared.memory import answer_lengths
 from forgetmenot.methods.shared.method import Options
 from forgetmenot.methods.shared.rehearsal import RehearsalOptions
 from forgetmenot.prompting.encoded import Encoded
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from forgetmenot.engine.learner import Learner
 
 Floats = NDArray[np.float64]
 RANK_TOLERANCE = 1e-10
@@ -73,6 +77,8 @@ def dual(gram: Floats, against: Floats) -> Floats:
         gram: P = GGᵀ, positive semi-definite, perhaps singular [tasks, tasks].
         against: q = Gg [tasks].
     """
+    from scipy.optimize import nnls
+
     lengths = np.sqrt(np.diag(gram))
     lengths[lengths == 0] = 1
     values, vectors = np.linalg.eigh(gram / np.outer(lengths, lengths))

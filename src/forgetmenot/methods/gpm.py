@@ -1,18 +1,21 @@
 """Gradient projection memory (GPM; Saha et al. 2021, arXiv 2103.09762)."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import torch
 from pydantic import Field, PositiveInt
-from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
 
-from forgetmenot.engine.learner import Learner, evaluating
 from forgetmenot.methods.shared.method import Options, Stage
 from forgetmenot.methods.shared.projection import Projection
 from forgetmenot.prompting.encoded import Encoded
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from forgetmenot.engine.learner import Learner
 
 ROUNDING = 1e-12
 """An eigenvalue below this part of all is no direction."""
@@ -58,6 +61,8 @@ class GPM(Projection):
 
     def project(self, values: Mapping[str, Tensor]) -> None:
         """Take out what acts on past inputs."""
+        from transformers.pytorch_utils import Conv1D
+
         for name in values.keys() & self._bound.keys():
             layer, module = self._bound[name]
             value = values[name].T if isinstance(module, Conv1D) else values[name]
@@ -79,6 +84,8 @@ class GPM(Projection):
 
     def _input_grams(self, learner: Learner, examples: Sequence[Encoded]) -> dict[str, Tensor]:
         """For each layer R Rᵀ of its inputs on what is learned and what is scored, in fp64 [width, width]."""
+        from forgetmenot.engine.learner import evaluating
+
         grams: dict[str, Tensor] = {}
 
         def watch(layer: str) -> Any:
@@ -101,6 +108,9 @@ class GPM(Projection):
 
     def _layers(self, learner: Learner) -> Iterator[tuple[str, tuple[str, nn.Module]]]:
         """The linear layers that learn: the weight's name, and the layer's (less the adapter's) with it."""
+        from torch import nn
+        from transformers.pytorch_utils import Conv1D
+
         embeddings = learner.model.get_input_embeddings().weight
         for name, module in learner.model.named_modules():
             linear = isinstance(module, nn.Linear | Conv1D) and ".lora_B." not in name
@@ -119,6 +129,8 @@ def extend(basis: Tensor | None, gram: Tensor, threshold: float) -> Tensor:
     Returns:
         fp32 [width, directions], the given ones first.
     """
+    import torch
+
     width = gram.shape[0]
     before = gram.new_empty(width, 0) if basis is None else basis.double().cpu()
     outside = torch.eye(width, dtype=gram.dtype) - before @ before.T

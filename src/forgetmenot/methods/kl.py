@@ -10,19 +10,24 @@ of the stage before.
 With LoRA the base is every adapter at its start, when B = 0.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import NonNegativeFloat
-from torch import Tensor
 
-from forgetmenot.engine.learner import Learner, Snapshot
 from forgetmenot.errors import UserError
 from forgetmenot.methods.shared.anchor import beside, from_state, to_state
 from forgetmenot.methods.shared.distillation import distil
 from forgetmenot.methods.shared.method import Method, Options, Stage
 from forgetmenot.models.settings import AdapterSettings
 from forgetmenot.prompting import Encoded
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from forgetmenot.engine.learner import Learner, Snapshot
 
 
 class KL(Method):

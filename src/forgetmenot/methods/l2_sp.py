@@ -10,13 +10,13 @@ stage began (`previous`: nothing pulls back what the stages add up to) or the ba
 the values of A and B are held, not their product: at the first stage, A near its random start and B near 0.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import NonNegativeFloat
-from torch import Tensor
 
-from forgetmenot.engine.learner import Learner, Snapshot
 from forgetmenot.methods.shared.anchor import (
     beside,
     from_state,
@@ -26,6 +26,11 @@ from forgetmenot.methods.shared.anchor import (
 )
 from forgetmenot.methods.shared.method import Method, Options, Stage
 from forgetmenot.models.settings import AdapterSettings
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from forgetmenot.engine.learner import Learner, Snapshot
 
 
 class L2SP(Method):

@@ -13,18 +13,22 @@ al. 2015, arXiv 1503.02531).
 tasks included. `over: labels` compares the distribution over the task's own candidates, once an example.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
 from pydantic import NonNegativeFloat, PositiveFloat
-from torch import Tensor
 
-from forgetmenot.engine.learner import Learner, Snapshot, evaluating
 from forgetmenot.errors import UserError
 from forgetmenot.methods.shared.distillation import distil, divergence, tempered
 from forgetmenot.methods.shared.method import Method, Options, Stage
 from forgetmenot.prompting import Encoded
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from forgetmenot.engine.learner import Learner, Snapshot
 
 
 class LwF(Method):
@@ -72,6 +76,10 @@ class LwF(Method):
         return answered + strength * temperature**2 * drift
 
     def _over_labels(self, learner: Learner, batch: Sequence[Encoded]) -> tuple[Tensor, Tensor]:
+        import torch
+
+        from forgetmenot.engine.learner import evaluating
+
         answers = [example.answer for example in batch]
         candidates = [candidate for example in batch for candidate in example.candidates]
         with learner.with_weights(self.teacher), evaluating(learner.model):

@@ -12,21 +12,24 @@ that are labelled by kind of task, and is left out. The gate looks at one token,
 exact.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
-from peft import PeftModel
-from peft.tuners.lora import LoraLayer
 from pydantic import PositiveInt
-from torch import Tensor, nn
 
-from forgetmenot.engine.learner import Learner
 from forgetmenot.errors import UserError
 from forgetmenot.methods.shared.method import Method, Stage
 from forgetmenot.methods.shared.method import Options as BaseOptions
 from forgetmenot.models.settings import AdapterSettings
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from torch import Tensor, nn
+
+    from forgetmenot.engine.learner import Learner
 
 ADAPTER = "default"
 GATES = "expert_gates"
@@ -81,6 +84,9 @@ class MoELoRA(Method):
 
     def _installed(self, model: PeftModel) -> nn.ParameterList:
         """The gates of a model, put in where they are missing."""
+        import torch
+        from torch import nn
+
         if not hasattr(model, GATES):
             experts = self.options.experts
             inner = _inner_layers(model) if experts > 1 else []  # a single expert needs no gate
@@ -106,12 +112,15 @@ class MoELoRA(Method):
 
 def _inner_layers(model: PeftModel) -> list[Any]:
     """The A of every adapted linear layer."""
+    from peft.tuners.lora import LoraLayer
+
     adapted = (module for module in model.modules() if isinstance(module, LoraLayer))
     return [layer.lora_A[ADAPTER] for layer in adapted if ADAPTER in layer.lora_A]
 
 
 def _weigh(gate: nn.Parameter) -> Any:
     """A hook on A that weighs the block of each expert by the gate's softmax, times their number."""
+    from torch import nn
 
     def hook(_module: nn.Module, inputs: tuple[Tensor], inner: Tensor) -> Tensor:
         experts = len(gate)

@@ -16,16 +16,20 @@ Earlier adapters stay in place and frozen with `adapter.per_stage: new`, and are
 either way Q is kept by the method.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
 from pydantic import NonNegativeFloat
-from torch import Tensor
 
-from forgetmenot.engine.learner import Learner
 from forgetmenot.methods.shared.method import Method, Stage
 from forgetmenot.methods.shared.method import Options as BaseOptions
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from forgetmenot.engine.learner import Learner
 
 A_MATRICES = (".lora_A.", ".lora_embedding_A.")
 
@@ -59,6 +63,8 @@ class OLoRA(Method):
 
     def penalty(self, learner: Learner) -> Tensor | None:
         """λ times the overlap with the earlier subspaces."""
+        import torch
+
         if not self.bases:
             return None
         overlaps = [overlap(self.bases[layer], rows) for layer, rows in learning_rows(learner).items()]
@@ -99,6 +105,8 @@ def overlap(basis: Tensor, rows: Tensor) -> Tensor:
 
 def extended(basis: Tensor | None, rows: Tensor) -> Tensor:
     """An orthonormal basis of the span of a basis [k, width] and further rows [r, width]."""
+    import torch
+
     both = rows if basis is None else torch.cat([basis, rows / rows.norm(dim=-1, keepdim=True)])
     found: Tensor = torch.linalg.qr(both.double().T).Q.T.float()
     return found

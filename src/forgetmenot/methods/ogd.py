@@ -1,18 +1,22 @@
 """Orthogonal gradient descent (OGD; Farajtabar et al. 2020, arXiv 1910.07104)."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-import torch
 from pydantic import NonNegativeInt
-from torch import Tensor
 
-from forgetmenot.engine.learner import Learner
 from forgetmenot.errors import UserError
 from forgetmenot.methods.shared.method import Options, Stage
 from forgetmenot.methods.shared.projection import Projection
 from forgetmenot.models.settings import AdapterSettings
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from forgetmenot.engine.learner import Learner
 
 DEPENDENT = 1e-3
 """A gradient of which less than this part is new adds no direction: it would be mostly rounding."""
@@ -52,6 +56,8 @@ class OGD(Projection):
 
     def project(self, values: Mapping[str, Tensor]) -> None:
         """Take out the remembered directions."""
+        import torch
+
         basis = {name: self.basis[name].to(value).flatten(1) for name, value in values.items()}
         overlap = torch.stack([basis[name] @ value.flatten() for name, value in values.items()]).sum(0)
         for name, value in values.items():
@@ -59,6 +65,8 @@ class OGD(Projection):
 
     def end(self, learner: Learner, stage: Stage) -> None:
         """Remember the directions that the stage's examples need and the past's do not span."""
+        import torch
+
         examples = [example for task in stage.data.values() for example in task]
         drawn = np.random.default_rng([self.seed, stage.number]).permutation(len(examples))
         for k in drawn[: self.options.memory].tolist():

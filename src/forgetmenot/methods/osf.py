@@ -16,19 +16,21 @@ the same share. How it grows is ours: each stage sets aside the same share of wh
 Embeddings, norms, biases and the LM head do not learn.
 """
 
-from collections.abc import Mapping
-from typing import ClassVar
+from __future__ import annotations
 
-import torch
-from peft import OSFConfig, get_peft_model
-from peft.tuners.osf import OSFLayer
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar
+
 from pydantic import Field
 
-from forgetmenot.engine.learner import Learner
 from forgetmenot.errors import UserError
 from forgetmenot.methods.shared.method import Method, Stage
 from forgetmenot.methods.shared.method import Options as BaseOptions
-from forgetmenot.models.quantize import merged
+
+if TYPE_CHECKING:
+    from peft.tuners.osf import OSFLayer
+
+    from forgetmenot.engine.learner import Learner
 
 ADAPTER = "default"
 
@@ -53,6 +55,8 @@ class OSF(Method):
 
     def adapt(self, learner: Learner, stage: Stage) -> None:
         """Split every linear layer; what is preserved grows with the stages."""
+        from peft import OSFConfig, get_peft_model
+
         share = 1 - (1 - self.options.preserved) ** stage.number
         config = OSFConfig(effective_rank=share, target_modules="all-linear", task_type="CAUSAL_LM")
         learner.model = get_peft_model(learner.model, config)
@@ -63,6 +67,9 @@ class OSF(Method):
 
     def stepped(self, learner: Learner) -> None:
         """Take back what the step brought into the preserved directions."""
+        import torch
+        from peft.tuners.osf import OSFLayer
+
         with torch.no_grad():
             for layer in learner.model.modules():
                 if isinstance(layer, OSFLayer):
@@ -70,6 +77,8 @@ class OSF(Method):
 
     def end(self, learner: Learner, stage: Stage) -> None:
         """Put the parts together: the stage leaves plain weights."""
+        from forgetmenot.models.quantize import merged
+
         learner.model = merged(learner.model)
 
 

@@ -10,14 +10,17 @@ learned. There is no residual MLP around a prompt while it trains. And which pro
 - `all`: every x is answered behind all prompts so far.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from forgetmenot.engine.learner import Learner
 from forgetmenot.methods.shared.method import Stage
 from forgetmenot.methods.shared.routing import Routing, RoutingOptions
-from forgetmenot.models.adapters.prompt import with_parts
+
+if TYPE_CHECKING:
+    from forgetmenot.engine.learner import Learner
 
 
 class ProgressiveOptions(RoutingOptions):
@@ -48,6 +51,8 @@ class ProgressivePrompts(Routing):
 
     def as_base(self, learner: Learner) -> AbstractContextManager[None]:
         """Without prompts."""
+        from forgetmenot.models.adapters.prompt import with_parts
+
         return with_parts(learner.model, 0)
 
     def route(self, learner: Learner, prompts: Sequence[tuple[int, ...]]) -> Sequence[str] | None:
@@ -57,6 +62,8 @@ class ProgressivePrompts(Routing):
     @contextmanager
     def routed(self, learner: Learner, part: str) -> Iterator[None]:
         """Behind the prompts up to one task's own."""
+        from forgetmenot.models.adapters.prompt import with_parts
+
         with with_parts(learner.model, self.parts[part]):
             yield
 

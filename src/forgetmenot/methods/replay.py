@@ -1,18 +1,22 @@
 """Experience replay: past examples among the new ones (ER; Chaudhry et al. 2019, arXiv 1902.10486)."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
 
-from forgetmenot.engine.learner import Learner
 from forgetmenot.errors import UserError, nearest
 from forgetmenot.methods.shared.memory import answer_lengths, spread
 from forgetmenot.methods.shared.method import Stage
 from forgetmenot.methods.shared.rehearsal import Rehearsal, RehearsalOptions
 from forgetmenot.prompting.encoded import Encoded
+
+if TYPE_CHECKING:
+    from forgetmenot.engine.learner import Learner
 
 
 class ReplayOptions(RehearsalOptions):

@@ -18,18 +18,24 @@ divergence over the whole vocabulary; the moving average as teacher; no likeliho
 What the model cannot do with the demonstration in view it cannot learn in this way.
 """
 
+from __future__ import annotations
+
 import zlib
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from pydantic import Field
-from torch import Tensor
 
-from forgetmenot.engine.learner import Learner
 from forgetmenot.errors import UserError
 from forgetmenot.methods.shared.distillation import divergence, teach
 from forgetmenot.methods.shared.method import Method, Options, Stage
 from forgetmenot.prompting import Encoded, TokenSequence
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from forgetmenot.engine.learner import Learner
 
 
 class SelfDistillation(Method):

@@ -13,13 +13,19 @@ where Δₖ is how far the parameter came in the stage and a are the weights at 
 the paper but in its authors' code: noise can make ω negative, and a negative Ω would push away for ever.
 """
 
-import torch
-from pydantic import NonNegativeFloat, PositiveFloat
-from torch import Tensor
+from __future__ import annotations
 
-from forgetmenot.engine.learner import Learner
+from typing import TYPE_CHECKING
+
+from pydantic import NonNegativeFloat, PositiveFloat
+
 from forgetmenot.methods.shared.anchor import Importances, squared_distance
 from forgetmenot.methods.shared.method import Options, Stage
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from forgetmenot.engine.learner import Learner
 
 
 class SI(Importances):
@@ -42,6 +48,8 @@ class SI(Importances):
 
     def begin(self, learner: Learner, stage: Stage) -> None:
         """Take up the importances of the stages before; the path begins here."""
+        import torch
+
         super().begin(learner, stage)
         self.began_at = learner.snapshot()
         self.path = {name: torch.zeros_like(value) for name, value in self.began_at.items()}

@@ -10,15 +10,19 @@ LoRA it is the weights that are averaged, α/r · B A added, not A and B; the av
 their rank, so it goes into the weights.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from forgetmenot.engine.learner import Learner
 from forgetmenot.methods.shared.anchor import beside, from_state, to_state
 from forgetmenot.methods.shared.merge import Vector, interpolated, replace, weights
 from forgetmenot.methods.shared.method import Method, Options, Stage
+
+if TYPE_CHECKING:
+    from forgetmenot.engine.learner import Learner
 
 
 class WeightAveraging(Method):

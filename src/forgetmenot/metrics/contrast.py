@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import ndtr, stdtr, stdtrit
 
 from forgetmenot.metrics.matrix import Floats
 from forgetmenot.metrics.resampling import Interval, percentiles
@@ -59,6 +58,8 @@ def contrast(
     Raises:
         ValueError: A resample is undefined.
     """
+    from scipy.special import ndtr, stdtr, stdtrit
+
     interval = percentiles(resampled, level)
     if interval is None:
         raise ValueError("The figure is undefined in a resample.")

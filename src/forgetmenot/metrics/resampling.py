@@ -4,7 +4,6 @@ from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr, ndtri, stdtrit
 
 from forgetmenot.metrics.metric import Floats, Metric
 
@@ -53,6 +52,8 @@ def percentiles(scores: Floats, level: float, n: int | None = None) -> Interval 
         return None
     tail = (1 - level) / 2
     if n is not None and n > 1:
+        from scipy.special import ndtr, stdtrit  # here: its import takes as long as the rest of a list
+
         tail = float(ndtr(np.sqrt(n / (n - 1)) * stdtrit(n - 1, tail)))
     low, high = np.quantile(scores, [tail, 1 - tail])
     return float(low), float(high)
@@ -60,6 +61,8 @@ def percentiles(scores: Floats, level: float, n: int | None = None) -> Interval 
 
 def wilson(right: int, n: int, level: float = 0.95) -> Interval:
     """Return Wilson's score interval (1927) of a share of right answers among n independent ones."""
+    from scipy.special import ndtri
+
     z = float(ndtri((1 + level) / 2))
     share = right / n
     middle = (share + z * z / (2 * n)) / (1 + z * z / n)

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import betainc
 
 from forgetmenot.metrics.answers import Answers
 from forgetmenot.metrics.matrix import Row, ScoreMatrix, UndefinedError, learned_before_last
@@ -212,6 +211,8 @@ def mcnemar(forgotten: int, gained: int) -> float:
     fewer, more = sorted((forgotten, gained))
     if not more:
         return 1.0
+    from scipy.special import betainc
+
     # The binomial distribution up to `fewer` of fewer + more, by the incomplete beta function.
     return float(min(1.0, 2 * betainc(more, fewer + 1, 0.5)))
 

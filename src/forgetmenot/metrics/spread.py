@@ -5,7 +5,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from scipy.special import stdtrit
 
 from forgetmenot.metrics.resampling import Interval
 
@@ -45,6 +44,8 @@ def spread(values: Sequence[float], level: float = 0.95) -> Spread:
     n, mean = len(values), float(np.mean(values))
     if n == 1:
         return Spread(mean, None, None, n)
+    from scipy.special import stdtrit  # here: its import takes as long as the rest of a list or a refusal
+
     std = float(np.std(values, ddof=1))
     reach = float(stdtrit(n - 1, (1 + level) / 2)) * std / n**0.5
     return Spread(mean, std, (mean - reach, mean + reach), n)

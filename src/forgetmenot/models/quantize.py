@@ -22,7 +22,7 @@ def check_quantization(model: ModelSettings, adapter: AdapterSettings) -> None:
     """
     if model.quantization is None:
         return
-    base_learns = kind_of(adapter).base_learns
+    base_learns = kind_of(adapter).uses.base_learns
     if base_learns or adapter.per_stage == "merge":
         wrong = f"kind: {adapter.kind}" if base_learns else "per_stage: merge"
         raise UserError(

@@ -47,21 +47,26 @@ class ModelSettings(BaseModel):
 
 @dataclass(frozen=True)
 class Uses:
-    """Which settings of `adapter` mean something with a kind of it, `kind` aside.
+    """What is known of a kind of adapter before torch is imported.
 
     Attributes:
-        keys: Their names.
+        words: What learns, in a few words for readers; {rank} stands for a setting.
+        keys: The settings of `adapter` that mean something with it, `kind` aside.
         merges: Whether what it learned can become part of the weights.
+        base_learns: Whether the base's own weights learn: they are loaded in fp32 and cannot be quantized,
+            and large models recompute activations.
     """
 
+    words: str
     keys: tuple[str, ...] = ()
     merges: bool = True
+    base_learns: bool = False
 
 
 KINDS: dict[str, Uses] = {
-    "lora": Uses(("rank", "alpha", "dropout", "targets", "per_stage")),
-    "full": Uses(),
-    "prompt": Uses(("tokens", "per_stage"), merges=False),
+    "lora": Uses("LoRA, rank {rank}", ("rank", "alpha", "dropout", "targets", "per_stage")),
+    "full": Uses("full fine-tuning", base_learns=True),
+    "prompt": Uses("soft prompt, {tokens} tokens", ("tokens", "per_stage"), merges=False),
 }
 """The kinds of this package, known before torch is imported; `models.adapt.ADAPTERS` has what they do."""
 
@@ -115,6 +120,11 @@ class AdapterSettings(BaseModel):
     targets: Literal["all-linear"] | Annotated[list[str], Field(min_length=1)] = "all-linear"
     tokens: PositiveInt = 10
     per_stage: Literal["continue", "new", "merge"] = "continue"
+
+    @property
+    def in_words(self) -> str:
+        """What learns, in a few words: "LoRA, rank 8"."""
+        return used_by(self.kind).words.format(**self.model_dump())
 
     @model_validator(mode="after")
     def _all_of_use(self) -> Self:

@@ -1,19 +1,23 @@
 """The `embeddings` probe: whether the model's sentence embeddings still know what is alike (STS-B)."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from pydantic import PositiveInt
-from scipy.stats import spearmanr
-from torch import Tensor
 
-from forgetmenot.engine.learner import Learner
 from forgetmenot.errors import UserError
 from forgetmenot.probes.shared.probe import Part, Probe, ProbeOptions
 from forgetmenot.prompting.tokens import Tokens
 from forgetmenot.tasks import load_tasks
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from forgetmenot.engine.learner import Learner
 
 TEMPLATE = 'This sentence: "{}" means in one word: "'
 RESAMPLES = 1000
@@ -55,6 +59,8 @@ class Embeddings(Probe):
 
     def measure(self, learner: Learner, stage: str, base: str, folder: Path) -> Sequence[Part]:
         """One part."""
+        from scipy.stats import spearmanr
+
         texts = list(dict.fromkeys(text for pair in self.pairs for text in pair[:2]))
         prompts = Tokens(learner.tokenizer).plain([self._prompt(text) for text in texts])
         states = dict(zip(texts, learner.hidden(prompts), strict=True))
@@ -85,10 +91,14 @@ def prepared(text: str) -> str:
 
 
 def _cosine(one: Tensor, other: Tensor) -> float:
+    import torch
+
     return float(torch.nn.functional.cosine_similarity(one.double(), other.double(), dim=0))
 
 
 def _interval(cosines: np.ndarray, gold: np.ndarray) -> tuple[float, float] | None:
+    from scipy.stats import spearmanr
+
     draw = np.random.default_rng(SEED)
     values = []
     for _ in range(RESAMPLES):

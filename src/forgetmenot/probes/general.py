@@ -1,5 +1,7 @@
 """The `general` probe: what lm-evaluation-harness says of the model, after each stage."""
 
+from __future__ import annotations
+
 import logging
 import random
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,15 +9,16 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from pydantic import NonNegativeInt, PositiveInt
 
-from forgetmenot.engine.learner import Learner
 from forgetmenot.errors import UserError, nearest
 from forgetmenot.probes.shared.probe import Part, Probe, ProbeOptions
+
+if TYPE_CHECKING:
+    from forgetmenot.engine.learner import Learner
 
 FEWSHOT_SEED = 1234  # lm-eval's own default
 BOOTSTRAPS = 1000  # only for metrics whose standard error has no formula
@@ -222,6 +225,8 @@ def _manager(names: Sequence[str]) -> Any:
 @contextmanager
 def _undisturbed() -> Iterator[None]:
     """What is drawn here does not shift what training draws, and does not depend on it."""
+    import torch
+
     states = random.getstate(), np.random.get_state()
     log = logging.getLogger("lm_eval")
     level = log.level

@@ -1,21 +1,26 @@
 """The `layers` probe: how like the base model's the hidden states still are, layer by layer."""
 
+from __future__ import annotations
+
 import math
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
 from pydantic import PositiveInt
 from safetensors.numpy import load_file, save_file
-from torch import Tensor
 
 from forgetmenot.engine import ranks
-from forgetmenot.engine.learner import Learner
 from forgetmenot.errors import UserError
 from forgetmenot.probes.shared.probe import Part, Probe, ProbeOptions
 from forgetmenot.probes.shared.prompt_sets import read_prompts
 from forgetmenot.prompting.tokens import Tokens
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from forgetmenot.engine.learner import Learner
 
 
 class LayersOptions(ProbeOptions):
@@ -49,6 +54,8 @@ class Layers(Probe):
 
     def measure(self, learner: Learner, stage: str, base: str, folder: Path) -> Sequence[Part]:
         """A part for each layer."""
+        import torch
+
         tokens = Tokens(learner.tokenizer).plain(self.prompts)
         positions = learner.max_positions
         prompts = [row[-positions:] if positions else row for row in tokens]
@@ -89,6 +96,8 @@ def linear_cka(one: Tensor, other: Tensor) -> float:
         one: [rows, width].
         other: [rows, another width].
     """
+    import torch
+
     x, y = (values.double() - values.double().mean(0) for values in (one, other))
     both = torch.linalg.norm(x.T @ y) ** 2
     return float(both / (torch.linalg.norm(x.T @ x) * torch.linalg.norm(y.T @ y)))

@@ -1,7 +1,6 @@
 """A confidence that means what it says: temperature scaling."""
 
 import numpy as np
-from scipy.optimize import minimize_scalar
 
 from forgetmenot.receipts.classifier import Floats, Labels
 
@@ -19,6 +18,7 @@ def fitted_temperature(scores: Floats, labels: Labels) -> float:
         scores: Unnormalised log-probabilities [n, classes].
         labels: What was right [n].
     """
+    from scipy.optimize import minimize_scalar
 
     def loss(log_temperature: float) -> float:
         picked = log_softmax(scores / np.exp(log_temperature))[np.arange(len(labels)), labels]

@@ -1,6 +1,7 @@
 """The embedded small model: logistic regression over TF-IDF features; seconds on a CPU, no download."""
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -17,13 +18,11 @@ def check_installed() -> None:
     Raises:
         UserError: It is not installed.
     """
-    try:
-        import sklearn  # noqa: F401
-    except ImportError as error:
+    if find_spec("sklearn") is None:
         raise UserError(
             "receipts.model: tfidf needs scikit-learn, which is not installed; "
             "pip install 'forgetmenot[receipts]'."
-        ) from error
+        )
 
 
 class TfidfClassifier:

@@ -175,7 +175,7 @@ def write_predictions(path: Path, answers: Mapping[str, Predictions]) -> None:
             rows["example" if name == "ids" else name] += getattr(one, name)
     table, labels = pa.table(rows, schema=_SCHEMA), {}
     if path.is_file():
-        before = parquet.read_table(path)
+        before = _read(path)
         labels = _labels(before)
         table = pa.concat_tables([before, table], promote_options="default")
     labels |= {task: one.labels for task, one in answers.items() if one.labels is not None}
@@ -188,7 +188,7 @@ def read_predictions(path: Path) -> dict[str, Predictions]:
     found: dict[str, Predictions] = {}
     if not path.is_file():
         return found
-    table = parquet.read_table(path)
+    table = _read(path)
     labels, columns = _labels(table), table.to_pydict()
     rows: dict[str, list[int]] = {}
     for row, task in enumerate(columns["task"]):
@@ -201,6 +201,11 @@ def read_predictions(path: Path) -> dict[str, Predictions]:
         }
         found[task] = Predictions(**taken, labels=labels.get(task))
     return found
+
+
+def _read(path: Path) -> pa.Table:
+    with parquet.ParquetFile(path) as file:  # parquet.read_table would import pandas
+        return file.read()
 
 
 def _labels(table: pa.Table) -> dict[str, tuple[str, ...]]:

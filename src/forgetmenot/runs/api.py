@@ -1,33 +1,28 @@
 """Run a config from Python, and look at what a run found."""
 
 import errno
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-import torch
 from rich.console import Console
 
 from forgetmenot.config import RunConfig, differences, load_config, read_resolved
 from forgetmenot.engine import ranks
 from forgetmenot.errors import UserError
-from forgetmenot.models.adapt import kind_of
-from forgetmenot.record.layout import CONFIG, ENVIRONMENT, PREDICTIONS, REPORT, RESULTS, stage_folder
-from forgetmenot.record.result_schema import Cost, Results
+from forgetmenot.record.layout import CONFIG, PREDICTIONS, REPORT, RESULTS, stage_folder
+from forgetmenot.record.result_schema import Results
 from forgetmenot.report.html import write_report
-from forgetmenot.report.terminal import LiveTable, print_matrix
-from forgetmenot.runs.directory import RunDirectory, begun_with
+from forgetmenot.report.terminal import print_matrix
+from forgetmenot.runs.directory import RunDirectory
 from forgetmenot.runs.display import Display
-from forgetmenot.runs.loop import Loop
 from forgetmenot.runs.opening import opened
-from forgetmenot.runs.plan import Plan, check_trackers, make_plan
+from forgetmenot.runs.plan import check_trackers, in_words, make_plan
 from forgetmenot.runs.probing import make_probes
 from forgetmenot.runs.receipt_loader import ReceiptLoader
-from forgetmenot.runs.results import read_results
-from forgetmenot.runs.session import Session, open_session
-from forgetmenot.tasks import fingerprint
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class Run:
@@ -46,8 +41,10 @@ class Run:
         self.results: Results = results
 
     @property
-    def matrix(self) -> pd.DataFrame:
+    def matrix(self) -> "pd.DataFrame":
         """The score matrix R: stages × tasks."""
+        import pandas as pd
+
         stages = [stage["name"] for stage in self.results["stages"]]
         return pd.DataFrame(self.results["matrix"], index=stages, columns=self.results["tasks"], dtype=float)
 
@@ -55,8 +52,10 @@ class Run:
         """Average performance, backward transfer, forgetting, …: null where undefined, with the reason."""
         return dict(self.results["summary"])
 
-    def predictions(self, stage: int) -> pd.DataFrame:
+    def predictions(self, stage: int) -> "pd.DataFrame":
         """One row for each (task, example) after a stage: gold, predicted, log-likelihoods."""
+        import pandas as pd
+
         name = self.results["stages"][stage]["name"]
         return pd.read_parquet(stage_folder(self.path, name) / PREDICTIONS)
 
@@ -95,7 +94,11 @@ def run(
         if not ranks.agreed(lambda: not fresh and is_finished(directory, config)):
             try:
                 _go_on(config, directory, display, fresh)
-            except torch.OutOfMemoryError as error:
+            except RuntimeError as error:
+                import torch
+
+                if not isinstance(error, torch.OutOfMemoryError):
+                    raise
                 raise UserError(
                     "The device's memory is full: set training.micro_batch to fewer examples, a smaller "
                     "training.max_length, or training.activation_checkpointing: true. "
@@ -143,95 +146,15 @@ def is_finished(directory: RunDirectory, config: RunConfig) -> bool:
 
 
 def _go_on(config: RunConfig, directory: RunDirectory, display: Display, fresh: bool) -> None:
-    """Take the run to its end and write what follows from it."""
+    """Say what is going to be done, see that all of it fits together, and only then import what computes."""
     check_trackers(config)
+    for line in in_words(config):
+        display.say(line)
     receipts = ReceiptLoader(config, directory)
     plan = make_plan(config, receipts)
     for note in plan.notes:
         display.say(note)
     probes = make_probes(config, config.evaluation.probes)
-    session = open_session(config, None if fresh else begun_with(directory).get("threads"))
-    with deterministic():
-        loop = Loop(plan, session, directory, display, probes)
-        session.examine(loop.first_sequences())
-        if fresh:
-            directory.clear()  # not before: a mistake in the config must not cost the run that is there
-        _identify(plan, session, directory, display)
-        directory.begin(config.to_yaml())
-        display.show(_table(loop))
-        loop.run()
-    described = {
-        "model": config.model.name,
-        "method": config.method.name,
-        "adapter": kind_of(config.adapter).describe(config.adapter),
-        "seed": config.seed,
-        "split": config.evaluation.split,
-    }
-    if ranks.writes():
-        cost = Cost(
-            parameters=session.record["parameters"],
-            past_data=plan.method.past_data,
-            truncated_in_training=loop.truncated,
-        )
-        results = read_results(directory, plan.rows, loop.scored, described, cost, probes)
-        if receipts.receipts:
-            results["receipts"] = receipts.described()
-        directory.write_json(RESULTS, results)
-        write_report(directory.path)
-        directory.event("finished")
-    ranks.wait()
+    from forgetmenot.runs.execution import carry_out
 
-
-@contextmanager
-def deterministic() -> Iterator[None]:
-    """Let PyTorch choose the kernels that always sum in the same order."""
-    before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before)
-
-
-def _identify(plan: Plan, session: Session, directory: RunDirectory, display: Display) -> None:
-    """Hold what this process would compute with against what the run began with, and record it.
-
-    Raises:
-        UserError: If they differ, so that going on would mix two runs.
-    """
-    tasks = {task.name: task for task in (*plan.trained, *plan.scored)}
-    identity = {
-        **session.identity,
-        "tasks": {name: fingerprint(task) for name, task in tasks.items()},
-        "prompts": {name: prompt.hash for name, prompt in plan.prompts.items()},
-        "stages": {stage.name: list(stage.tasks) for stage in plan.stages},
-    }
-    before = begun_with(directory) or identity
-    for key, value in before.items():
-        now: Any = identity.get(key)
-        if isinstance(value, dict) and isinstance(now, dict):  # tasks may have come, none may have changed
-            now = {name: now.get(name) for name in value}
-        if now != value:
-            raise UserError(
-                f"{directory.path} began with {key} {value!r}; by this command, machine and data "
-                f"it is {now!r} now: going on would mix two runs. Put it back, or start anew with --fresh."
-            )
-    directory.write_json(ENVIRONMENT, {"identity": identity, **session.record})
-    if session.learner.layout != "trie":
-        why = "; ".join(f"{name}: {reason}" for name, reason in session.record["guard"]["not_taken"].items())
-        display.say(f"This model takes {session.learner.layout} batches, not the trie ({why}).")
-    if session.record["dropout_set_to_0"]:
-        zeroed = ", ".join(session.record["dropout_set_to_0"])
-        display.say(f"The model's own dropout ({zeroed}) is set to 0; that is recorded.")
-
-
-def _table(loop: Loop) -> LiveTable:
-    rows, scored = loop.plan.rows, loop.scored[PREDICTIONS]
-    return LiveTable(
-        [one.task.name for one in scored],
-        [row.name for row in rows],
-        {one.task.name: one.task.metric for one in scored},
-        trains_on=[row.trains_on for row in rows],
-        majority={one.task.name: one.majority for one in scored},
-        follows=[row.follows for row in rows],
-    )
+    carry_out(plan, receipts, probes, directory, display, fresh=fresh)

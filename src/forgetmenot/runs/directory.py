@@ -13,7 +13,6 @@ from typing import Any, TypeVar, cast
 
 from forgetmenot.engine import ranks
 from forgetmenot.errors import UserError
-from forgetmenot.models.weights import weight_folders
 from forgetmenot.record.files import put_aside, remove, sync, write_json, write_text
 from forgetmenot.record.layout import (
     CONFIG,
@@ -147,6 +146,8 @@ class RunDirectory:
     @_by_the_writer
     def remove_weights(self, name: str) -> None:
         """Remove a stage's weights and keep the rest."""
+        from forgetmenot.models.weights import weight_folders  # torch, which most commands do without
+
         for folder in weight_folders(self.stage(name)):
             remove(folder)
 

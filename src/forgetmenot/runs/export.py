@@ -4,12 +4,8 @@ from pathlib import Path
 
 from forgetmenot.config import read_resolved
 from forgetmenot.errors import UserError
-from forgetmenot.models.adapt import kind_of
-from forgetmenot.models.load import no_progress_bars
-from forgetmenot.models.quantize import merged
 from forgetmenot.record.layout import BASE, CONFIG
 from forgetmenot.runs.directory import RunDirectory
-from forgetmenot.runs.method_state import load_method_state
 from forgetmenot.runs.plan import make_plan
 from forgetmenot.runs.saved import open_saved
 
@@ -40,6 +36,8 @@ def export(run_dir: Path, stage: str, out: Path) -> None:
             f"This run's method, {config.method.name}, {plan.method.not_one_model} "
             f"What it has lies in {directory.stage(found[0])}."
         )
+    from forgetmenot.models.adapt import kind_of
+
     kind = kind_of(config.adapter)
     if found[0] != BASE and kind.not_one_model:
         raise UserError(
@@ -49,6 +47,10 @@ def export(run_dir: Path, stage: str, out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{out} cannot be made ({error.strerror}); give another directory.") from error
+    from forgetmenot.models.load import no_progress_bars
+    from forgetmenot.models.quantize import merged
+    from forgetmenot.runs.method_state import load_method_state
+
     session = open_saved(directory, config)
     if found[0] != BASE:
         session.to_stage(directory.stage(found[0]), trainable=False)

@@ -1,4 +1,7 @@
-"""What a config amounts to, before any model is loaded: tasks, prompts, method, stages."""
+"""What a config amounts to, before any model is loaded: tasks, prompts, method, stages.
+
+What is wrong with a config is said at once: torch is imported only where a setting cannot be checked without.
+"""
 
 import os
 import re
@@ -7,11 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
-
 from forgetmenot.config import RunConfig
 from forgetmenot.engine import shards
-from forgetmenot.engine.vllm_backend import check_vllm
 from forgetmenot.errors import UserError, nearest
 from forgetmenot.evaluation.readings import Reading, further_readings, own_reading, sample, scored_split
 from forgetmenot.methods import Method, Stage, make_method
@@ -82,6 +82,8 @@ def make_plan(config: RunConfig, load: Load = load_tasks) -> Plan:
             "sharded model holds; launch without --use_fsdp."
         )
     if config.evaluation.generation.backend == "vllm":
+        from forgetmenot.engine.vllm_backend import check_vllm
+
         check_vllm()
     for one in config.evaluation.probes:
         check_probe(one.name, one.options)
@@ -100,6 +102,18 @@ def make_plan(config: RunConfig, load: Load = load_tasks) -> Plan:
     readings = (own, *further_readings(config.asking, scored))
     stages = tuple(method.stages([task.name for task in trained]))
     return Plan(config, trained, scored, own.prompts, readings, method, stages)
+
+
+def in_words(config: RunConfig) -> list[str]:
+    """What a run is going to do, in two lines.
+
+    Raises:
+        UserError: If a task is unknown or named twice.
+    """
+    tasks, watched = (", ".join(expand(names)) for names in (config.tasks, config.evaluation.also_score))
+    also = f"; only scored: {watched}" if watched else ""
+    how = f"{config.method.name} ({config.adapter.in_words})"
+    return [f"{config.model.name} learns {tasks} by {how}{also}", f"Directory: {config.directory}"]
 
 
 def training_examples(
@@ -137,6 +151,10 @@ def check_trackers(config: RunConfig) -> None:
     Raises:
         UserError: If one is unknown or not installed.
     """
+    if not config.trackers:
+        return
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+
     for name in config.trackers:
         if name not in LOGGER_TYPE_TO_CLASS:
             raise UserError(f"trackers: there is no tracker {name!r}. {nearest(name, LOGGER_TYPE_TO_CLASS)}")

@@ -5,6 +5,8 @@ Seconds are those of a few real training steps of each stage and of some example
 positions that they stand for.
 """
 
+from __future__ import annotations
+
 import resource
 import sys
 import time
@@ -13,29 +15,25 @@ from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from accelerate import Accelerator
 from rich.console import Console
 
 from forgetmenot.config import RunConfig
-from forgetmenot.engine.learner import Learner
-from forgetmenot.engine.precision import rounded_once
-from forgetmenot.engine.training import draw_batches, fit, training_positions
 from forgetmenot.evaluation.evaluate import evaluate
 from forgetmenot.evaluation.scored_task import ScoredTask
 from forgetmenot.methods import Method, Stage
-from forgetmenot.models.adapt import adapt
 from forgetmenot.prompting.encoded import Encoded
 from forgetmenot.report.preview_tables import print_preview
-from forgetmenot.runs.api import deterministic, resolve
+from forgetmenot.runs.api import resolve
 from forgetmenot.runs.directory import RunDirectory
 from forgetmenot.runs.display import Display
-from forgetmenot.runs.loop import Loop, epochs_of, stage_seed
 from forgetmenot.runs.plan import check_trackers, make_plan
 from forgetmenot.runs.receipt_loader import ReceiptLoader
-from forgetmenot.runs.session import Session, open_session
+
+if TYPE_CHECKING:
+    from forgetmenot.engine.learner import Learner
+    from forgetmenot.runs.session import Session
 
 STEPS = 4
 """Training steps of each stage that are timed, after one that is not."""
@@ -158,6 +156,11 @@ def preview(config: RunConfig | Mapping[str, Any] | str | Path | None = None) ->
     check_trackers(config)
     with TemporaryDirectory() as folder:  # receipts are kept where they are issued; here, not for long
         plan = make_plan(config, ReceiptLoader(config, RunDirectory(Path(folder))))
+    from forgetmenot.models.adapt import adapt
+    from forgetmenot.runs.execution import deterministic
+    from forgetmenot.runs.loop import Loop
+    from forgetmenot.runs.session import open_session
+
     session = open_session(config)
     learner = session.learner
     with deterministic():
@@ -195,6 +198,9 @@ def preview(config: RunConfig | Mapping[str, Any] | str | Path | None = None) ->
 
 def _stage_work(session: Session, stage: Stage) -> StageWork:
     """Count a stage's plain training, and time some steps of it."""
+    from forgetmenot.engine.training import draw_batches, training_positions
+    from forgetmenot.runs.loop import epochs_of, stage_seed
+
     learner, settings = session.learner, session.config.training
     examples = Method().examples(learner, stage)
     epochs, seed = epochs_of(settings, stage), stage_seed(session.config.seed, stage.number)
@@ -222,6 +228,12 @@ def _examples(examples: Sequence[Encoded], batches: Sequence[Sequence[int]]) -> 
 
 def _train(session: Session, examples: Sequence[Encoded], seed: int) -> float:
     """The seconds of training on examples, plainly."""
+    import torch
+    from accelerate import Accelerator
+
+    from forgetmenot.engine.precision import rounded_once
+    from forgetmenot.engine.training import fit
+
     learner = session.learner
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
     began = time.perf_counter()
@@ -270,6 +282,8 @@ def _seconds_to_answer(learner: Learner, scored: ScoredTask) -> float:
 
 def _peak_bytes(learner: Learner) -> int:
     """The most memory that was held so far."""
+    import torch
+
     if learner.device.type == "cuda":
         return torch.cuda.max_memory_allocated()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

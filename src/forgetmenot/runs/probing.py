@@ -1,15 +1,15 @@
 """Probes in a run: measured once for each stage, kept beside its scores, and put side by side."""
 
+from __future__ import annotations
+
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from forgetmenot.config import RunConfig
 from forgetmenot.engine import ranks
-from forgetmenot.engine.learner import Learner
 from forgetmenot.errors import UserError
-from forgetmenot.evaluation.routing import RoutedLearner
 from forgetmenot.methods import Method
 from forgetmenot.metrics import ability_delta
 from forgetmenot.probes import Part, Probe, make_probe
@@ -17,6 +17,9 @@ from forgetmenot.record.result_schema import ProbeTable
 from forgetmenot.runs.directory import RunDirectory
 from forgetmenot.runs.plan import data_folder
 from forgetmenot.settings import NamedSettings
+
+if TYPE_CHECKING:
+    from forgetmenot.engine.learner import Learner
 
 NOT_MEASURED = "The stage's weights were no longer on disk when this probe was asked for."
 
@@ -44,6 +47,8 @@ def measure(
     Raises:
         UserError: If it cannot measure, with its name.
     """
+    from forgetmenot.evaluation.routing import RoutedLearner
+
     try:
         with method.answering(learner):
             answering = RoutedLearner(learner, method)

@@ -10,7 +10,6 @@ from typing import Any
 from forgetmenot.config import RunConfig
 from forgetmenot.engine import ranks
 from forgetmenot.errors import UserError, nearest
-from forgetmenot.models.load import fingerprint as fingerprint_of_weights
 from forgetmenot.receipts.classifier import Classifier
 from forgetmenot.receipts.fit import Receipts, classifier_maker, issue_receipts, receipted, takes_receipts
 from forgetmenot.runs.directory import RunDirectory
@@ -106,6 +105,10 @@ class ReceiptLoader:
         """A hash of all that receipts depend on, but for what is installed."""
         settings = self._settings.model_dump(mode="json", exclude={"tasks", "sources", "confidence"})
         folder = Path(str(self._settings.model))
-        weights = fingerprint_of_weights(folder) if folder.is_dir() else None
+        weights = None
+        if folder.is_dir():
+            from forgetmenot.models.load import fingerprint as fingerprint_of_weights
+
+            weights = fingerprint_of_weights(folder)
         about = [FORMAT, settings, weights, fingerprint(task), fingerprint(source)]
         return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]

@@ -62,6 +62,16 @@ class Session:
         width: int = self.learner.model.config.get_text_config().hidden_size
         return width
 
+    @property
+    def in_words(self) -> str:
+        """What it computes on and how, in one line; (auto) stands beside what `auto` chose."""
+        model, training, found = self.config.model, self.config.training, self.identity
+        threads = f", threads {found['threads']}" if found["device"] == "cpu" else ""
+        precision = f"precision {found['precision']}{_chosen(training.precision)}"
+        weights = f"weights {found['dtype']}{_chosen(model.dtype)}"
+        rate = f"learning rate {found['learning_rate']:g}{_chosen(training.learning_rate)}"
+        return f"Device: {found['device']}{threads}; {precision}, {weights}, {rate}"
+
     def examine(self, sequences: Sequence[TokenSequence]) -> None:
         """Let the guard choose the layout on the run's first sequences."""
         own = choose_layout(self.learner, sequences)
@@ -95,7 +105,7 @@ class Session:
 
     def _load(self) -> Any:
         self.learner.model = None  # first make room: two models need not fit
-        trainable = kind_of(self.config.adapter).base_learns
+        trainable = kind_of(self.config.adapter).uses.base_learns
         return load_model(self.config.model, trainable=trainable, device=_loads_on()).model
 
     def _take_up(self, model: Any) -> None:
@@ -126,7 +136,7 @@ def open_session(config: RunConfig, threads: int | None = None) -> Session:
         torch.set_num_threads(threads)
     device = _device()
     check_quantization(config.model, config.adapter)
-    loaded = load_model(config.model, trainable=kind.base_learns, device=_loads_on())
+    loaded = load_model(config.model, trainable=kind.uses.base_learns, device=_loads_on())
     model = loaded.model
     kind.check(model, config.adapter)
     width = model.config.get_text_config().hidden_size
@@ -163,6 +173,10 @@ def open_session(config: RunConfig, threads: int | None = None) -> Session:
     return session
 
 
+def _chosen(setting: object) -> str:
+    return " (auto)" if setting == "auto" else ""
+
+
 def _budget(device: torch.device, attention: Attention) -> int:
     return node_budget(device.type, attention, torch.get_num_threads())
 
@@ -182,6 +196,6 @@ def _set_checkpointing(model: Any, config: RunConfig) -> None:
     wanted = config.training.activation_checkpointing
     if wanted == "auto":
         large = sum(p.numel() for p in model.parameters()) > CHECKPOINTING_FROM
-        wanted = large and kind_of(config.adapter).base_learns
+        wanted = large and kind_of(config.adapter).uses.base_learns
     if wanted:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})

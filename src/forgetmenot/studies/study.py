@@ -6,9 +6,8 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 from rich.console import Console
 
 from forgetmenot.errors import UserError
@@ -19,6 +18,7 @@ from forgetmenot.report.comparison.study_tables import (
     FIGURES,
     print_study,
     study_cells,
+    study_csv,
     study_markdown,
     study_table,
 )
@@ -30,6 +30,9 @@ from forgetmenot.studies.config import StudyConfig, StudyRun, expand_study, load
 from forgetmenot.studies.display import StudyDisplay, print_plan
 from forgetmenot.studies.launch import DONE, Place, Started, ray_cluster, status_and_sentence, this_machine
 from forgetmenot.tasks import Task, expand, load_tasks
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 GLANCE = 0.1  # seconds between two looks at the runs
 
@@ -65,12 +68,12 @@ class Study:
         return max(int(one["status"]) for one in self.results["runs"])
 
     @property
-    def table(self) -> pd.DataFrame:
+    def table(self) -> "pd.DataFrame":
         """One row for each run: what varies, and the figures."""
         return study_table(self.results)
 
     @property
-    def cells(self) -> pd.DataFrame:
+    def cells(self) -> "pd.DataFrame":
         """One row for each cell of the grid, its seeds averaged: each figure and its standard deviation."""
         return study_cells(self.results)
 
@@ -122,7 +125,7 @@ def study(
         comparison = compare_study(results, directory.path)
         results["conclusions"] = conclusions(comparison)
         directory.write_json("study.json", results)
-        directory.write_text("study.csv", study_table(results).to_csv(index=False))
+        directory.write_text("study.csv", study_csv(results))
         directory.write_text("study.md", study_markdown(results))
         write_comparison(comparison, directory, "report", config.published)
     return Study(directory.path)

@@ -1,12 +1,13 @@
 """Which prompt suits a model? The variants of each task, scored on `select` and held against the best."""
 
+from __future__ import annotations
+
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import yaml
 from rich.console import Console
 
@@ -25,8 +26,12 @@ from forgetmenot.runs.directory import RunDirectory
 from forgetmenot.runs.display import Display
 from forgetmenot.runs.opening import opened
 from forgetmenot.runs.plan import data_folder
-from forgetmenot.runs.session import Session, open_session
 from forgetmenot.tasks import Task, load_tasks
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from forgetmenot.runs.session import Session
 
 OUTPUT = "prompts/{model}-{hash}"
 CHOSEN = "chosen.yaml"
@@ -52,6 +57,8 @@ class PromptChoice:
     @property
     def table(self) -> pd.DataFrame:
         """A row for each variant of each task: score, interval, and how far it lies behind the best."""
+        import pandas as pd
+
         rows = [
             {"task": task, "prompt": name, **variant, **_ends(variant["interval"])}
             for task, one in self.found["tasks"].items()
@@ -103,6 +110,8 @@ def prompts(
         for prompt in chosen[task.name].values():
             scoring_rule_of(config.evaluation, [task], {task.name: prompt}, "evaluation")
     directory = RunDirectory(Path(output) if output is not None else _directory(config, prompts))
+    from forgetmenot.runs.session import open_session
+
     with opened(directory, console) as display:
         session = open_session(config)
         has_chat = bool(session.learner.tokenizer.chat_template)

@@ -1,14 +1,15 @@
 """What receipts are worth: the small model, the language model, and both together, on every saved stage."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 from rich.console import Console
 
 from forgetmenot.config import RunConfig, load_config, put, read_resolved
-from forgetmenot.engine.learner import Learner
 from forgetmenot.errors import UserError, validation_sentence
 from forgetmenot.evaluation.evaluate import evaluate
 from forgetmenot.evaluation.readings import prompt_for, scored_task
@@ -28,7 +29,6 @@ from forgetmenot.runs.opening import opened
 from forgetmenot.runs.plan import data_folder, make_plan
 from forgetmenot.runs.receipt_loader import ReceiptLoader
 from forgetmenot.runs.saved import open_saved, take_up
-from forgetmenot.runs.session import Session
 from forgetmenot.tasks import Task
 from forgetmenot.trials.receipt_figures import (
     ALONE,
@@ -41,6 +41,10 @@ from forgetmenot.trials.receipt_figures import (
     figures_row,
     recovery,
 )
+
+if TYPE_CHECKING:
+    from forgetmenot.engine.learner import Learner
+    from forgetmenot.runs.session import Session
 
 MOST_WRITTEN = 100  # tokens of an interpreter's answer, as in the paper
 OF_A_RUN = ("receipts", "evaluation", "prompt", "data_dir")

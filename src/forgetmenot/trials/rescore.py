@@ -1,8 +1,10 @@
 """Score the saved stages of a run anew: by another prompt, on other tasks, or in another way."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -30,8 +32,10 @@ from forgetmenot.runs.opening import opened
 from forgetmenot.runs.plan import data_folder, make_plan
 from forgetmenot.runs.receipt_loader import ReceiptLoader
 from forgetmenot.runs.saved import open_saved, take_up
-from forgetmenot.runs.session import Session
 from forgetmenot.tasks import Task
+
+if TYPE_CHECKING:
+    from forgetmenot.runs.session import Session
 
 
 def rescore(

@@ -1,15 +1,18 @@
 """What methods share that hold the weights near earlier values, or answer with these."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
-from torch import Tensor
-
-from forgetmenot.engine.learner import Learner, Snapshot
 from forgetmenot.errors import UserError
 from forgetmenot.methods.shared.method import Method, Stage
 from forgetmenot.models.settings import AdapterSettings
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from forgetmenot.engine.learner import Learner, Snapshot
 
 
 class Importances(Method):
@@ -49,6 +52,8 @@ class Importances(Method):
 
 def squared_distance(learner: Learner, anchor: Snapshot, importance: Snapshot | None = None) -> Tensor:
     """Σₖ Iₖ (θₖ − aₖ)² over all parameters that learn; Iₖ = 1 where no importance is given."""
+    import torch
+
     parts = []
     for name, parameter in learner.trainable().items():
         squares = (parameter - anchor[name]).square()

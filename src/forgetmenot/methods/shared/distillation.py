@@ -4,13 +4,17 @@ A teacher's outputs are computed anew for each batch. Stored once they would tak
 numbers for each example; this costs one forward pass and a copy of what learns.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
-from forgetmenot.engine.learner import Learner, Snapshot, evaluating
 from forgetmenot.prompting import Encoded, TokenSequence
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from forgetmenot.engine.learner import Learner, Snapshot
 
 
 def divergence(p: Tensor, q: Tensor) -> Tensor:
@@ -34,6 +38,10 @@ def teach(learner: Learner, weights: Snapshot, sequences: Sequence[TokenSequence
     Returns:
         Log-probabilities [predicted tokens, vocabulary], sequence after sequence.
     """
+    import torch
+
+    from forgetmenot.engine.learner import evaluating
+
     rows: dict[int, Tensor] = {}
     with learner.with_weights(weights), evaluating(learner.model):
         for indices in learner.cut(sequences):
@@ -57,6 +65,8 @@ def distil(
     Returns:
         Two sums over answer tokens, with gradients.
     """
+    import torch
+
     answers = [example.answer for example in batch]
     taught = teach(learner, teacher, answers)
     found = learner.log_probs(answers)

@@ -1,12 +1,17 @@
 """What GEM and A-GEM have in common: each gradient is held against those of remembered examples."""
 
+from __future__ import annotations
+
 from abc import abstractmethod
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from forgetmenot.engine.learner import Learner
 from forgetmenot.methods.shared.method import Stage
 from forgetmenot.methods.shared.rehearsal import Rehearsal
 from forgetmenot.prompting.encoded import Encoded
+
+if TYPE_CHECKING:
+    from forgetmenot.engine.learner import Learner
 
 
 class GradientMemory(Rehearsal):

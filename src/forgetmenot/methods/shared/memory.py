@@ -1,15 +1,18 @@
 """A memory of past examples: which are kept, how a draw is spread over tasks, and how it is written down."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor
 
-from forgetmenot.engine.learner import Learner
 from forgetmenot.prompting.encoded import Encoded, TokenSequence
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from forgetmenot.engine.learner import Learner
 
 Keep = Literal["random", "class-balanced", "herding"]
 
@@ -55,6 +58,9 @@ def herd(features: Tensor, count: int) -> list[int]:
         features: [examples, width].
         count: How many rows; at most all.
     """
+    import torch
+    import torch.nn.functional as F
+
     unit = F.normalize(features.double(), dim=1)
     mean, total = unit.mean(0), torch.zeros(unit.shape[1], dtype=unit.dtype)
     chosen: list[int] = []

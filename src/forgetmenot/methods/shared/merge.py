@@ -6,15 +6,19 @@ the average of their products. Merged products have no small rank, so they go in
 `adapter.per_stage: merge`.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, TypeAlias
 
-import torch
-from peft.tuners.lora import LoraLayer
-from torch import Tensor
+if TYPE_CHECKING:
+    import torch
+    from peft.tuners.lora import LoraLayer
+    from torch import Tensor
 
-from forgetmenot.engine.learner import Learner
+    from forgetmenot.engine.learner import Learner
 
-Vector = Mapping[str, Tensor]
+Vector: TypeAlias = "Mapping[str, Tensor]"
 
 
 def weights(learner: Learner) -> dict[str, Tensor]:
@@ -27,6 +31,8 @@ def weights(learner: Learner) -> dict[str, Tensor]:
 
 def replace(learner: Learner, values: Vector) -> None:
     """Put values in place of what `weights` gives; adapters then add nothing, as when they began."""
+    import torch
+
     layers = adapted_layers(learner)
     present = {name: layer.get_base_layer().weight for name, layer in layers.items()} or learner.trainable()
     with torch.no_grad():
@@ -42,6 +48,8 @@ def replace(learner: Learner, values: Vector) -> None:
 
 def adapted_layers(learner: Learner) -> dict[str, LoraLayer]:
     """The layers with a LoRA adapter, by name; none in full fine-tuning."""
+    from peft.tuners.lora import LoraLayer
+
     return {name: module for name, module in learner.model.named_modules() if isinstance(module, LoraLayer)}
 
 
@@ -64,16 +72,22 @@ def difference(end: Vector, start: Vector) -> dict[str, Tensor]:
 
 def interpolated(start: Vector, end: Vector, share: float) -> dict[str, Tensor]:
     """Between two models: (1 − share) · start + share · end."""
+    import torch
+
     return {name: torch.lerp(start[name], value, share) for name, value in end.items()}
 
 
 def total(vectors: Sequence[Vector]) -> dict[str, Tensor]:
     """Σₜ τₜ."""
+    import torch
+
     return {name: torch.stack([vector[name] for vector in vectors]).sum(0) for name in vectors[0]}
 
 
 def trimmed(vector: Vector, density: float) -> dict[str, Tensor]:
     """The share `density` of a vector's entries, those largest in magnitude over all tensors; the rest 0."""
+    import torch
+
     magnitudes = torch.cat([value.abs().flatten() for value in vector.values()])
     kept = max(1, int(density * len(magnitudes)))
     least = magnitudes.kthvalue(len(magnitudes) - kept + 1).values
@@ -85,6 +99,8 @@ def elected(vectors: Sequence[Vector]) -> dict[str, Tensor]:
 
     Zeros have no say; where the sum is 0 there is no sign to elect, and the result is 0.
     """
+    import torch
+
     result = {}
     for name in vectors[0]:
         stacked = torch.stack([vector[name] for vector in vectors])
@@ -101,6 +117,8 @@ def dropped(vector: Vector, rate: float, generator: torch.Generator) -> dict[str
         rate: Below 1; at 0 nothing is drawn.
         generator: On the CPU, whatever the vector's device.
     """
+    import torch
+
     if rate == 0:
         return dict(vector)
     return {
@@ -111,6 +129,8 @@ def dropped(vector: Vector, rate: float, generator: torch.Generator) -> dict[str
 
 def largest(vectors: Sequence[Vector]) -> dict[str, Tensor]:
     """MagMax: each entry from the vector in which it is largest in magnitude, the earliest of equals."""
+    import torch
+
     result = {}
     for name in vectors[0]:
         stacked = torch.stack([vector[name] for vector in vectors])

@@ -1,18 +1,22 @@
 """What a method may do: the hooks that the continual loop calls, each with a default."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
-from torch import Tensor
 
-from forgetmenot.engine.learner import Learner
-from forgetmenot.engine.objectives import batch_loss
 from forgetmenot.errors import UserError
 from forgetmenot.models.settings import AdapterSettings, used_by
 from forgetmenot.prompting.encoded import Encoded
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from forgetmenot.engine.learner import Learner
 
 
 class Options(BaseModel):
@@ -123,6 +127,8 @@ class Method:
 
         Over the pairs of a stage of preferences; a method that has a loss of its own takes none of these.
         """
+        from forgetmenot.engine.objectives import batch_loss
+
         return batch_loss(learner, batch)
 
     def penalty(self, learner: Learner) -> Tensor | None:

@@ -1,13 +1,17 @@
 """What the projections have in common: no step goes where it would change what was learned."""
 
+from __future__ import annotations
+
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-
-from forgetmenot.engine.learner import Learner, load_weights
 from forgetmenot.methods.shared.method import Method
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from forgetmenot.engine.learner import Learner
 
 
 class Projection(Method):
@@ -36,6 +40,8 @@ class Projection(Method):
 
     def stepped(self, learner: Learner) -> None:
         """Project the step."""
+        from forgetmenot.engine.learner import load_weights
+
         if self.basis:
             step = {name: p.detach() - self._before[name] for name, p in learner.trainable().items()}
             self.project(step)

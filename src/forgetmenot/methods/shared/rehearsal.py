@@ -1,15 +1,19 @@
 """What all rehearsal has in common: after each task some of its examples are remembered, as tokens."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
 from pydantic import Field
 
-from forgetmenot.engine.learner import Learner
 from forgetmenot.methods.shared.memory import Keep, choose, from_plain, to_plain
 from forgetmenot.methods.shared.method import Method, Options, Stage
 from forgetmenot.prompting.encoded import Encoded
+
+if TYPE_CHECKING:
+    from forgetmenot.engine.learner import Learner
 
 
 class RehearsalOptions(Options):

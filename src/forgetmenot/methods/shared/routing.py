@@ -11,18 +11,22 @@ shrunk towards a multiple of the identity by what so few prompts leave uncertain
 directions far more than in all others, and without Σ (`euclidean`; Mensink et al. 2013) those decide.
 """
 
+from __future__ import annotations
+
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import torch
 from pydantic import NonNegativeInt, PositiveInt
-from torch import Tensor
 
-from forgetmenot.engine.learner import Learner
 from forgetmenot.errors import UserError
 from forgetmenot.methods.shared.method import Method, Options, Stage
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from forgetmenot.engine.learner import Learner
 
 
 class RoutingOptions(Options):
@@ -70,6 +74,8 @@ class Routing(Method):
 
     def route(self, learner: Learner, prompts: Sequence[tuple[int, ...]]) -> Sequence[str] | None:
         """The task whose centroid is nearest to each prompt."""
+        import torch
+
         if not self.centroids:
             return None
         tasks, centroids = list(self.centroids), torch.stack(list(self.centroids.values())).double()
@@ -121,6 +127,8 @@ def shrunk(scatter: Tensor, count: int) -> Tensor:
         (1 − ρ) S + ρ tr(S)/width I, with S = scatter / count [width, width]. Where no sample differs from the
         mean, the identity.
     """
+    import torch
+
     covariance, width = scatter / count, len(scatter)
     size = covariance.trace() / width
     if size == 0:

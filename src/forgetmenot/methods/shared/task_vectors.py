@@ -4,17 +4,22 @@ A stage trains its task, its task vector is kept, and the stage's model is θ₀
 merged model is what is scored and saved; no task is trained on it, so its merging errors do not add up.
 """
 
+from __future__ import annotations
+
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import NonNegativeFloat
-from torch import Tensor
 
-from forgetmenot.engine.learner import Learner
 from forgetmenot.methods.shared.anchor import beside, from_state, to_state
 from forgetmenot.methods.shared.merge import Vector, difference, moved, replace, weights
 from forgetmenot.methods.shared.method import Method, Options, Stage
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from forgetmenot.engine.learner import Learner
 
 
 class MergingOptions(Options):

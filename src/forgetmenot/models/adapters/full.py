@@ -7,7 +7,7 @@ from typing import Any
 from transformers import AutoModelForCausalLM
 
 from forgetmenot.models.adapters.kind import AdapterKind
-from forgetmenot.models.settings import AdapterSettings
+from forgetmenot.models.settings import KINDS, AdapterSettings
 
 REFERENCE_WIDTH = 2048
 
@@ -16,12 +16,8 @@ class Full(AdapterKind):
     """All weights, kept in Transformers' layout."""
 
     folder = "model"
-    base_learns = True
+    uses = KINDS["full"]
     shards = True
-
-    def describe(self, settings: AdapterSettings) -> str:
-        """Name it."""
-        return "full fine-tuning"
 
     def default_rate(self, width: int) -> float:
         """1e-5 from width 2048 on; narrower models take larger steps, by 1/width².

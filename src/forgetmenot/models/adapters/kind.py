@@ -12,22 +12,15 @@ class AdapterKind:
 
     Attributes:
         folder: Its weights' folder under that of a stage; no other kind's.
-        uses: Which settings mean something with it; in `settings.KINDS` for a kind of this package.
-        base_learns: Whether the base's own weights learn: they are loaded in fp32 and cannot be quantized,
-            and large models recompute activations.
+        uses: What is known of it before torch is imported; in `settings.KINDS` for a kind of this package.
         shards: Whether it can learn while the weights are spread over processes (FSDP).
         not_one_model: Why no stage can be exported as one model, as a sentence; or empty.
     """
 
     folder: ClassVar[str]
     uses: ClassVar[Uses]
-    base_learns: ClassVar[bool] = False
     shards: ClassVar[bool] = False
     not_one_model: ClassVar[str] = ""
-
-    def describe(self, settings: AdapterSettings) -> str:
-        """What learns, in a few words for readers: "LoRA, rank 8"."""
-        raise NotImplementedError
 
     def default_rate(self, width: int) -> float:
         """The learning rate of `auto` for a model of that hidden size."""

@@ -12,7 +12,7 @@ from transformers.pytorch_utils import Conv1D
 from forgetmenot.errors import UserError, nearest
 from forgetmenot.models.adapters.full import FULL, REFERENCE_WIDTH
 from forgetmenot.models.adapters.kind import AdapterKind
-from forgetmenot.models.settings import AdapterSettings
+from forgetmenot.models.settings import KINDS, AdapterSettings
 
 NOT_ADAPTED = {
     name: ["out_proj", "conv1d"] for name in ("falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h")
@@ -24,10 +24,7 @@ class Lora(AdapterKind):
     """Adapters beside the linear layers, kept in PEFT's layout; once merged, they are part of all weights."""
 
     folder = "adapter"
-
-    def describe(self, settings: AdapterSettings) -> str:
-        """Name it with its rank."""
-        return f"LoRA, rank {settings.rank}"
+    uses = KINDS["lora"]
 
     def default_rate(self, width: int) -> float:
         """2e-4 from width 2048 on; narrower models take larger steps, by 1/width, a rule of ours."""

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from forgetmenot.models.adapters.kind import AdapterKind
-from forgetmenot.models.settings import AdapterSettings
+from forgetmenot.models.settings import KINDS, AdapterSettings
 
 NAME = "soft_prompt"
 FILE = "soft_prompt.safetensors"
@@ -98,14 +98,11 @@ class Prompt(AdapterKind):
     """A soft prompt before a model that stays as it is; `new` adds a part behind those of earlier stages."""
 
     folder = "prompt"
+    uses = KINDS["prompt"]
     not_one_model = (
         "A soft prompt stands before a model and is no part of it, so no single model answers "
         "like this stage."
     )
-
-    def describe(self, settings: AdapterSettings) -> str:
-        """Name it with its length."""
-        return f"soft prompt, {settings.tokens} tokens"
 
     def default_rate(self, width: int) -> float:
         """1e-2 at any width, which is ours."""

@@ -1,18 +1,19 @@
 """Who judges: a model behind an OpenAI-compatible endpoint, or one that is loaded here."""
 
-from collections.abc import Iterator, Sequence
+from __future__ import annotations
 
-import torch
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from forgetmenot.engine import ranks
-from forgetmenot.engine.learner import Learner
-from forgetmenot.engine.pack import node_budget
 from forgetmenot.errors import UserError
-from forgetmenot.models.load import load_model
 from forgetmenot.models.settings import ModelSettings
 from forgetmenot.probes.shared.judgements import Judge
 from forgetmenot.prompting.tokens import Ids, Tokens
 from forgetmenot.synthesis.endpoint import Endpoint, EndpointSettings, Messages
+
+if TYPE_CHECKING:
+    from forgetmenot.engine.learner import Learner
 
 JudgeSettings = EndpointSettings | ModelSettings
 
@@ -72,6 +73,12 @@ class LocalJudge:
             yield from enumerate(learner.generate(some, LOCAL_REPLY), start=first)
 
     def _load(self) -> Learner:
+        import torch
+
+        from forgetmenot.engine.learner import Learner
+        from forgetmenot.engine.pack import node_budget
+        from forgetmenot.models.load import load_model
+
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         loaded = load_model(self._settings, trainable=False, device=device)
         budget = node_budget(device.type, "sdpa", torch.get_num_threads())

@@ -1,5 +1,7 @@
 """The probes `instruction-following` and `safety`: a judge compares a stage's answers with the base's."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 import math
@@ -7,19 +9,21 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from pydantic import BeforeValidator, PositiveInt
 
 from forgetmenot.engine import ranks
-from forgetmenot.engine.learner import Learner
 from forgetmenot.errors import UserError
 from forgetmenot.probes.shared.judge import JudgeSettings, as_tokens, make_judge
 from forgetmenot.probes.shared.judgements import VERSION, Judgement, Judgements, PairComparison
 from forgetmenot.probes.shared.probe import Part, Probe, ProbeOptions
 from forgetmenot.probes.shared.prompt_sets import read_prompts
 from forgetmenot.prompting.tokens import Tokens
+
+if TYPE_CHECKING:
+    from forgetmenot.engine.learner import Learner
 
 LINE = "\n"  # and no other: an answer may hold characters at which `splitlines` splits too
 

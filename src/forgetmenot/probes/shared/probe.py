@@ -1,13 +1,16 @@
 """What a probe is: a measurement beside the tasks, taken on the base model and after each stage."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
-from forgetmenot.engine.learner import Learner
+if TYPE_CHECKING:
+    from forgetmenot.engine.learner import Learner
 
 
 class ProbeOptions(BaseModel):

@@ -1,14 +1,17 @@
 """The table of a study: one row for each cell of its grid, the seeds of a cell averaged."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from forgetmenot.report.csv_text import csv_text
 from forgetmenot.report.wording import HEADLINES, NONE, number, setting
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FIGURES = ("average_performance", "backward_transfer", "forgetting", "learning_accuracy")
 TITLES = [HEADLINES[name] for name in FIGURES]
@@ -16,13 +19,24 @@ GAP = 2  # spaces between the columns of the terminal's table
 AVERAGED = "Mean ± standard deviation over the seeds; with one seed, its figure."
 
 
-def study_table(study: Mapping[str, Any]) -> pd.DataFrame:
+def study_table(study: Mapping[str, Any]) -> "pd.DataFrame":
     """One row for each run: the keys of the grid, the figures, and why it failed if it did.
 
     Args:
         study: The parsed `study.json`.
     """
-    rows = [
+    import pandas as pd
+
+    return pd.DataFrame(_run_rows(study)).astype(dict.fromkeys(FIGURES, float))
+
+
+def study_csv(study: Mapping[str, Any]) -> str:
+    """The same table as the text of a CSV file."""
+    return csv_text(_run_rows(study))
+
+
+def _run_rows(study: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [
         {
             **{key: _value(value) for key, value in run["varies"].items()},
             **dict.fromkeys(FIGURES),
@@ -32,11 +46,12 @@ def study_table(study: Mapping[str, Any]) -> pd.DataFrame:
         }
         for run in study["runs"]
     ]
-    return pd.DataFrame(rows).astype(dict.fromkeys(FIGURES, float))
 
 
-def study_cells(study: Mapping[str, Any]) -> pd.DataFrame:
+def study_cells(study: Mapping[str, Any]) -> "pd.DataFrame":
     """One row for each cell of the grid: its keys but the seed, and each figure's mean and std."""
+    import pandas as pd
+
     rows = []
     for cell in study["cells"]:
         row = {key: _value(value) for key, value in cell["varies"].items()}

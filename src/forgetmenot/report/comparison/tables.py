@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-import pandas as pd
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -11,6 +10,7 @@ from rich.text import Text
 from forgetmenot.metrics import Spread
 from forgetmenot.report.comparison.comparison import TABLE, Comparison
 from forgetmenot.report.comparison.conclusions import conclusions
+from forgetmenot.report.csv_text import csv_text
 from forgetmenot.report.wording import MINUS, NONE, number
 
 SHOWN = [f"haque_{name}" for name in ("pretrained_mean", "forgetting_sum", "learning_sum", "final_mean")]
@@ -22,7 +22,7 @@ LATEX = str.maketrans({
 })  # fmt: skip
 
 
-def group_table(comparison: Comparison) -> pd.DataFrame:
+def group_rows(comparison: Comparison) -> list[dict[str, Any]]:
     """One row for each group: the figures of the paper’s table, their deviations and noise floors."""
     rows = []
     for one in comparison.groups:
@@ -35,25 +35,23 @@ def group_table(comparison: Comparison) -> pd.DataFrame:
                 row[f"{figure}_noise_floor"] = floor
         row["not_learned"] = ", ".join(f"{task} ({times})" for task, times in one.not_learned.items())
         rows.append(row)
-    return pd.DataFrame(rows)
+    return rows
 
 
-def run_table(comparison: Comparison) -> pd.DataFrame:
+def run_rows(comparison: Comparison) -> list[dict[str, Any]]:
     """One row for each run: what varies, every figure, and why it failed if it did."""
-    return pd.DataFrame(
-        [
-            {
-                **{key: comparison.level(run, key) for key in comparison.keys},
-                **{figure: run.figure(figure) for figure in TABLE},
-                "run": run.name,
-                "failed": run.failed,
-            }
-            for run in comparison.runs
-        ]
-    )
+    return [
+        {
+            **{key: comparison.level(run, key) for key in comparison.keys},
+            **{figure: run.figure(figure) for figure in TABLE},
+            "run": run.name,
+            "failed": run.failed,
+        }
+        for run in comparison.runs
+    ]
 
 
-def paired_test_table(comparison: Comparison) -> pd.DataFrame:
+def paired_test_rows(comparison: Comparison) -> list[dict[str, Any]]:
     """One row for each paired test."""
     rows = []
     for test in comparison.tests:
@@ -78,7 +76,7 @@ def paired_test_table(comparison: Comparison) -> pd.DataFrame:
                 "reason": test.reason,
             }
         )
-    return pd.DataFrame(rows)
+    return rows
 
 
 def latex_table(comparison: Comparison) -> str:
@@ -121,9 +119,9 @@ def failed_names(names: Sequence[str]) -> str:
 def table_files(comparison: Comparison, name: str) -> dict[str, str]:
     """The tables as files: NAME.csv, NAME-runs.csv, NAME-tests.csv and NAME.tex, to what is in them."""
     return {
-        f"{name}.csv": group_table(comparison).to_csv(index=False),
-        f"{name}-runs.csv": run_table(comparison).to_csv(index=False),
-        f"{name}-tests.csv": paired_test_table(comparison).to_csv(index=False),
+        f"{name}.csv": csv_text(group_rows(comparison)),
+        f"{name}-runs.csv": csv_text(run_rows(comparison)),
+        f"{name}-tests.csv": csv_text(paired_test_rows(comparison)),
         f"{name}.tex": latex_table(comparison),
     }
 

@@ -1,0 +1,134 @@
+"""A plan carried out: the model loaded, every stage trained and scored, and the results written."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from forgetmenot.engine import ranks
+from forgetmenot.errors import UserError
+from forgetmenot.probes import Probe
+from forgetmenot.record.layout import ENVIRONMENT, PREDICTIONS, RESULTS
+from forgetmenot.record.result_schema import Cost
+from forgetmenot.report.html import write_report
+from forgetmenot.report.terminal import LiveTable
+from forgetmenot.runs.directory import RunDirectory, begun_with
+from forgetmenot.runs.display import Display
+from forgetmenot.runs.loop import Loop
+from forgetmenot.runs.plan import Plan
+from forgetmenot.runs.receipt_loader import ReceiptLoader
+from forgetmenot.runs.results import read_results
+from forgetmenot.runs.session import Session, open_session
+from forgetmenot.tasks import fingerprint
+
+
+def carry_out(
+    plan: Plan,
+    receipts: ReceiptLoader,
+    probes: Mapping[str, Probe],
+    directory: RunDirectory,
+    display: Display,
+    *,
+    fresh: bool,
+) -> None:
+    """Take a run from wherever its directory stands to its end, and write what follows from it.
+
+    Args:
+        plan: What the run's config amounts to.
+        receipts: What loaded the plan's tasks.
+        probes: By name, ready to measure.
+        directory: The run's, locked.
+        display: Where to show progress.
+        fresh: Remove what is in the directory first.
+
+    Raises:
+        UserError: If something does not fit the model, or the directory began otherwise.
+    """
+    config = plan.config
+    session = open_session(config, None if fresh else begun_with(directory).get("threads"))
+    display.say(session.in_words)
+    with deterministic():
+        loop = Loop(plan, session, directory, display, probes)
+        session.examine(loop.first_sequences())
+        if fresh:
+            directory.clear()  # not before: a mistake in the config must not cost the run that is there
+        _identify(plan, session, directory, display)
+        directory.begin(config.to_yaml())
+        display.show(_table(loop))
+        loop.run()
+    described = {
+        "model": config.model.name,
+        "method": config.method.name,
+        "adapter": config.adapter.in_words,
+        "seed": config.seed,
+        "split": config.evaluation.split,
+    }
+    if ranks.writes():
+        cost = Cost(
+            parameters=session.record["parameters"],
+            past_data=plan.method.past_data,
+            truncated_in_training=loop.truncated,
+        )
+        results = read_results(directory, plan.rows, loop.scored, described, cost, probes)
+        if receipts.receipts:
+            results["receipts"] = receipts.described()
+        directory.write_json(RESULTS, results)
+        write_report(directory.path)
+        directory.event("finished")
+    ranks.wait()
+
+
+@contextmanager
+def deterministic() -> Iterator[None]:
+    """Let PyTorch choose the kernels that always sum in the same order."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+def _identify(plan: Plan, session: Session, directory: RunDirectory, display: Display) -> None:
+    """Hold what this process would compute with against what the run began with, and record it.
+
+    Raises:
+        UserError: If they differ, so that going on would mix two runs.
+    """
+    tasks = {task.name: task for task in (*plan.trained, *plan.scored)}
+    identity = {
+        **session.identity,
+        "tasks": {name: fingerprint(task) for name, task in tasks.items()},
+        "prompts": {name: prompt.hash for name, prompt in plan.prompts.items()},
+        "stages": {stage.name: list(stage.tasks) for stage in plan.stages},
+    }
+    before = begun_with(directory) or identity
+    for key, value in before.items():
+        now: Any = identity.get(key)
+        if isinstance(value, dict) and isinstance(now, dict):  # tasks may have come, none may have changed
+            now = {name: now.get(name) for name in value}
+        if now != value:
+            raise UserError(
+                f"{directory.path} began with {key} {value!r}; by this command, machine and data "
+                f"it is {now!r} now: going on would mix two runs. Put it back, or start anew with --fresh."
+            )
+    directory.write_json(ENVIRONMENT, {"identity": identity, **session.record})
+    if session.learner.layout != "trie":
+        why = "; ".join(f"{name}: {reason}" for name, reason in session.record["guard"]["not_taken"].items())
+        display.say(f"This model takes {session.learner.layout} batches, not the trie ({why}).")
+    if session.record["dropout_set_to_0"]:
+        zeroed = ", ".join(session.record["dropout_set_to_0"])
+        display.say(f"The model's own dropout ({zeroed}) is set to 0; that is recorded.")
+
+
+def _table(loop: Loop) -> LiveTable:
+    rows, scored = loop.plan.rows, loop.scored[PREDICTIONS]
+    return LiveTable(
+        [one.task.name for one in scored],
+        [row.name for row in rows],
+        {one.task.name: one.task.metric for one in scored},
+        trains_on=[row.trains_on for row in rows],
+        majority={one.task.name: one.majority for one in scored},
+        follows=[row.follows for row in rows],
+    )

@@ -1,0 +1,93 @@
+"""What trains nothing waits for no library that trains: lists, reports, comparisons and refusals."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.report.compared_runs import forgetful, write_answers
+from tests.report.conftest import write_run
+
+HEAVY = ("torch", "transformers", "datasets", "peft", "accelerate", "scipy.stats", "pandas", "sklearn")
+PROGRAM = """
+import json, sys
+from forgetmenot.cli import main
+try:
+    main()
+finally:
+    with open("imported.json", "w") as file:
+        json.dump(sorted(sys.modules), file)
+"""
+DONE, MISTAKE = 0, 2
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    """A folder with a finished run, and two that can be compared."""
+    write_run(tmp_path / "run", "sequential", ("sst2", "mrpc"), n=40)
+    for seed, name in enumerate(("one", "other")):
+        write_answers(tmp_path / name, forgetful(seed))
+        (tmp_path / name / "config.yaml").write_text(f"model: owner/alpha\nseed: {seed}\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("command", "status", "words"),
+    [
+        ("list methods", DONE, "ewc"),
+        ("list probes", DONE, "embeddings"),
+        ("list tasks", DONE, "sst2"),
+        ("list prompts", DONE, "default"),
+        ("list suites", DONE, "glue4"),
+        ("list models", DONE, "quickstart"),
+        ("report run", DONE, "run/report.html"),
+        ("compare one other --output compared", DONE, "compared/compare.html"),
+        ("run --set adapter.rnk=4", MISTAKE, "adapter.rnk: there is no such key"),
+        ("run --set adapter.rnk=4 --method ewc", MISTAKE, "adapter.rnk: there is no such key"),
+        ("run --method ewc --set method.stength=1", MISTAKE, "method.stength: there is no such key"),
+        ("run --method ewd", MISTAKE, "there is no method 'ewd'"),
+        ("run --tasks sst3", MISTAKE, "There is no task or suite 'sst3'"),
+        ("run --tasks mine.yaml", MISTAKE, "mine.yaml"),
+        ("run --data-dir nowhere", MISTAKE, "there is no folder 'nowhere'"),
+        ("run --prompt ornate", MISTAKE, "ornate"),
+        ("run --method lwf --set adapter.kind=prompt --set training.limit.nope=3", MISTAKE, "nope"),
+        ("run --set evaluation.probes=embedings", MISTAKE, "there is no probe 'embedings'"),
+        ("run --method o-lora --set adapter.kind=full", MISTAKE, "adapter.kind: this method works with lora"),
+        ("report nowhere", MISTAKE, "nowhere holds no finished run"),
+        ("compare one nowhere", MISTAKE, "nowhere is neither a finished run nor a study"),
+        ("study nowhere.yaml", MISTAKE, "nowhere.yaml"),
+        ("run --preview --tasks sst3", MISTAKE, "There is no task or suite 'sst3'"),
+        ("score nowhere", MISTAKE, "nowhere is not a run's directory"),
+        ("score one --tasks sst3", MISTAKE, "There is no task or suite 'sst3'"),
+        ("export nowhere --stage last out", MISTAKE, "nowhere is not a run's directory"),
+        ("prompts quickstart --tasks sst3", MISTAKE, "There is no task or suite 'sst3'"),
+        ("receipts quickstart --tasks sst3", MISTAKE, "There is no task or suite 'sst3'"),
+    ],
+)
+def test_it_is_there_without_torch(command: str, status: int, words: str, here: Path) -> None:
+    ended = _fmn(here, command)
+    assert ended.returncode == status, ended.stderr
+    assert words in (ended.stdout if status == DONE else ended.stderr)
+    assert _heavy(here) == []
+
+
+def test_a_run_says_what_it_is_going_to_do_before_torch_is_imported(here: Path) -> None:
+    ended = _fmn(here, "run --tasks mine.yaml")
+    assert ended.stdout.startswith(
+        "quickstart learns mine.yaml by sequential (LoRA, rank 8)\nDirectory: runs/"
+    )
+    assert "mine.yaml" in ended.stderr
+    assert _heavy(here) == []
+
+
+def _fmn(folder: Path, command: str) -> subprocess.CompletedProcess[str]:
+    """Run a command in a process of its own, which leaves the names of what it imported."""
+    program = [sys.executable, "-c", PROGRAM, *command.split()]
+    return subprocess.run(program, cwd=folder, capture_output=True, text=True, check=False)
+
+
+def _heavy(folder: Path) -> list[str]:
+    imported = json.loads((folder / "imported.json").read_text())
+    return [name for name in HEAVY if name in imported]
