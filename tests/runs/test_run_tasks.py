@@ -216,3 +216,25 @@ def test_what_is_cut_to_fit_is_counted(go: Go, make_task: Make) -> None:
 def test_what_cannot_be_cut_is_refused_before_anything_is_trained(go: Go) -> None:
     with pytest.raises(UserError, match=r"task 'animal', example 'score-0': .*max_length is 5"):
         go("one", {"training.max_length": 5})
+
+
+def test_a_run_that_generates_asks_its_base_again(go: Go, make_task: Make) -> None:
+    """In fp32 and so small a model nothing changes; that is kept, and said by the report."""
+    prompts = {"default": {"template": "Say: {{ word }}\nReply:"}}
+    task = make_task("reply", _answers(16), _answers(9), target="reply", prompts=prompts)
+    run = go("one", {"tasks": str(task)})
+    assert run.results["asked_again"] == {"reply": {"n": 9, "different": 0, "flipped": 0}}
+    assert "0 of 9 examples of reply otherwise" in " ".join(run.report().read_text().split())
+
+
+def test_rows_that_repeat_are_drawn_together(go: Go, make_word_task: Make) -> None:
+    """Twenty-four copies of two rows are two examples, and a test knows it."""
+    repeated, other = make_word_task("animal"), make_word_task("colour")
+    rows = repeated.with_name("animal-score.jsonl")
+    two = rows.read_text().splitlines(keepends=True)[:2]
+    rows.write_text("".join(two * 12))
+    run = go("one", {"tasks": [str(repeated), str(other), str(make_word_task("size"))], "training.limit": 8})
+    kept = run.predictions(0).query("task == 'animal'")
+    assert kept["cluster"].nunique() == 2
+    assert run.results["significance"]["animal"]["test"] == "clustered bootstrap"
+    assert run.results["significance"]["colour"]["test"] == "exact McNemar"

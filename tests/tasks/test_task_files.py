@@ -295,3 +295,14 @@ def test_an_empty_file_is_an_empty_split(tmp_path: Path) -> None:
             dev=TICKETS,
             choose=[],
         )
+
+
+def test_rows_that_share_a_passage_are_a_cluster(tmp_path: Path) -> None:
+    rows = [{**TICKETS[k % 2], "text": f"Ticket {k}.", "thread": f"t{k // 2}"} for k in range(4)]
+    task = load(tmp_path, TRIAGE + "cluster: thread\n", train=rows, dev=rows)
+    assert task.cluster == "thread"
+    chats = [{"messages": CHAT, "thread": "t0"}, {"messages": CHAT, "thread": "t1"}]
+    yaml = "name: c\ndata: {score: chats.jsonl}\nmessages: messages\ncluster: thread\n"
+    assert [one.fields["thread"] for one in load(tmp_path, yaml, chats=chats).score] == ["t0", "t1"]
+    with pytest.raises(UserError, match=r"cluster: row 2 of score has no 'thread'"):
+        load(tmp_path, yaml, chats=[chats[0], {"messages": CHAT}])

@@ -25,6 +25,9 @@ SCORES = "scores.json"
 TRAINING = "training.jsonl"
 """A stage's training log: one line for each optimizer step."""
 
+ASKED_AGAIN = "asked_again.json"
+"""In the base's folder: how many answers another order and batch size change; see `runs.again`."""
+
 _COST = "cost.json"
 
 

@@ -172,6 +172,17 @@ class Cost(TypedDict, total=False):
     truncated_in_training: dict[str, dict[str, int]]
 
 
+class AskedAgain(TypedDict):
+    """The base model asked `n` examples again, in another order and batch size; see `runs.again`.
+
+    So many answers were `different`, and so many turned right or wrong (`flipped`; null for graded answers).
+    """
+
+    n: int
+    different: int
+    flipped: int | None
+
+
 class Results(TypedDict):
     """The content of results.json.
 
@@ -199,4 +210,5 @@ class Results(TypedDict):
     readings: list[Reading]
     probes: dict[str, ProbeTable]
     cost: Cost
+    asked_again: NotRequired[dict[str, AskedAgain]]
     receipts: NotRequired[dict[str, Any]]

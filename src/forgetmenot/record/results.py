@@ -83,6 +83,7 @@ class RunResults:
         self.noise_floor: Mapping[str, float | None] = results.get("noise_floor", {})
         self.significance: Mapping[str, Any] = results.get("significance", {})
         self.readings: Sequence[Mapping[str, Any]] = results.get("readings", ())
+        self.asked_again: Mapping[str, Any] = results.get("asked_again", {})
         self.probes: Mapping[str, Mapping[str, Any]] = results.get("probes", {})
         self.cost: Mapping[str, Any] = results.get("cost", {})
 

@@ -20,6 +20,7 @@ from forgetmenot.report.forgotten import lost_examples
 from forgetmenot.report.wording import (
     HEADLINES,
     NONE,
+    asked_again,
     common,
     cross_fitted,
     left_out,
@@ -62,6 +63,7 @@ def write_report(run_dir: Path) -> Path:
         run=results,
         verdict=verdict(results),
         left_out=left_out(results),
+        asked_again=asked_again(results),
         outcome_words=outcome_words,
         metrics=[
             metric_named(name).formula

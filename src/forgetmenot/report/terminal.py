@@ -15,6 +15,7 @@ from forgetmenot.report.costs import costs
 from forgetmenot.report.probe_tables import print_probes
 from forgetmenot.report.wording import (
     HEADLINES,
+    asked_again,
     cross_fitted,
     left_out,
     number,
@@ -119,7 +120,7 @@ def print_matrix(content: Mapping[str, Any], console: Console) -> None:
     for table in _tables(results, console.width, margins):
         console.print(table)
     console.print(Text(LEGEND, style="dim"), "", _summary(results), sep="\n")
-    if told := left_out(results):
+    for told in filter(None, (left_out(results), asked_again(results))):
         console.print(Text(told, style="dim"))
     console.print()
     if otherwise := asked_otherwise(results):

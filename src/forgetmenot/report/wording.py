@@ -56,6 +56,20 @@ def left_out(results: RunResults) -> str:
     return " ".join(filter(None, sentences))
 
 
+def asked_again(results: RunResults) -> str:
+    """What the base model answered otherwise when it was asked again, in a sentence; empty without."""
+    told = [
+        f"{again['different']} of {again['n']} examples of {task}"
+        for task, again in results.asked_again.items()
+    ]
+    if not told:
+        return ""
+    return (
+        f"Asked again in another order and batch size, the base model answers {listed(told)} otherwise: a "
+        "difference of that size is noise."
+    )
+
+
 def number(value: float | None) -> str:
     """A score with three decimals; a dash where there is none."""
     return NONE if value is None else f"{value:.3f}".replace("-", MINUS)

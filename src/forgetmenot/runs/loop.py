@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TextIO
@@ -25,6 +25,7 @@ from forgetmenot.models.weights import has_weights, save_weights
 from forgetmenot.probes import Probe
 from forgetmenot.prompting import TokenSequence
 from forgetmenot.record.layout import (
+    ASKED_AGAIN,
     BASE,
     PREDICTIONS,
     SCORES,
@@ -34,6 +35,7 @@ from forgetmenot.record.layout import (
     write_cost,
 )
 from forgetmenot.record.predictions import Predictions, read_predictions, score, write_predictions
+from forgetmenot.runs.again import ask_again
 from forgetmenot.runs.directory import RunDirectory
 from forgetmenot.runs.display import Display
 from forgetmenot.runs.method_state import load_method_state, save_method_state
@@ -223,11 +225,23 @@ class Loop:
                 answers = [evaluate(self.learner, self.method, one, advance, kept) for one in tasks]
                 names = [one.task.name for one in tasks]
                 write_predictions(folder / file, dict(zip(names, answers, strict=True)))
+                if name == BASE and file == PREDICTIONS:
+                    self._ask_again(folder, tasks, answers)
                 cells += [_cell(*pair) for pair in zip(tasks, answers, strict=True)]
         counted = {name: count + before.get(name, 0) for name, count in self.learner.counted().items()}
         write_cost(folder, {**read_cost(folder), "scoring": counted})
         path.write_text(json.dumps(cells, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         return time.perf_counter() - began
+
+    def _ask_again(self, folder: Path, tasks: Sequence[ScoredTask], answers: Sequence[Predictions]) -> None:
+        """Keep what the base answers otherwise when it is asked again, beside what was kept before."""
+        path = folder / ASKED_AGAIN
+        found = json.loads(path.read_text()) if path.is_file() else {}
+        for scored, said in zip(tasks, answers, strict=True):
+            if (again := ask_again(self.learner, self.method, scored, said)) is not None:
+                found[scored.task.name] = again
+        if found:
+            path.write_text(json.dumps(found) + "\n")
 
     def _add_columns(self, name: str) -> bool:
         """Score what a committed stage has not been asked yet, since the list of tasks has grown.

@@ -7,7 +7,7 @@ from forgetmenot.evaluation.scored_task import ScoredTask
 from forgetmenot.metrics import Row
 from forgetmenot.probes import Probe
 from forgetmenot.record.assemble import assemble
-from forgetmenot.record.layout import read_cost
+from forgetmenot.record.layout import ASKED_AGAIN, BASE, STAGES, read_cost
 from forgetmenot.record.predictions import read_predictions
 from forgetmenot.record.result_schema import Cost, ProbeTable, Results
 from forgetmenot.runs.directory import RunDirectory
@@ -38,7 +38,11 @@ def read_results(
         readings.append([one.asked([stage.get(one.task.name) for stage in answers]) for one in tasks])
     costs = {row.name: read_cost(directory.stage(row.name)) for row in rows}
     cost = Cost(**_cost(costs), **further_cost)
-    return assemble(rows, readings, described, cost, _probe_tables(directory, rows, probes))
+    results = assemble(rows, readings, described, cost, _probe_tables(directory, rows, probes))
+    again = directory.read_json(f"{STAGES}/{BASE}/{ASKED_AGAIN}")
+    if again is not None:
+        results["asked_again"] = again
+    return results
 
 
 def _probe_tables(

@@ -1,7 +1,7 @@
 """A task of one's own: a YAML file beside its rows, and no Python."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +13,7 @@ from forgetmenot.tasks.answers import RULES
 from forgetmenot.tasks.rows import BadRowError, Converted, cell, examples, label_in, plain
 from forgetmenot.tasks.splits import divide
 from forgetmenot.tasks.tables import Row, Table, read, read_hub
-from forgetmenot.tasks.task import PAIR, Generation, Kind, Task
+from forgetmenot.tasks.task import PAIR, Example, Generation, Kind, Task
 from forgetmenot.tasks.yaml_file import read_yaml
 
 # Which key of the file makes which kind of task, and by what that is scored where the file names no metric.
@@ -70,6 +70,7 @@ class _TaskFile(_Section):
     metric: str | None = None
     generation: _Generation | None = None
     source: str | None = None
+    cluster: str | None = None
 
 
 def load_custom(path: Path) -> Task:
@@ -93,10 +94,11 @@ def load_custom(path: Path) -> Task:
             f"{len(labels)}."
         )
     generation = _generation(path, file, kind, metric)
-    convert = _converter(kind, column, labels, file.rejected)
+    convert = _converter(kind, column, labels, file.rejected, file.cluster)
 
     tables = _tables(path, file.data)
     found = {split: examples(table, split, convert) for split, table in tables.items()}
+    _check_clusters(path, file.cluster, found)
     splits = divide(found.get("train", []), found.get("score", []), found.get("select"))
     return Task(
         name=file.name,
@@ -111,7 +113,24 @@ def load_custom(path: Path) -> Task:
         notes=(*_unpinned(file.data), *splits.notes),
         generation=generation,
         source=file.source or "",
+        cluster=file.cluster or "",
     )
+
+
+def _check_clusters(path: Path, cluster: str | None, found: Mapping[str, Sequence[Example]]) -> None:
+    """Every row must have the field that says which rows are not independent.
+
+    Raises:
+        UserError: One has not; names the split and the row.
+    """
+    if cluster is None:
+        return
+    for split, rows in found.items():
+        for number, example in enumerate(rows, 1):
+            if example.fields.get(cluster) is None:
+                raise UserError(
+                    f"{path}: cluster: row {number} of {split} has no {cluster!r}; every row needs it."
+                )
 
 
 def _generation(path: Path, file: _TaskFile, kind: Kind, metric: Metric) -> Generation:
@@ -213,8 +232,11 @@ def _unpinned(data: _Data) -> tuple[str, ...]:
 
 
 def _converter(
-    kind: Kind, column: str, labels: tuple[str, ...], rejected: str | None
+    kind: Kind, column: str, labels: tuple[str, ...], rejected: str | None, cluster: str | None
 ) -> Callable[[Row], Converted]:
+    def shared(row: Row) -> dict[str, Any]:
+        return {} if cluster is None else {cluster: row.get(cluster)}
+
     def choice(row: Row) -> Converted:
         label = label_in(row, column, labels)
         return {name: value for name, value in row.items() if name != column}, label, None
@@ -227,13 +249,13 @@ def _converter(
 
     def messages(row: Row) -> Converted:
         turns = _turns(cell(row, column), column)
-        return {"messages": turns}, None, turns[-1]["content"]
+        return {"messages": turns, **shared(row)}, None, turns[-1]["content"]
 
     def text(row: Row) -> Converted:
         value = cell(row, column)
         if not isinstance(value, str) or not value.strip():
             raise BadRowError(f"{column!r} is {value!r}, not a text with something in it.")
-        return {"text": value}, None, None
+        return {"text": value, **shared(row)}, None, None
 
     def preference(row: Row) -> Converted:
         pair = {

@@ -26,6 +26,7 @@ def conclusions(comparison: Comparison) -> list[str]:
         *_sensitivity(comparison),
         *_not_learned(comparison),
         *_left_out(comparison),
+        *_asked_again(comparison),
         *_failures(comparison),
     ]
     return found or ["No run has finished."]
@@ -192,6 +193,22 @@ def _left_out(comparison: Comparison) -> Iterator[str]:
     yield from dict.fromkeys(
         told for run in comparison.finished if run.results and (told := left_out(run.results))
     )
+
+
+def _asked_again(comparison: Comparison) -> Iterator[str]:
+    """The largest share of answers that asking again has changed, where answers are generated."""
+    shares = [
+        (again["different"] / again["n"], task, run.name)
+        for run in comparison.finished
+        if run.results
+        for task, again in run.results.asked_again.items()
+    ]
+    if shares and (largest := max(shares))[0] > 0:
+        share, task, run = largest
+        yield (
+            f"Asked again in another order and batch size, base models answer up to {share:.0%} of the "
+            f"examples otherwise ({task} in {run}): smaller differences are noise."
+        )
 
 
 def _failures(comparison: Comparison) -> Iterator[str]:
