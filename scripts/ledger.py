@@ -4,7 +4,7 @@
     python -m scripts.ledger studies/methods-*
 
 Takes the runs that are there: a study that is still going gives a page of what it has so far. What stands
-under "Reading" on the page was written by a person and stays.
+under "Reading" on the page was written by hand and stays.
 """
 
 import sys
@@ -12,9 +12,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from forgetmenot.methods import METHODS
+from forgetmenot.metrics import holm
 from forgetmenot.metrics.spread import Spread
 from forgetmenot.models.settings import AdapterSettings
 from forgetmenot.paths import path_safe
+from forgetmenot.record.results import SIGNIFICANT
 from forgetmenot.report.wording import MINUS, NONE, listed, number, setting, signed, size
 from scripts.ledger_chart import LABEL, Bar, chart
 from scripts.ledger_runs import (
@@ -51,18 +53,23 @@ seeds. An option that stands beside a name was chosen on the bundled tasks' `sel
 - A picture's line goes from what was learned (ring) to what is left of it in the end (dot): what lies
   between is forgotten. The thin line is the 95 % interval of AP.
 - A figure is its mean over the seeds ± half of the 95 % interval of that mean (Student's t).
-- **saved**: how much less was forgotten than by `sequential` with the same adapter and seed.
+- **saved**: how much less a task dropped between its own stage and the end (−BWT, which takes no maximum)
+  than under `sequential` with the same adapter and seed.
 - **gap closed**: (AP − AP of `sequential`) / (AP of `joint` − AP of `sequential`); only where the interval of
   the denominator excludes zero.
 - **time**: seconds of training and scoring, over those of `sequential`; the median over the seeds. Soft: the
   machine had other work.
 - **kept**: what the method stores in the end beside the weights. **added**: parameters beside the model's.
-- `single` and the first stages of the task-vector methods learn each task from the base model, so their
-  learning accuracy is what one task alone gives.
+- `single` learns each task from the base model, so its learning accuracy is what one task alone gives.
+  The task-vector methods scale and merge what was learned before it is scored: theirs is the merged model's.
+- † marks an average performance that is not above always giving the commonest answer: whatever such a row
+  "saved" or "closed" is a share of what was not learned.
 """
 COMPARED = """\
-Seen are mean differences to `sequential` with the same adapter and seeds, named by study; sure where the 95 %
-interval excludes zero."""
+Seen are mean differences to `sequential` with the same adapter and seeds, named by study: in the drop since a
+task was learned, and in learning accuracy. Sure is what a t test over the seeds finds after Holm's correction
+over all tests of this page; the scored examples are the same with every seed, so that it speaks of these
+examples."""
 FORGETS = {1: "forgets less", -1: "forgets more", 0: "no sure difference in forgetting"}
 LEARNS = {-1: "learns less", 1: "learns more", 0: ""}
 TABLE = ("method", *FIGURES.values(), "saved", "gap closed", "time", "kept", "added", "past data")
@@ -143,7 +150,7 @@ def table(ledger: Ledger, entries: Sequence[Entry]) -> str:
     for entry in entries:
         added = entry.cost["parameters_added"]
         cells = [
-            _title(entry, len(ledger.seeds)),
+            _title(entry, len(ledger.seeds)) + _mark(entry),
             *(_figure(entry.over_seeds(name)) for name in FIGURES),
             _difference(saved(ledger, entry)),
             _share(gap_closed(ledger, entry)),
@@ -162,31 +169,57 @@ def table(ledger: Ledger, entries: Sequence[Entry]) -> str:
 def comparison(ledgers: Sequence[Ledger]) -> str:
     """For each method what it keeps, what its paper claims, and what came of it here."""
     lines = [_line(("method", "keeps", "paper says", "we see")), _line(["---"] * 4)]
+    tests = corrected(ledgers)
     for name, method in METHODS.items():
         if name not in BASELINES:
-            lines.append(_line([f"`{name}`", method.keeps, PAPER_SAYS[name], _seen(name, ledgers)]))
+            lines.append(_line([f"`{name}`", method.keeps, PAPER_SAYS[name], _seen(name, ledgers, tests)]))
     return "\n".join([COMPARED, "", *lines])
 
 
-def _seen(name: str, ledgers: Sequence[Ledger]) -> str:
+Found = dict[tuple[int, int, str], tuple[Spread, float | None]]
+
+
+def corrected(ledgers: Sequence[Ledger]) -> Found:
+    """Every difference to `sequential` on the page with its p, corrected for their number.
+
+    Keyed by the places of the ledger and of its entry, and "forgets" or "learns"; p is None with one seed.
+    """
+    found = {
+        (i, k, what): difference
+        for i, ledger in enumerate(ledgers)
+        for k, entry in enumerate(ledger.entries)
+        for what, find in (("forgets", saved), ("learns", learned_more))
+        if (difference := find(ledger, entry)) is not None
+    }
+    p = {key: value for key, one in found.items() if (value := one.p) is not None}
+    by_key = dict(zip(p, holm(list(p.values())), strict=True))
+    return {key: (one, by_key.get(key)) for key, one in found.items()}
+
+
+def _seen(name: str, ledgers: Sequence[Ledger], tests: Found) -> str:
     """Where a method forgets less than `sequential` for sure and where not, and where it pays in learning."""
     places: dict[str, list[str]] = {}
-    for ledger in ledgers:
-        entries = [entry for entry in ledger.entries if entry.name == name]
-        for entry in entries:
-            where = ledger.name + (entry.title.removeprefix(name) if len(entries) > 1 else "")
-            for find, words, way in ((saved, FORGETS, -1), (learned_more, LEARNS, 1)):
-                found = find(ledger, entry)
-                if found is not None and (said := words[_sign(found)]):
-                    places.setdefault(said, []).append(f"{where} {signed(way * found.mean)}")
+    for i, ledger in enumerate(ledgers):
+        named = [k for k, entry in enumerate(ledger.entries) if entry.name == name]
+        for k in named:
+            where = ledger.name + (ledger.entries[k].title.removeprefix(name) if len(named) > 1 else "")
+            for what, words, sign in (("forgets", FORGETS, -1), ("learns", LEARNS, 1)):
+                difference, p = tests.get((i, k, what), (None, None))
+                if difference is not None and (said := words[_sign(difference, p)]):
+                    places.setdefault(said, []).append(f"{where} {signed(sign * difference.mean)}")
     in_order = [words for words in (*FORGETS.values(), *LEARNS.values()) if words in places]
     return "<br>".join(f"{words}: {', '.join(places[words])}" for words in in_order) or NONE
 
 
-def _sign(found: Spread) -> int:
-    """1 or −1 where the interval excludes zero, else 0."""
-    low, high = found.interval or (0.0, 0.0)
-    return int(low > 0) - int(high < 0)
+def _sign(difference: Spread, p: float | None) -> int:
+    """1 or −1 where the corrected p is below .05, else 0."""
+    return 0 if p is None or p >= SIGNIFICANT else 1 if difference.mean > 0 else -1
+
+
+def _mark(entry: Entry) -> str:
+    performance, majority = entry.over_seeds("average_performance"), entry.majority
+    below = performance is not None and majority is not None and performance.mean <= majority
+    return " †" if below else ""
 
 
 def _mean(entry: Entry, name: str) -> float:
@@ -239,7 +272,7 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def written_reading(text: str) -> str:
-    """What a person wrote under "Reading" on a page."""
+    """What somebody wrote under "Reading" on a page."""
     _, found, rest = text.partition(f"{READING}\n")
     return rest.split("\n## ")[0].strip() if found else NOTHING_READ
 

@@ -116,8 +116,11 @@ def _machine(run: Path) -> str:
 
 
 def saved(ledger: Ledger, entry: Entry) -> Spread | None:
-    """How much less an entry forgets than `sequential` does, seed by seed."""
-    return _paired(ledger, entry, "forgetting", lambda own, other: other - own)
+    """How much less a task drops since it was learned than under `sequential`, seed by seed.
+
+    By −BWT, which takes no maximum: one rises where answers only change, without any loss.
+    """
+    return _paired(ledger, entry, "backward_transfer", lambda own, other: own - other)
 
 
 def learned_more(ledger: Ledger, entry: Entry) -> Spread | None:

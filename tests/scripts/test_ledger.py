@@ -8,10 +8,11 @@ from xml.etree import ElementTree
 
 import pytest
 import yaml
+from scipy import stats
 
 from forgetmenot.methods import METHODS
 from forgetmenot.studies.config import expand_study, load_study
-from scripts.ledger import NOTHING_READ, PAGE, comparison, page, pictures, written_reading
+from scripts.ledger import NOTHING_READ, PAGE, comparison, corrected, page, pictures, written_reading
 from scripts.ledger_chart import Bar, chart
 from scripts.ledger_runs import BASELINES, gap_closed, read_study, saved
 from scripts.papers import PAPER_SAYS
@@ -33,7 +34,7 @@ STUDY = {
     },
 }
 Figures = Mapping[str, list[tuple[float, float | None]]]
-# By method and seed: average performance, forgetting.
+# By method and seed: average performance, and the drop since learned (−BWT).
 FIGURES: Figures = {
     "sequential": [(0.50, 0.30), (0.52, 0.28), (0.51, 0.29)],
     "joint": [(0.70, None), (0.72, None), (0.71, None)],
@@ -54,7 +55,7 @@ def _study(folder: Path, figures: Figures = FIGURES) -> Path:
         performance, forgetting = of_method[run.config.seed]
         summary = {
             "average_performance": performance,
-            "backward_transfer": None,
+            "backward_transfer": None if forgetting is None else -forgetting,
             "forgetting": forgetting,
             "learning_accuracy": 0.75,
         }
@@ -109,7 +110,7 @@ def test_the_page_of_an_unfinished_study_has_the_runs_that_are_there(tmp_path: P
     (replay,) = [line for line in lines if line.startswith("| `replay` (share 0.1) |")]
     assert replay.endswith("| 75% | 1.3× | 2.5 MB | 1,234 | yes |")
     (o_lora,) = [
-        line for line in lines if line.startswith("| `o-lora`, new adapter a stage (1 of 3 seeds) |")
+        line for line in lines if line.startswith("| `o-lora`, new adapter a stage (1 of 3 seeds) † |")
     ]
     assert "| 0.520 | – | 0.280 | 0.750 | +0.020 | – |" in o_lora
     assert sum(line.startswith("|  *majority class* | 0.550 |") for line in lines) == 3
@@ -126,6 +127,20 @@ def test_the_page_of_an_unfinished_study_has_the_runs_that_are_there(tmp_path: P
     )
     (seen,) = [line for line in comparison([ledger]).splitlines() if line.startswith("| `replay` |")]
     assert seen.endswith("| forgets less: made-up −0.200 |")
+    assert not any("`replay` (share 0.1) †" in line for line in lines), "it is above the majority class"
+    assert any("1 of 3 seeds) † |" in line for line in lines), ".520 is not above .550"
+
+
+def test_what_is_sure_is_corrected_for_all_tests_of_the_page(tmp_path: Path) -> None:
+    """replay's t is .2 / (.02 / √3) = 17.3: p = .0033, alone sure; of twenty tests of the kind none is."""
+    ledger = read_study(_study(tmp_path / "study"))
+    found = {key: p for key, (_, p) in corrected([ledger]).items() if p is not None}
+    (p,) = found.values()
+    assert p == pytest.approx(2 * stats.t.sf(0.2 / (0.02 / 3**0.5), 2))
+    many = corrected([ledger] * 20)
+    assert all(p >= 0.05 for _, p in many.values() if p is not None)
+    (seen,) = [line for line in comparison([ledger] * 20).splitlines() if line.startswith("| `replay` |")]
+    assert "forgets less" not in seen
 
 
 def test_every_table_has_its_picture(tmp_path: Path) -> None:
@@ -156,7 +171,7 @@ def test_a_picture_lays_figures_out_to_scale() -> None:
     )
 
 
-def test_what_a_person_wrote_stays(tmp_path: Path) -> None:
+def test_what_was_written_by_hand_stays(tmp_path: Path) -> None:
     ledger = read_study(_study(tmp_path / "study"))
     assert written_reading(page([ledger], "It helps.\n\nA lot.")) == "It helps.\n\nA lot."
     assert written_reading("") == NOTHING_READ

@@ -26,6 +26,15 @@ class Spread:
     interval: Interval | None
     n: int
 
+    @property
+    def p(self) -> float | None:
+        """Two-sided p of Student's t test that the mean over all seeds is zero; None without a deviation."""
+        if not self.std:
+            return None
+        from scipy.special import stdtr
+
+        return float(2 * stdtr(self.n - 1, -abs(self.mean) / (self.std / self.n**0.5)))
+
     def to_json(self) -> dict[str, Any]:
         """Return a figure of a cell in study.json."""
         return {**asdict(self), "interval": list(self.interval) if self.interval else None}
