@@ -382,7 +382,11 @@ class Learner:
 
 
 def load_weights(parameters: Mapping[str, Tensor], values: Snapshot) -> None:
-    """Copy values into the parameters of the same names."""
+    """Copy values into the parameters of the same names.
+
+    Autocast keeps what it has rounded of a weight as long as its context lasts, and would go on with that.
+    """
+    torch.clear_autocast_cache()
     with torch.no_grad():
         for name, value in values.items():
             parameters[name].copy_(value)
