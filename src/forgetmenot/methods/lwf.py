@@ -13,8 +13,8 @@ al. 2015, arXiv 1503.02531).
 tasks included. `over: labels` compares the distribution over the task's own candidates, once an example.
 """
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import NonNegativeFloat, PositiveFloat
@@ -32,6 +32,8 @@ class LwF(Method):
 
     keeps = "nothing; while it trains, one copy of what learns"
     shards = False
+    # A soft prompt begins with drawn rows, behind which the model is not that of the stage before.
+    needs: ClassVar[Mapping[str, tuple[str, ...]]] = {"kind": ("lora", "full")}
 
     class Options(Options):
         """The settings of `lwf`.

@@ -19,7 +19,8 @@ What the model cannot do with the demonstration in view it cannot learn in this 
 """
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -37,6 +38,8 @@ class SelfDistillation(Method):
 
     keeps = "nothing; while it trains, one copy of what learns"
     shards = False
+    # The teacher behind the drawn rows of a new soft prompt is not the model that is to be kept.
+    needs: ClassVar[Mapping[str, tuple[str, ...]]] = {"kind": ("lora", "full")}
 
     class Options(Options):
         """The settings of `self-distillation`.
