@@ -129,7 +129,8 @@ def fit(
         if penalty is not None:
             torch.autograd.backward(penalty)
             loss += shards.whole(penalty.detach())
-        _require_finite("loss", loss.item(), step, steps)
+        mean = loss.item()
+        _require_finite("loss", mean, step, steps)
         objective.gradients(learner)
         norm = accelerator.clip_grad_norm_(
             learner.trainable().values(), settings.max_grad_norm or float("inf")
@@ -141,7 +142,7 @@ def fit(
         schedule.step()
         optimizer.zero_grad()
         objective.stepped(learner)
-        on_step(Step(step, steps, loss.item(), norm, rate, tokens, len(batch)))
+        on_step(Step(step, steps, mean, norm, rate, tokens, len(batch)))
     ranks.check_alike(learner.trainable().values())
     model.eval()
 
