@@ -23,6 +23,7 @@ from forgetmenot.engine.pack import Layout, pack, positions
 from forgetmenot.engine.settings import TrainingSettings
 from forgetmenot.engine.training import Step, fit
 from forgetmenot.prompting.encoded import Encoded, TokenSequence
+from tests.engine.test_generate import words
 
 InProcesses = Callable[..., list[Any]]
 SETTINGS = TrainingSettings(batch_size=8, schedule="constant", warmup_ratio=0)
@@ -130,15 +131,6 @@ def test_two_processes_train_as_one(llama: Any, examples: list[Encoded], in_proc
             assert first[name].steps[-1].loss == pytest.approx(alone.steps[-1].loss, rel=1e-12)
 
 
-class Words:
-    """Ends at 1 and writes tokens as numbers."""
-
-    eos_token_id, pad_token_id = 1, 1
-
-    def decode(self, tokens: list[int], skip_special_tokens: bool) -> str:
-        return " ".join(str(token) for token in tokens if token != 1)
-
-
 def test_two_processes_score_as_one(
     llama: Any, sequences: list[TokenSequence], examples: list[Encoded], in_processes: InProcesses
 ) -> None:
@@ -147,7 +139,7 @@ def test_two_processes_score_as_one(
 
     def score() -> dict[str, Any]:
         ranks.join()
-        learner = Learner(llama, Words(), budget=48)
+        learner = Learner(llama, words(1, None), budget=48)
         scores = learner.log_likelihoods(sequences, advanced.append)
         told = sum(advanced)
         return {

@@ -24,6 +24,7 @@ def writing(llama: Any) -> Learner:
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, eos_token=str(EOS))
     with torch.no_grad():
         llama.get_output_embeddings().weight.mul_(4)
+    llama.generation_config.eos_token_id = EOS
     return Learner(llama, tokenizer, budget=512)
 
 

@@ -16,6 +16,7 @@ from forgetmenot.engine.learner import Learner
 from forgetmenot.engine.settings import TrainingSettings
 from forgetmenot.engine.training import Step, fit
 from forgetmenot.prompting.encoded import Encoded, TokenSequence
+from tests.engine.test_generate import words
 
 SETTINGS = TrainingSettings(batch_size=8, schedule="constant", warmup_ratio=0, max_grad_norm=0.5)
 
@@ -65,7 +66,7 @@ def test_a_sharded_model_is_as_a_whole_one(
     prompts = [sequence.tokens for sequence in sequences[:5]]
 
     def body() -> dict[str, Any]:
-        learner = Learner(copy.deepcopy(llama), _Words(), budget=64)
+        learner = Learner(copy.deepcopy(llama), words(1, None), budget=64)
         if ranks.size() > 1:
             learner.model = shards.shard(learner.model)
         before = learner.log_likelihoods(sequences)
@@ -124,10 +125,3 @@ def test_a_sharded_model_is_as_a_whole_one(
             assert step.loss == pytest.approx(wanted.loss, rel=1e-4)
             assert step.gradient_norm == pytest.approx(wanted.gradient_norm, rel=1e-4)
         assert two["texts"] == one["texts"]
-
-
-class _Words:
-    eos_token_id, pad_token_id = 1, 1
-
-    def decode(self, tokens: list[int], skip_special_tokens: bool) -> str:
-        return " ".join(str(token) for token in tokens if token != 1)

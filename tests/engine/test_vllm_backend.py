@@ -27,7 +27,7 @@ def vllm(monkeypatch: pytest.MonkeyPatch) -> Made:
         def __init__(
             self, *, temperature: float, top_k: int, top_p: float, max_tokens: int, **named: Any
         ) -> None:
-            assert set(named) == {"stop", "seed", "logprobs"}
+            assert set(named) == {"stop", "stop_token_ids", "skip_special_tokens", "seed", "logprobs"}
             self.__dict__.update(
                 named, temperature=temperature, top_k=top_k, top_p=top_p, max_tokens=max_tokens
             )
@@ -85,6 +85,7 @@ def test_the_answers_are_those_of_the_engine(vllm: Made, learner: Learner) -> No
     assert (vllm["dtype"], vllm["max_model_len"]) == ("float32", 10)
     assert not Path(vllm["model"]).exists()  # what was written for vLLM is gone
     greedy = vllm["params"][0]
+    assert greedy.stop_token_ids == sorted(learner.ends)
     assert (greedy.seed, greedy.top_k, greedy.stop, greedy.logprobs) == (None, -1, ["a"], 2)
 
 
@@ -115,7 +116,7 @@ def test_draws_carry_their_seeds(vllm: Made, learner: Learner) -> None:
 
 def test_without_a_gpu_or_without_vllm_it_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     ask: Callable[[], Any] = lambda: write_by_vllm(  # noqa: E731
-        tmp_path, None, [(1,)], Decoding(1), dtype=torch.float32
+        tmp_path, None, frozenset(), [(1,)], Decoding(1), dtype=torch.float32
     )
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UserError, match="backend: vllm needs a GPU"):

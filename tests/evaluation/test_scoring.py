@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from forgetmenot.engine.decoding import Answer, Decoding
 from forgetmenot.evaluation.scored_task import ScoredTask
 from forgetmenot.evaluation.scoring import ScoringRule, by_generation, by_likelihood, calibrated
 from forgetmenot.metrics import measure
@@ -50,9 +51,11 @@ class Told:
     def score(self, examples: EncodedExamples) -> list[np.ndarray]:
         return [np.asarray(self.table[k % len(self.table)][::-1]) for k in range(len(examples))]
 
-    def generate(self, prompts: Sequence[tuple[int, ...]], room: int, advance: Any = None) -> list[str]:
-        self.room = room
-        return [" really good, said all", "bad\nWord: dog", "no idea"]
+    def write(
+        self, prompts: Sequence[tuple[int, ...]], decoding: Decoding, advance: Any = None
+    ) -> list[Answer]:
+        self.room = decoding.max_new_tokens
+        return [Answer(text, ()) for text in (" really good, said all", "bad\nWord: dog", "no idea")]
 
 
 def asked(tokenizer: Any, rule: ScoringRule, task: Task = TASK, prompt: Prompt = PROMPT) -> ScoredTask:
@@ -72,6 +75,44 @@ def predicted(tokenizer: Any, rule: ScoringRule, table: Any = RAW, **learner: An
 
 def test_the_likeliest_candidate_is_the_answer(tiny_tokenizer: Any) -> None:
     assert predicted(tiny_tokenizer, ScoringRule()) == ["bad", "bad", "bad"]
+
+
+NAN, INF = math.nan, math.inf
+
+
+@pytest.mark.parametrize("rule", [ScoringRule(), ScoringRule(normalization="bytes")], ids=str)
+def test_a_tie_is_no_answer_whichever_comes_first(rule: ScoringRule, tiny_tokenizer: Any) -> None:
+    bad, good = (3.0, 11.0) if rule.normalization == "bytes" else (1.0, 1.0)
+    table = [[-2 * bad, -2 * good], [-2 * bad, -3 * good], [-3 * bad, -2 * good]]
+    assert predicted(tiny_tokenizer, rule, table) == [None, "bad", "good"]
+
+
+@pytest.mark.parametrize("wrong", [[NAN, NAN], [NAN, -1.0], [-INF, -1.0], [-1.0, -INF], [INF, -1.0]])
+def test_what_is_no_number_has_no_score(wrong: list[float], tiny_tokenizer: Any) -> None:
+    scored = asked(tiny_tokenizer, ScoringRule())
+    table = [wrong, *RAW[1:].tolist()]
+    found = by_likelihood(Told(tiny_tokenizer, table), scored)  # type: ignore[arg-type]
+    assert found.predicted[1:] == ["bad", "bad"]
+    there = scored.predictions(
+        predicted=found.predicted, log_likelihoods=found.log_likelihoods, generated=found.written
+    )
+    measured = score("accuracy", there)
+    assert (measured.value, measured.n) == (None, 3)
+    assert "not finite (nan or infinite) on 1 of 3 examples" in str(measured.reason)
+    assert there.right("accuracy") is None
+
+
+def test_a_calibration_that_is_no_number_leaves_no_score(tiny_tokenizer: Any) -> None:
+    class Broken(Told):
+        def score(self, examples: EncodedExamples) -> list[np.ndarray]:
+            return [np.array([-1.0, NAN])] * len(examples)
+
+    scored = asked(tiny_tokenizer, ScoringRule(calibration="contextual"))
+    found = by_likelihood(Broken(tiny_tokenizer, RAW), scored)  # type: ignore[arg-type]
+    there = scored.predictions(
+        predicted=found.predicted, log_likelihoods=found.log_likelihoods, generated=found.written
+    )
+    assert "on 3 of 3 examples" in str(score("accuracy", there).reason)
 
 
 def test_by_bytes_of_the_words(tiny_tokenizer: Any) -> None:

@@ -15,6 +15,7 @@ from forgetmenot.errors import UserError
 from forgetmenot.methods import Stage, make_method
 from forgetmenot.methods.lwf import LwF
 from forgetmenot.methods.shared.distillation import distil, divergence, teach
+from forgetmenot.models.settings import AdapterSettings
 from forgetmenot.prompting import Encoded
 
 Plain = Callable[..., Any]
@@ -121,3 +122,9 @@ def test_labels_are_for_tasks_that_have_some(learner: Learner, stage: Stage) -> 
 def test_options_out_of_bounds_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=rf"method\.{next(iter(wrong))}"):
         make_method("lwf", wrong, 0)
+
+
+@pytest.mark.parametrize("name", ["lwf", "self-distillation"])
+def test_a_soft_prompt_is_refused_for_the_teacher_would_not_be_the_model_before(name: str) -> None:
+    with pytest.raises(UserError, match=r"adapter\.kind: this method works with lora or full, not prompt"):
+        make_method(name, {}, 0).check(AdapterSettings(kind="prompt", tokens=4))

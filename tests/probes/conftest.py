@@ -33,6 +33,14 @@ def learner(tiny_llama: Path) -> Learner:
 
 
 @pytest.fixture
+def broken(learner: Learner) -> Learner:
+    """The same with a weight that is not a number."""
+    norm = next(p for name, p in learner.model.named_parameters() if name.endswith("model.norm.weight"))
+    norm.data[3] = float("nan")
+    return learner
+
+
+@pytest.fixture
 def shared() -> Path:
     """The real data and the trained model of 4M parameters, where they lie beside the checkout."""
     if not (SHARED / "models" / "base-4m").is_dir():

@@ -13,6 +13,7 @@ import yaml
 from forgetmenot.engine.learner import Learner
 from forgetmenot.errors import UserError
 from forgetmenot.probes import make_probe
+from forgetmenot.probes.shared.probe import NOT_FINITE
 from tests.probes.conftest import load
 
 pytest.importorskip("lm_eval")
@@ -153,6 +154,19 @@ def test_parts_equal_lm_eval_by_itself(data: Path, tiny_llama: Path, learner: Le
         assert part.more.get("acc_norm,none") == wanted.get("acc_norm,none")
         half = 1.96 * wanted["acc_stderr,none"]
         assert part.interval == pytest.approx((max(0, part.value - half), min(1, part.value + half)))
+
+
+@pytest.mark.parametrize("task", ["piqa", "gsm8k_cot"], ids=["choices", "writing"])
+def test_a_model_without_numbers_has_no_score(task: str, data: Path, broken: Learner, tmp_path: Path) -> None:
+    """Lm-eval itself takes the first choice."""
+    probe = general(data, task, limit=2, num_fewshot=0)
+    for name in ("max_gen_toks",):  # its texts are longer than the tiny model
+        for _, tasks in probe._tasks():
+            for one in tasks["tasks"].values():
+                if one.config.generation_kwargs:
+                    one.config.generation_kwargs[name] = 4
+    (part,) = probe.measure(broken, "00-base", "00-base", tmp_path)
+    assert (part.value, part.interval, part.reason) == (None, None, NOT_FINITE)
 
 
 def test_a_task_file_a_limit_and_shots(tmp_path: Path, learner: Learner) -> None:

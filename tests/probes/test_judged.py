@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
+from forgetmenot.engine.decoding import Answer
 from forgetmenot.engine.learner import Learner
 from forgetmenot.errors import UserError
 from forgetmenot.probes import make_probe
+from forgetmenot.probes.shared.probe import NOT_FINITE
 from tests.endpoint import Server
 
 PROMPTS = ["Name a cat.", "Name a dog.", "Say nothing.", "Name a ship.", "What is red?"]
@@ -48,12 +50,12 @@ class Writing:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, learner: Learner) -> None:
         self.answers: list[str] = []
         self.calls = 0
-        monkeypatch.setattr(learner, "generate", self._generate)
+        monkeypatch.setattr(learner, "write", self._write)
 
-    def _generate(self, prompts: Any, *_: Any) -> list[str]:
+    def _write(self, prompts: Any, *_: Any, **__: Any) -> list[Answer]:
         self.calls += 1
         assert len(prompts) == len(self.answers)
-        return list(self.answers)
+        return [Answer(text, ()) for text in self.answers]
 
 
 @pytest.fixture
@@ -150,6 +152,15 @@ def test_prompts_that_leave_no_room_are_cut_and_counted(
         probe("safety", server, None, prompts=[str(prompts)], max_new_tokens=128).measure(
             learner, "00-base", "00-base", tmp_path
         )
+
+
+def test_a_model_without_numbers_is_not_judged(
+    server: Server, data: Path, broken: Learner, tmp_path: Path
+) -> None:
+    for stage in ("00-base", "01-x"):
+        (part,) = probe("safety", server, data).measure(broken, stage, "00-base", tmp_path / "probe")
+        assert (part.name, part.value, part.reason) == ("cona", None, NOT_FINITE)
+    assert server.requests == []
 
 
 def test_nothing_is_made_up_where_no_reply_has_a_verdict(

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy.stats import rankdata
@@ -15,6 +16,7 @@ from forgetmenot.errors import UserError
 from forgetmenot.probes import make_probe
 from forgetmenot.probes.embeddings import prepared
 from forgetmenot.probes.layers import linear_cka
+from forgetmenot.probes.shared.probe import NOT_FINITE
 
 
 def kernel_cka(one: Tensor, other: Tensor) -> float:
@@ -83,6 +85,26 @@ def test_a_layer_that_says_the_same_of_all_prompts_is_null(learner: Learner, tmp
     )
     assert (first.value, first.reason) == (None, "all prompts have the same state there")
     assert [part.value for part in others] == pytest.approx([1, 1])
+
+
+def test_layers_of_a_model_without_numbers_are_null(broken: Learner, prompts: Path, tmp_path: Path) -> None:
+    probe = make_probe("layers", {"prompts": str(prompts)}, None)
+    *before, last = probe.measure(broken, "00-base", "00-base", tmp_path / "probe")
+    assert [part.value for part in before] == pytest.approx([1, 1])
+    assert (last.value, last.reason) == (None, NOT_FINITE)
+
+
+def test_an_embedding_without_numbers_is_null(broken: Learner, tmp_path: Path) -> None:
+    folder = tmp_path / "data" / "glue" / "stsb"
+    folder.mkdir(parents=True)
+    rows = [
+        {"idx": k, "sentence1": f"cat {k}", "sentence2": f"dog {k}", "label": float(k % 5)} for k in range(40)
+    ]
+    for split in ("train", "validation"):
+        pd.DataFrame(rows).to_parquet(folder / f"{split}-0.parquet")
+    probe = make_probe("embeddings", {"limit": 10}, tmp_path / "data")
+    (part,) = probe.measure(broken, "00-base", "00-base", tmp_path)
+    assert (part.value, part.reason) == (None, NOT_FINITE)
 
 
 @pytest.mark.parametrize(

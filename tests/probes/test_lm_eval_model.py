@@ -36,7 +36,11 @@ def instances(kind: str, arguments: Any) -> list[Any]:
 def theirs(tiny_llama: Path) -> Any:
     from lm_eval.models.huggingface import HFLM
 
-    return HFLM(pretrained=str(tiny_llama), device="cpu", dtype="float32", batch_size=3)
+    model = HFLM(pretrained=str(tiny_llama), device="cpu", dtype="float32", batch_size=3)
+    # What a chat model's checkpoint says, and here is read off the template as well.
+    ends = [model.tokenizer.convert_tokens_to_ids(one) for one in ("<|endoftext|>", "<|end|>")]
+    model.model.generation_config.eos_token_id = ends
+    return model
 
 
 @pytest.fixture

@@ -165,7 +165,9 @@ def test_training_and_scoring_see_the_same_tokens(tokenizer: Any, prompt: Prompt
     for example in TRAIN[:6]:
         learned, scored = encoder.encode(example), encoder.encode(replace(example, id="score-9"))
         assert learned.gold is not None
-        assert learned.answer.tokens == (*scored.candidates[learned.gold].tokens, tokenizer.eos_token_id)
+        end = tokenizer.get_added_vocab().get("<|eot|>") if prompt.chat else None
+        end = tokenizer.eos_token_id if end is None else end
+        assert learned.answer.tokens == (*scored.candidates[learned.gold].tokens, end)
         assert learned.answer.start == scored.candidates[learned.gold].start
         assert learned.prompt == scored.prompt
 

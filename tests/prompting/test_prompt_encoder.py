@@ -150,7 +150,8 @@ def test_chat_gives_the_usual_tokens_with_one_bos_and_a_fixed_date(tokenizer: An
     assert encoded.prompt == tuple(tokenizer(written, add_special_tokens=False)["input_ids"])
     whole = tuple(tokenizer(written + "positive", add_special_tokens=False)["input_ids"])
     assert encoded.candidates[1].tokens == whole
-    assert encoded.answer.tokens == (*whole, tokenizer.eos_token_id)
+    end = tokenizer.get_added_vocab().get("<|eot|>", tokenizer.eos_token_id)
+    assert encoded.answer.tokens == (*whole, end), "training learns the end of the turn, as it is written"
     assert encoded.prompt.count(tokenizer.bos_token_id) == (1 if bos else 0)
 
 

@@ -58,11 +58,16 @@ def special_ids(tokenizer: Any) -> set[int]:
     return (added | set(tokenizer.all_special_ids)) - {tokenizer.unk_token_id}
 
 
-def check_boundary(tokenizer: Any, encoded: Encoded) -> None:
-    """All candidates and the answer start together, and training learns the gold candidate and EOS."""
+def turn_end(tokenizer: Any) -> int:
+    """The end of a turn where the tokenizer has a token for it, else EOS."""
+    return int(tokenizer.get_added_vocab().get("<|eot|>", tokenizer.eos_token_id))
+
+
+def check_boundary(tokenizer: Any, encoded: Encoded, end: int) -> None:
+    """All candidates and the answer start together, and training learns the gold candidate and its end."""
     assert encoded.gold is not None
     gold = encoded.candidates[encoded.gold]
-    assert encoded.answer.tokens == (*gold.tokens, tokenizer.eos_token_id)
+    assert encoded.answer.tokens == (*gold.tokens, end)
     assert {one.start for one in encoded.candidates} == {encoded.answer.start}
     assert 1 <= encoded.answer.start <= len(encoded.prompt)
     assert len({one.tokens[: one.start] for one in encoded.candidates}) == 1
@@ -78,7 +83,7 @@ def test_plain_prompts(tokenizer: Any, a: str, b: str, gold: int) -> None:
     for prompt in (PLAIN, GLUED):
         example = example_of(a, b, gold)
         encoded = encoder_of(tokenizer, prompt, example).encode(example)
-        check_boundary(tokenizer, encoded)
+        check_boundary(tokenizer, encoded, tokenizer.eos_token_id)
         specials = special_ids(tokenizer)
         for candidate in encoded.candidates:
             assert specials.isdisjoint(candidate.tokens[1:])
@@ -96,11 +101,11 @@ def test_plain_prompts(tokenizer: Any, a: str, b: str, gold: int) -> None:
 def test_chat_prompts(tokenizer: Any, a: str, b: str, gold: int) -> None:
     sly, honest = example_of(a, b, gold), example_of("one", "two", gold)
     encoded, usual = encoder_of(tokenizer, CHAT, sly).encode_all([sly, honest])
-    check_boundary(tokenizer, encoded)
+    check_boundary(tokenizer, encoded, turn_end(tokenizer))
     specials = special_ids(tokenizer)
     assert [i for i in encoded.prompt if i in specials] == [i for i in usual.prompt if i in specials]
     tail = encoded.answer.tokens[encoded.answer.start :]
-    assert [i for i in tail if i in specials] == [tokenizer.eos_token_id]
+    assert [i for i in tail if i in specials] == [turn_end(tokenizer)]
     said = CHAT.render(sly.fields).strip()
     assert said in tokenizer.decode(encoded.prompt)
 
@@ -133,7 +138,7 @@ def test_what_is_cut_fits_and_keeps_the_template(tokenizer: Any, a: str, b: str,
     while text != PLAIN.render({"a": a[:kept], "b": b[:kept]}):
         kept -= 1
         assert kept >= 0, text
-    check_boundary(tokenizer, encoded)
+    check_boundary(tokenizer, encoded, tokenizer.eos_token_id)
 
 
 class Peer(TemplateLM):  # type: ignore[misc]  # lm-eval has no types

@@ -87,6 +87,8 @@ def test_an_interrupted_evaluation_writes_no_finished_answer_again(
     written: list[tuple[int, ...]] = []
 
     def write(self: Writer, batch: Any, *others: Any) -> Any:
+        if len(batch) > 1:  # the guard's own
+            return own(self, batch, *others)
         if len(written) in deaths:
             deaths.remove(len(written))
             raise RuntimeError("killed")

@@ -112,7 +112,7 @@ def test_the_page_of_an_unfinished_study_has_the_runs_that_are_there(tmp_path: P
     (o_lora,) = [
         line for line in lines if line.startswith("| `o-lora`, new adapter a stage (1 of 3 seeds) † |")
     ]
-    assert "| 0.520 | – | 0.280 | 0.750 | +0.020 | – |" in o_lora
+    assert "| 0.520 | −0.280 | 0.280 | 0.750 | +0.020 | – |" in o_lora
     assert sum(line.startswith("|  *majority class* | 0.550 |") for line in lines) == 3
     assert [line for line in lines if line.startswith("**")] == [
         "**Full fine-tuning**, learning rate 0.001",

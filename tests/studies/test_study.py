@@ -122,6 +122,31 @@ def test_a_failed_run_is_reported_and_the_rest_is_finished(
     assert "1 of 2 done, 1 failed" in said
 
 
+@pytest.mark.parametrize(
+    ("batch_size", "sentence"),
+    [
+        (8, "Stage 01-animal: training stopped at step 2 of 2, where the loss is "),
+        (16, "animal has no score after 01-animal. The model's numbers are not finite"),
+    ],
+    ids=["in its course", "with its last step"],
+)
+def test_a_run_that_diverges_is_left_out_and_named(
+    batch_size: int, sentence: str, make_study: MakeStudy, started: list[str], tiny: Mapping[str, Any]
+) -> None:
+    base = {"tasks": tiny["tasks"][:1], "training.batch_size": batch_size, "training.warmup_ratio": 0}
+    grid = {"training.learning_rate": [1e30, 1e-3]}
+    study = forgetmenot.study(make_study(grid, base), console=Console(file=io.StringIO()))
+    assert [said.startswith(sentence) for said in study.failed.values()] == [True]
+    assert len(study.runs) == 1
+    wrong, right = study.results["cells"]
+    assert (wrong["failed"], wrong["runs"]) == (1, [])
+    assert all(figure is None for figure in wrong["figures"].values())
+    assert right["figures"]["average_performance"]
+    said = " ".join(study.results["conclusions"])
+    assert "ends highest" not in said
+    assert "1 of 2 runs failed" in said
+
+
 def test_the_report_compares_what_finished_and_says_why_the_rest_did_not(
     make_study: MakeStudy,
     started: list[str],

@@ -28,10 +28,12 @@ class Answer:
 
     Attributes:
         text: Without special tokens, up to the first stop string.
-        tokens: All that were written, EOS included.
+        tokens: All that were written, what ended the answer included.
         margins: How far the likeliest logit lies above the second, for each token; empty unless asked for.
+        finite: Whether all logits that it was written by were numbers; else the text says nothing.
     """
 
     text: str
     tokens: tuple[int, ...]
     margins: tuple[float, ...] = ()
+    finite: bool = True

@@ -1,7 +1,7 @@
 """Generated answers: greedy or drawn, in batches of like length, over a prefix that is computed once."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -30,13 +30,31 @@ Batch = dict[int, Answer]
 """The answers of a batch, by the place of their prompt."""
 
 
+@dataclass
+class _Row:
+    """What is written of one answer so far; see `Answer`."""
+
+    tokens: list[int] = field(default_factory=list)
+    margins: list[float] = field(default_factory=list)
+    finite: bool = True
+
+    def add(self, token: int, margin: float | None, finite: bool) -> list[int]:
+        """Write a token on; returns all of them."""
+        self.tokens.append(token)
+        if margin is not None:
+            self.margins.append(margin)
+        self.finite &= finite
+        return self.tokens
+
+
 @dataclass(frozen=True)
 class Writer:
     """A model as it stands, ready to write.
 
     Attributes:
         model: A Transformers causal LM.
-        tokenizer: Its tokenizer: EOS ends an answer and is part of its tokens.
+        tokenizer: Its tokenizer.
+        ends: The tokens that end an answer and are part of its tokens; see `next_token.ends_of`.
         cached: Whether the model takes the engine's own cache; else Transformers' `generate` writes.
         continues: Whether answers may continue from the keys and values of a common prefix.
         batch_positions: The most positions in a batch, prompts and answers; None for what `TOKENS` and
@@ -45,6 +63,7 @@ class Writer:
 
     model: Any
     tokenizer: Any
+    ends: frozenset[int]
     cached: bool = True
     continues: bool = True
     batch_positions: int | None = None
@@ -61,7 +80,7 @@ class Writer:
         done: Mapping[int, Answer] | None = None,
         save: Callable[[Batch], None] | None = None,
     ) -> list[Answer]:
-        """The answer to each prompt, up to EOS, a stop string, `max_new_tokens` or the last position.
+        """The answer to each prompt, up to an end, a stop string, `max_new_tokens` or the last position.
 
         Prompts are batched by length and padded on the left; padding is masked and has no position. A row
         leaves its batch when it has ended. The batches are dealt to the processes; of a sharded model every
@@ -125,8 +144,10 @@ class Writer:
 
     def _bytes_per_position(self) -> int:
         config = self.model.config.get_text_config()
-        heads = getattr(config, "num_key_value_heads", None) or getattr(config, "num_attention_heads", 1)
-        size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        heads = getattr(config, "num_key_value_heads", None) or getattr(config, "num_attention_heads", None)
+        if heads is None:  # a state of one size, however long the row: its activations are what grows
+            return int(config.hidden_size * activation_dtype(self.model).itemsize)
+        size = getattr(config, "head_dim", None) or config.hidden_size // heads
         return int(2 * config.num_hidden_layers * heads * size * activation_dtype(self.model).itemsize)
 
     @property
@@ -159,14 +180,14 @@ class Writer:
     ) -> Batch:
         rooms = [self._room(prompts[k], decoding) for k in batch]
         ask = [prompts[k] for k in batch]
-        endings = Endings(self.tokenizer, decoding.stop)
+        endings = Endings(self.tokenizer, self.ends, decoding.stop)
         if self.cached:
             rows = self._decode(ask, rooms, endings, next_token, shared)
         else:
             rows = self._by_transformers(ask, rooms[0], endings, next_token)
         return {
-            k: Answer(endings.text(tokens), tuple(tokens), tuple(margins))
-            for k, (tokens, margins) in zip(batch, rows, strict=True)
+            k: Answer(endings.text(row.tokens), tuple(row.tokens), tuple(row.margins), row.finite)
+            for k, row in zip(batch, rows, strict=True)
         }
 
     def _decode(
@@ -176,9 +197,9 @@ class Writer:
         endings: Endings,
         next_token: NextToken,
         shared: Prefix | None,
-    ) -> list[tuple[list[int], list[float]]]:
-        """Token by token, with a cache of the engine's own; for each prompt its tokens and margins."""
-        written: list[tuple[list[int], list[float]]] = [([], []) for _ in prompts]
+    ) -> list[_Row]:
+        """Token by token, with a cache of the engine's own."""
+        written = [_Row() for _ in prompts]
         begun = shared.layers[0][0].shape[-2] if shared is not None else 0
         tokens, mask = _padded([prompt[begun:] for prompt in prompts], self._padding, self._device)
         mask = torch.cat([mask.new_ones(len(prompts), begun), mask], dim=1)
@@ -189,14 +210,13 @@ class Writer:
         while going:
             logits = self._step(tokens, mask, positions, cache)
             chosen = next_token(None, logits).argmax(-1).tolist()
-            sure = next_token.margins.pop().tolist() if next_token.records else None
+            finite = next_token.finite.pop().tolist()
+            sure = next_token.margins.pop().tolist() if next_token.records else [None] * len(present)
             still = set(going)
             for place, row in enumerate(present):
                 if row in still:
-                    written[row][0].append(chosen[place])
-                    if sure is not None:
-                        written[row][1].append(sure[place])
-                    if len(written[row][0]) == rooms[row] or endings.reached(written[row][0]):
+                    tokens_of_row = written[row].add(chosen[place], sure[place], finite[place])
+                    if len(tokens_of_row) == rooms[row] or endings.reached(tokens_of_row):
                         still.discard(row)
             going = [row for row in going if row in still]
             places = list(range(len(present)))
@@ -225,10 +245,10 @@ class Writer:
 
     def _by_transformers(
         self, prompts: Sequence[tuple[int, ...]], room: int, endings: Endings, next_token: NextToken
-    ) -> list[tuple[list[int], list[float]]]:
+    ) -> list[_Row]:
         """The same by Transformers, for models with a state of another kind; all have the same room."""
         if room < 1:
-            return [([], []) for _ in prompts]
+            return [_Row() for _ in prompts]
         tokens, mask = _padded(prompts, self._padding, self._device)
         width = tokens.shape[1]
 
@@ -243,7 +263,7 @@ class Writer:
             repetition_penalty=1.0,  # some checkpoints bring their own, which greedy search obeys too
             no_repeat_ngram_size=0,
             max_new_tokens=room,
-            eos_token_id=self.tokenizer.eos_token_id,
+            eos_token_id=sorted(self.ends),
             pad_token_id=self._padding,
             logits_processor=[next_token],
             stopping_criteria=[ended],
@@ -251,7 +271,9 @@ class Writer:
         written = []
         for place, row in enumerate(rows):  # after its end a row is filled with padding
             length = next((n for n in range(1, len(row) + 1) if endings.reached(row[:n])), len(row))
-            written.append((row[:length], [float(step[place]) for step in next_token.margins[:length]]))
+            margins = [float(step[place]) for step in next_token.margins[:length]]
+            finite = all(bool(step[place]) for step in next_token.finite[:length])
+            written.append(_Row(row[:length], margins, finite))
         return written
 
     @property

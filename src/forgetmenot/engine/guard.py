@@ -1,19 +1,27 @@
-"""Whether a model can take a layout: its answers compared with one sequence at a time."""
+"""Whether a model can take a layout, a prefix or a batch: compared with one sequence at a time."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 
 from forgetmenot.engine.attention import Attention, attention_of, use_attention
 from forgetmenot.engine.chunked import CHUNK
+from forgetmenot.engine.decoding import Answer, Decoding
 from forgetmenot.engine.learner import Learner, evaluating
 from forgetmenot.engine.pack import Arrangement, Layout, pack, positions
 from forgetmenot.prompting.encoded import TokenSequence
 
 EXAMINED = 8
+WRITTEN = 8
+"""How many tokens the examined prompts are answered with."""
+
 TOLERANCE = {"fp32": 1e-4, "bf16": 5e-2}
 """Largest relative difference of a log-likelihood that counts as rounding."""
+
+REFUSALS = (RuntimeError, ValueError, TypeError, AttributeError, IndexError, KeyError)
+"""What a model raises that has no place for a mask, a cache or a batch: each says so in its own way."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +58,7 @@ def choose_layout(learner: Learner, sequences: Sequence[TokenSequence]) -> Layou
             scores = _score(learner, sample, layout, attention)
         except torch.OutOfMemoryError:
             raise
-        except (RuntimeError, ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
-            # A model that has no place for the mask says so in its own way: by any of these.
+        except REFUSALS as error:
             reasons[name] = f"{type(error).__name__}: {error}"
             continue
         difference = float(((scores - truth).abs() / truth.abs().clamp(min=1)).max())
@@ -74,15 +81,21 @@ def _sample(sequences: Sequence[TokenSequence]) -> list[TokenSequence]:
 def _score(
     learner: Learner, sequences: Sequence[TokenSequence], layout: Layout, attention: Attention
 ) -> torch.Tensor:
+    with _laid_out(learner, layout, attention), evaluating(learner.model):
+        if layout == "single":
+            return torch.cat([learner.forward([sequence]) for sequence in sequences]).double()
+        return learner.forward(sequences).double()
+
+
+@contextmanager
+def _laid_out(learner: Learner, layout: Layout, attention: Attention) -> Iterator[None]:
+    """Try a layout, and leave the learner as it was."""
     before = learner.layout, attention_of(learner.model)
     counts = dict(learner.counts)
     learner.layout = layout
     use_attention(learner.model, attention)
     try:
-        with evaluating(learner.model):
-            if layout == "single":
-                return torch.cat([learner.forward([sequence]) for sequence in sequences]).double()
-            return learner.forward(sequences).double()
+        yield
     finally:
         learner.layout = before[0]
         use_attention(learner.model, before[1])
@@ -106,10 +119,51 @@ def why_no_prefix(learner: Learner, sequences: Sequence[TokenSequence]) -> str |
         difference = abs(learner.log_likelihoods(halves).item() - truth) / max(1.0, abs(truth))
     except torch.OutOfMemoryError:
         raise
-    except (RuntimeError, ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
+    except REFUSALS as error:
         return f"{type(error).__name__}: {error}"
     finally:
         learner.counts = counts
     if difference <= TOLERANCE[learner.precision]:
         return None
     return f"log-likelihoods differ by {difference:.1e} relative"
+
+
+def why_one_by_one(learner: Learner, sequences: Sequence[TokenSequence]) -> str | None:
+    """Why answers must be written one at a time; None if a batch's are those of each prompt alone.
+
+    Prompts of unlike lengths are answered together. By a pass of its own for each, without a batch or a
+    cache, every token must be as far above the others as it was when it was written.
+    """
+    sample = _sample(sequences)
+    prompts = [one.tokens[: max(1, one.start - k)] for k, one in enumerate(sample)]
+    counts = dict(learner.counts)
+    try:
+        answers = learner.write(prompts, Decoding(WRITTEN), margins=True)
+        pairs = [_margins(learner, *pair) for pair in zip(prompts, answers, strict=True) if pair[1].tokens]
+    except torch.OutOfMemoryError:
+        raise
+    except REFUSALS as error:
+        return f"{type(error).__name__}: {error}"
+    finally:
+        learner.counts = counts
+    apart = sum(float((seen - true).abs().sum()) for seen, true, _ in pairs)
+    difference = apart / max(1.0, sum(scale for *_, scale in pairs))
+    if difference <= TOLERANCE[learner.precision]:
+        return None
+    return f"the logits of a batch differ by {difference:.1e} relative"
+
+
+def _margins(
+    learner: Learner, prompt: tuple[int, ...], answer: Answer
+) -> tuple[torch.Tensor, torch.Tensor, float]:
+    """How far each written token lies above the likeliest other: when written, and by a pass of its own.
+
+    With them what a difference is relative to: the sum of the mean sizes of the log-probabilities.
+    """
+    with _laid_out(learner, "single", "dense"), evaluating(learner.model):
+        log_probs = learner.log_probs([TokenSequence(prompt + answer.tokens, len(prompt))]).double().cpu()
+    tokens = torch.tensor(answer.tokens)[:, None]
+    own = log_probs.gather(1, tokens)[:, 0]
+    others = log_probs.scatter(1, tokens, -torch.inf).amax(1)
+    seen = torch.tensor(answer.margins, dtype=torch.float64)
+    return seen, own - others, float(log_probs.abs().mean(1).sum())

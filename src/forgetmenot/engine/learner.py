@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,6 +19,7 @@ from forgetmenot.engine import ranks, shards
 from forgetmenot.engine.decoding import Answer, Decoding
 from forgetmenot.engine.forward import activation_dtype, hidden_states, log_likelihoods, next_token_log_probs
 from forgetmenot.engine.generate import Batch, Writer
+from forgetmenot.engine.next_token import ends_of
 from forgetmenot.engine.pack import Arrangement, Layout, Pack, arrange, cut, pack, positions
 from forgetmenot.engine.precision import Precision, autocast, rounded_once
 from forgetmenot.engine.prefix import compute_prefix
@@ -47,12 +49,13 @@ class Learner:
 
     Attributes:
         model: A Transformers causal LM, perhaps with PEFT adapters inside.
-        tokenizer: Its tokenizer; the engine uses it only to know where generated text ends.
+        tokenizer: Its tokenizer; the engine uses it only to know where an answer ends, and to read it.
         budget: The input positions in one pack, where its sequences share nothing; see `pack.cut`.
         precision: The dtype of activations.
         layout: How sequences are laid out where nothing is random: the guard's verdict.
         training_layout: The same while training: with adapter dropout a shared node would share one mask,
             so packs then share nothing.
+        together: Whether answers may be written in batches of several: the guard's verdict too.
         continues: Whether scoring may continue from the keys and values of a common prefix: the guard's
             verdict too.
         dpo_beta: β of the loss of preferences.
@@ -68,6 +71,7 @@ class Learner:
     layout: Layout = "trie"
     training_layout: Layout = "trie"
     continues: bool = True
+    together: bool = True
     dpo_beta: float = 0.1
     counts: dict[str, int] = field(default_factory=dict)
     progress: Progress = unseen
@@ -94,6 +98,11 @@ class Learner:
     def max_positions(self) -> int | None:
         """How many tokens the model has positions for; None where it does not say."""
         return getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+
+    @cached_property
+    def ends(self) -> frozenset[int]:
+        """The tokens at any of which a written answer is over; see `next_token.ends_of`."""
+        return ends_of(self.model, self.tokenizer)
 
     def trainable(self) -> dict[str, Tensor]:
         """The parameters that learn, by name."""
@@ -285,8 +294,17 @@ class Learner:
         max_new_tokens: int,
         advance: Advance | None = None,
     ) -> list[str]:
-        """The text that the model writes after each prompt, greedily, up to EOS."""
+        """The text that the model writes after each prompt, greedily, up to where its answer ends.
+
+        Raises:
+            UserError: If the model's logits are no numbers.
+        """
         answers = self.write(prompts, Decoding(max_new_tokens), advance=advance)
+        if not all(answer.finite for answer in answers):
+            raise UserError(
+                "The model's logits are not finite (nan or infinite), so it writes nothing: its weights are "
+                "broken, or it has diverged in training."
+            )
         return [answer.text for answer in answers]
 
     def write(
@@ -333,20 +351,29 @@ class Learner:
             dtype = torch.bfloat16 if self.precision == "bf16" else plain.dtype
             del plain
             answers = write_by_vllm(
-                Path(folder), self.tokenizer, prompts, decoding, dtype=dtype, seeds=seeds, margins=margins
+                Path(folder),
+                self.tokenizer,
+                self.ends,
+                prompts,
+                decoding,
+                dtype=dtype,
+                seeds=seeds,
+                margins=margins,
             )
         if advance is not None:
             advance(len(prompts))
         return answers
 
     def _writer(self, batch_positions: int | None = None) -> Writer:
-        return Writer(self.model, self.tokenizer, self.layout == "trie", self.continues, batch_positions)
+        most = batch_positions if self.together else 1
+        cached = self.layout == "trie"
+        return Writer(self.model, self.tokenizer, self.ends, cached, self.continues, most)
 
     def sample(self, examples: Sequence[Encoded], seeds: Sequence[int]) -> list[TokenSequence]:
         """Each example's prompt with an answer of the model's own, drawn token by token.
 
-        It ends with EOS, or is cut where it has as many tokens as the example's answer. This process draws
-        all of them itself; what is drawn follows from the weights and the example's seed alone.
+        It ends where an answer ends, or is cut where it has as many tokens as the example's answer. This
+        process draws all of them itself; what is drawn follows from the weights and the example's seed alone.
         """
         prompts = [example.answer.tokens[: example.answer.start] for example in examples]
         lengths = [len(example.answer.tokens) - example.answer.start for example in examples]
@@ -382,7 +409,11 @@ class Learner:
 
 
 def load_weights(parameters: Mapping[str, Tensor], values: Snapshot) -> None:
-    """Copy values into the parameters of the same names."""
+    """Copy values into the parameters of the same names.
+
+    Autocast keeps what it has rounded of a weight as long as its context lasts, and would go on with that.
+    """
+    torch.clear_autocast_cache()
     with torch.no_grad():
         for name, value in values.items():
             parameters[name].copy_(value)

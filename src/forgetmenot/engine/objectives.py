@@ -23,7 +23,7 @@ def preference_loss(learner: Learner, batch: Sequence[Encoded]) -> Tensor:
     """Direct preference optimization, summed over pairs.
 
     DPO (Rafailov et al. 2023, arXiv 2305.18290), equation 7: −log σ(β [log π(y_w|x)/π_ref(y_w|x) −
-    log π(y_l|x)/π_ref(y_l|x)]), with y_w the chosen and y_l the rejected answer, EOS included, β the
+    log π(y_l|x)/π_ref(y_l|x)]), with y_w the chosen and y_l the rejected answer, their end included, β the
     learner's `dpo_beta`, and π_ref the weights with which the stage began. Both answers share their prompt
     in the trie.
     """

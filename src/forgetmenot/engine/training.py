@@ -1,5 +1,6 @@
 """The training loop: one stage of AdamW over packed batches."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -15,6 +16,7 @@ from forgetmenot.engine.objectives import count, with_reference
 from forgetmenot.engine.pack import positions
 from forgetmenot.engine.precision import autocast
 from forgetmenot.engine.settings import TrainingSettings
+from forgetmenot.errors import UserError
 from forgetmenot.prompting.encoded import Encoded
 
 BETAS = (0.9, 0.999)
@@ -76,6 +78,9 @@ def fit(
     The loss is the mean over all answer tokens of the batch, or over its preferences, however it is cut into
     packs and dealt to processes; gradients are summed over these once, and then the penalty is added, once
     per step.
+
+    Raises:
+        UserError: If a loss or the norm of a gradient is not finite; the weights are then of no use.
     """
     model = learner.model
     examples = with_reference(learner, examples)
@@ -110,18 +115,31 @@ def fit(
         if penalty is not None:
             torch.autograd.backward(penalty)
             loss += shards.whole(penalty.detach())
+        mean = loss.item()
+        _require_finite("loss", mean, step, steps)
         objective.gradients(learner)
         norm = accelerator.clip_grad_norm_(
             learner.trainable().values(), settings.max_grad_norm or float("inf")
         )
+        norm = float(shards.whole(norm))
+        _require_finite("gradient's norm", norm, step, steps)
         rate = schedule.get_last_lr()[0]
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
         objective.stepped(learner)
-        on_step(Step(step, steps, loss.item(), float(shards.whole(norm)), rate, tokens, len(batch)))
+        on_step(Step(step, steps, mean, norm, rate, tokens, len(batch)))
     ranks.check_alike(learner.trainable().values())
     model.eval()
+
+
+def _require_finite(what: str, value: float, step: int, steps: int) -> None:
+    if not math.isfinite(value):
+        raise UserError(
+            f"training stopped at step {step} of {steps}, where the {what} is {value}. Set a lower "
+            "training.learning_rate, or training.precision: fp32; if it is so from the first step on, look "
+            "for values in the model's weights that are not finite."
+        )
 
 
 def training_positions(

@@ -36,6 +36,7 @@ def check_vllm() -> Any:
 def write_by_vllm(
     folder: Path,
     tokenizer: Any,
+    ends: frozenset[int],
     prompts: Sequence[tuple[int, ...]],
     decoding: Decoding,
     *,
@@ -51,6 +52,7 @@ def write_by_vllm(
     Args:
         folder: A model as `save_pretrained` writes it, with its tokenizer.
         tokenizer: The same tokenizer, which reads what was written.
+        ends: The tokens that end an answer; see `next_token.ends_of`.
         prompts: Token ids, none empty.
         decoding: How answers are written.
         dtype: What the model computes in.
@@ -70,6 +72,7 @@ def write_by_vllm(
         enable_prefix_caching=True,
         max_model_len=_longest(folder, prompts, decoding),
     )
+    endings = Endings(tokenizer, ends, decoding.stop)
     own = [None] * len(prompts) if seeds is None or decoding.temperature == 0 else list(seeds)
     settings = [
         vllm.SamplingParams(
@@ -78,6 +81,8 @@ def write_by_vllm(
             top_p=decoding.top_p,
             max_tokens=decoding.max_new_tokens,
             stop=list(decoding.stop) or None,
+            stop_token_ids=sorted(ends),
+            skip_special_tokens=endings.skips,
             seed=seed,
             logprobs=2 if margins else None,
         )
@@ -90,7 +95,6 @@ def write_by_vllm(
         del llm
         gc.collect()
         torch.cuda.empty_cache()
-    endings = Endings(tokenizer, decoding.stop)
     return [_answer(one.outputs[0], endings, margins=margins) for one in found]
 
 

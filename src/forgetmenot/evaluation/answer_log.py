@@ -39,7 +39,7 @@ class AnswerLog:
         there = self.kept.get(key, {})
 
         def keep(answers: Mapping[int, Answer]) -> None:
-            rows = [[asked.ids[k], a.text, a.tokens, a.margins] for k, a in answers.items()]
+            rows = [[asked.ids[k], a.text, a.tokens, a.margins] for k, a in answers.items() if a.finite]
             append_line(self.path, [key, rows])
 
         return {k: there[name] for k, name in enumerate(asked.ids) if name in there}, keep

@@ -73,8 +73,10 @@ def _answers(learner: Learner, scored: ScoredTask, advance: Any, log: AnswerLog 
         )
     answers = _generated(learner, scored, scored.generation, advance, log)
     return scored.predictions(
-        predicted=[extracted(answer.text, task.generation.extract) for answer in answers],
-        generated=[answer.text for answer in answers],
+        predicted=[
+            extracted(answer.text, task.generation.extract) if answer.finite else None for answer in answers
+        ],
+        generated=[answer.text if answer.finite else None for answer in answers],
         margins=[list(answer.margins) or None for answer in answers],
     )
 

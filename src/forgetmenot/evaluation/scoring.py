@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from forgetmenot.engine.decoding import Decoding
 from forgetmenot.errors import UserError
 from forgetmenot.metrics import metric_named
 from forgetmenot.prompting import EncodedExamples, Prompt, TokenSequence, lm_eval_prefix, parse_choice
@@ -128,9 +129,11 @@ class Choices:
 
     Attributes:
         predicted: A label, or a number for a graded choice: the mean of the labels' values under the
-            candidates' probabilities. None where a written answer names no label.
-        log_likelihoods: The candidates', the model's own, in nats, whatever refines the choice among them.
-        written: What the model wrote.
+            candidates' probabilities. None where a written answer names no label, or two candidates are
+            equally the likeliest.
+        log_likelihoods: The candidates', the model's own, in nats, whatever refines the choice among them;
+            nan where one of them, or what refines it, is not finite.
+        written: What the model wrote; None where it has no numbers to write by.
     """
 
     predicted: list[str | None]
@@ -153,7 +156,10 @@ class Scoring:
 
 
 def by_likelihood(learner: "Learner", asked: Asked, advance: Any = None) -> Choices:
-    """Take the likeliest candidate, as the rule normalises and calibrates their likelihoods."""
+    """Take the likeliest candidate, as the rule normalises and calibrates their likelihoods.
+
+    None is taken where two are equally likely, so that their order decides nothing.
+    """
     labels = asked.task.labels
     values = learner.log_likelihoods(asked.arranged(learner), advance).numpy()
     raw = values.reshape(len(asked.encoded), len(labels))
@@ -161,12 +167,15 @@ def by_likelihood(learner: "Learner", asked: Asked, advance: Any = None) -> Choi
     if asked.rule.calibration != "none":
         reference = np.stack(learner.score(asked.reference))
         scores = calibrated(scores, _normalized(learner, asked, asked.reference, reference))
+    finite = ~np.any(~np.isfinite(scores), axis=1)
+    raw = np.where(finite[:, None], raw, np.nan)
     predicted: list[str | None]
     if is_graded(asked.task):
         numbers = np.array([float(label) for label in labels])
-        predicted = [repr(float(row @ numbers)) for row in np.exp(_log_softmax(scores))]
+        means = np.exp(_log_softmax(scores)) @ numbers
+        predicted = [repr(float(mean)) if known else None for mean, known in zip(means, finite, strict=True)]
     else:
-        predicted = [labels[int(row.argmax())] for row in scores]
+        predicted = [None if k is None else labels[k] for k in likeliest(scores)]
     return Choices(predicted, [*raw.tolist()], [None] * len(predicted))
 
 
@@ -174,9 +183,17 @@ def by_generation(learner: "Learner", asked: Asked, advance: Any = None) -> Choi
     """Let the model write, greedily, and read a label off the text."""
     longest = max(len(one.tokens) - one.start for example in asked.encoded for one in example.candidates)
     prompts = [example.prompt for example in asked.encoded]
-    written = [text.strip() for text in learner.generate(prompts, longest + SPARE_TOKENS, advance)]
-    predicted = [parse_choice(text, asked.prompt.choices) for text in written]
+    answers = learner.write(prompts, Decoding(longest + SPARE_TOKENS), advance=advance)
+    written = [answer.text.strip() if answer.finite else None for answer in answers]
+    predicted = [None if text is None else parse_choice(text, asked.prompt.choices) for text in written]
     return Choices(predicted, [None] * len(written), [*written])
+
+
+def likeliest(scores: Floats) -> list[int | None]:
+    """The place of each row's one maximum [examples, candidates]; None where several share it, or of nan."""
+    shared = (scores == scores.max(axis=1, keepdims=True)).sum(axis=1)
+    places = scores.argmax(axis=1)
+    return [int(place) if count == 1 else None for place, count in zip(places, shared, strict=True)]
 
 
 SCORINGS: dict[str, Scoring] = {

@@ -19,6 +19,9 @@ A sum of quadratics is one quadratic, so two tensors hold all tasks, exactly and
 F = Σᵢ Fᵢ and the anchor Σᵢ Fᵢ θᵢ / F. The online variant (Schwarz et al. 2018, "Progress & Compress", ICML,
 arXiv 1805.06370) forgets: F ← γ F + Fᵢ, and the anchor is the last task's optimum.
 
+F is that of whole answers, which is exact for a summed loss; the loss here is a mean over answer tokens. So
+the same λ holds tasks with long answers harder.
+
 With LoRA all of this is in the coordinates of A and B.
 """
 

@@ -6,7 +6,11 @@ from forgetmenot.methods.shared.method import Method, Stage
 
 
 class Joint(Method):
-    """Train on all tasks at once, in one stage: the upper bound."""
+    """Train on all tasks at once, in one stage: the upper bound.
+
+    The loss is a mean over answer tokens, so that tasks with long answers weigh more than those with short
+    ones, and it need not be a bound for these.
+    """
 
     past_data = True
 

@@ -15,8 +15,8 @@ tasks included. `over: labels` compares the distribution over the task's own can
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import NonNegativeFloat, PositiveFloat
 
@@ -36,6 +36,8 @@ class LwF(Method):
 
     keeps = "nothing; while it trains, one copy of what learns"
     shards = False
+    # A soft prompt begins with drawn rows, behind which the model is not that of the stage before.
+    needs: ClassVar[Mapping[str, tuple[str, ...]]] = {"kind": ("lora", "full")}
 
     class Options(Options):
         """The settings of `lwf`.

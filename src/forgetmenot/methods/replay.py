@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 class ReplayOptions(RehearsalOptions):
     """How past examples come into a stage.
 
+    They are counted as examples, and the loss is a mean over answer tokens: past tasks with short answers
+    weigh little beside a new one with long answers.
+
     Attributes:
         share: The part of the mix, as it is trained on, that past examples are: 0.05 adds 5 of them to 95 new
             ones. 0 is `sequential`. The default is ours. `all` replays everything that is remembered: with

@@ -21,8 +21,8 @@ What the model cannot do with the demonstration in view it cannot learn in this 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -43,6 +43,8 @@ class SelfDistillation(Method):
 
     keeps = "nothing; while it trains, one copy of what learns"
     shards = False
+    # The teacher behind the drawn rows of a new soft prompt is not the model that is to be kept.
+    needs: ClassVar[Mapping[str, tuple[str, ...]]] = {"kind": ("lora", "full")}
 
     class Options(Options):
         """The settings of `self-distillation`.

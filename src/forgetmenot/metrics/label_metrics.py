@@ -41,7 +41,8 @@ def _binary_terms(gold: ArrayLike, predicted: ArrayLike) -> Floats:
         raise UserError(
             "The metric 'f1' is for two labels, the second being the positive one; choose another."
         )
-    positive = (predicted == 1).astype(np.int64)
+    # No label is wrong whatever is gold: a missed positive, or a false one.
+    positive = np.where(predicted == NO_LABEL, 1 - gold, predicted)
     return np.stack([gold * positive, positive, gold], axis=-2).astype(np.float64)
 
 
@@ -98,7 +99,7 @@ PREFERENCE = Metric(
     Formula(
         "Preference accuracy",
         "pairs with log p(chosen | prompt) > log p(rejected | prompt) / n; sums over an answer's tokens, its "
-        "EOS included",
+        "end included",
         "the reward accuracy of DPO with a uniform reference; sums rather than means are our choice",
         "The share of pairs in which the chosen answer is likelier than the rejected one; 0.5 is a coin.",
     ),
@@ -114,10 +115,11 @@ PREFERENCE = Metric(
 
 F1 = Metric(
     "f1",
-    1,
+    2,
     Formula(
         "F1",
-        "2·TP / (2·TP + FP + FN), the positive class being the task's second label",
+        "2·TP / (2·TP + FP + FN), the positive class being the task's second label; an answer without a "
+        "label is a false positive or a false negative",
         "scikit-learn f1_score",
         "The harmonic mean of precision and recall on the positive label.",
     ),

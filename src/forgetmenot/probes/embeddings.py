@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import PositiveInt
 
 from forgetmenot.errors import UserError
-from forgetmenot.probes.shared.probe import Part, Probe, ProbeOptions
+from forgetmenot.probes.shared.probe import NOT_FINITE, Part, Probe, ProbeOptions
 from forgetmenot.prompting.tokens import Tokens
 from forgetmenot.tasks import load_tasks
 
@@ -66,6 +66,8 @@ class Embeddings(Probe):
         states = dict(zip(texts, learner.hidden(prompts), strict=True))
         cosines = np.array([_cosine(states[one], states[other]) for one, other, _ in self.pairs])
         gold = np.array([score for *_, score in self.pairs])
+        if not np.isfinite(cosines).all():
+            return [Part("stsb", None, "Spearman", len(gold), reason=NOT_FINITE)]
         value = float(spearmanr(cosines, gold).statistic)
         if not np.isfinite(value):
             return [

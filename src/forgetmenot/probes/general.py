@@ -6,6 +6,7 @@ import logging
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 from pydantic import NonNegativeInt, PositiveInt
 
 from forgetmenot.errors import UserError, nearest
-from forgetmenot.probes.shared.probe import Part, Probe, ProbeOptions
+from forgetmenot.probes.shared.probe import NOT_FINITE, Part, Probe, ProbeOptions
 
 if TYPE_CHECKING:
     from forgetmenot.engine.learner import Learner
@@ -100,7 +101,10 @@ class General(Probe):
                     fewshot_as_multiturn=self.options.chat,
                 )
             cut = {"truncated": float(model.cut)}
-            parts += [_part(one, found, tasks, cut) for one in self._of(name, found, tasks)]
+            measured = [_part(one, found, tasks, cut) for one in self._of(name, found, tasks)]
+            if not model.finite:  # lm-eval takes the first choice where none is a number
+                measured = [replace(one, value=None, interval=None, reason=NOT_FINITE) for one in measured]
+            parts += measured
         return parts
 
     def _trace(self) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from forgetmenot.engine import ranks
 from forgetmenot.errors import UserError
-from forgetmenot.probes.shared.probe import Part, Probe, ProbeOptions
+from forgetmenot.probes.shared.probe import NOT_FINITE, Part, Probe, ProbeOptions
 from forgetmenot.probes.shared.prompt_sets import read_prompts
 from forgetmenot.prompting.tokens import Tokens
 
@@ -73,13 +73,14 @@ class Layers(Probe):
             aside.rename(kept)
         ranks.wait()
         reference = {int(name): torch.from_numpy(one) for name, one in load_file(kept).items()}
-        return [
-            _part(layer, linear_cka(one, reference[layer]), len(prompts)) for layer, one in enumerate(states)
-        ]
+        return [_part(layer, one, reference[layer]) for layer, one in enumerate(states)]
 
 
-def _part(layer: int, value: float, n: int) -> Part:
-    name, metric = f"layer {layer}", "linear CKA with the base model"
+def _part(layer: int, states: Tensor, reference: Tensor) -> Part:
+    name, metric, n = f"layer {layer}", "linear CKA with the base model", len(states)
+    if not (states.isfinite().all() and reference.isfinite().all()):
+        return Part(name, None, metric, n, reason=NOT_FINITE)
+    value = linear_cka(states, reference)
     if math.isnan(value):
         return Part(name, None, metric, n, reason="all prompts have the same state there")
     return Part(name, value, metric, n)

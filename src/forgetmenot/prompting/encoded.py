@@ -23,11 +23,11 @@ class Encoded:
 
     Attributes:
         id: The example's id.
-        candidates: For a choice, prompt + answer for each label in the task's order, without EOS; all
-            with the same start. For a preference the chosen and the rejected answer, with EOS. Empty for
-            other kinds.
+        candidates: For a choice, prompt + answer for each label in the task's order, without its end;
+            all with the same start. For a preference the chosen and the rejected answer, with their end.
+            Empty for other kinds.
         answer: What training learns: the gold candidate's tokens, the target's, or the chosen answer's, and
-            EOS.
+            what ends it: EOS, in a chat the end of the turn.
         prompt: What generation continues from. Empty for plain text.
         gold: The index of the right candidate; None where the task is no choice.
         cut: How many tokens truncation removed from the named fields.

@@ -36,7 +36,7 @@ class Encoder:
             task: Whose examples will be encoded.
             prompt: How they are put to the model.
             tokenizer: The model's own.
-            max_length: The most tokens that a prompt may have with its longest answer and EOS.
+            max_length: The most tokens that a prompt may have with its longest answer and its end.
             reserved: The tokens that a prompt leaves free for an answer that is generated, whatever the gold
                 one is; None where the gold one, or a candidate, follows it.
 
@@ -47,14 +47,15 @@ class Encoder:
         self._task, self._prompt, self._max_length, self._reserved = task, prompt, max_length, reserved
         _check_choices(task, prompt)
         self._tokens = Tokens(tokenizer)
-        self._closing: Ids = (self._tokens.eos,)
         if prompt.chat and not self._tokens.has_chat_template:
             raise UserError(
                 f"task {task.name!r} is put as a chat by prompt {prompt.name!r}, but the tokenizer has "
                 "no chat template; take a model tuned for chat, or another prompt."
             )
+        # What ends an answer is learned with it, and is what ends one that is written.
+        self._closing: Ids = (self._tokens.answer_end if prompt.chat else self._tokens.eos,)
         if task.kind == "messages" and self._tokens.turn_end[1]:
-            self._closing = ()  # the chat template ends the turn itself
+            self._closing = ()  # the conversation holds the turn's end
         for split in (task.train, task.select, task.score):
             if split:
                 self._check_fields(split[0])

@@ -1,7 +1,7 @@
 """The rules of tokens: what text becomes, whatever tokenizer a model brings."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -41,7 +41,7 @@ class Tokens:
     """A tokenizer that is always asked in the same way.
 
     Attributes:
-        eos: The token that ends an answer.
+        eos: The tokenizer's EOS, which ends a text.
         head: What the tokenizer itself puts in front of every plain text: BOS for some, nothing for others.
         prefix: What stands in front where otherwise nothing would be given: the head or, where there is
             none, BOS, or EOS for want of a BOS (lm-eval's prefix token).
@@ -66,7 +66,8 @@ class Tokens:
         named = dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
         specials = added | named
         self._special_ids = frozenset(specials.values())
-        self._special = re.compile("|".join(map(re.escape, sorted(specials, key=len, reverse=True))))
+        self._special = _any_of(specials)
+        self._added = {token.content: id for id, token in tokenizer.added_tokens_decoder.items()} | named
         self.head = self._learn_head()
         bos: int | None = tokenizer.bos_token_id
         self.prefix: Ids = self.head or (self.eos if bos is None else bos,)
@@ -146,6 +147,30 @@ class Tokens:
         special = self._special.search(tail)
         return tail, tail[: special.end()] if special else ""
 
+    @cached_property
+    def turn_end_token(self) -> int | None:
+        """The token that ends the assistant's turn in the chat template; None without a template or token.
+
+        It is the first added token behind the reply: not all tokenizers mark it as special.
+        """
+        if not self.has_chat_template:
+            return None
+        found = _any_of(one for one in self._added if one.strip()).search(self.turn_end[0])
+        return self._added[found[0]] if found else None
+
+    @property
+    def answer_end(self) -> int:
+        """What training learns as the end of a reply in a chat: the turn's own end, else EOS."""
+        return self.eos if self.turn_end_token is None else self.turn_end_token
+
+    @property
+    def ends(self) -> frozenset[int]:
+        """The tokens at any of which a written answer is over: EOS, and the end of the assistant's turn."""
+        try:
+            return frozenset((self.eos, self.answer_end))
+        except UserError:  # a template that refuses a plain conversation is of no use for this model's chats
+            return frozenset((self.eos,))
+
     def _ids(self, texts: Sequence[str], *, split_special_tokens: bool) -> list[Ids]:
         if self._backend is None:
             rows = self._tokenizer(
@@ -199,6 +224,11 @@ class Tokens:
                 f"this tokenizer cannot read as text the special token in {plain[:80]!r}; change that text."
             )
         return tuple(kept)
+
+
+def _any_of(words: Iterable[str]) -> re.Pattern[str]:
+    """What finds any of these words, the longest where several begin alike."""
+    return re.compile("|".join(map(re.escape, sorted(words, key=len, reverse=True))))
 
 
 def lm_eval_prefix(tokenizer: "PreTrainedTokenizerBase") -> Ids:

@@ -18,7 +18,7 @@ from forgetmenot.metrics import (
     significance,
     summarize,
 )
-from forgetmenot.record.predictions import Predictions, as_measured
+from forgetmenot.record.predictions import Predictions, column
 from forgetmenot.record.result_schema import (
     VERSION,
     Cost,
@@ -66,10 +66,12 @@ class AskedTask:
 
     def column(self, metric: str) -> Answers:
         """The answers as one of the metrics takes them."""
-        pairs = [None if one is None else as_measured(metric, one) for one in self.answers]
-        gold = next(pair[0] for pair in pairs if pair is not None)
-        there = next(one for one in self.answers if one is not None)
-        return Answers(metric, gold, [pair and pair[1] for pair in pairs], there.clusters, there.options)
+        return column(metric, self.answers)
+
+    @property
+    def unmeasured(self) -> list[Measured | None]:
+        """Why a stage's answers have no score, whatever the metric; None where they have one."""
+        return [_unmeasured(one) for one in self.answers]
 
 
 def assemble(
@@ -92,7 +94,7 @@ def assemble(
     tasks = [asked.task for asked in headline]
     metrics = {asked.task: asked.metrics[0] for asked in headline}
     columns = {asked.task: asked.column(asked.metrics[0]) for asked in headline}
-    matrix = _values(_measure(columns))
+    matrix = _values(_measure(headline, metrics))
     chance = {task: metric_named(one.metric).chance_level(one.gold) for task, one in columns.items()}
     return Results(
         model=described["model"],
@@ -133,7 +135,7 @@ def reading(
         tasks: The columns.
     """
     columns = {one.task: one.column(metrics[one.task]) for one in asked if one.task in metrics}
-    cells = _measure(columns)
+    cells = _measure(asked, metrics)
     spans = bootstrap(rows, columns).to_json()["matrix"]
     place = {task: k for k, task in enumerate(columns)}
     names = sorted(set(metrics.values()))
@@ -186,16 +188,23 @@ def _metric_choices(asked: Sequence[AskedTask]) -> list[dict[str, str]]:
     ]
 
 
-def _measure(columns: Mapping[str, Answers]) -> dict[str, list[Measured]]:
-    return {
-        task: [
-            Measured(None, NOT_ASKED, 0)
-            if predicted is None
-            else measure(column.metric, column.gold, predicted)
-            for predicted in column.predicted
-        ]
-        for task, column in columns.items()
-    }
+def _unmeasured(answers: Predictions | None) -> Measured | None:
+    if answers is None:
+        return Measured(None, NOT_ASKED, 0)
+    return Measured(None, answers.not_finite, len(answers)) if answers.not_finite else None
+
+
+def _measure(asked: Sequence[AskedTask], metrics: Mapping[str, str]) -> dict[str, list[Measured]]:
+    """The cells of each task that has a metric, the base first."""
+    cells = {}
+    for one in asked:
+        if one.task in metrics:
+            answers = one.column(metrics[one.task])
+            cells[one.task] = [
+                none or measure(answers.metric, answers.gold, predicted)
+                for none, predicted in zip(one.unmeasured, answers.predicted, strict=True)
+            ]
+    return cells
 
 
 def _values(cells: Mapping[str, Sequence[Measured]], tasks: Sequence[str] | None = None) -> Matrix:

@@ -5,7 +5,8 @@ labels, stands in the file's metadata under "forgetmenot", as JSON: {"labels": {
 """
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import pyarrow.parquet as parquet
 from numpy.typing import NDArray
 
 from forgetmenot.errors import UserError
-from forgetmenot.metrics import NO_LABEL, Measured, measure, metric_named
+from forgetmenot.metrics import NO_LABEL, Answers, Measured, measure, metric_named
 
 _SCHEMA = pa.schema(
     {
@@ -34,6 +35,10 @@ _SCHEMA = pa.schema(
     }
 )
 _METADATA = b"forgetmenot"
+
+
+NOT_FINITE = "The model's numbers are not finite (nan or infinite)"
+"""What the reason of a cell begins with that has no score because of that."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +101,23 @@ class Predictions:
         return len(self.labels) if self.labels else None
 
     @property
+    def not_finite(self) -> str | None:
+        """Why these answers have no score; None where every number that they were read from is finite.
+
+        Where neither likelihoods nor a text are there, the logits to write by were no numbers.
+        """
+        count = sum(
+            (said is None and text is None) if row is None else not all(map(math.isfinite, row))
+            for row, said, text in zip(self.log_likelihoods, self.predicted, self.generated, strict=True)
+        )
+        if not count:
+            return None
+        return (
+            f"{NOT_FINITE} on {count} of {len(self)} examples: it has diverged in training, or its weights "
+            "are broken."
+        )
+
+    @property
     def unparsed(self) -> int:
         """How many written answers name no label; each counts as a wrong answer."""
         return sum(
@@ -104,9 +126,9 @@ class Predictions:
         )
 
     def right(self, metric: str) -> list[bool] | None:
-        """Whether each answer is right; None for a metric whose answers are graded."""
+        """Whether each answer is right; None for a metric whose answers are graded, or without a score."""
         chosen = metric_named(metric)
-        if chosen.correct is None:
+        if chosen.correct is None or self.not_finite:
             return None
         if chosen.reads == "labels":  # whatever their order, which older files did not keep
             return [said == gold for said, gold in zip(self.predicted, self.gold, strict=True)]
@@ -157,8 +179,39 @@ def as_measured(metric: str, predictions: Predictions) -> tuple[Any, Any]:
 
 
 def score(metric: str, predictions: Predictions) -> Measured:
-    """The score of predictions by a metric."""
+    """The score of predictions by a metric: None where their numbers are not finite."""
+    reason = predictions.not_finite
+    if reason is not None:
+        return Measured(None, reason, len(predictions))
     return measure(metric, *as_measured(metric, predictions))
+
+
+def require_finite(task: str, answers: Iterable[Predictions]) -> None:
+    """Refuse to compare answers that have no score.
+
+    Raises:
+        UserError: With the reason.
+    """
+    for one in answers:
+        if one.not_finite:
+            raise UserError(f"task {task!r}: {one.not_finite}")
+
+
+def column(metric: str, stages: Sequence[Predictions | None]) -> Answers:
+    """The answers after each stage as a metric takes them; None where there are none, or without a score.
+
+    Args:
+        metric: The task's.
+        stages: The base first, with an answer to one of them at least.
+    """
+    pairs = [None if one is None else as_measured(metric, one) for one in stages]
+    gold = next(pair[0] for pair in pairs if pair is not None)
+    predicted = [
+        None if one is None or pair is None or one.not_finite else pair[1]
+        for one, pair in zip(stages, pairs, strict=True)
+    ]
+    there = next(one for one in stages if one is not None)
+    return Answers(metric, gold, predicted, there.clusters, there.options)
 
 
 def write_predictions(path: Path, answers: Mapping[str, Predictions]) -> None:

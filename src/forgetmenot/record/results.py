@@ -9,6 +9,7 @@ from typing import Any, Literal
 from forgetmenot.errors import UserError
 from forgetmenot.metrics import Row, metric_named
 from forgetmenot.record.layout import RESULTS
+from forgetmenot.record.predictions import NOT_FINITE
 from forgetmenot.record.result_schema import VERSION
 
 Interval = tuple[float, float]
@@ -237,6 +238,18 @@ class RunResults:
             for task, value in zip(self.tasks, row, strict=True)
             if value is None
         ]
+
+    @property
+    def not_finite(self) -> str | None:
+        """The first cell whose model had numbers that are not finite, as a sentence; None if none had."""
+        return next(
+            (
+                f"{task} has no score after {stage}. {reason}"
+                for stage, task, reason in self.missing
+                if reason.startswith(NOT_FINITE)
+            ),
+            None,
+        )
 
 
 def load_results(run_dir: Path) -> RunResults:

@@ -45,8 +45,8 @@ class Losses:
 def lost_examples(run_dir: Path, results: RunResults) -> list[Losses]:
     """Compare each trained task's predictions after its own stage with those at the end.
 
-    Tasks whose metric has no right and wrong answers, and tasks after which nothing was trained, are left
-    out. The examples shown are those whose two answers were surest.
+    Tasks whose metric has no right and wrong answers or that have no score, and tasks after which nothing
+    was trained, are left out. The examples shown are those whose two answers were surest.
     """
     if not results.in_sequence:
         return []
@@ -62,7 +62,7 @@ def lost_examples(run_dir: Path, results: RunResults) -> list[Losses]:
                 folder = stage_folder(run_dir, results.stages[i].name)
                 answers[i] = read_predictions(folder / PREDICTIONS)
         then, now = answers[own].get(task), answers[last].get(task)
-        if then is not None and now is not None:
+        if then is not None and now is not None and not (then.not_finite or now.not_finite):
             losses.append(_compare(task, results.metrics[task], then, now))
     return [one for one in losses if one.n]
 

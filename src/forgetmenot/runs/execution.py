@@ -115,8 +115,12 @@ def _identify(plan: Plan, session: Session, directory: RunDirectory, display: Di
             )
     directory.write_json(ENVIRONMENT, {"identity": identity, **session.record})
     if session.learner.layout != "trie":
-        why = "; ".join(f"{name}: {reason}" for name, reason in session.record["guard"]["not_taken"].items())
+        not_taken = session.record["guard"]["not_taken"].items()
+        why = "; ".join(f"{name}: {reason}" for name, reason in not_taken if name != "writing")
         display.say(f"This model takes {session.learner.layout} batches, not the trie ({why}).")
+    if not session.learner.together:
+        why = session.record["guard"]["not_taken"]["writing"]
+        display.say(f"This model writes answers one at a time, not in batches ({why}).")
     if session.record["dropout_set_to_0"]:
         zeroed = ", ".join(session.record["dropout_set_to_0"])
         display.say(f"The model's own dropout ({zeroed}) is set to 0; that is recorded.")

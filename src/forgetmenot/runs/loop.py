@@ -2,7 +2,8 @@
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TextIO
@@ -15,6 +16,7 @@ from forgetmenot.engine import ranks, shards
 from forgetmenot.engine.precision import rounded_once
 from forgetmenot.engine.settings import TrainingSettings
 from forgetmenot.engine.training import Step, fit
+from forgetmenot.errors import UserError
 from forgetmenot.evaluation.answer_log import AnswerLog
 from forgetmenot.evaluation.evaluate import evaluate
 from forgetmenot.evaluation.readings import scored_tasks
@@ -165,7 +167,7 @@ class Loop:
         epochs = epochs_of(settings, stage)
         steps = -(-len(examples) // settings.batch_size) * epochs
         rounded = rounded_once(learner.model, learner.precision)
-        with self.display.progress(stage.name, steps) as advance, rounded:
+        with self.display.progress(stage.name, steps) as advance, rounded, _naming(stage):
             fit(
                 learner,
                 examples,
@@ -297,6 +299,15 @@ class Loop:
             last = other.number == stage.number
             if not last or (finished and self.config.checkpoints == "none"):
                 self.directory.remove_weights(other.name)
+
+
+@contextmanager
+def _naming(stage: Stage) -> Iterator[None]:
+    """Say which stage it was that could not be trained."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"Stage {stage.name}: {error} The stages before it are kept.") from error
 
 
 def epochs_of(settings: TrainingSettings, stage: Stage) -> int:

@@ -12,7 +12,7 @@ import torch
 from forgetmenot.config import RunConfig
 from forgetmenot.engine import ranks, shards
 from forgetmenot.engine.attention import Attention, choose_attention, use_attention
-from forgetmenot.engine.guard import choose_layout, why_no_prefix
+from forgetmenot.engine.guard import choose_layout, why_no_prefix, why_one_by_one
 from forgetmenot.engine.learner import Learner
 from forgetmenot.engine.pack import node_budget
 from forgetmenot.engine.precision import choose_precision
@@ -73,7 +73,7 @@ class Session:
         return f"Device: {found['device']}{threads}; {precision}, {weights}, {rate}"
 
     def examine(self, sequences: Sequence[TokenSequence]) -> None:
-        """Let the guard choose the layout on the run's first sequences."""
+        """Let the guard choose on the run's first sequences how they are laid out, and answers written."""
         own = choose_layout(self.learner, sequences)
         verdict = ranks.agreed(lambda: own)
         self.attention = verdict.attention
@@ -85,14 +85,19 @@ class Session:
             self.learner.training_layout = "blocks"
         no_prefix = why_no_prefix(self.learner, sequences) if verdict.layout == "trie" else "no trie"
         self.learner.continues = no_prefix is None
+        found = why_one_by_one(self.learner, sequences)
+        alone = ranks.agreed(lambda: found)
+        self.learner.together = alone is None
         self.identity |= {
             "attention": self.learner.model.config._attn_implementation,
             "pack_budget": self.learner.budget,
             "layout": self.learner.layout,
             "training_layout": self.learner.training_layout,
             "prefix_cache": self.learner.continues,
+            "writes_together": self.learner.together,
         }
         not_taken = verdict.reasons | ({} if no_prefix is None else {"prefix": no_prefix})
+        not_taken |= {} if alone is None else {"writing": alone}
         self.record |= {"guard": {"difference": verdict.difference, "not_taken": not_taken}}
 
     def to_base(self) -> None:

@@ -13,6 +13,7 @@ from rich.console import Console
 from forgetmenot.errors import UserError
 from forgetmenot.metrics import spread
 from forgetmenot.process import Job
+from forgetmenot.record.results import load_results
 from forgetmenot.report.comparison.conclusions import conclusions
 from forgetmenot.report.comparison.study_tables import (
     FIGURES,
@@ -203,6 +204,7 @@ def _assemble(
 
 def _row(run: StudyRun, status: int, failed: str | None) -> dict[str, Any]:
     path = run.config.directory
+    failed = failed or load_results(path).not_finite
     row = {"run": path.name, "varies": run.varies, "status": status, "failed": failed}
     if failed:
         return {**row, "figures": None, "reasons": {}, "not_learned": []}

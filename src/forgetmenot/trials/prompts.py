@@ -20,7 +20,7 @@ from forgetmenot.methods import make_method
 from forgetmenot.metrics import Ranking, metric_named, rank
 from forgetmenot.paths import filled, path_safe
 from forgetmenot.prompting import Prompt, prompts_of
-from forgetmenot.record.predictions import Predictions, as_measured
+from forgetmenot.record.predictions import Predictions, as_measured, require_finite
 from forgetmenot.report.prompt_tables import print_prompts, prompts_page
 from forgetmenot.runs.directory import RunDirectory
 from forgetmenot.runs.display import Display
@@ -187,6 +187,7 @@ def _compared(
     left_out: Mapping[str, str],
 ) -> dict[str, Any]:
     """What prompts.json holds of one task."""
+    require_finite(task.name, answers.values())
     pairs = {name: as_measured(task.metric, one) for name, one in answers.items()}
     gold = next(iter(pairs.values()))[0]
     ranking = rank(task.metric, gold, {name: pair[1] for name, pair in pairs.items()})

@@ -21,6 +21,7 @@ from forgetmenot.prompting import Prompt
 from forgetmenot.prompting.receipt_prompt import with_receipt
 from forgetmenot.receipts.settings import TFIDF
 from forgetmenot.record.layout import BASE, CONFIG
+from forgetmenot.record.predictions import require_finite
 from forgetmenot.report.receipt_tables import receipts_markdown
 from forgetmenot.report.wording import listed
 from forgetmenot.runs.directory import RunDirectory
@@ -165,6 +166,7 @@ def _ask(
         with display.progress(f"{stage}: asking", total) as advance:
             for case in cases:
                 answers = {how: evaluate(learner, method, one, advance) for how, one in case.scored.items()}
+                require_finite(case.task.name, answers.values())
                 rows.append({"stage": stage, "task": case.task.name, **figures_row(case, answers)})
         with display.progress(f"{stage}: interpreting", written) as advance:
             for row, case in zip(rows, cases, strict=True):

@@ -73,7 +73,7 @@ def herd(features: Tensor, count: int) -> list[int]:
 
 
 def answer_lengths(examples: Sequence[Encoded]) -> list[int]:
-    """How many tokens each example's answer has, EOS included."""
+    """How many tokens each example's answer has, its end included."""
     return [len(example.answer.tokens) - example.answer.start for example in examples]
 
 

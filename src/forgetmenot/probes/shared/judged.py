@@ -15,10 +15,11 @@ import numpy as np
 from pydantic import BeforeValidator, PositiveInt
 
 from forgetmenot.engine import ranks
+from forgetmenot.engine.decoding import Decoding
 from forgetmenot.errors import UserError
 from forgetmenot.probes.shared.judge import JudgeSettings, as_tokens, make_judge
 from forgetmenot.probes.shared.judgements import VERSION, Judgement, Judgements, PairComparison
-from forgetmenot.probes.shared.probe import Part, Probe, ProbeOptions
+from forgetmenot.probes.shared.probe import NOT_FINITE, Part, Probe, ProbeOptions
 from forgetmenot.probes.shared.prompt_sets import read_prompts
 from forgetmenot.prompting.tokens import Tokens
 
@@ -59,11 +60,11 @@ class Written(NamedTuple):
     """An answer of the model.
 
     Attributes:
-        answer: Its text.
+        answer: Its text; None where its logits were no numbers.
         cut: How many tokens its prompt lost on the left to leave room for it.
     """
 
-    answer: str
+    answer: str | None
     cut: int
 
 
@@ -97,18 +98,22 @@ class Judged(Probe):
     def measure(self, learner: Learner, stage: str, base: str, folder: Path) -> Sequence[Part]:
         """A part for each set of prompts."""
         written = self._written(learner, stage, folder)
+        if any(one.answer is None for one in written):
+            return self._no_parts()
         if stage == base:
             return [
                 Part(name, 0.5, METRIC, here.stop - here.start, more={"truncated": _cut(written[here])})
                 for name, here in self._places()
             ]
         reference = self._written(learner, base, folder)
+        if any(one.answer is None for one in reference):
+            return self._no_parts()
         return ranks.agreed(lambda: self._judge(written, reference, folder))
 
     def _judge(self, written: list[Written], reference: list[Written], folder: Path) -> list[Part]:
         """By the writer alone."""
         pairs = [
-            (request, own.answer, base.answer)
+            (request, own.answer or "", base.answer or "")
             for request, own, base in zip(self._requests(), written, reference, strict=True)
         ]
         differ = [pair for pair in pairs if pair[1] != pair[2]]
@@ -126,6 +131,9 @@ class Judged(Probe):
             beside = {"identical": float(identical), "truncated": _cut(written[here])}
             parts.append(_part(name, outcomes[here], beside))
         return parts
+
+    def _no_parts(self) -> list[Part]:
+        return [Part(name, None, METRIC, 0, reason=NOT_FINITE) for name in self.prompts]
 
     def _requests(self) -> list[str]:
         return [prompt for prompts in self.prompts.values() for prompt in prompts]
@@ -173,8 +181,11 @@ class Judged(Probe):
         else:
             cut = [0] * len(prompts)
         with learner.progress("answers", len(prompts)) as advance:
-            texts = learner.generate(prompts, options.max_new_tokens, advance)
-        return [Written(text.strip(), tokens) for text, tokens in zip(texts, cut, strict=True)]
+            answers = learner.write(prompts, Decoding(options.max_new_tokens), advance=advance)
+        return [
+            Written(answer.text.strip() if answer.finite else None, tokens)
+            for answer, tokens in zip(answers, cut, strict=True)
+        ]
 
     def _hash(self) -> str:
         """What the answers depend on beside the weights."""

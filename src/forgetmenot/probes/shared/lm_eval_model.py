@@ -32,16 +32,18 @@ class LearnerLM(TemplateLM):  # type: ignore[misc]
     Texts become tokens as in lm-eval's `HFLM` (0.4.13), and what is too long is cut on the left as there, so
     that results equal those of `HFLM` to float rounding; but every distinct prefix is computed once: a
     question's candidates share it, and so do all questions with the same few shots. What differs: a
-    repetition penalty that a checkpoint's generation config brings is not applied, and answers are not drawn.
+    repetition penalty that a checkpoint's generation config brings is not applied, answers are not drawn, and
+    they end with the assistant's turn also where the generation config does not say so.
 
     Attributes:
         cut: How many requests were too long for the model and lost tokens on their left.
+        finite: Whether all that was asked was answered with numbers: no nan, nothing infinite.
     """
 
     def __init__(self, learner: Learner) -> None:
         super().__init__()
         self.learner, self.tokenizer = learner, learner.tokenizer
-        self.cut = 0
+        self.cut, self.finite = 0, True
 
     @property
     def eot_token_id(self) -> int:
@@ -101,6 +103,7 @@ class LearnerLM(TemplateLM):  # type: ignore[misc]
             sequences.append(TokenSequence(tokens, max(1, len(tokens) - len(continuation))))
         with self.learner.progress("likelihoods", len(sequences)) as advance:
             values, greedy = self.learner.log_likelihoods_and_greedy(sequences, advance)
+        self.finite &= bool(values.isfinite().all())
         return list(zip(values.tolist(), greedy.tolist(), strict=True))
 
     def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = True) -> list[float]:
@@ -155,6 +158,7 @@ class LearnerLM(TemplateLM):  # type: ignore[misc]
         with self.learner.progress("answers", len(whole)) as advance:
             decoding = Decoding(new, stop=tuple(one for one in until if one))
             answers = self.learner.write([tuple(t[-room:]) for t in whole], decoding, advance=advance)
+        self.finite &= all(answer.finite for answer in answers)
         return [postprocess_generated_text(answer.text, until, None) for answer in answers]
 
 

@@ -19,6 +19,10 @@ class ProbeOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+NOT_FINITE = "the model's numbers are not finite (nan or infinite)"
+"""Why there is no value where a model has diverged or its weights are broken."""
+
+
 @dataclass(frozen=True)
 class Part:
     """One number of a probe, and what it depends on.

@@ -9,7 +9,7 @@ from typing import Any
 from forgetmenot.errors import UserError
 from forgetmenot.metrics import Answers, ScoreMatrix, measure, replicates
 from forgetmenot.record.layout import PREDICTIONS, stage_folder
-from forgetmenot.record.predictions import as_measured, read_predictions
+from forgetmenot.record.predictions import column, read_predictions
 from forgetmenot.record.results import RunResults, load_results
 from forgetmenot.report.wording import setting
 
@@ -26,7 +26,7 @@ class ComparedRun:
         results: Its results.json; None where it failed.
         replicates: Its score matrix in each bootstrap draw of the examples; None where `unpaired` says why.
         examples: Task to what stands for its examples; runs with the same ones can be paired.
-        failed: The sentence that says why it did not finish.
+        failed: The sentence that says why it did not finish, or has no scores to compare.
     """
 
     name: str
@@ -52,12 +52,14 @@ class ComparedRun:
 
 
 def read_run(path: Path, varies: Mapping[str, Any]) -> ComparedRun:
-    """Read a finished run and draw its bootstrap replicates.
+    """Read a finished run and draw its bootstrap replicates; one that has diverged has failed.
 
     Raises:
         UserError: The directory has no readable results.json.
     """
     results = load_results(path)
+    if results.not_finite:
+        return ComparedRun(path.name, varies, failed=results.not_finite)
     try:
         answers, examples = _answers(path, results)
     except _UnpairedError as reason:
@@ -104,18 +106,16 @@ def _answers(path: Path, results: RunResults) -> tuple[dict[str, Answers], dict[
         if any(one is not None and one.ids != there.ids for one in said):
             raise _UnpairedError(f"{path.name} was asked other examples of {task} after some stages.")
         try:
-            pairs = [None if one is None else as_measured(metric, one) for one in said]
+            answered = column(metric, said)
         except UserError as error:
             raise _UnpairedError(f"{path.name}, {task}: {error}") from error
-        gold = next(pair[0] for pair in pairs if pair is not None)
-        column = Answers(metric, gold, [pair and pair[1] for pair in pairs], there.clusters, there.options)
-        for i, predicted in enumerate(column.predicted):
-            if not _agrees(metric, gold, predicted, results.matrix[i][j]):
+        for i, predicted in enumerate(answered.predicted):
+            if not _agrees(metric, answered.gold, predicted, results.matrix[i][j]):
                 raise _UnpairedError(
                     f"{path.name}: {metric} on {task} after {results.stages[i].name} is not what its "
                     "predictions give."
                 )
-        answers[task] = column
+        answers[task] = answered
         examples[task] = hash((metric, tuple(there.ids), tuple(there.gold)))
     return answers, examples
 
