@@ -9,7 +9,14 @@ import numpy as np
 
 from forgetmenot.metrics import cross_fit
 from forgetmenot.metrics.answers import Answers
-from forgetmenot.metrics.matrix import FIGURES, Row, ScoreMatrix, UndefinedError
+from forgetmenot.metrics.matrix import (
+    FIGURES,
+    Row,
+    ScoreMatrix,
+    UndefinedError,
+    haque_forgetting,
+    haque_learning,
+)
 from forgetmenot.metrics.metric import Floats
 from forgetmenot.metrics.noise_floor import MAXIMA
 from forgetmenot.metrics.resampling import Interval, percentiles, resample, wilson
@@ -97,7 +104,7 @@ def bootstrap(
             for i, row in enumerate(stack.values.transpose(1, 2, 0))
         ],
         {name: interval(name) for name in FIGURES},
-        _cross_fitted(stages, {task: columns[task] for task in kept.tasks}, resamples, level, seed),
+        _cross_fitted(stages, {task: columns[task] for task in kept.tasks}, kept, level, seed),
         level,
         resamples,
     )
@@ -115,25 +122,38 @@ def _cell(answers: Answers, stage: int, scores: Floats, level: float) -> Interva
 
 
 def _cross_fitted(
-    stages: Sequence[Row], columns: Mapping[str, Answers], resamples: int, level: float, seed: int
+    stages: Sequence[Row], columns: Mapping[str, Answers], stack: ScoreMatrix, level: float, seed: int
 ) -> dict[str, tuple[float, Interval] | None]:
-    """Each figure that takes a maximum, and each task's part of it, cross-fitted, with its interval."""
+    """Each figure that takes a maximum, and each task's part of it, cross-fitted, with its interval.
+
+    The interval goes from the lower end of the cross-fitted resamples' to the upper end of the plain
+    resamples': where few examples choose among many stages, cross-fitting errs low (it misses the best
+    stage), and the plain maximum errs high.
+    """
+    resamples = len(stack.values)
     once = _halves(stages, columns, None, seed)
     drawn = _halves(stages, columns, resamples, seed)
-    smallest = min((answers.independent // 2 for answers in columns.values()), default=0)
+    smallest = min((answers.independent for answers in columns.values()), default=0)
 
-    def found(figure: Callable[..., Floats], *task: str) -> tuple[float, Interval] | None:
+    def found(
+        fitted: Callable[..., Floats], plain: Callable[..., Floats], *task: str
+    ) -> tuple[float, Interval] | None:
         try:
-            value, scores = float(figure(once, *task)[0]), figure(drawn, *task)
+            value, low = (
+                float(fitted(once, *task)[0]),
+                percentiles(fitted(drawn, *task), level, smallest // 2),
+            )
+            high = percentiles(plain(stack, *task), level, smallest)
         except UndefinedError:  # the summary says why
             return None
-        interval = percentiles(scores, level, smallest)
-        return None if interval is None or np.isnan(value) else (value, interval)
+        if low is None or high is None or np.isnan(value):
+            return None
+        return value, (low[0], max(low[1], high[1]))
 
-    figures = {name: found(figure) for name, figure in cross_fit.CROSS_FITTED.items()}
+    figures = {name: found(figure, FIGURES[name]) for name, figure in cross_fit.CROSS_FITTED.items()}
     for task in columns:
-        figures[f"haque_forgetting.{task}"] = found(cross_fit.haque_forgetting, task)
-        figures[f"haque_learning.{task}"] = found(cross_fit.haque_learning, task)
+        figures[f"haque_forgetting.{task}"] = found(cross_fit.haque_forgetting, haque_forgetting, task)
+        figures[f"haque_learning.{task}"] = found(cross_fit.haque_learning, haque_learning, task)
     return figures
 
 
