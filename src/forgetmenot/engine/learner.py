@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -19,6 +19,7 @@ from forgetmenot.engine import ranks, shards
 from forgetmenot.engine.decoding import Answer, Decoding
 from forgetmenot.engine.forward import activation_dtype, hidden_states, log_likelihoods, next_token_log_probs
 from forgetmenot.engine.generate import Batch, Writer
+from forgetmenot.engine.merging import largest_difference, last_tokens
 from forgetmenot.engine.next_token import ends_of
 from forgetmenot.engine.pack import Arrangement, Layout, Pack, arrange, cut, pack, positions
 from forgetmenot.engine.precision import Precision, autocast, rounded_once
@@ -30,6 +31,8 @@ from forgetmenot.models.adapters.prompt import soft_prompt
 from forgetmenot.models.folding import folded
 from forgetmenot.models.quantize import merged
 from forgetmenot.prompting.encoded import Encoded, TokenSequence
+
+MERGED_SAMPLE = 16  # prompts on which a merged model is held against this one; ours
 
 Snapshot = Mapping[str, Tensor]
 Advance = Callable[[int], None]
@@ -338,7 +341,8 @@ class Learner:
         """The same by vLLM, from a copy of the model with its adapters merged, written to disk for it.
 
         Raises:
-            UserError: If vLLM cannot be had, the model is shared among processes, or it has a soft prompt.
+            UserError: If vLLM cannot be had, the model is shared among processes, it has a soft prompt, or
+                merging changes its answers.
         """
         if self.soft_tokens:
             raise UserError("evaluation.generation.backend: vllm takes no soft prompt; take transformers.")
@@ -346,6 +350,9 @@ class Learner:
             raise UserError("evaluation.generation.backend: vllm runs in one process; launch one.")
         with evaluating(self.model), TemporaryDirectory() as folder:
             plain = merged(deepcopy(self.model))
+            sample = last_tokens(prompts[:MERGED_SAMPLE])
+            if sample:
+                largest_difference(replace(self, model=plain), sample, self.log_likelihoods(sample))
             plain.save_pretrained(folder)
             self.tokenizer.save_pretrained(folder)
             dtype = torch.bfloat16 if self.precision == "bf16" else plain.dtype

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from forgetmenot.engine.learner import Learner
 
 ADAPTER = "default"
+SAMPLE = 8  # of each task, on which the parts put together are held against the parts
 
 
 class Options(BaseOptions):
@@ -77,9 +78,11 @@ class OSF(Method):
 
     def end(self, learner: Learner, stage: Stage) -> None:
         """Put the parts together: the stage leaves plain weights."""
+        from forgetmenot.engine.merging import merge
         from forgetmenot.models.quantize import merged
 
-        learner.model = merged(learner.model)
+        sample = [s for data in stage.data.values() for one in data[:SAMPLE] for s in one.sequences]
+        merge(learner, merged, sample)
 
 
 def keep_apart(layer: OSFLayer) -> None:

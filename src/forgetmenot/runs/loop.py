@@ -13,6 +13,7 @@ import torch
 from accelerate import Accelerator
 
 from forgetmenot.engine import ranks, shards
+from forgetmenot.engine.merging import merge
 from forgetmenot.engine.precision import rounded_once
 from forgetmenot.engine.settings import TrainingSettings
 from forgetmenot.engine.training import Step, fit
@@ -181,7 +182,19 @@ class Loop:
             )
         method.end(learner, stage)
         self._say_notes(stage)
-        learner.model = finish_stage(learner.model, self.config.adapter)
+        self._finish(stage)
+
+    def _finish(self, stage: Stage) -> None:
+        """Merge the adapter where the config says so, and hold the merged model against it."""
+        adapter, learner = self.config.adapter, self.learner
+        if adapter.per_stage != "merge":
+            return
+        difference = merge(learner, lambda model: finish_stage(model, adapter), self.first_sequences())
+        self.directory.event("merged", stage=stage.name, largest_difference_nats=difference)
+        self.display.say(
+            f"{stage.name}: the merged model's log-likelihoods differ from the adapter's by at most "
+            f"{difference:.1e} nats."
+        )
 
     def _say_notes(self, stage: Stage) -> None:
         """Pass on what the method has to say to the person."""

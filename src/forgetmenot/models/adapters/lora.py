@@ -34,12 +34,13 @@ class Lora(AdapterKind):
         """Hold the targets against the model's layers; PEFT passes over one of several that is unknown.
 
         Raises:
-            UserError: If a target names no layer that can be adapted.
+            UserError: If a target names no layer that can be adapted, or one that shares its weights.
         """
         if settings.targets == "all-linear":
             return
         adaptable = (torch.nn.Linear, torch.nn.Embedding, Conv1D)
         layers = [name for name, module in model.named_modules() if isinstance(module, adaptable)]
+        sharing = _sharing(model)
         for target in settings.targets:
             if target in NOT_ADAPTED.get(model.config.model_type, ()):
                 raise UserError(
@@ -50,6 +51,13 @@ class Lora(AdapterKind):
                     f"adapter.targets: this model has no layer {target!r} that can be adapted. "
                     f"{nearest(target, {layer.split('.')[-1] for layer in layers})}"
                 )
+            for layer in layers:
+                if f".{layer}".endswith(f".{target}") and layer in sharing:
+                    raise UserError(
+                        f"adapter.targets: {target!r} shares its weights with {sharing[layer]!r} in this "
+                        "model (tied embeddings). An adapter on one of them cannot be merged without "
+                        "changing the other; leave it out, or take kind: full."
+                    )
 
     def adapt(self, model: Any, settings: AdapterSettings, stage: int, seed: int) -> Any:
         """Put an adapter in, or go on with the one that is there; `new` ones are named by their stage.
@@ -109,6 +117,19 @@ class Lora(AdapterKind):
 
 
 LORA = Lora()
+
+
+def _sharing(model: Any) -> dict[str, str]:
+    """The layers whose weight another layer uses too, each with that other's name."""
+    users: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        users.setdefault(id(parameter), []).append(name.rpartition(".")[0])
+    return {
+        layer: next(one for one in layers if one != layer)
+        for layers in users.values()
+        if len(layers) > 1
+        for layer in layers
+    }
 
 
 @contextmanager
