@@ -136,6 +136,10 @@ CASES = {
     "--set without YAML": of_set("seed=[1", "--set seed", "'[1'", "not YAML"),
     "--set below a value": of_set("seed.first=1", "seed:", "'first'"),
     "--set without a key": of_set("=1", "--set =1", "key.path=value"),
+    "an output in the home of nobody": Case(
+        ANIMAL.replace("--output out", "--output ~nobody-is-called-so/out"), ("output:", "HOME")
+    ),
+    "a data folder in the home of nobody": of_set("data_dir=~nobody-is-called-so/data", "data_dir:", "HOME"),
     "an output with an unknown placeholder": Case(
         "run --output 'runs/{mdoel}'", ("output", "{mdoel}", "{model}")
     ),

@@ -13,6 +13,24 @@ def path_safe(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")
 
 
+def at_home(path: str, where: str) -> Path:
+    """A path with the home folder for its `~`.
+
+    Args:
+        path: As a user wrote it.
+        where: The key that it stands under, for an error.
+
+    Raises:
+        UserError: There is no such home: no such user, or a user without one.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise UserError(
+            f"{where}: the home folder of {path!r} cannot be found; write the path out, or set HOME."
+        ) from error
+
+
 def filled(output: str, values: Mapping[str, Any]) -> Path:
     """The directory of an `output` whose placeholders have these values.
 
@@ -20,8 +38,9 @@ def filled(output: str, values: Mapping[str, Any]) -> Path:
         UserError: If it has another placeholder.
     """
     try:
-        return Path(output.format(**values)).expanduser()
+        path = output.format(**values)
     except (KeyError, IndexError, ValueError) as error:
         raise UserError(
             f"output: {output!r} has a placeholder that is none of {{{'}, {'.join(values)}}}."
         ) from error
+    return at_home(path, "output")

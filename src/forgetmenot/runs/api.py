@@ -13,6 +13,7 @@ from forgetmenot.errors import UserError
 from forgetmenot.record.layout import CONFIG, PREDICTIONS, REPORT, RESULTS, stage_folder
 from forgetmenot.record.result_schema import Results
 from forgetmenot.report.html import write_report
+from forgetmenot.report.screen import Screen
 from forgetmenot.report.terminal import print_matrix
 from forgetmenot.runs.directory import RunDirectory
 from forgetmenot.runs.display import Display
@@ -65,7 +66,7 @@ class Run:
 
     def print(self, console: Console | None = None) -> None:
         """Print the matrix and the summary."""
-        print_matrix(self.results, console or Console())
+        print_matrix(self.results, console or Screen())
 
 
 def run(
