@@ -136,6 +136,7 @@ CASES = {
     "--set without YAML": of_set("seed=[1", "--set seed", "'[1'", "not YAML"),
     "--set below a value": of_set("seed.first=1", "seed:", "'first'"),
     "--set without a key": of_set("=1", "--set =1", "key.path=value"),
+    "a task's name that is too long": of_task("mine", "m" * 101, "mine.yaml", "101 characters", "100"),
     "an output in the home of nobody": Case(
         ANIMAL.replace("--output out", "--output ~nobody-is-called-so/out"), ("output:", "HOME")
     ),

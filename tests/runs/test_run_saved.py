@@ -122,3 +122,29 @@ def test_a_stage_taken_up_again_trades_time_for_memory_as_before(go: Go, kind: s
     session.to_stage(run.path / "stages" / STAGES[1], trainable=True)
     checkpointed = [getattr(m, "gradient_checkpointing", False) for m in session.learner.model.modules()]
     assert any(checkpointed)
+
+
+def test_readings_of_like_names_lie_side_by_side(go: Go, tiny: Mapping[str, Any], tmp_path: Path) -> None:
+    run = go("one", {**SMALL, "tasks": tiny["tasks"][:1]})
+    own = Path(tiny["tasks"][0])
+    (tmp_path / "other").mkdir()
+    for file in own.parent.glob(f"{own.stem}*"):
+        text = file.read_text()
+        (tmp_path / "other" / file.name).write_text(text.replace("tabby", "siamese"))
+    first, _ = rescore(run.path, [str(own)])
+    second, _ = rescore(run.path, [str(tmp_path / "other" / own.name)])
+    assert {first, second} == set((run.path / "readings").iterdir())
+    assert rescore(run.path, [str(own)])[0] == first
+
+
+def test_a_reading_of_many_tasks_has_a_name_that_a_disk_takes(go: Go, tiny: Mapping[str, Any]) -> None:
+    run = go("one", {**SMALL, "tasks": tiny["tasks"][:1]})
+    own = Path(tiny["tasks"][0])
+    names = [f"{'support-tickets-of-a-kind-' * 3}{k}" for k in range(4)]
+    for name in names:
+        (own.parent / f"{name}.yaml").write_text(
+            own.read_text().replace(f"name: {own.stem}", f"name: {name}")
+        )
+    path, found = rescore(run.path, [str(own.parent / f"{name}.yaml") for name in names])
+    assert found["tasks"] == names
+    assert len(path.name) < 143

@@ -16,8 +16,8 @@ from forgetmenot.errors import UserError, nearest
 from forgetmenot.evaluation.readings import Reading, further_readings, own_reading, sample, scored_split
 from forgetmenot.methods import Method, Stage, make_method
 from forgetmenot.metrics import Row
-from forgetmenot.probes import check_probe
 from forgetmenot.paths import at_home
+from forgetmenot.probes import check_probe
 from forgetmenot.prompting import EncodedExamples, Prompt, encode_cached, why_no_cache
 from forgetmenot.tasks import Task, expand, load_tasks
 

@@ -174,7 +174,7 @@ def read_parquet(paths: Sequence[Path]) -> Table:
 
     source = str(paths[0]) if len(paths) == 1 else f"{paths[0].parent} ({len(paths)} parquet files)"
     try:
-        return _arrow_rows(source, pa.concat_tables([pq.read_table(path) for path in paths]))
+        return _arrow_rows(source, pa.concat_tables([pq.read_table(path.absolute()) for path in paths]))
     except (OSError, pa.ArrowException) as problem:
         raise UserError(f"{source} could not be read as parquet: {_first_line(problem)}.") from None
 
