@@ -307,6 +307,18 @@ CASES = {
         'template: "{{ word }} is a"', "template: true", "'mine'", "quotes"
     ),
     "a system turn outside a chat": of_task("{template:", "{system: Hi, template:", "'mine'", "`chat: true`"),
+    "a chat template that is no Jinja": Case(
+        MINE,
+        ("'mine'", "train-0", "chat template"),
+        {"mine.yaml": TASK.replace("{template:", "{chat: true, template:")},
+        prepare=lambda folder: (folder / "model" / "chat_template.jinja").write_text("{% for m in %}"),
+    ),
+    "a chat template that fails": Case(
+        MINE,
+        ("'mine'", "train-0", "chat template", "division"),
+        {"mine.yaml": TASK.replace("{template:", "{chat: true, template:")},
+        prepare=lambda folder: (folder / "model" / "chat_template.jinja").write_text("{{ 1 / 0 }}"),
+    ),
     "a chat without a chat template": Case(
         MINE,
         ("'mine'", "'default'", "chat template"),

@@ -129,7 +129,7 @@ class Tokens:
                 date_string=_DATE,
                 enable_thinking=False,
             )
-        except (TemplateError, TypeError, ValueError) as error:
+        except (TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             raise UserError(f"the model's chat template refuses the conversation: {error}") from error
         return text
 
