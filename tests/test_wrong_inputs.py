@@ -282,6 +282,9 @@ CASES = {
         {"data/SST-2/train.tsv": "sentence\ngood\n", "data/SST-2/dev.tsv": "sentence\ngood\n"},
     ),
     # Templates and candidates
+    "a field that is null": of_rows(
+        ROWS.replace('"hound"', "null"), "'mine'", "rows.jsonl, line 2", "'word' is null", "default"
+    ),
     "a template with a missing field": of_task("{{ word }}", "{{ wrod }}", "'mine'", "'wrod'", "'word'"),
     "a template that is no Jinja": of_task("{{ word }}", "{{ word }", "'mine'", "'default'", "line 1"),
     "a template that reaches out": of_task(

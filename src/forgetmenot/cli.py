@@ -18,6 +18,7 @@ from forgetmenot.arguments import parser
 from forgetmenot.engine import ranks
 from forgetmenot.errors import PeerLostError, UserError
 from forgetmenot.report.screen import Screen
+from forgetmenot.tasks.yaml_file import parse_yaml
 
 DONE, MISTAKE, BUG = 0, 2, 70
 TERMINATED = 128 + signal.SIGTERM
@@ -284,7 +285,7 @@ def _settings(given: Sequence[str], option: str = "--set") -> dict[str, Any]:
         if not key or not equals:
             raise UserError(f"{option} {setting}: write it as key.path=value.")
         try:
-            settings[key] = yaml.safe_load(value)
+            settings[key] = parse_yaml(value)
         except yaml.YAMLError as error:
             raise UserError(f"{option} {key}: {value!r} is not YAML.") from error
     return settings

@@ -1,5 +1,7 @@
 """What can be done with the saved stages of a run."""
 
+import json
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -7,13 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+import yaml
+from safetensors.torch import load_file, save_file
 
-from forgetmenot.config import read_resolved
+import forgetmenot
+from forgetmenot.config import load_config, read_resolved
 from forgetmenot.errors import UserError
 from forgetmenot.runs.api import Run
 from forgetmenot.runs.export import export
 from forgetmenot.runs.session import open_session
+from forgetmenot.trials.receipts import compare_with_receipts
+from forgetmenot.trials.reprobe import reprobe
 from forgetmenot.trials.rescore import rescore
 
 Go = Callable[..., Run]
@@ -148,3 +154,66 @@ def test_a_reading_of_many_tasks_has_a_name_that_a_disk_takes(go: Go, tiny: Mapp
     path, found = rescore(run.path, [str(own.parent / f"{name}.yaml") for name in names])
     assert found["tasks"] == names
     assert len(path.name) < 143
+
+
+def test_a_saved_stage_stands_on_its_own_base_alone(
+    go: Go, tiny: Mapping[str, Any], tiny_llama: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_llama, tmp_path / "base")
+    settings = {**SMALL, "model": str(tmp_path / "base"), "tasks": tiny["tasks"][:1]}
+    run = go("one", settings)
+    weights = load_file(tmp_path / "base" / "model.safetensors")
+    changed = {name: weight + 0.01 for name, weight in weights.items()}
+    save_file(changed, tmp_path / "base" / "model.safetensors", metadata={"format": "pt"})
+    prompts = tmp_path / "prompts.json"
+    prompts.write_text(json.dumps([{"prompt": f"Word: {word}"} for word in ("rose", "sea", "hound")]))
+    for use in (
+        lambda: rescore(run.path),
+        lambda: reprobe(run.path, [{"name": "layers", "prompts": str(prompts)}]),
+        lambda: compare_with_receipts(str(run.path)),
+        lambda: export(run.path, "1", tmp_path / "exported"),
+    ):
+        with pytest.raises(UserError, match="another than the run began with"):
+            use()
+    save_file(weights, tmp_path / "base" / "model.safetensors", metadata={"format": "pt"})
+    assert rescore(run.path)[1]["matrix"] == run.results["matrix"]
+
+
+def test_an_export_needs_no_training_data(go: Go, tiny: Mapping[str, Any], tmp_path: Path) -> None:
+    shutil.copytree(Path(tiny["tasks"][0]).parent, tmp_path / "tasks")
+    run = go("one", {**SMALL, "tasks": [str(tmp_path / "tasks" / Path(tiny["tasks"][0]).name)]})
+    shutil.rmtree(tmp_path / "tasks")
+    export(run.path, "1", tmp_path / "exported")
+    assert (tmp_path / "exported" / "model.safetensors").is_file()
+
+
+def test_a_configs_paths_are_relative_to_it_and_written_out_in_full(
+    tiny: Mapping[str, Any], tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
+    shutil.copytree(Path(tiny["tasks"][0]).parent, here / "tasks")
+    shutil.copytree(tiny_llama, here / "model")
+    elsewhere.mkdir()
+    task = Path(tiny["tasks"][0]).name
+    values = {
+        "model": "model",
+        "tasks": [f"tasks/{task}"],
+        "training": {"limit": 16},
+        "evaluation": {"limit": 8},
+    }
+    (here / "run.yaml").write_text(yaml.safe_dump({**values, "output": str(tmp_path / "out")}))
+    monkeypatch.chdir(elsewhere)
+    run = forgetmenot.run("../here/run.yaml")
+    written = read_resolved(run.path / "config.yaml")
+    assert (written.model.name, *written.tasks) == (str(here / "model"), str(here / "tasks" / task))
+    monkeypatch.chdir(here)
+    assert forgetmenot.run("run.yaml").results == run.results
+    assert load_config(Path("run.yaml")).hash == load_config(None, values_of(values)).hash
+    monkeypatch.chdir(tmp_path)
+    assert rescore(run.path)[1]["matrix"] == run.results["matrix"]
+    assert forgetmenot.run(run.path / "config.yaml").results == run.results
+
+
+def values_of(values: Mapping[str, Any]) -> dict[str, Any]:
+    """As the command line gives them, from the folder itself."""
+    return {"model": values["model"], "tasks": values["tasks"], "training.limit": 16, "evaluation.limit": 8}

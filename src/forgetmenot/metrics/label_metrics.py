@@ -35,13 +35,16 @@ def _same_terms(gold: Any, predicted: Any) -> Floats:
 
 
 def _binary_terms(gold: ArrayLike, predicted: ArrayLike) -> Floats:
-    """True positives, predicted positives, gold positives."""
+    """True positives, predicted positives, gold positives.
+
+    An answer that names no label is wrong, so it counts as the label that is not gold.
+    """
     gold, predicted = _labels(gold, predicted)
     if not (np.isin(gold, (0, 1)).all() and np.isin(predicted, (0, 1, NO_LABEL)).all()):
         raise UserError(
             "The metric 'f1' is for two labels, the second being the positive one; choose another."
         )
-    positive = (predicted == 1).astype(np.int64)
+    positive = np.where(predicted == NO_LABEL, 1 - gold, predicted)
     return np.stack([gold * positive, positive, gold], axis=-2).astype(np.float64)
 
 
@@ -114,10 +117,11 @@ PREFERENCE = Metric(
 
 F1 = Metric(
     "f1",
-    1,
+    2,
     Formula(
         "F1",
-        "2·TP / (2·TP + FP + FN), the positive class being the task's second label",
+        "2·TP / (2·TP + FP + FN), the positive class being the task's second label; an answer that names no "
+        "label is wrong: FN where gold is positive, else FP",
         "scikit-learn f1_score",
         "The harmonic mean of precision and recall on the positive label.",
     ),

@@ -20,8 +20,8 @@ from forgetmenot.errors import UserError
 from forgetmenot.models.settings import BUNDLED, ModelSettings
 from forgetmenot.models.vocabulary import check_vocabulary
 
-SHAPING = ("*.safetensors", "*.bin", "*.json", "*.jinja", "*.model", "vocab.txt", "merges.txt")
-"""The files of a model's directory on which its numbers depend: weights, configuration, tokenizer."""
+SHAPING = ("*.safetensors", "*.bin", "*.json", "*.jinja", "*.model", "*.py", "vocab.txt", "merges.txt")
+"""The files of a model's directory on which its numbers depend: weights, configuration, tokenizer, code."""
 
 NF4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True)
 

@@ -30,7 +30,7 @@ def check_vocabulary(settings: ModelSettings, tokenizer: Any, model: Any) -> Non
         raise UserError(
             f"The tokenizer of model {settings.name!r} has token ids up to {max(without.values())}, such as "
             f"that of {first!r}, and the model's embedding has {rows} rows; resize it with "
-            "`resize_token_embeddings` and save the model again, or take the added tokens out of the tokenizer."
+            "`resize_token_embeddings` and save the model again, or take the tokens out of the tokenizer."
         )
     for name in NAMED:
         if (id := getattr(tokenizer, name, None)) is not None and id >= rows:

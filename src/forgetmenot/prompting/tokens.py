@@ -130,7 +130,8 @@ class Tokens:
                 enable_thinking=False,
             )
         except (TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-            raise UserError(f"the model's chat template refuses the conversation: {error}") from error
+            said = str(error).rstrip(".")
+            raise UserError(f"the model's chat template refuses the conversation: {said}.") from error
         return text
 
     @cached_property

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from forgetmenot.config import RunConfig, differences, load_config, read_resolved
+from forgetmenot.config import RunConfig, differences, load_config, read_resolved, same_value
 from forgetmenot.engine import ranks
 from forgetmenot.errors import UserError
 from forgetmenot.record.layout import CONFIG, PREDICTIONS, REPORT, RESULTS, stage_folder
@@ -136,7 +136,7 @@ def is_finished(directory: RunDirectory, config: RunConfig) -> bool:
     before = read_resolved(path)
     finished = all((directory.path / name).is_file() for name in (RESULTS, REPORT))
     different = differences(before, config)
-    if different == ["tasks"] and config.tasks[: len(before.tasks)] == before.tasks:
+    if different == ["tasks"] and same_value(config.tasks[: len(before.tasks)], before.tasks):
         return False
     if different:
         raise UserError(

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from forgetmenot.config import read_resolved
 from forgetmenot.errors import UserError
+from forgetmenot.methods import make_method
 from forgetmenot.record.layout import BASE, CONFIG
-from forgetmenot.runs.directory import RunDirectory
-from forgetmenot.runs.plan import make_plan
+from forgetmenot.runs.directory import RunDirectory, begun_with
 from forgetmenot.runs.saved import open_saved
 
 
@@ -20,20 +20,21 @@ def export(run_dir: Path, stage: str, out: Path) -> None:
 
     Raises:
         UserError: If there is no such stage, its weights are gone, the method answers with no single model,
-            or `out` has something in it or cannot be made.
+            the base model is another than the run began with, or
+            `out` has something in it or cannot be made.
     """
     directory = RunDirectory(run_dir)
     config = read_resolved(directory.path / CONFIG)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} is not empty; give a new directory.")
-    plan = make_plan(config)
-    names = [row.name for row in plan.rows]
+    method = make_method(config.method.name, config.method.options, config.seed)
+    names = [BASE, *begun_with(directory).get("stages", ())]
     found = [name for k, name in enumerate(names) if stage in (name, str(k), f"{k:02d}")]
     if not found:
         raise UserError(f"--stage: this run has no stage {stage!r}. Known: {', '.join(names)}.")
-    if found[0] != BASE and plan.method.not_one_model:
+    if found[0] != BASE and method.not_one_model:
         raise UserError(
-            f"This run's method, {config.method.name}, {plan.method.not_one_model} "
+            f"This run's method, {config.method.name}, {method.not_one_model} "
             f"What it has lies in {directory.stage(found[0])}."
         )
     from forgetmenot.models.adapt import kind_of
@@ -54,7 +55,7 @@ def export(run_dir: Path, stage: str, out: Path) -> None:
     session = open_saved(directory, config)
     if found[0] != BASE:
         session.to_stage(directory.stage(found[0]), trainable=False)
-        load_method_state(plan.method, directory.stage(found[0]))
-    with plan.method.answering(session.learner), no_progress_bars():
+        load_method_state(method, directory.stage(found[0]))
+    with method.answering(session.learner), no_progress_bars():
         merged(session.learner.model).save_pretrained(out)
     session.learner.tokenizer.save_pretrained(out)
