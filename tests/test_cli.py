@@ -1,5 +1,6 @@
 """The command line as a person meets it: what each verb prints, leaves on disk and ends with."""
 
+import io
 import json
 import os
 import signal
@@ -18,6 +19,9 @@ import forgetmenot
 from forgetmenot.cli import main
 from forgetmenot.config import BUNDLED_JOB, RunConfig, load_config
 from forgetmenot.models.settings import ModelSettings
+from forgetmenot.report.screen import Screen
+from forgetmenot.report.terminal import LiveTable
+from forgetmenot.runs.display import Display
 
 VERBS = ("run", "study", "compare", "score", "prompts", "receipts", "export", "report", "list")
 SETTINGS = ("--set", "training.limit=8", "--set", "evaluation.limit=4")
@@ -128,6 +132,54 @@ def test_run_prints_the_matrix_and_leaves_a_report(here: Path, fmn: Fmn) -> None
     assert (here / "out/report.html").is_file()
 
 
+@pytest.mark.parametrize("name", ["run[bold]x", "run[/v2]", "run:smile:"])
+def test_square_brackets_and_colons_in_a_path_are_printed_as_they_stand(
+    name: str, here: Path, fmn: Fmn
+) -> None:
+    status, said, complaint = fmn(*RUN, "--output", name)
+    assert (status, complaint) == (0, "")
+    assert said.splitlines()[1] == f"Directory: {name}"
+    assert said.endswith(f"\nReport: {name}/report.html\n")
+    for verb in (("report", name), ("run", *RUN[1:], "--output", f"{name}2", "--preview")):
+        status, said, complaint = fmn(*verb)
+        assert (status, complaint) == (0, "")
+        assert name in said
+
+
+def test_a_bar_and_a_table_write_brackets_as_they_stand() -> None:
+    screen = io.StringIO()
+    console = Screen()
+    console.file = screen
+    table = LiveTable(["a[/x]"], ["00-base"], {"a[/x]": "accuracy"})
+    with Display(console) as display, display.progress("01-[bold]x: [/training]", 1) as advance:
+        advance(1, note="[/note]")
+        console.print(display.bars)
+        console.print(table)
+    for said in ("01-[bold]x: [/training]", "[/note]", "a[/x]"):
+        assert said in screen.getvalue()
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "iso8859-15"])
+def test_a_screen_without_our_letters_gets_question_marks(encoding: str) -> None:
+    command = [sys.executable, "-m", "forgetmenot", "list", "models"]
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    ended = subprocess.run(command, capture_output=True, env=environment, check=False)
+    assert (ended.returncode, ended.stderr) == (0, b"")
+    assert ended.stdout.splitlines()[-1].startswith(b"? ")
+
+
+def test_a_run_of_a_user_without_a_home_keeps_no_cache_and_says_so(
+    here: Path, fmn: Fmn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("FORGETMENOT_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("HOME", "")
+    status, said, complaint = fmn(*RUN, "--output", "out")
+    assert (status, complaint) == (0, "")
+    assert "FORGETMENOT_CACHE" in said
+    assert not (here / ".cache").exists()
+
+
 def test_run_says_first_what_it_does_where_and_on_what(here: Path, fmn: Fmn) -> None:
     _, said, _ = fmn(*RUN, "--output", "out")
     first = said.splitlines()
@@ -194,7 +246,9 @@ def test_score_puts_another_prompt_and_another_task(here: Path, fmn: Fmn) -> Non
 def test_export_gives_a_model_with_its_tokenizer(here: Path, fmn: Fmn) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    assert fmn("export", "done", "--stage", "2", "new") == (0, "Exported: new\n", "")
+    status, said, wrong = fmn("export", "done", "--stage", "2", "new")
+    assert (status, wrong) == (0, "")
+    assert said.startswith("Exported: new. Its log-likelihoods of ")
     model, tokenizer = AutoModelForCausalLM.from_pretrained("new"), AutoTokenizer.from_pretrained("new")
     read = tokenizer("Word: puppy\nKind:", return_tensors="pt")
     assert model(**read).logits.shape[-1] == len(tokenizer)

@@ -32,8 +32,9 @@ def test_score_measures_saved_stages(
     status, said, _ = fmn(capfd, "score", "done", "--probes", "[{name: layers, prompts: prompts.json}]")
     assert status == 0
     assert "00-base" in said
-    assert "Reading: done/readings/probes-layers.json" in said
-    found = json.loads((here / "done" / "readings" / "probes-layers.json").read_text())["layers"]
+    [path] = (here / "done" / "readings").glob("probes-layers-*.json")
+    assert f"Reading: done/readings/{path.name}" in said
+    found = json.loads(path.read_text())["layers"]
     assert found["parts"] == ["layer 0", "layer 1", "layer 2"]
     assert found["values"][0] == pytest.approx([1, 1, 1])
     assert found["values"][-1][-1] < 1

@@ -136,6 +136,11 @@ CASES = {
     "--set without YAML": of_set("seed=[1", "--set seed", "'[1'", "not YAML"),
     "--set below a value": of_set("seed.first=1", "seed:", "'first'"),
     "--set without a key": of_set("=1", "--set =1", "key.path=value"),
+    "a task's name that is too long": of_task("mine", "m" * 101, "mine.yaml", "101 characters", "100"),
+    "an output in the home of nobody": Case(
+        ANIMAL.replace("--output out", "--output ~nobody-is-called-so/out"), ("output:", "HOME")
+    ),
+    "a data folder in the home of nobody": of_set("data_dir=~nobody-is-called-so/data", "data_dir:", "HOME"),
     "an output with an unknown placeholder": Case(
         "run --output 'runs/{mdoel}'", ("output", "{mdoel}", "{model}")
     ),
@@ -277,6 +282,9 @@ CASES = {
         {"data/SST-2/train.tsv": "sentence\ngood\n", "data/SST-2/dev.tsv": "sentence\ngood\n"},
     ),
     # Templates and candidates
+    "a field that is null": of_rows(
+        ROWS.replace('"hound"', "null"), "'mine'", "rows.jsonl, line 2", "'word' is null", "default"
+    ),
     "a template with a missing field": of_task("{{ word }}", "{{ wrod }}", "'mine'", "'wrod'", "'word'"),
     "a template that is no Jinja": of_task("{{ word }}", "{{ word }", "'mine'", "'default'", "line 1"),
     "a template that reaches out": of_task(
@@ -302,6 +310,18 @@ CASES = {
         'template: "{{ word }} is a"', "template: true", "'mine'", "quotes"
     ),
     "a system turn outside a chat": of_task("{template:", "{system: Hi, template:", "'mine'", "`chat: true`"),
+    "a chat template that is no Jinja": Case(
+        MINE,
+        ("'mine'", "train-0", "chat template"),
+        {"mine.yaml": TASK.replace("{template:", "{chat: true, template:")},
+        prepare=lambda folder: (folder / "model" / "chat_template.jinja").write_text("{% for m in %}"),
+    ),
+    "a chat template that fails": Case(
+        MINE,
+        ("'mine'", "train-0", "chat template", "division"),
+        {"mine.yaml": TASK.replace("{template:", "{chat: true, template:")},
+        prepare=lambda folder: (folder / "model" / "chat_template.jinja").write_text("{{ 1 / 0 }}"),
+    ),
     "a chat without a chat template": Case(
         MINE,
         ("'mine'", "'default'", "chat template"),

@@ -1,6 +1,7 @@
 """The verbs a person types: each calls the Python of the same name, and nothing else."""
 
 import argparse
+import io
 import os
 import signal
 import sys
@@ -11,12 +12,13 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import yaml
-from rich.console import Console
 from rich.table import Table
 
 from forgetmenot.arguments import parser
 from forgetmenot.engine import ranks
 from forgetmenot.errors import PeerLostError, UserError
+from forgetmenot.report.screen import Screen
+from forgetmenot.tasks.yaml_file import parse_yaml
 
 DONE, MISTAKE, BUG = 0, 2, 70
 TERMINATED = 128 + signal.SIGTERM
@@ -25,6 +27,7 @@ TERMINATED = 128 + signal.SIGTERM
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit with its status: 0, 2 for the person's mistake, 70 for ours."""
     signal.signal(signal.SIGTERM, _terminated)
+    _write_what_can_be_written()
     warnings.simplefilter("ignore", FutureWarning)  # what libraries tell one another is not for the person
     try:
         try:
@@ -43,10 +46,19 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
     except Exception:  # noqa: BLE001 (whatever it is, it is ours: the person gets the trace in a file)
-        with tempfile.NamedTemporaryFile("w", prefix="forgetmenot-", suffix=".log", delete=False) as file:
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", prefix="forgetmenot-", suffix=".log", delete=False
+        ) as file:
             file.write(traceback.format_exc())
         _end(BUG, f"a bug of ours; please report it with the trace in {file.name}")
     sys.exit(DONE)
+
+
+def _write_what_can_be_written() -> None:
+    """Where a locale has no such letter, a question mark stands for it, and nothing fails."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def _end(status: int, sentence: str) -> NoReturn:
@@ -64,14 +76,6 @@ def _leave(status: int) -> NoReturn:
     sys.exit(status)
 
 
-class _Screen(Console):
-    """A console that leaves it to `main` what a closed stdout means; Rich's own exits with 1."""
-
-    def on_broken_pipe(self) -> None:
-        """Pass the error on."""
-        raise
-
-
 def run(parsed: argparse.Namespace) -> None:
     """`fmn run`: train on one task after another, score all of them after each, report."""
     from forgetmenot.config import load_config
@@ -81,13 +85,13 @@ def run(parsed: argparse.Namespace) -> None:
         from forgetmenot.runs.preview import preview
 
         _nothing_beside(parsed)
-        preview(config).print(_Screen())
+        preview(config).print(Screen())
         return
     from forgetmenot.runs.api import run
 
     _in_processes(parsed)
-    found = run(config, fresh=parsed.fresh, console=_Screen())
-    console = _Screen(quiet=not ranks.writes())
+    found = run(config, fresh=parsed.fresh, console=Screen())
+    console = Screen(quiet=not ranks.writes())
     found.print(console)
     console.print(f"\nReport: {found.path / 'report.html'}", highlight=False, soft_wrap=True)
     ranks.leave()
@@ -109,7 +113,7 @@ def study(parsed: argparse.Namespace) -> None:
     if parsed.output is not None:
         overrides["output"] = parsed.output
     config = load_study(parsed.study, overrides)
-    console = _Screen()
+    console = Screen()
     ray = parsed.ray_address or parsed.ray
     found = study(config, workers=parsed.workers, ray=ray, console=console)
     found.print(console)
@@ -122,7 +126,7 @@ def compare(parsed: argparse.Namespace) -> None:
     from forgetmenot.report.comparison.tables import print_comparison
     from forgetmenot.studies.compare import compare
 
-    console = _Screen()
+    console = Screen()
     print_comparison(compare(parsed.paths, parsed.output), console)
     console.print(f"\nReport: {parsed.output / 'compare.html'}", highlight=False, soft_wrap=True)
 
@@ -137,15 +141,15 @@ def score(parsed: argparse.Namespace) -> None:
         raise UserError("--probes: score tasks and measure by probes in two commands.")
     _in_processes(parsed)
     if parsed.probes:
-        path, found = reprobe(parsed.run_dir, parsed.probes, console=_Screen())
-        console = _Screen(quiet=not ranks.writes())
+        path, found = reprobe(parsed.run_dir, parsed.probes, console=Screen())
+        console = Screen(quiet=not ranks.writes())
         print_probes(found, console)
         console.print(f"\nReading: {path}", highlight=False, soft_wrap=True)
         ranks.leave()
         return
     settings = _settings(parsed.reading, "--reading")
-    path, reading = rescore(parsed.run_dir, parsed.tasks, parsed.prompt, settings=settings, console=_Screen())
-    console = _Screen(quiet=not ranks.writes())
+    path, reading = rescore(parsed.run_dir, parsed.tasks, parsed.prompt, settings=settings, console=Screen())
+    console = Screen(quiet=not ranks.writes())
     table = Table("stage", *reading["tasks"], box=None)
     for stage, row in zip(reading["stages"], reading["matrix"], strict=True):
         table.add_row(stage, *("missing" if value is None else f"{value:.3f}" for value in row))
@@ -158,7 +162,7 @@ def prompts(parsed: argparse.Namespace) -> None:
     """`fmn prompts`: score the prompt variants of tasks on `select` and hold them against the best."""
     from forgetmenot.trials.prompts import prompts
 
-    console = _Screen()
+    console = Screen()
     found = prompts(
         parsed.model,
         parsed.tasks,
@@ -188,9 +192,9 @@ def receipts(parsed: argparse.Namespace) -> None:
         settings,
         interpret=parsed.interpret,
         output=parsed.output,
-        console=_Screen(),
+        console=Screen(),
     )
-    console = _Screen(quiet=not ranks.writes())
+    console = Screen(quiet=not ranks.writes())
     print_receipts(found, console)
     console.print(f"Receipts: {path.with_suffix('.md')}", highlight=False, soft_wrap=True)
     ranks.leave()
@@ -210,8 +214,8 @@ def export(parsed: argparse.Namespace) -> None:
     """`fmn export`: write a stage as one loadable model with its tokenizer."""
     from forgetmenot.runs.export import export
 
-    export(parsed.run_dir, parsed.stage, parsed.out)
-    print(f"Exported: {parsed.out}")
+    said = export(parsed.run_dir, parsed.stage, parsed.out)
+    print(f"Exported: {parsed.out}. {said}")
 
 
 def report(parsed: argparse.Namespace) -> None:
@@ -219,7 +223,7 @@ def report(parsed: argparse.Namespace) -> None:
     from forgetmenot.runs.api import Run
 
     found = Run(parsed.run_dir)
-    console = _Screen()
+    console = Screen()
     found.print(console)
     console.print(f"\nReport: {found.report()}", highlight=False, soft_wrap=True)
 
@@ -229,7 +233,7 @@ def list_known(parsed: argparse.Namespace) -> None:
     table = Table("name", "", box=None, pad_edge=False)
     for name, line in _known(parsed.what).items():
         table.add_row(name, line)
-    _Screen().print(table)
+    Screen().print(table)
 
 
 def _known(what: str) -> dict[str, str]:
@@ -281,7 +285,7 @@ def _settings(given: Sequence[str], option: str = "--set") -> dict[str, Any]:
         if not key or not equals:
             raise UserError(f"{option} {setting}: write it as key.path=value.")
         try:
-            settings[key] = yaml.safe_load(value)
+            settings[key] = parse_yaml(value)
         except yaml.YAMLError as error:
             raise UserError(f"{option} {key}: {value!r} is not YAML.") from error
     return settings

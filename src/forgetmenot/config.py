@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -21,12 +22,18 @@ from forgetmenot.engine.settings import TrainingSettings
 from forgetmenot.errors import UserError, validation_sentence
 from forgetmenot.evaluation.settings import Asking, EvaluationSettings
 from forgetmenot.methods import find_method
-from forgetmenot.models.settings import AdapterSettings, ModelSettings, known_kinds, used_by
+from forgetmenot.models.settings import BUNDLED, AdapterSettings, ModelSettings, known_kinds, used_by
 from forgetmenot.paths import filled, path_safe
 from forgetmenot.prompting import CountOrSettings, DemonstrationSettings, PromptVariants
 from forgetmenot.receipts.settings import ReceiptSettings
 from forgetmenot.settings import NamedSettings, Names
 from forgetmenot.tasks.yaml_file import read_yaml
+
+FOLDERS = (("model",), ("model", "name"), ("data_dir",), ("receipts", "model"))
+"""The keys that may name a folder."""
+
+FILES = (".yaml", ".yml", ".jsonl", ".json", ".csv", ".tsv", ".parquet", ".txt")
+"""The endings of what a config names as a file, wherever in it."""
 
 BUNDLED_JOB = Path(__file__).with_name("quickstart.yaml")
 
@@ -102,16 +109,18 @@ class RunConfig(BaseModel):
         return Asking(self.evaluation, self.prompt, self.demonstrations, self.seed)
 
     def to_yaml(self) -> str:
-        """The resolved config, every key written out."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        """The resolved config, every key and every path written out, so that it means the same anywhere."""
+        values = placed(self.model_dump(mode="json"), Path.cwd())
+        literal = _absolute(str(self.directory)).replace("{", "{{").replace("}", "}}")
+        return yaml.safe_dump({**values, "output": literal}, sort_keys=False, allow_unicode=True)
 
 
 def load_config(path: Path | None = None, overrides: Mapping[str, Any] | None = None) -> RunConfig:
     """Read a config file and put the command line's values over it.
 
     Args:
-        path: A YAML file; None for the defaults, or, where no model and no tasks are named either, for the
-            bundled job.
+        path: A YAML file; files and folders that lie beside it are named relative to it. None for the
+            defaults, or, where no model and no tasks are named either, for the bundled job.
         overrides: Dotted keys to values: {"training.epochs": 2}.
 
     Raises:
@@ -120,7 +129,7 @@ def load_config(path: Path | None = None, overrides: Mapping[str, Any] | None = 
     named = {key.split(".")[0] for key in overrides or {}}
     if path is None and not named & {"model", "tasks"}:
         path = BUNDLED_JOB
-    values = read_yaml(path) if path is not None else {}
+    values = placed(read_yaml(path), path.parent) if path is not None else {}
     for key, value in (overrides or {}).items():
         put(values, key.split("."), value)
     try:
@@ -150,7 +159,40 @@ def read_resolved(path: Path) -> RunConfig:
 def differences(before: RunConfig, now: RunConfig) -> list[str]:
     """The dotted keys in which two configs differ, `output` aside."""
     one, other = (_flat(config.model_dump(mode="json", exclude={"output"})) for config in (before, now))
-    return sorted(key for key in one.keys() | other.keys() if one.get(key) != other.get(key))
+    return sorted(key for key in one.keys() | other.keys() if not same_value(one.get(key), other.get(key)))
+
+
+def same_value(one: Any, other: Any) -> bool:
+    """Whether two values of a config are the same; a path may be written relative or absolute."""
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        return len(one) == len(other) and all(map(same_value, one, other))
+    if isinstance(one, str) and isinstance(other, str):
+        return one == other or _absolute(one) == _absolute(other)
+    return bool(one == other)
+
+
+def _absolute(path: str) -> str:
+    return os.path.normpath(Path(path).absolute())
+
+
+def placed(values: Any, folder: Path, key: tuple[str, ...] = ()) -> Any:
+    """Settings in which every relative path of a file or folder that lies in `folder` leads to it from here.
+
+    Args:
+        values: What stands in a config.
+        folder: What its paths are relative to.
+        key: Where the values stand in the config.
+    """
+    if isinstance(values, Mapping):
+        return {name: placed(value, folder, (*key, *str(name).split("."))) for name, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [placed(value, folder, key) for value in values]
+    if not isinstance(values, str) or key == ("output",) or values in BUNDLED:
+        return values
+    there = folder / values
+    is_file = there.suffix in FILES and there.is_file()
+    is_folder = key in FOLDERS and bool(values) and there.is_dir()
+    return os.path.normpath(there) if is_file or is_folder else values
 
 
 def put(values: dict[str, Any], keys: Sequence[str], value: Any) -> None:

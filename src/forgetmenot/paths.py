@@ -1,5 +1,7 @@
 """Names that become paths."""
 
+import hashlib
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,10 +9,46 @@ from typing import Any
 
 from forgetmenot.errors import UserError
 
+LONGEST = 100
+"""The most characters of a name in a path: file systems take 255 bytes with suffix, encrypted ones 143."""
+
 
 def path_safe(name: str) -> str:
-    """A name without what does not belong into a path."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")
+    """A name without what does not belong into a path; one that is too long ends in a hash of the whole."""
+    safe = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")
+    return safe if len(safe) <= LONGEST else f"{safe[: LONGEST - 9]}-{_hash(name)}"
+
+
+def file_name(name: str, asked: Any) -> str:
+    """The name of a file, of bounded length, that two different things asked never share.
+
+    Args:
+        name: For readers.
+        asked: All that tells it from others, as plain data.
+    """
+    return f"{path_safe(name)}-{_hash(json.dumps(asked, sort_keys=True, default=str))}"
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def at_home(path: str, where: str) -> Path:
+    """A path with the home folder for its `~`.
+
+    Args:
+        path: As a user wrote it.
+        where: The key that it stands under, for an error.
+
+    Raises:
+        UserError: There is no such home: no such user, or a user without one.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise UserError(
+            f"{where}: the home folder of {path!r} cannot be found; write the path out, or set HOME."
+        ) from error
 
 
 def filled(output: str, values: Mapping[str, Any]) -> Path:
@@ -20,8 +58,9 @@ def filled(output: str, values: Mapping[str, Any]) -> Path:
         UserError: If it has another placeholder.
     """
     try:
-        return Path(output.format(**values)).expanduser()
+        path = output.format(**values)
     except (KeyError, IndexError, ValueError) as error:
         raise UserError(
             f"output: {output!r} has a placeholder that is none of {{{'}, {'.join(values)}}}."
         ) from error
+    return at_home(path, "output")

@@ -117,9 +117,44 @@ def test_rouge_l_is_the_mean_f_measure_of_rouge_score() -> None:
     assert measure("rouge_l", ["a b c d"], ["a c"]).value == pytest.approx(2 / 3)  # P = 1, R = 1/2
 
 
-def test_rouge_l_refuses_text_that_it_cannot_read() -> None:
-    with pytest.raises(UserError, match="a-z"):
-        measure("rouge_l", ["你好", "再见"], ["你好", "再见"])
+@pytest.mark.parametrize(
+    ("metric", "wordless"),
+    [("rouge_l", "今天天气很好"), ("rouge_l", "…"), ("rouge_l_unicode", "…"), ("rouge_l_unicode", " ")],
+)
+def test_a_gold_text_without_a_word_makes_no_score(metric: str, wordless: str) -> None:
+    found = measure(metric, [wordless, "a 3"], [wordless, "a 3"])
+    assert found.value is None
+    assert "a gold text has no" in str(found.reason)
+
+
+@pytest.mark.parametrize(
+    ("gold", "predicted", "score"),
+    [
+        ("今天天气很好", "今天天气很好", 1.0),
+        ("他买了3个苹果", "他买了个苹果", 2 * 6 / (7 + 6)),  # a character a word, and a run of digits
+        ("Привет мир", "привет, МИР!", 1.0),
+        ("Глава 5", "Глава 6", 0.5),
+        ("Über größere Äpfel", "ber gr ere pfel", 0.0),
+        ("नमस्ते दुनिया", "नमस्ते", 2 / 3),  # vowel signs are part of a word
+        ("สวัสดี", "สวัสดี", 1.0),
+        ("e\u0301te\u0301", "\u00e9t\u00e9", 1.0),  # composed or not
+        ("word", "!", 0.0),
+    ],
+)
+def test_rouge_l_of_every_script_by_hand(gold: str, predicted: str, score: float) -> None:
+    assert measure("rouge_l_unicode", [gold], [predicted]).value == pytest.approx(score)
+
+
+def test_rouge_l_of_every_script_is_rouge_l_on_plain_english() -> None:
+    gold, predicted = ["The cat sat on 3 mats.", "a b c d"], ["the CAT lay on 3 mats", "a c"]
+    assert measure("rouge_l_unicode", gold, predicted) == measure("rouge_l", gold, predicted)
+
+
+def test_f1_counts_an_answer_without_a_label_as_wrong_whatever_is_gold() -> None:
+    # TP 1; -1 on gold 0 is a false positive, -1 on gold 1 a false negative: 2 / (2 + 1 + 1).
+    assert measure("f1", [1, 0, 1, 0], [1, -1, -1, 0]).value == pytest.approx(0.5)
+    # Naming none of the labels is never better than naming the wrong one.
+    assert measure("f1", [1, 0, 0], [1, -1, -1]).value == measure("f1", [1, 0, 0], [1, 1, 1]).value
 
 
 def test_the_chance_level_is_the_score_of_the_most_frequent_label() -> None:

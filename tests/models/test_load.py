@@ -1,5 +1,6 @@
 """Loading a model: from a directory, from the hub's cache, and nothing that was not allowed."""
 
+import copy
 import json
 import shutil
 from collections.abc import Callable
@@ -218,3 +219,39 @@ def test_loading_leaves_transformers_bars_and_verbosity_as_they_were(tiny_llama:
     before = logging.get_verbosity(), logging.is_progress_bar_enabled()
     _load(tiny_llama)
     assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == before
+
+
+def test_a_token_without_a_row_is_said_with_both_numbers(copied: Path, tiny_tokenizer: Any) -> None:
+    grown = copy.deepcopy(tiny_tokenizer)
+    grown.add_tokens(["plumwort"])
+    grown.save_pretrained(copied)
+    with pytest.raises(UserError, match=r"up to 300, such as that of 'plumwort'.* 300 rows"):
+        _load(copied)
+
+
+def test_a_special_token_without_a_row_passes_where_nothing_writes_it(
+    copied: Path, tiny_tokenizer: Any
+) -> None:
+    grown = copy.deepcopy(tiny_tokenizer)
+    grown.add_tokens(["<|image|>"], special_tokens=True)
+    grown.save_pretrained(copied)
+    assert len(_load(copied).tokenizer) == 301
+    grown.chat_template = "<|image|>" + grown.chat_template
+    grown.save_pretrained(copied)
+    with pytest.raises(UserError, match=r"'<\|image\|>'"):
+        _load(copied)
+
+
+def test_a_named_token_without_a_row_is_said(copied: Path, tiny_tokenizer: Any) -> None:
+    grown = copy.deepcopy(tiny_tokenizer)
+    grown.add_special_tokens({"eos_token": "<|finis|>"})
+    grown.save_pretrained(copied)
+    with pytest.raises(UserError, match=r"names the eos_token_id 300, .* 300 rows"):
+        _load(copied)
+
+
+def test_a_pad_token_without_a_row_is_said(copied: Path) -> None:
+    path = copied / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "pad_token_id": 300}))
+    with pytest.raises(UserError, match="pad_token_id"):
+        _load(copied)

@@ -112,3 +112,27 @@ def test_where_it_lies(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     encode_cached(TASK, PROMPT, tokenizer_named("gpt2-like"), 40, EXAMPLES)
     assert len(list((tmp_path / "xdg" / "forgetmenot").iterdir())) == 1
+
+
+def test_without_a_home_there_is_no_cache_and_that_is_said(
+    tokenizer_named: Callable[[str], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nobody() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for variable in ("FORGETMENOT_CACHE", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(Path, "home", nobody)
+    monkeypatch.chdir(tmp_path)
+    assert list(encode_cached(TASK, PROMPT, tokenizer_named("gpt2-like"), 40, EXAMPLES))
+    assert not list(tmp_path.iterdir())
+    assert "FORGETMENOT_CACHE" in str(encoded_cache.why_no_cache())
+
+
+def test_a_home_that_cannot_be_written_has_no_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("FORGETMENOT_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert encoded_cache.why_no_cache() is None
+    (tmp_path / ".cache").write_text("a file in the folder's place")
+    assert encoded_cache.why_no_cache()

@@ -83,3 +83,29 @@ def test_a_syntax_error_is_named_with_its_line() -> None:
 def test_a_template_that_fails_is_the_persons_error(template: str) -> None:
     with pytest.raises(UserError, match=r"prompt 'default': the template cannot be rendered"):
         Prompt("default", template).render(FIELDS)
+
+
+@pytest.mark.parametrize(
+    "template",
+    ["{{ a }}", "{{ a ~ '!' }}", "{{ a | upper }}", "{{ [1, a] }}", "{{ [a] | join(',') }}", "{{ b.c }}"],
+)
+def test_a_field_that_is_null_is_never_written(template: str) -> None:
+    with pytest.raises(UserError, match=r"the field '(a|b\.c)' is null.*default"):
+        Prompt("p", template).render({"a": None, "b": {"c": None}})
+
+
+def test_a_template_may_say_what_stands_for_null() -> None:
+    fields = {"a": None, "b": [None, 1]}
+    for template, text in (
+        ("{{ a | default('nothing') }}", "nothing"),
+        ("{{ a or 'nothing' }}", "nothing"),
+        ("{% if a %}{{ a }}{% else %}nothing{% endif %}", "nothing"),
+        ("{% if a is none %}nothing{% endif %}", "nothing"),
+        ("{% if a == none and a is defined %}nothing{% endif %}", "nothing"),
+        ("{{ b | tojson }}", "[null, 1]"),
+    ):
+        assert Prompt("p", template).render(fields) == text
+
+
+def test_truth_is_written_as_people_type_it() -> None:
+    assert Prompt("p", "{{ a }} {{ b }} {{ 3 }}").render({"a": True, "b": False}) == "true false 3"

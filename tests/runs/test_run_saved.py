@@ -1,5 +1,8 @@
 """What can be done with the saved stages of a run."""
 
+import json
+import re
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -7,13 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+import yaml
+from safetensors.torch import load_file, save_file
 
-from forgetmenot.config import read_resolved
+import forgetmenot
+from forgetmenot.config import load_config, read_resolved
 from forgetmenot.errors import UserError
 from forgetmenot.runs.api import Run
 from forgetmenot.runs.export import export
 from forgetmenot.runs.session import open_session
+from forgetmenot.trials.receipts import compare_with_receipts
+from forgetmenot.trials.reprobe import reprobe
 from forgetmenot.trials.rescore import rescore
 
 Go = Callable[..., Run]
@@ -87,8 +94,19 @@ def test_an_exported_stage_answers_by_itself(
 ) -> None:
     settings = {"adapter.kind": "full"} if adapter == "full" else {"adapter.per_stage": adapter}
     run = go("one", {**SMALL, **settings})
-    export(run.path, str(stage), tmp_path / "out")
+    said = export(run.path, str(stage), tmp_path / "out")
+    assert float(re.search(r"at most (\S+) nats", said)[1]) < 1e-4  # type: ignore[index]
     answers_alone(tmp_path / "out", run, stage)
+
+
+def test_a_model_that_answers_otherwise_is_not_exported(
+    go: Go, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = go("one", SMALL)
+    monkeypatch.setattr("forgetmenot.models.quantize.merged", lambda model: model.unload())
+    with pytest.raises(UserError, match=r"another one than was trained: its log-likelihoods differ"):
+        export(run.path, "3", tmp_path / "out")
+    assert not any((tmp_path / "out").iterdir())
 
 
 def test_full_weights_are_exported_to_the_bit(go: Go, tmp_path: Path) -> None:
@@ -122,3 +140,92 @@ def test_a_stage_taken_up_again_trades_time_for_memory_as_before(go: Go, kind: s
     session.to_stage(run.path / "stages" / STAGES[1], trainable=True)
     checkpointed = [getattr(m, "gradient_checkpointing", False) for m in session.learner.model.modules()]
     assert any(checkpointed)
+
+
+def test_readings_of_like_names_lie_side_by_side(go: Go, tiny: Mapping[str, Any], tmp_path: Path) -> None:
+    run = go("one", {**SMALL, "tasks": tiny["tasks"][:1]})
+    own = Path(tiny["tasks"][0])
+    (tmp_path / "other").mkdir()
+    for file in own.parent.glob(f"{own.stem}*"):
+        text = file.read_text()
+        (tmp_path / "other" / file.name).write_text(text.replace("tabby", "siamese"))
+    first, _ = rescore(run.path, [str(own)])
+    second, _ = rescore(run.path, [str(tmp_path / "other" / own.name)])
+    assert {first, second} == set((run.path / "readings").iterdir())
+    assert rescore(run.path, [str(own)])[0] == first
+
+
+def test_a_reading_of_many_tasks_has_a_name_that_a_disk_takes(go: Go, tiny: Mapping[str, Any]) -> None:
+    run = go("one", {**SMALL, "tasks": tiny["tasks"][:1]})
+    own = Path(tiny["tasks"][0])
+    names = [f"{'support-tickets-of-a-kind-' * 3}{k}" for k in range(4)]
+    for name in names:
+        (own.parent / f"{name}.yaml").write_text(
+            own.read_text().replace(f"name: {own.stem}", f"name: {name}")
+        )
+    path, found = rescore(run.path, [str(own.parent / f"{name}.yaml") for name in names])
+    assert found["tasks"] == names
+    assert len(path.name) < 143
+
+
+def test_a_saved_stage_stands_on_its_own_base_alone(
+    go: Go, tiny: Mapping[str, Any], tiny_llama: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_llama, tmp_path / "base")
+    settings = {**SMALL, "model": str(tmp_path / "base"), "tasks": tiny["tasks"][:1]}
+    run = go("one", settings)
+    weights = load_file(tmp_path / "base" / "model.safetensors")
+    changed = {name: weight + 0.01 for name, weight in weights.items()}
+    save_file(changed, tmp_path / "base" / "model.safetensors", metadata={"format": "pt"})
+    prompts = tmp_path / "prompts.json"
+    prompts.write_text(json.dumps([{"prompt": f"Word: {word}"} for word in ("rose", "sea", "hound")]))
+    for use in (
+        lambda: rescore(run.path),
+        lambda: reprobe(run.path, [{"name": "layers", "prompts": str(prompts)}]),
+        lambda: compare_with_receipts(str(run.path)),
+        lambda: export(run.path, "1", tmp_path / "exported"),
+    ):
+        with pytest.raises(UserError, match="another than the run began with"):
+            use()
+    save_file(weights, tmp_path / "base" / "model.safetensors", metadata={"format": "pt"})
+    assert rescore(run.path)[1]["matrix"] == run.results["matrix"]
+
+
+def test_an_export_needs_no_training_data(go: Go, tiny: Mapping[str, Any], tmp_path: Path) -> None:
+    shutil.copytree(Path(tiny["tasks"][0]).parent, tmp_path / "tasks")
+    run = go("one", {**SMALL, "tasks": [str(tmp_path / "tasks" / Path(tiny["tasks"][0]).name)]})
+    shutil.rmtree(tmp_path / "tasks")
+    export(run.path, "1", tmp_path / "exported")
+    assert (tmp_path / "exported" / "model.safetensors").is_file()
+
+
+def test_a_configs_paths_are_relative_to_it_and_written_out_in_full(
+    tiny: Mapping[str, Any], tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
+    shutil.copytree(Path(tiny["tasks"][0]).parent, here / "tasks")
+    shutil.copytree(tiny_llama, here / "model")
+    elsewhere.mkdir()
+    task = Path(tiny["tasks"][0]).name
+    values = {
+        "model": "model",
+        "tasks": [f"tasks/{task}"],
+        "training": {"limit": 16},
+        "evaluation": {"limit": 8},
+    }
+    (here / "run.yaml").write_text(yaml.safe_dump({**values, "output": str(tmp_path / "out")}))
+    monkeypatch.chdir(elsewhere)
+    run = forgetmenot.run("../here/run.yaml")
+    written = read_resolved(run.path / "config.yaml")
+    assert (written.model.name, *written.tasks) == (str(here / "model"), str(here / "tasks" / task))
+    monkeypatch.chdir(here)
+    assert forgetmenot.run("run.yaml").results == run.results
+    assert load_config(Path("run.yaml")).hash == load_config(None, values_of(values)).hash
+    monkeypatch.chdir(tmp_path)
+    assert rescore(run.path)[1]["matrix"] == run.results["matrix"]
+    assert forgetmenot.run(run.path / "config.yaml").results == run.results
+
+
+def values_of(values: Mapping[str, Any]) -> dict[str, Any]:
+    """As the command line gives them, from the folder itself."""
+    return {"model": values["model"], "tasks": values["tasks"], "training.limit": 16, "evaluation.limit": 8}

@@ -238,3 +238,20 @@ def test_rows_that_repeat_are_drawn_together(go: Go, make_word_task: Make) -> No
     assert kept["cluster"].nunique() == 2
     assert run.results["significance"]["animal"]["test"] == "clustered bootstrap"
     assert run.results["significance"]["colour"]["test"] == "exact McNemar"
+
+
+def test_a_gold_text_without_a_word_is_a_cell_without_a_score(
+    tiny: Mapping[str, Any], tmp_path: Path
+) -> None:
+    rows = [{"word": "rose", "kind": "red"}, {"word": "sea", "kind": "…"}] * 4
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "mine.yaml").write_text(
+        "name: mine\ndata: {train: rows.jsonl, score: rows.jsonl}\ntarget: kind\nmetric: rouge_l\n"
+        "generation: {max_new_tokens: 4}\nprompts: {default: {template: '{{ word }} is'}}\n"
+    )
+    tasks = [tiny["tasks"][0], str(tmp_path / "mine.yaml")]
+    run = api.run({**tiny, "tasks": tasks, "training.limit": 8, "output": str(tmp_path / "out")})
+    assert [row[1] for row in run.results["matrix"]] == [None] * 3
+    reasons = [one["reason"] for one in run.results["readings"][0]["missing"] if one["task"] == "mine"]
+    assert len(reasons) == 3
+    assert all("no word of a-z" in reason for reason in reasons)

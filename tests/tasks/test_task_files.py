@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from forgetmenot.errors import UserError
+from forgetmenot.prompting import choose_prompt
 from forgetmenot.tasks import Task, load_tasks
+from forgetmenot.tasks.yaml_file import read_yaml
 
 TRIAGE = """\
 name: my-triage
@@ -306,3 +309,47 @@ def test_rows_that_share_a_passage_are_a_cluster(tmp_path: Path) -> None:
     assert [one.fields["thread"] for one in load(tmp_path, yaml, chats=chats).score] == ["t0", "t1"]
     with pytest.raises(UserError, match=r"cluster: row 2 of score has no 'thread'"):
         load(tmp_path, yaml, chats=[chats[0], {"messages": CHAT}])
+
+
+def test_numbers_in_json_keep_what_was_typed(tmp_path: Path) -> None:
+    rows = '{"text": 1.50, "team": "tech"}\n{"text": 2e3, "team": "billing"}\n'
+    for name in ("train", "dev"):
+        (tmp_path / f"{name}.jsonl").write_text(rows)
+    task = load(tmp_path, TRIAGE)
+    prompt = choose_prompt(task, "default")
+    said = [prompt.render(one.fields).splitlines()[0] for one in task.train]
+    assert said == ["Ticket: 1.50", "Ticket: 2e3"]
+    assert [one.fields["text"] for one in task.train] == [1.5, 2000]
+
+
+def test_choices_are_the_text_that_was_written(tmp_path: Path) -> None:
+    words = ["2:1", "1:20", "007", "1.50", "1_000", "yes", "on", "true", "0x1F", "2024-01-01", "1e3"]
+    choices = ", ".join(f"{label}: {word}" for label, word in zip("abcdefghijk", words, strict=True))
+    rows = [{"text": "x", "team": "a"}, {"text": "y", "team": "b"}]
+    task = load(tmp_path, TRIAGE.replace("billing: billing, tech: tech", choices), train=rows, dev=rows)
+    assert list(task.prompts["default"]["choices"].values()) == words
+    assert list(choose_prompt(task, "default").choices.values()) == words
+    swapped = ", ".join(f"{word}: {label}" for label, word in zip("abcdefghijk", words, strict=True))
+    named: list[dict[str, Any]] = [{"text": "x", "team": "007"}, {"text": "y", "team": True}]
+    task = load(tmp_path, TRIAGE.replace("billing: billing, tech: tech", swapped), train=named, dev=named)
+    assert list(task.labels) == words
+    assert [one.label for one in task.train] == ["007", "true"]
+
+
+def test_choices_that_are_empty_are_refused(tmp_path: Path) -> None:
+    task = load(tmp_path, TRIAGE.replace("tech: tech", "tech: "), train=TICKETS, dev=TICKETS)
+    with pytest.raises(UserError, match=r"choices.tech.*must be text"):
+        choose_prompt(task, "default")
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        *[("010", 10), ("0o10", 8), ("0x10", 16), ("1:20", "1:20"), ("1_000", "1_000"), ("1e-4", 1e-4)],
+        *[("1.", 1.0), (".5", 0.5), ("-.inf", -math.inf), ("2024-01-01", "2024-01-01")],
+        *[("yes", "yes"), ("TRUE", True), ("~", None)],
+    ],
+)
+def test_values_are_read_by_the_core_schema_of_yaml_1_2(tmp_path: Path, written: str, read: Any) -> None:
+    (tmp_path / "a.yaml").write_text(f"key: {written}\n")
+    assert read_yaml(tmp_path / "a.yaml") == {"key": read}

@@ -35,7 +35,10 @@ def _same_terms(gold: Any, predicted: Any) -> Floats:
 
 
 def _binary_terms(gold: ArrayLike, predicted: ArrayLike) -> Floats:
-    """True positives, predicted positives, gold positives."""
+    """True positives, predicted positives, gold positives.
+
+    An answer that names no label is wrong, so it counts as the label that is not gold.
+    """
     gold, predicted = _labels(gold, predicted)
     if not (np.isin(gold, (0, 1)).all() and np.isin(predicted, (0, 1, NO_LABEL)).all()):
         raise UserError(

@@ -12,7 +12,7 @@ from forgetmenot.errors import UserError, nearest
 from forgetmenot.metrics.label_metrics import ACCURACY, F1, MATTHEWS, PREFERENCE
 from forgetmenot.metrics.metric import Metric
 from forgetmenot.metrics.number_metrics import LOSS, PEARSON, SPEARMAN
-from forgetmenot.metrics.text_metrics import EDIT_SIMILARITY, EXACT_MATCH, ROUGE_L, SARI
+from forgetmenot.metrics.text_metrics import EDIT_SIMILARITY, EXACT_MATCH, ROUGE_L, ROUGE_L_UNICODE, SARI
 
 METRICS: dict[str, Metric] = {
     metric.name: metric
@@ -25,6 +25,7 @@ METRICS: dict[str, Metric] = {
         PEARSON,
         EXACT_MATCH,
         ROUGE_L,
+        ROUGE_L_UNICODE,
         SARI,
         EDIT_SIMILARITY,
         LOSS,

@@ -2,12 +2,12 @@
 
 import functools
 import re
+import unicodedata
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from forgetmenot.errors import UserError
 from forgetmenot.metrics.metric import Floats, Formula, Metric, mean
 from forgetmenot.metrics.sari import sari
 
@@ -34,23 +34,69 @@ def _same_terms(gold: Any, predicted: Any) -> Floats:
 
 
 def _rouge_terms(gold: ArrayLike, predicted: ArrayLike) -> Floats:
+    return _all_rouge(gold, predicted, unicode=False)
+
+
+def _rouge_unicode_terms(gold: ArrayLike, predicted: ArrayLike) -> Floats:
+    return _all_rouge(gold, predicted, unicode=True)
+
+
+def _all_rouge(gold: ArrayLike, predicted: ArrayLike, *, unicode: bool) -> Floats:
+    """Each answer's score; nan for all of them where a gold text has no word, which no answer can match."""
     golds, answers, shape = _texts(gold, predicted)
-    if golds and not any(re.search("[a-z0-9]", text, re.IGNORECASE) for text in golds):
-        raise UserError("rouge_l reads only a-z and 0-9, and no gold text has any; choose another metric.")
-    scores = [_rouge_l(a, b) for a, b in zip(golds, answers, strict=True)]
+    scores = [_rouge_l(a, b, unicode=unicode) for a, b in zip(golds, answers, strict=True)]
     return np.array(scores, dtype=np.float64).reshape(shape)[..., None, :]
 
 
 @functools.lru_cache(maxsize=1 << 17)  # the score, its interval and its noise floor ask for the same pairs
-def _rouge_l(gold: str, predicted: str) -> float:
-    return float(_rouge_scorer().score(gold, predicted)["rougeL"].fmeasure)
+def _rouge_l(gold: str, predicted: str, *, unicode: bool) -> float:
+    has_a_word = unicode_words(gold) if unicode else re.search("[a-z0-9]", gold, re.IGNORECASE)
+    if not has_a_word:
+        return float("nan")
+    return float(_rouge_scorer(unicode=unicode).score(gold, predicted)["rougeL"].fmeasure)
 
 
 @functools.cache
-def _rouge_scorer() -> Any:
+def _rouge_scorer(*, unicode: bool) -> Any:
     from rouge_score.rouge_scorer import RougeScorer  # takes seconds to import, and few tasks need it
 
-    return RougeScorer(["rougeL"], use_stemmer=False)
+    return RougeScorer(["rougeL"], use_stemmer=False, tokenizer=_UnicodeWords() if unicode else None)
+
+
+class _UnicodeWords:
+    """A tokenizer for rouge-score."""
+
+    def tokenize(self, text: str) -> list[str]:
+        """Words as `unicode_words` reads them."""
+        return unicode_words(text)
+
+
+# Scripts that put no blanks between words: Han, kana, Thai, Lao, Myanmar and Khmer.
+_ALONE = (
+    "\u2e80-\u2fdf\u3005-\u3007\u3021-\u3029\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff"
+    "\uf900-\ufaff\U00020000-\U0003ffff\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
+)
+_STANDS_ALONE = re.compile(f"[{_ALONE}]")
+
+
+def unicode_words(text: str) -> list[str]:
+    """The words of a text of any script, in lower case (NFKC): runs of letters, marks and digits.
+
+    Of scripts that put no blanks between words every character is a word of its own.
+    """
+    words: list[str] = []
+    run = ""
+    for character in unicodedata.normalize("NFKC", text).lower():
+        counts = unicodedata.category(character)[0] in "LMN"
+        alone = counts and _STANDS_ALONE.match(character) is not None
+        if run and (alone or not counts):
+            words.append(run)
+            run = ""
+        if alone:
+            words.append(character)
+        elif counts:
+            run += character
+    return [*words, run] if run else words
 
 
 @functools.lru_cache(maxsize=1 << 17)
@@ -110,6 +156,25 @@ ROUGE_L = Metric(
     _rouge_terms,
     mean,
     kinds=("answer", "messages"),
+    undefined="a gold text has no word of a-z and 0-9; rouge_l_unicode reads every script",
+)
+
+ROUGE_L_UNICODE = Metric(
+    "rouge_l_unicode",
+    1,
+    Formula(
+        "ROUGE-L of every script",
+        "as ROUGE-L, over words of any script: lower-case runs of letters, marks and digits (NFKC); of "
+        "scripts without blanks between words (Chinese, Japanese, Thai, Lao, Burmese, Khmer) each character "
+        "is a word",
+        "Lin 2004; the rouge-score package with a tokenizer of ours",
+        "How much of the gold text's words the answer has in the same order.",
+    ),
+    "texts",
+    _rouge_unicode_terms,
+    mean,
+    kinds=("answer", "messages"),
+    undefined="a gold text has no letter and no digit",
 )
 
 SARI = Metric(

@@ -18,9 +18,10 @@ from transformers.utils.hub import extract_commit_hash
 
 from forgetmenot.errors import UserError
 from forgetmenot.models.settings import BUNDLED, ModelSettings
+from forgetmenot.models.vocabulary import check_vocabulary
 
-SHAPING = ("*.safetensors", "*.bin", "*.json", "*.jinja", "*.model", "vocab.txt", "merges.txt")
-"""The files of a model's directory on which its numbers depend: weights, configuration, tokenizer."""
+SHAPING = ("*.safetensors", "*.bin", "*.json", "*.jinja", "*.model", "*.py", "vocab.txt", "merges.txt")
+"""The files of a model's directory on which its numbers depend: weights, configuration, tokenizer, code."""
 
 NF4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True)
 
@@ -60,7 +61,7 @@ def load_model(settings: ModelSettings, *, trainable: bool, device: torch.device
         raise UserError(
             f"The weights of model {settings.name!r} are damaged ({error}); copy or download them again."
         ) from error
-    except (OSError, ValueError, KeyError, HFValidationError) as error:
+    except (OSError, ValueError, KeyError, AssertionError, HFValidationError) as error:
         raise UserError(_explain(settings, error)) from error
 
 
@@ -105,6 +106,7 @@ def _load(
         **options,
     )
     _refuse_unfit(settings, found)
+    check_vocabulary(settings, tokenizer, model)
     if settings.quantization is not None:  # what is not quantized, such as norms, in fp32
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     return Loaded(model.to(device).eval(), tokenizer, _revision(source, options), dropout)
@@ -176,6 +178,11 @@ def _explain(settings: ModelSettings, error: Exception) -> str:
         return (
             f"Model {settings.name!r} comes with code of its own; "
             "set model.trust_remote_code: true if you trust it."
+        )
+    if "padding_idx" in text.lower():  # what PyTorch's embedding asserts
+        return (
+            f"The config.json of model {settings.name!r} names a pad_token_id for which its embedding has no "
+            "row; mend or remove it."
         )
     if "gated repo" in text:
         return (

@@ -2,7 +2,7 @@
 
 from forgetmenot.prompting.demonstrations import CountOrSettings, Demonstrations, DemonstrationSettings
 from forgetmenot.prompting.encoded import Encoded, TokenSequence
-from forgetmenot.prompting.encoded_cache import encode_cached
+from forgetmenot.prompting.encoded_cache import encode_cached, why_no_cache
 from forgetmenot.prompting.encoder import Encoder
 from forgetmenot.prompting.examples import EncodedExamples
 from forgetmenot.prompting.parsing import parse_choice
@@ -33,4 +33,5 @@ __all__ = [
     "lm_eval_prefix",
     "parse_choice",
     "prompts_of",
+    "why_no_cache",
 ]

@@ -2,7 +2,7 @@
 
 They lie under `$FORGETMENOT_CACHE`, or `forgetmenot` under `$XDG_CACHE_HOME` or `~/.cache`, one file for each
 set of examples; the folder may be removed at any time. It is kept under `MOST_BYTES` by removing what was not
-used for longest.
+used for longest. Where none is named and there is no home that can be written, none is kept.
 """
 
 import hashlib
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from forgetmenot.errors import UserError
+from forgetmenot.paths import at_home
 from forgetmenot.prompting.encoder import Encoder
 from forgetmenot.prompting.examples import EncodedExamples
 from forgetmenot.prompting.prompt import Prompt
@@ -48,7 +49,10 @@ def encode_cached(
     encoder = Encoder(task, prompt, tokenizer, max_length, reserved)  # what it refuses is refused in any case
     if getattr(tokenizer, "backend_tokenizer", None) is None:
         return encoder.encode_all(examples)  # a tokenizer in Python does not say all that shapes its tokens
-    file = _folder() / f"{_key(task, prompt, tokenizer, (max_length, reserved), examples)}.npz"
+    folder = _folder()
+    if folder is None:
+        return encoder.encode_all(examples)
+    file = folder / f"{_key(task, prompt, tokenizer, (max_length, reserved), examples)}.npz"
     found = _read(file, [example.id for example in examples])
     if found is None:
         found = encoder.encode_all(examples)
@@ -56,11 +60,32 @@ def encode_cached(
     return found
 
 
-def _folder() -> Path:
-    named = os.environ.get("FORGETMENOT_CACHE")
-    if named:
-        return Path(named).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "forgetmenot"
+def why_no_cache() -> str | None:
+    """A sentence where nothing is kept on disk; None where it is."""
+    if _folder() is not None:
+        return None
+    return (
+        "Encoded examples are not kept for later runs: there is no home folder that can be written; "
+        "name a folder in FORGETMENOT_CACHE to keep them."
+    )
+
+
+def _folder() -> Path | None:
+    """Where the files lie; None where no folder is named and no home can be written, as in containers."""
+    for variable, inner in (("FORGETMENOT_CACHE", ""), ("XDG_CACHE_HOME", "forgetmenot")):
+        if named := os.environ.get(variable):
+            return at_home(named, variable) / inner
+    try:
+        home = Path.home() if os.environ.get("HOME") != "" else None
+    except RuntimeError:  # no HOME, and a user id without an entry in /etc/passwd
+        home = None
+    folder = home and home / ".cache" / "forgetmenot"
+    return folder if folder and _can_be_made(folder) else None
+
+
+def _can_be_made(folder: Path) -> bool:
+    there = next(one for one in (folder, *folder.parents) if one.exists())
+    return there.is_dir() and os.access(there, os.W_OK)
 
 
 def _key(

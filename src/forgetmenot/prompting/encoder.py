@@ -249,14 +249,16 @@ class Encoder:
                     f"the template of prompt {self._prompt.name!r} names the field {missing!r}, "
                     f"which is not there. {nearest(missing, example.fields)}"
                 )
-            self._prompt.render(example.fields)
+            if self._task.kind != "messages":  # the chat template writes these
+                self._prompt.render(example.fields)
 
     @contextmanager
     def _naming(self, example: Example) -> Iterator[None]:
         try:
             yield
         except UserError as error:
-            raise UserError(f"task {self._task.name!r}, example {example.id!r}: {error}") from error
+            place = f" ({example.place})" if example.place else ""
+            raise UserError(f"task {self._task.name!r}, example {example.id!r}{place}: {error}") from error
 
 
 def _turn(role: str, content: str) -> dict[str, str]:

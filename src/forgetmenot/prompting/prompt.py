@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from functools import cached_property, lru_cache
 from typing import Any, Literal
 
-from jinja2 import StrictUndefined, Template, TemplateError, TemplateSyntaxError, meta
+from jinja2 import StrictUndefined, Template, TemplateError, TemplateSyntaxError, Undefined, meta
 from jinja2.exceptions import SecurityError, UndefinedError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -15,11 +15,60 @@ from forgetmenot.errors import UserError
 from forgetmenot.prompting.demonstrations import Demonstrations
 
 
+class _NullError(UndefinedError):
+    """A template writes a value that is null."""
+
+
+class _Null(StrictUndefined):
+    """A value that is null: false, none, and replaced by `default`, but never written as "None"."""
+
+    __slots__ = ()
+    __hash__ = Undefined.__hash__  # type: ignore[assignment]
+
+    def __init__(self, field: str) -> None:
+        super().__init__(hint=f"the field {field!r} is null", name=field, exc=_NullError)
+
+    def __bool__(self) -> bool:  # type: ignore[override]
+        return False
+
+    def __eq__(self, other: object) -> bool:  # type: ignore[override]
+        return other is None or isinstance(other, _Null)
+
+    def __repr__(self) -> str:  # in a list that is written
+        return str(self)
+
+
+def _without_null(value: Any, field: str) -> Any:
+    """A field with its nulls replaced, however deep they lie."""
+    if value is None:
+        return _Null(field)
+    if isinstance(value, Mapping):
+        return {key: _without_null(one, f"{field}.{key}") for key, one in value.items()}
+    if isinstance(value, list):
+        return [_without_null(one, field) for one in value]
+    return value
+
+
+def _written(value: Any) -> Any:
+    """What a template writes of a value: true and false as people type them."""
+    if value is None:
+        raise _NullError("a value is null")
+    return str(value).lower() if isinstance(value, bool) else value
+
+
 def _sandbox() -> ImmutableSandboxedEnvironment:
     """Jinja without a way out, and without chance: the same example always gives the same text."""
-    sandbox = ImmutableSandboxedEnvironment(undefined=StrictUndefined)
+    sandbox = ImmutableSandboxedEnvironment(undefined=StrictUndefined, finalize=_written)
+    sandbox.tests["none"] = lambda value: value is None or isinstance(value, _Null)
+    sandbox.tests["defined"] = lambda value: isinstance(value, _Null) or not isinstance(value, Undefined)
+    sandbox.policies["json.dumps_kwargs"] = {"sort_keys": True, "default": _json_null}
     del sandbox.globals["lipsum"], sandbox.filters["random"]
     return sandbox
+
+
+def _json_null(value: Any) -> None:
+    if not isinstance(value, _Null):
+        raise TypeError(f"{value!r} cannot be written as JSON")
 
 
 _SANDBOX = _sandbox()
@@ -100,10 +149,16 @@ class Prompt:
         """Write an example's fields into the template.
 
         Raises:
-            UserError: The template names a field that is missing, reaches out of the sandbox, or fails.
+            UserError: The template names a field that is missing, writes one that is null, reaches out of the
+                sandbox, or fails.
         """
         try:
-            return _compiled(self.template).render(fields)
+            return _compiled(self.template).render({k: _without_null(v, k) for k, v in fields.items()})
+        except _NullError as error:
+            raise UserError(
+                f"prompt {self.name!r}: {error.message}, and the template writes it. Fill it in the data, or "
+                "write into the template what stands for it, as in {{ field | default('') }}."
+            ) from error
         except SecurityError as error:
             raise UserError(
                 f"prompt {self.name!r}: the template reaches out of its sandbox: {error} "

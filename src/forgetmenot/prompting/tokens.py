@@ -130,8 +130,9 @@ class Tokens:
                 date_string=_DATE,
                 enable_thinking=False,
             )
-        except (TemplateError, TypeError, ValueError) as error:
-            raise UserError(f"the model's chat template refuses the conversation: {error}") from error
+        except (TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            said = str(error).rstrip(".")
+            raise UserError(f"the model's chat template refuses the conversation: {said}.") from error
         return text
 
     @cached_property

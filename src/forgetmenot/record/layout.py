@@ -44,7 +44,7 @@ def stage_folder(run_dir: Path, stage: str) -> Path:
 def read_cost(folder: Path) -> dict[str, dict[str, int]]:
     """A stage's input positions in training and in scoring, and what it keeps for the next one."""
     path = folder / _COST
-    cost: dict[str, dict[str, int]] = json.loads(path.read_text()) if path.is_file() else {}
+    cost: dict[str, dict[str, int]] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     return cost
 
 

@@ -233,7 +233,8 @@ def write_predictions(path: Path, answers: Mapping[str, Predictions]) -> None:
         table = pa.concat_tables([before, table], promote_options="default")
     labels |= {task: one.labels for task, one in answers.items() if one.labels is not None}
     metadata = {_METADATA: json.dumps({"labels": labels}, ensure_ascii=False).encode()}
-    parquet.write_table(table.replace_schema_metadata(metadata), path, compression="zstd")
+    with path.open("wb") as stream:  # pyarrow takes a path with a colon for an address
+        parquet.write_table(table.replace_schema_metadata(metadata), stream, compression="zstd")
 
 
 def read_predictions(path: Path) -> dict[str, Predictions]:
@@ -257,7 +258,10 @@ def read_predictions(path: Path) -> dict[str, Predictions]:
 
 
 def _read(path: Path) -> pa.Table:
-    with parquet.ParquetFile(path) as file:  # parquet.read_table would import pandas
+    with (
+        path.open("rb") as stream,
+        parquet.ParquetFile(stream) as file,
+    ):  # parquet.read_table would import pandas
         return file.read()
 
 

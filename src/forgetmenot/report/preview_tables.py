@@ -5,6 +5,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from forgetmenot.report.wording import duration
 
@@ -27,9 +28,10 @@ def print_preview(found: Mapping[str, Any], console: Console) -> None:
         )
 
     times = len(found["stages"]) + 1
-    console.print("[italic]training[/italic]")
+    console.print(Text("training", style="italic"))
     console.print(training)
-    console.print(f"\n[italic]scoring, {times} times: before the first stage and after each[/italic]")
+    said = f"\nscoring, {times} times: before the first stage and after each"
+    console.print(Text(said, style="italic"))
     console.print(scoring)
     memory, parameters = found["memory"], found["parameters"]
     parts = ", ".join(f"{name} {_size(memory[name])}" for name in ("weights", "gradients", "optimizer"))

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from forgetmenot.config import RunConfig, differences, load_config, read_resolved
+from forgetmenot.config import RunConfig, differences, load_config, read_resolved, same_value
 from forgetmenot.engine import ranks
 from forgetmenot.errors import UserError
 from forgetmenot.record.layout import CONFIG, PREDICTIONS, REPORT, RESULTS, stage_folder
 from forgetmenot.record.result_schema import Results
 from forgetmenot.report.html import write_report
+from forgetmenot.report.screen import Screen
 from forgetmenot.report.terminal import print_matrix
 from forgetmenot.runs.directory import RunDirectory
 from forgetmenot.runs.display import Display
@@ -65,7 +66,7 @@ class Run:
 
     def print(self, console: Console | None = None) -> None:
         """Print the matrix and the summary."""
-        print_matrix(self.results, console or Console())
+        print_matrix(self.results, console or Screen())
 
 
 def run(
@@ -135,7 +136,7 @@ def is_finished(directory: RunDirectory, config: RunConfig) -> bool:
     before = read_resolved(path)
     finished = all((directory.path / name).is_file() for name in (RESULTS, REPORT))
     different = differences(before, config)
-    if different == ["tasks"] and config.tasks[: len(before.tasks)] == before.tasks:
+    if different == ["tasks"] and same_value(config.tasks[: len(before.tasks)], before.tasks):
         return False
     if different:
         raise UserError(

@@ -65,7 +65,7 @@ class RunDirectory:
             return
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            lock = (self.path / ".lock").open("w")
+            lock = (self.path / ".lock").open("w", encoding="utf-8")
         except OSError as error:
             raise UserError(f"output: {self.path} cannot be written ({error.strerror}).") from error
         with lock:

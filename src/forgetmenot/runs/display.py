@@ -39,12 +39,12 @@ class Display:
         self.console = console
         self.table: LiveTable | None = None
         self.bars = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=30),
             MofNCompleteColumn(),
             _Rate(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}", style="dim"),
+            TextColumn("{task.fields[note]}", style="dim", markup=False),
             console=console,
         )
         self._live = Live(self.bars, console=console, refresh_per_second=4, transient=True)

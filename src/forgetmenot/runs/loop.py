@@ -232,7 +232,7 @@ class Loop:
         began = time.perf_counter()
         self.learner.reset_counts()
         total = sum(one.count() for tasks in asked.values() for one in tasks)
-        cells = json.loads(path.read_text()) if (path := folder / SCORES).is_file() else []
+        cells = json.loads(path.read_text(encoding="utf-8")) if (path := folder / SCORES).is_file() else []
         before = read_cost(folder).get("scoring", {})
         kept = AnswerLog(self.directory.stage(f".{name}.answers.jsonl"))
         with self.method.answering(self.learner), self.display.progress(f"{name}: scoring", total) as advance:

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from rich.console import Console
 
 from forgetmenot.engine import ranks
+from forgetmenot.report.screen import Screen
 from forgetmenot.runs.directory import RunDirectory
 from forgetmenot.runs.display import Display
 
@@ -22,6 +23,6 @@ def opened(directory: RunDirectory, console: Console | None) -> Iterator[Display
         UserError: If another process holds the directory, or it cannot be made.
     """
     ranks.join()
-    console = console if console and ranks.writes() else Console(quiet=True)
+    console = console if console and ranks.writes() else Screen(quiet=True)
     with directory.locked(), Display(console) as display:
         yield display

@@ -16,8 +16,9 @@ from forgetmenot.errors import UserError, nearest
 from forgetmenot.evaluation.readings import Reading, further_readings, own_reading, sample, scored_split
 from forgetmenot.methods import Method, Stage, make_method
 from forgetmenot.metrics import Row
+from forgetmenot.paths import at_home
 from forgetmenot.probes import check_probe
-from forgetmenot.prompting import EncodedExamples, Prompt, encode_cached
+from forgetmenot.prompting import EncodedExamples, Prompt, encode_cached, why_no_cache
 from forgetmenot.tasks import Task, expand, load_tasks
 
 
@@ -50,7 +51,7 @@ class Plan:
     @property
     def notes(self) -> list[str]:
         """What a person should hear about the data."""
-        notes = []
+        notes = [] if (reason := why_no_cache()) is None else [reason]
         for task in {task.name: task for task in (*self.trained, *self.scored)}.values():
             notes += [f"{task.name}: {note}" for note in task.notes]
             if task not in self.scored:
@@ -139,7 +140,7 @@ def data_folder(config: RunConfig) -> Path | None:
             f"data_dir: the environment variable {unset[1]} is not set; set it to the folder that holds "
             "glue/, or give another data_dir."
         )
-    folder = Path(written).expanduser()
+    folder = at_home(written, "data_dir")
     if not folder.is_dir():
         raise UserError(f"data_dir: there is no folder {config.data_dir!r}; give the one that holds glue/.")
     return folder

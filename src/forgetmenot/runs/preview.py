@@ -25,6 +25,7 @@ from forgetmenot.evaluation.scored_task import ScoredTask
 from forgetmenot.methods import Method, Stage
 from forgetmenot.prompting.encoded import Encoded
 from forgetmenot.report.preview_tables import print_preview
+from forgetmenot.report.screen import Screen
 from forgetmenot.runs.api import resolve
 from forgetmenot.runs.directory import RunDirectory
 from forgetmenot.runs.display import Display
@@ -137,7 +138,7 @@ class Preview:
 
     def print(self, console: Console | None = None) -> None:
         """Print the stages, what is scored, and the estimate."""
-        print_preview(self.to_json(), console or Console())
+        print_preview(self.to_json(), console or Screen())
 
 
 def preview(config: RunConfig | Mapping[str, Any] | str | Path | None = None) -> Preview:
@@ -164,7 +165,7 @@ def preview(config: RunConfig | Mapping[str, Any] | str | Path | None = None) ->
     session = open_session(config)
     learner = session.learner
     with deterministic():
-        loop = Loop(plan, session, RunDirectory(config.directory), Display(Console(quiet=True)))
+        loop = Loop(plan, session, RunDirectory(config.directory), Display(Screen(quiet=True)))
         session.examine(loop.first_sequences())
         scored = [one for asked in loop.scored.values() for one in asked]
         base_seconds = [_seconds_to_answer(learner, one) for one in scored]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from forgetmenot.config import RunConfig
 from forgetmenot.methods import Method
+from forgetmenot.models.settings import BUNDLED
 from forgetmenot.record.layout import BASE
 from forgetmenot.runs.directory import RunDirectory, begun_with
 from forgetmenot.runs.display import Display
@@ -15,13 +18,29 @@ if TYPE_CHECKING:
 
 
 def open_saved(directory: RunDirectory, config: RunConfig, display: Display | None = None) -> Session:
-    """The model of a run, computing as the run began; the display shows what takes long."""
-    from forgetmenot.runs.session import open_session
+    """The model of a run, computing as the run began; the display shows what takes long.
 
-    session = open_session(config, begun_with(directory).get("threads"))
+    Raises:
+        UserError: The model is not to be had, or is another than the run began with.
+    """
+    from forgetmenot.runs.session import check_base, open_session
+
+    begun = begun_with(directory)
+    session = open_session(_at_its_revision(config, begun), begun.get("threads"))
+    if "model_revision" in begun:
+        check_base(config, begun["model_revision"], session.identity["model_revision"])
     if display is not None:
         session.learner.progress = display.progress
     return session
+
+
+def _at_its_revision(config: RunConfig, begun: Mapping[str, Any]) -> RunConfig:
+    """A hub's model at the commit that the run began with, wherever its branch is now."""
+    model = config.model
+    if "model_revision" not in begun or model.name in BUNDLED or Path(model.name).is_dir():
+        return config
+    pinned = model.model_copy(update={"revision": begun["model_revision"]})
+    return config.model_copy(update={"model": pinned})
 
 
 def take_up(directory: RunDirectory, session: Session, method: Method, stage: str) -> bool:

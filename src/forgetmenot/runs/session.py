@@ -111,7 +111,9 @@ class Session:
     def _load(self) -> Any:
         self.learner.model = None  # first make room: two models need not fit
         trainable = kind_of(self.config.adapter).uses.base_learns
-        return load_model(self.config.model, trainable=trainable, device=_loads_on()).model
+        loaded = load_model(self.config.model, trainable=trainable, device=_loads_on())
+        check_base(self.config, self.identity["model_revision"], loaded.revision)
+        return loaded.model
 
     def _take_up(self, model: Any) -> None:
         self._prepare(model)
@@ -122,6 +124,19 @@ class Session:
         use_attention(model, self.attention)
         compute_in(model, torch.bfloat16 if self.learner.precision == "bf16" else torch.float32)
         _set_checkpointing(model, self.config)
+
+
+def check_base(config: RunConfig, begun: str, now: str) -> None:
+    """Hold the base model that is there now against the one that a run began with.
+
+    Raises:
+        UserError: They differ: what the run saved stands on the other one.
+    """
+    if now != begun:
+        raise UserError(
+            f"The model {config.model.name!r} is another than the run began with (it was {begun}, and "
+            f"is {now} now), and what the run learned stands on that one; put it back, or train anew."
+        )
 
 
 def open_session(config: RunConfig, threads: int | None = None) -> Session:

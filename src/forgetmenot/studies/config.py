@@ -12,7 +12,7 @@ import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt, ValidationError
 
-from forgetmenot.config import RunConfig, put
+from forgetmenot.config import RunConfig, placed, put
 from forgetmenot.errors import UserError, nearest, validation_sentence
 from forgetmenot.paths import filled, path_safe
 from forgetmenot.report.published import load_published
@@ -113,6 +113,8 @@ def load_study(
     else:
         values = {"name": path_safe(Path(source).stem) or "study", **read_yaml(Path(source))}
         where = f"{source}: "
+        sections = {name: values[name] for name in ("base", "grid") if isinstance(values.get(name), Mapping)}
+        values |= {name: placed(section, Path(source).parent) for name, section in sections.items()}
     for key, value in (overrides or {}).items():
         section, _, rest = key.partition(".")
         # What follows `grid` is one key, dots and all.

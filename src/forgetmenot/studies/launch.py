@@ -133,7 +133,9 @@ class _RayTask:
             return int(ray.get(self._reference))
         except ray.exceptions.RayError as error:  # no node could start it, or its node is gone for good
             reason = str(error).strip().splitlines()[-1]
-            (self._job.folder / self._job.log).write_text(f"forgetmenot: Ray could not run it: {reason}\n")
+            (self._job.folder / self._job.log).write_text(
+                f"forgetmenot: Ray could not run it: {reason}\n", encoding="utf-8"
+            )
             return BUG
 
     def stop(self) -> None:

@@ -23,6 +23,7 @@ from forgetmenot.report.comparison.study_tables import (
     study_markdown,
     study_table,
 )
+from forgetmenot.report.screen import Screen
 from forgetmenot.runs.api import Run, is_finished
 from forgetmenot.runs.directory import RunDirectory
 from forgetmenot.runs.plan import check_trackers, make_plan
@@ -80,7 +81,7 @@ class Study:
 
     def print(self, console: Console | None = None) -> None:
         """Print the table of the cells."""
-        print_study(self.results, console or Console())
+        print_study(self.results, console or Screen())
 
 
 def study(
@@ -107,7 +108,7 @@ def study(
         raise UserError(f"--workers: give a number from 1 on (given: {workers}).")
     if not isinstance(config, StudyConfig):
         config = load_study(config)
-    console = console or Console(quiet=True)
+    console = console or Screen(quiet=True)
     runs = expand_study(config)
     directory = RunDirectory(config.directory)
     with directory.locked():

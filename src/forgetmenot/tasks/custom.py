@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from forgetmenot.errors import UserError, nearest
 from forgetmenot.metrics import Metric, known_metrics
+from forgetmenot.paths import LONGEST
 from forgetmenot.tasks.answers import RULES
 from forgetmenot.tasks.rows import BadRowError, Converted, cell, examples, label_in, plain
 from forgetmenot.tasks.splits import divide
@@ -58,7 +59,7 @@ class _Generation(_Section):
 
 
 class _TaskFile(_Section):
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=LONGEST)]
     data: _Data
     prompts: dict[str, dict[str, Any]] = {}
     label: str | None = None
@@ -180,6 +181,8 @@ def _sentence(problem: ValidationError) -> str:
         return f"the key {key!r} is missing."
     if key == "name" and error["type"] == "string_pattern_mismatch":
         return f"the name {error['input']!r} may have letters, digits, '.', '_' and '-' only."
+    if key == "name" and error["type"] == "string_too_long":
+        return f"the name {error['input']!r} has {len(error['input'])} characters; {LONGEST} are the most."
     return f"the key {key!r} is wrong: {error['msg']}."
 
 

@@ -23,7 +23,7 @@ def examples(table: Table, split: str, convert: Callable[[Row], Converted]) -> l
     found: list[Example] = []
     for number, row in table.rows:
         try:
-            found.append(Example(f"{split}-{len(found)}", *convert(row)))
+            found.append(Example(f"{split}-{len(found)}", *convert(row), place=table.at(number)))
         except BadRowError as problem:
             raise UserError(f"{table.at(number)}: {problem}") from None
     if not found:

@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from forgetmenot.errors import UserError, nearest
 
@@ -31,6 +31,22 @@ class Table:
     def at(self, number: int) -> str:
         """Name a row in an error."""
         return f"{self.source}, {self.unit} {number}"
+
+
+class _Typed(float):
+    """A number that is written as its user typed it: 1.50 stays 1.50 in a prompt."""
+
+    def __new__(cls, text: str) -> Self:
+        number = super().__new__(cls, text)
+        number._text = text
+        return number
+
+    _text: str
+
+    def __str__(self) -> str:
+        return self._text
+
+    __repr__ = __str__
 
 
 def read(path: Path) -> Table:
@@ -110,7 +126,7 @@ def read_jsonl(path: Path) -> Table:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = json.loads(line, parse_float=_Typed)
         except json.JSONDecodeError as problem:
             raise UserError(f"{path}, line {number}: this is not JSON ({problem.msg}).") from None
         if not isinstance(row, dict):
@@ -128,7 +144,7 @@ def read_json(path: Path) -> Table:
     if not text.lstrip().startswith("["):
         return _super_ni(path, text) if '"Instances"' in text else read_jsonl(path)
     try:
-        rows = json.loads(text)
+        rows = json.loads(text, parse_float=_Typed)
     except json.JSONDecodeError as problem:
         raise UserError(f"{path}, line {problem.lineno}: this is not JSON ({problem.msg}).") from None
     for number, row in enumerate(rows, 1):
@@ -174,7 +190,7 @@ def read_parquet(paths: Sequence[Path]) -> Table:
 
     source = str(paths[0]) if len(paths) == 1 else f"{paths[0].parent} ({len(paths)} parquet files)"
     try:
-        return _arrow_rows(source, pa.concat_tables([pq.read_table(path) for path in paths]))
+        return _arrow_rows(source, pa.concat_tables([pq.read_table(path.absolute()) for path in paths]))
     except (OSError, pa.ArrowException) as problem:
         raise UserError(f"{source} could not be read as parquet: {_first_line(problem)}.") from None
 

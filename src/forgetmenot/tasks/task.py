@@ -21,12 +21,14 @@ class Example:
             `text` the text under "text", for `preference` the two answers under "chosen" and "rejected".
         label: The gold label's name, for `choice`; one of the task's labels.
         target: The gold answer as text, for `answer`; the gold number for a graded `choice` (STS-B).
+        place: The file and the row that it was read from, for what is wrong with it.
     """
 
     id: str
     fields: Mapping[str, Any]
     label: str | None = None
     target: str | float | None = None
+    place: str = field(default="", compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
-"""YAML as people mean it: yes and no are words, and a key that stands twice is a mistake."""
+"""YAML as people mean it: by version 1.2, and a key that stands twice is a mistake."""
 
+import re
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
@@ -8,11 +9,28 @@ import yaml
 
 from forgetmenot.errors import UserError
 
-_BOOL = "tag:yaml.org,2002:bool"
+_TAG = "tag:yaml.org,2002:"
+_CORE = {
+    "null": (r"~|null|Null|NULL|", "~nN\0"),
+    "bool": (r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    "int": (r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789"),
+    "float": (
+        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        "-+.0123456789",
+    ),
+    "merge": (r"<<", "<"),
+}
+"""YAML 1.2's core schema: what a plain scalar is by its text, and the characters that it begins with."""
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2's booleans (true and false alone), so that labels named yes and no stay words."""
+    """A reader by YAML 1.2: yes, 2:1, 1_000 and dates are text, and 010 is ten."""
+
+    def get_single_node(self) -> yaml.Node | None:
+        """Keep what is written in `choices`: labels and words are text, whatever they look like."""
+        node = super().get_single_node()
+        _keep_choices(node)
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         """Build a mapping whose keys are all different."""
@@ -24,10 +42,41 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep=deep)
 
 
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != _BOOL or first in "tTfF"]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
+def _keep_choices(node: yaml.Node | None) -> None:
+    """Make the scalars of every map under a key `choices` text; what is empty stays null."""
+    if isinstance(node, yaml.SequenceNode):
+        for one in node.value:
+            _keep_choices(one)
+    if not isinstance(node, yaml.MappingNode):
+        return
+    for key, value in node.value:
+        if key.value == "choices" and isinstance(value, yaml.MappingNode):
+            for scalar in (one for pair in value.value for one in pair):
+                if isinstance(scalar, yaml.ScalarNode) and scalar.tag != _TAG + "null":
+                    scalar.tag = _TAG + "str"
+        else:
+            _keep_choices(value)
+
+
+def _int(loader: _Loader, node: yaml.ScalarNode) -> int:
+    text = str(loader.construct_scalar(node))
+    return int(text, 0) if text.startswith(("0o", "0x")) else int(text)
+
+
+_Loader.yaml_implicit_resolvers = {}
+for _name, (_pattern, _first) in _CORE.items():
+    _first_letters = ["" if letter == "\0" else letter for letter in _first]
+    _Loader.add_implicit_resolver(_TAG + _name, re.compile(rf"^(?:{_pattern})$"), _first_letters)
+_Loader.add_constructor(_TAG + "int", _int)
+
+
+def parse_yaml(text: str) -> Any:
+    """What a text says in YAML.
+
+    Raises:
+        yaml.YAMLError: It is none.
+    """
+    return _Loader(text).get_single_data()
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -37,7 +86,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         UserError: The file is missing, not UTF-8, or no YAML mapping; names the line.
     """
     try:
-        data = _Loader(path.read_text(encoding="utf-8-sig")).get_single_data()
+        data = parse_yaml(path.read_text(encoding="utf-8-sig"))
     except OSError as problem:
         raise UserError(f"The file {path} could not be read: {problem.strerror}.") from None
     except UnicodeDecodeError:

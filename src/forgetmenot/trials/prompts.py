@@ -22,6 +22,7 @@ from forgetmenot.paths import filled, path_safe
 from forgetmenot.prompting import Prompt, prompts_of
 from forgetmenot.record.predictions import Predictions, as_measured, require_finite
 from forgetmenot.report.prompt_tables import print_prompts, prompts_page
+from forgetmenot.report.screen import Screen
 from forgetmenot.runs.directory import RunDirectory
 from forgetmenot.runs.display import Display
 from forgetmenot.runs.opening import opened
@@ -69,7 +70,7 @@ class PromptChoice:
 
     def print(self, console: Console | None = None) -> None:
         """Print a table for each task."""
-        print_prompts(self.found, console or Console())
+        print_prompts(self.found, console or Screen())
 
 
 def prompts(

@@ -79,7 +79,7 @@ def compare_with_receipts(
     """
     saved = RunDirectory(Path(model)) if (Path(model) / CONFIG).is_file() else None
     config = _config(model, tasks, settings or {}, saved)
-    named = Path("runs") / f"{path_safe(model)}-receipts-{config.hash}"
+    named = Path("runs") / f"{path_safe(model) or 'model'}-receipts-{config.hash}"
     directory = RunDirectory(output or (saved.path if saved else named))
     with opened(directory, console) as display:
         loader = ReceiptLoader(config, directory)

@@ -12,6 +12,7 @@ from forgetmenot.config import RunConfig, read_resolved
 from forgetmenot.errors import UserError, validation_sentence
 from forgetmenot.evaluation.readings import scored_task
 from forgetmenot.evaluation.settings import EvaluationSettings
+from forgetmenot.paths import file_name
 from forgetmenot.record.layout import BASE, CONFIG, READINGS
 from forgetmenot.record.result_schema import ProbeTable
 from forgetmenot.runs.directory import RunDirectory
@@ -57,7 +58,8 @@ def reprobe(
                 parts = there and measure(probe, name, session.learner, plan.method, stage, BASE, directory)
                 found[name].append([asdict(part) for part in parts] if parts else None)
         tables = {name: table(probe, stages, found[name]) for name, probe in wanted.items()}
-        path = f"{READINGS}/probes-{'-'.join(wanted)}.json"
+        about = {name: [found["options"], found["made_with"]] for name, found in tables.items()}
+        path = f"{READINGS}/{file_name('-'.join(['probes', *wanted]), about)}.json"
         directory.write_json(path, tables)
     return directory.path / path, tables
 

@@ -22,6 +22,7 @@ from forgetmenot.evaluation.readings import (
 from forgetmenot.evaluation.scored_task import ScoredTask
 from forgetmenot.evaluation.settings import Asking, reading_settings
 from forgetmenot.methods import Method
+from forgetmenot.paths import file_name
 from forgetmenot.record.assemble import reading
 from forgetmenot.record.layout import CONFIG, READINGS
 from forgetmenot.record.predictions import Predictions
@@ -32,10 +33,13 @@ from forgetmenot.runs.opening import opened
 from forgetmenot.runs.plan import data_folder, make_plan
 from forgetmenot.runs.receipt_loader import ReceiptLoader
 from forgetmenot.runs.saved import open_saved, take_up
-from forgetmenot.tasks import Task
+from forgetmenot.tasks import Task, fingerprint
 
 if TYPE_CHECKING:
     from forgetmenot.runs.session import Session
+
+ASKED = ("metric", "version", "prompt_hash", "demonstrations", "scoring", "normalization", "calibration", "n")
+"""What tells a reading from others, beside the tasks' own rows."""
 
 
 def rescore(
@@ -85,7 +89,8 @@ def rescore(
             stages=[row.name for row in plan.rows],
             **reading(plan.rows, recorded, metrics, names),
         )
-        name = f"{READINGS}/{'-'.join([chosen.name or 'own', *names])}.json"
+        about = [{key: measured.get(key) for key in ASKED}, [fingerprint(one.task) for one in scored]]
+        name = f"{READINGS}/{file_name('-'.join([chosen.name or 'own', *names]), about)}.json"
         directory.write_json(name, measured)
     return directory.path / name, measured
 
