@@ -52,7 +52,7 @@ def here(tmp_path: Path) -> Path:
         ("run --tasks mine.yaml", MISTAKE, "mine.yaml"),
         ("run --data-dir nowhere", MISTAKE, "there is no folder 'nowhere'"),
         ("run --prompt ornate", MISTAKE, "ornate"),
-        ("run --method lwf --set adapter.kind=prompt --set training.limit.nope=3", MISTAKE, "nope"),
+        ("run --method replay --set adapter.kind=prompt --set training.limit.nope=3", MISTAKE, "nope"),
         ("run --set evaluation.probes=embedings", MISTAKE, "there is no probe 'embedings'"),
         ("run --method o-lora --set adapter.kind=full", MISTAKE, "adapter.kind: this method works with lora"),
         ("report nowhere", MISTAKE, "nowhere holds no finished run"),

@@ -102,6 +102,15 @@ def fp32_head(model: Any) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def without_logits(model: Any) -> Iterator[None]:
+    """Let the LM head take all positions and compute nothing: one 0 for each of them."""
+    head = model.get_output_embeddings()
+    head = head.get_base_layer() if hasattr(head, "get_base_layer") else head
+    with _replaced_forward(head, lambda hidden: hidden.new_zeros(*hidden.shape[:-1], 1)):
+        yield
+
+
 def on_device(values: Ints, device: torch.device) -> Tensor:
     """Copy to the device, without waiting for what it computes."""
     tensor = torch.from_numpy(values)

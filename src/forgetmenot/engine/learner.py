@@ -12,11 +12,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from forgetmenot.engine import ranks, shards
 from forgetmenot.engine.decoding import Answer, Decoding
-from forgetmenot.engine.forward import activation_dtype, hidden_states, log_likelihoods, next_token_log_probs
+from forgetmenot.engine.forward import (
+    activation_dtype,
+    hidden_states,
+    layer_inputs,
+    log_likelihoods,
+    next_token_log_probs,
+)
 from forgetmenot.engine.generate import Batch, Writer
 from forgetmenot.engine.pack import Arrangement, Layout, Pack, arrange, cut, pack, positions
 from forgetmenot.engine.precision import Precision, autocast, rounded_once
@@ -244,6 +250,17 @@ class Learner:
                 if turn.counts:
                     result[indices] = states.cpu()
         return ranks.total(result)
+
+    def layer_inputs(
+        self,
+        sequences: Sequence[TokenSequence],
+        layers: Mapping[str, nn.Module],
+        take: Callable[[str, Tensor, Tensor], None],
+    ) -> None:
+        """Show what layers get from sequences, without gradients; see `forgetmenot.engine.forward`."""
+        with evaluating(self.model), autocast(self.device, self.precision):
+            for indices in self.cut(sequences):
+                layer_inputs(self.model, self._pack([sequences[k] for k in indices]), layers, take)
 
     def gradient_of(self, examples: Sequence[Encoded]) -> dict[str, Tensor]:
         """Gradient of the summed negative log-likelihood of the examples' answers, by parameter that learns.

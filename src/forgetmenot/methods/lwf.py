@@ -5,9 +5,10 @@ Li and Hoiem (2016), "Learning without Forgetting", ECCV, arXiv 1606.09282; for 
     Σ −log p_θ(y|x)  +  strength · T² · Σ KL(p_teacher^T ‖ p_θ^T)
 
 The teacher is the model of the stage before (in the first stage the base model), put to the new task's
-prompts: no old example is needed. p^T is softmax(logits / T). The paper writes the cross-entropy, whose
-gradient is that of the divergence from teacher to student; T² keeps its size over temperatures (Hinton et
-al. 2015, arXiv 1503.02531).
+prompts: no old example is needed. A soft prompt begins at random and changes every answer, so the weights at
+the stage's start would be another teacher; it is refused. p^T is softmax(logits / T). The paper writes the
+cross-entropy, whose gradient is that of the divergence from teacher to student; T² keeps its size over
+temperatures (Hinton et al. 2015, arXiv 1503.02531).
 
 `over: vocabulary` compares the next token's distribution at each answer token, the label words of earlier
 tasks included. `over: labels` compares the distribution over the task's own candidates, once an example.
@@ -15,8 +16,8 @@ tasks included. `over: labels` compares the distribution over the task's own can
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import NonNegativeFloat, PositiveFloat
 
@@ -36,6 +37,8 @@ class LwF(Method):
 
     keeps = "nothing; while it trains, one copy of what learns"
     shards = False
+    # What learns must add nothing at first, or the teacher is no model that anybody had: soft prompts do.
+    needs: ClassVar[Mapping[str, tuple[str, ...]]] = {"kind": ("lora", "full")}
 
     class Options(Options):
         """The settings of `lwf`.

@@ -12,7 +12,8 @@ divergence over the whole vocabulary; the moving average as teacher; no likeliho
   says in words what the demonstration is and asks for a further answer; tokens alone need no words in the
   language of the task, and no knowledge of a chat template.
 - An answer is at most as long as the demonstration's.
-- Each stage begins with the teacher at its own first weights.
+- Each stage begins with the teacher at its own first weights, which are the model of the stage before: soft
+  prompts, which begin at random, are refused.
 - The sum is divided by the demonstrations' tokens, as for every method, not by the answers'.
 
 What the model cannot do with the demonstration in view it cannot learn in this way.
@@ -21,8 +22,8 @@ What the model cannot do with the demonstration in view it cannot learn in this 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -43,6 +44,8 @@ class SelfDistillation(Method):
 
     keeps = "nothing; while it trains, one copy of what learns"
     shards = False
+    # As for `lwf`: with a soft prompt drawn at random the teacher would begin as no model that anybody had.
+    needs: ClassVar[Mapping[str, tuple[str, ...]]] = {"kind": ("lora", "full")}
 
     class Options(Options):
         """The settings of `self-distillation`.
