@@ -188,7 +188,9 @@ def inputs_alone(learner: Learner, examples: list[Encoded]) -> dict[str, Tensor]
     """Each linear layer's R Rᵀ, one sequence at a time; those of the head where something is predicted."""
     grams: dict[str, Tensor] = {}
     head = learner.model.get_output_embeddings()
-    names = {m: name for name, m in learner.model.named_modules() if isinstance(m, nn.Linear)}
+    names: dict[nn.Module, str] = {
+        m: name for name, m in learner.model.named_modules() if isinstance(m, nn.Linear)
+    }
     for sequence in (one for e in examples for one in (e.answer, *e.candidates)):
 
         def see(module: nn.Module, inputs: tuple[Tensor, ...], start: int = sequence.start) -> None:

@@ -79,13 +79,15 @@ class Pack:
             return (np.arange(self.tokens.shape[1]) < self.lengths[:, None]).astype(np.int64)
         last = np.flatnonzero(np.diff(self.owners, append=self.sequences))  # each sequence's last prediction
         ending = np.bincount(self.sources[self.edges[last]], minlength=self.nodes)
-        before = np.concatenate([[0], ending.cumsum()])
-        return (before[self.end] - before[:-1])[None]
+        before: Ints = np.concatenate([[0], ending.cumsum()])
+        passing: Ints = (before[self.end] - before[:-1])[None]
+        return passing
 
     @property
     def predicting(self) -> Ints:
         """How many sequences predict a token of theirs at each input position [rows, columns]."""
-        return np.bincount(self.sources[self.edges], minlength=self.nodes).reshape(self.tokens.shape)
+        found: Ints = np.bincount(self.sources[self.edges], minlength=self.nodes).reshape(self.tokens.shape)
+        return found
 
 
 def pack(sequences: Sequence[TokenSequence], layout: Layout, prefix: int = 0) -> Pack:
