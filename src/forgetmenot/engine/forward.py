@@ -55,14 +55,20 @@ def edge_log_probs(model: Any, pack: Pack, cache: Any = None, *, greedy: bool = 
     return (picked_and_greedy if greedy else picked)(logits, edge_rows, targets)
 
 
-def next_token_log_probs(model: Any, pack: Pack) -> Tensor:
-    """The whole distribution that predicts each predicted token, sequence after sequence.
+def predicting_states(model: Any, pack: Pack) -> tuple[Tensor, type[Any] | None]:
+    """What goes into the LM head where each predicted token is predicted, sequence after sequence.
 
     Returns:
-        Log-probabilities in nats and fp32 [predicted tokens, vocabulary].
+        Hidden states [predicted tokens, width], and the type of what the decoder gave. Of padded rows, whose
+        model may have no such decoder, the logits in fp32 [predicted tokens, vocabulary], and None.
     """
-    logits, rows = _edge_logits(model, pack)
-    return logits.log_softmax(-1)[rows[on_device(pack.edges, logits.device)]]
+    if pack.end is None:
+        logits, rows = _edge_logits(model, pack)
+        return logits[rows[on_device(pack.edges, logits.device)]], None
+    with decoder_states(model) as states:
+        _run(model, pack, **_one_logit(pack))
+    hidden = states[0].last_hidden_state[0]
+    return hidden[on_device(pack.sources[pack.edges], hidden.device)], type(states[0])
 
 
 def hidden_states(model: Any, pack: Pack, layer: int) -> Tensor:

@@ -21,11 +21,11 @@ from forgetmenot.engine.forward import (
     hidden_states,
     layer_inputs,
     log_likelihoods,
-    next_token_log_probs,
 )
 from forgetmenot.engine.generate import Batch, Writer
 from forgetmenot.engine.pack import Arrangement, Layout, Pack, arrange, cut, pack, positions
 from forgetmenot.engine.precision import Precision, autocast, rounded_once
+from forgetmenot.engine.predictions import Predictions, predictions
 from forgetmenot.engine.prefix import compute_prefix
 from forgetmenot.engine.ranks import Turn
 from forgetmenot.engine.vllm_backend import write_by_vllm
@@ -123,8 +123,15 @@ class Learner:
 
         Sequence after sequence, in one forward pass: the caller cuts (`cut`) what does not fit.
         """
-        with autocast(self.device, self.precision):
-            return next_token_log_probs(self.model, self._pack(sequences))
+        return self.predictions(sequences).log_probs()
+
+    def predictions(self, sequences: Sequence[TokenSequence], weights: Snapshot | None = None) -> Predictions:
+        """What whole distributions follow from, with gradients; see `forgetmenot.engine.predictions`.
+
+        One forward pass: the caller cuts (`cut`) what does not fit. Within `with_weights` the same weights
+        are given here: the head is asked later.
+        """
+        return predictions(self.model, self._pack(sequences), self.precision, weights)
 
     @contextmanager
     def _computing(self) -> Iterator[None]:

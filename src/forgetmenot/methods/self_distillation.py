@@ -78,13 +78,15 @@ class SelfDistillation(Method):
 
     def loss(self, learner: Learner, batch: Sequence[Encoded]) -> Tensor:
         """The divergence from the demonstrated teacher, summed over the tokens of the model's own answers."""
+        from forgetmenot.engine.predictions import summed
+
         own = learner.sample(batch, [self._draw(example) for example in batch])
         shown = [
             TokenSequence(example.answer.tokens + one.tokens, len(example.answer.tokens) + one.start)
             for example, one in zip(batch, own, strict=True)
         ]
         taught = teach(learner, self.teacher, shown)
-        return divergence(learner.log_probs(own), taught)
+        return summed(divergence, (learner.predictions(own), taught))
 
     def _draw(self, example: Encoded) -> int:
         """The seed of an example's answer at this step, in whichever batch and process it is drawn."""
