@@ -1,6 +1,7 @@
 """Distillation over a large vocabulary: a few distributions at a time equal all of them at once."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from torch.utils._pytree import tree_iter
 
 from forgetmenot.engine import head
 from forgetmenot.engine.learner import Learner
+from forgetmenot.engine.objectives import divisor
 from forgetmenot.methods import Stage, make_method
 from forgetmenot.prompting import Encoded
 
@@ -110,3 +112,28 @@ def test_a_teachers_head_is_its_own(
     assert not taught.log_probs().requires_grad
     assert not torch.allclose(learner.log_probs(answers), before, atol=1e-2)
     assert all(torch.equal(now[name], p) for name, p in learner.trainable().items())
+
+
+@pytest.mark.parametrize("name", [*METHODS, "labels"])
+def test_a_mean_over_examples_weighs_each_by_its_tokens(
+    name: str, learner: Learner, stage: Stage, examples: list[Encoded], shaken: Callable[..., None]
+) -> None:
+    """The loss of a batch is the sum of each example's alone, over the number of its answer's tokens."""
+    labels = {"strength": 0.5, "over": "labels"}
+    if name == "labels":
+        method: Any = make_method("lwf", labels, seed=0)
+        method.begin(learner, stage)
+        shaken(0.1)
+    else:
+        method = started(name, learner, stage, shaken)
+    examples = [replace(e, answer=e.candidates[0]) if k % 2 else e for k, e in enumerate(examples)]
+    if name == "der++":
+        examples = [*method.memory["size"][:6], *examples[:6]]
+    lengths = [len(e.answer.tokens) - e.answer.start for e in examples]
+    assert len(set(lengths)) > 1
+    alone = [method.loss(learner, [example]).item() for example in examples]
+    assert method.loss(learner, examples).item() == pytest.approx(sum(alone), rel=1e-4)
+    learner.loss_average = "example"
+    expected = sum(one / length for one, length in zip(alone, lengths, strict=True))
+    assert method.loss(learner, examples).item() == pytest.approx(expected, rel=1e-4)
+    assert divisor(learner, examples) == len(examples)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -62,6 +62,7 @@ class Learner:
         continues: Whether scoring may continue from the keys and values of a common prefix: the guard's
             verdict too.
         dpo_beta: β of the loss of preferences.
+        loss_average: Over what a step's loss is the mean; see `forgetmenot.engine.objectives`.
         counts: Input positions computed since `reset_counts`, and how many they would have been one sequence
             at a time.
         progress: How a method shows what takes long outside training.
@@ -75,6 +76,7 @@ class Learner:
     training_layout: Layout = "trie"
     continues: bool = True
     dpo_beta: float = 0.1
+    loss_average: Literal["token", "example"] = "token"
     counts: dict[str, int] = field(default_factory=dict)
     progress: Progress = unseen
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from pydantic import NonNegativeFloat, PositiveInt
 
 from forgetmenot.methods.replay import Replay, ReplayOptions
+from forgetmenot.methods.shared.distillation import row_weights
 from forgetmenot.methods.shared.memory import answer_lengths
 from forgetmenot.methods.shared.method import Stage
 from forgetmenot.prompting.encoded import Encoded
@@ -47,6 +48,7 @@ class DarkExperienceReplay(Replay):
     """
 
     Options = DerOptions
+    weighs = True
     keeps = "some of its examples, as tokens, and a few logits for each answer token"
 
     def __init__(self, options: Any = None, seed: int = 0) -> None:
@@ -71,10 +73,12 @@ class DarkExperienceReplay(Replay):
         if (alpha == 0 and beta == 1) or not any(id(example) in self._then for example in batch):
             return super().loss(learner, batch)
 
-        def terms(log_probs: Tensor, targets: Tensor, past: Tensor, words: Tensor, values: Tensor) -> Tensor:
+        def terms(
+            log_probs: Tensor, targets: Tensor, past: Tensor, words: Tensor, values: Tensor, weights: Tensor
+        ) -> Tensor:
             likelihood = log_probs.gather(1, targets[:, None])[:, 0]
             distance = (log_probs.gather(1, words) - values).square().mean(1)
-            return torch.where(past, alpha * distance - beta * likelihood, -likelihood).sum()
+            return (torch.where(past, alpha * distance - beta * likelihood, -likelihood) * weights).sum()
 
         rows: list[tuple[Tensor, ...]] = []  # for each example what `terms` takes beside the distributions
         for example, length in zip(batch, answer_lengths(batch), strict=True):
@@ -85,8 +89,10 @@ class DarkExperienceReplay(Replay):
             rows.append(
                 (targets, torch.full_like(targets, then is not None, dtype=torch.bool), words, values)
             )
+        answers = [example.answer for example in batch]
         others = [torch.cat(parts) for parts in zip(*rows, strict=True)]
-        return summed(terms, [learner.predictions([example.answer for example in batch])], *others)
+        weights = row_weights(learner, batch, answers)
+        return summed(terms, [learner.predictions(answers)], *others, weights)
 
     def end(self, learner: Learner, stage: Stage) -> None:
         """Remember examples, and what the model answers to them now."""

@@ -41,6 +41,7 @@ class EMA(Method):
 
     keeps = "one copy of what learns, in all"
     shards = False
+    weighs = True
 
     class Options(Options):
         """The settings of `ema`.

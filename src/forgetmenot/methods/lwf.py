@@ -37,6 +37,7 @@ class LwF(Method):
 
     keeps = "nothing; while it trains, one copy of what learns"
     shards = False
+    weighs = True
     # What learns must add nothing at first, or the teacher is no model that anybody had: soft prompts do.
     needs: ClassVar[Mapping[str, tuple[str, ...]]] = {"kind": ("lora", "full")}
 
@@ -82,6 +83,7 @@ class LwF(Method):
         import torch
 
         from forgetmenot.engine.learner import evaluating
+        from forgetmenot.engine.objectives import weights
 
         answers = [example.answer for example in batch]
         candidates = [candidate for example in batch for candidate in example.candidates]
@@ -91,4 +93,5 @@ class LwF(Method):
         counts = [len(example.candidates) for example in batch]
         pairs = zip(torch.split(taught, counts), torch.split(found[len(batch) :], counts), strict=True)
         drifts = [divergence(*(tempered(one, self.options.temperature) for one in pair)) for pair in pairs]
-        return -found[: len(batch)].sum(), torch.stack(drifts).sum()
+        counted = weights(learner, batch)
+        return -(found[: len(batch)] * counted).sum(), (torch.stack(drifts) * counted).sum()

@@ -29,7 +29,7 @@ import numpy as np
 from pydantic import Field
 
 from forgetmenot.errors import UserError
-from forgetmenot.methods.shared.distillation import divergence, teach
+from forgetmenot.methods.shared.distillation import divergence, row_weights, teach
 from forgetmenot.methods.shared.method import Method, Options, Stage
 from forgetmenot.prompting import Encoded, TokenSequence
 
@@ -44,6 +44,7 @@ class SelfDistillation(Method):
 
     keeps = "nothing; while it trains, one copy of what learns"
     shards = False
+    weighs = True
     # As for `lwf`: with a soft prompt drawn at random the teacher would begin as no model that anybody had.
     needs: ClassVar[Mapping[str, tuple[str, ...]]] = {"kind": ("lora", "full")}
 
@@ -86,7 +87,7 @@ class SelfDistillation(Method):
             for example, one in zip(batch, own, strict=True)
         ]
         taught = teach(learner, self.teacher, shown)
-        return summed(divergence, (learner.predictions(own), taught))
+        return summed(divergence, (learner.predictions(own), taught), row_weights(learner, batch, own))
 
     def _draw(self, example: Encoded) -> int:
         """The seed of an example's answer at this step, in whichever batch and process it is drawn."""

@@ -20,14 +20,26 @@ if TYPE_CHECKING:
     from forgetmenot.engine.predictions import Predictions
 
 
-def divergence(p: Tensor, q: Tensor) -> Tensor:
+def divergence(p: Tensor, q: Tensor, weights: Tensor | None = None) -> Tensor:
     """KL(p ‖ q) = Σ p (log p − log q), summed over rows; in nats.
 
     Args:
         p: Log-probabilities [rows, outcomes].
         q: The same, of the distribution that is compared with it.
+        weights: What each row counts [rows]; 1 by default.
     """
-    return (p.exp() * (p - q)).sum()
+    rows = (p.exp() * (p - q)).sum(-1)
+    return (rows if weights is None else rows * weights).sum()
+
+
+def row_weights(learner: Learner, batch: Sequence[Encoded], sequences: Sequence[TokenSequence]) -> Tensor:
+    """Each example's weight in the loss, for each predicted token of its sequence [predicted]."""
+    import torch
+
+    from forgetmenot.engine.objectives import weights
+
+    counts = torch.tensor([len(s.tokens) - s.start for s in sequences], device=learner.device)
+    return weights(learner, batch).repeat_interleave(counts)
 
 
 def tempered(log_probs: Tensor, temperature: float) -> Tensor:
@@ -63,18 +75,18 @@ def distil(
         temperature: Of both distributions in the divergence.
 
     Returns:
-        Two sums over answer tokens, with gradients.
+        Two sums over answer tokens, each example's times its weight, with gradients.
     """
     import torch
 
     from forgetmenot.engine.predictions import summed
 
-    def both(taught: Tensor, found: Tensor, targets: Tensor) -> Tensor:
-        drift = divergence(tempered(taught, temperature), tempered(found, temperature))
-        return torch.stack([-found.gather(1, targets[:, None]).sum(), drift])
+    def both(taught: Tensor, found: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+        drift = divergence(tempered(taught, temperature), tempered(found, temperature), weights)
+        return torch.stack([-(found.gather(1, targets[:, None])[:, 0] * weights).sum(), drift])
 
     answers = [example.answer for example in batch]
     taught, found = teach(learner, teacher, answers), learner.predictions(answers)
     targets = torch.tensor([t for one in answers for t in one.tokens[one.start :]], device=learner.device)
-    answered, drift = summed(both, (taught, found), targets)
+    answered, drift = summed(both, (taught, found), targets, row_weights(learner, batch, answers))
     return answered, drift
