@@ -56,6 +56,36 @@ def context(packed: Pack, source: int) -> list[int]:
 
 
 @quick
+@given(some_sequences, layouts)
+def test_each_position_knows_how_many_sequences_go_through_it_and_predict_there(
+    drawn: list[TokenSequence], layout: Layout
+) -> None:
+    """Counted by what each position attends to: a sequence's own beginning, in whichever node or row."""
+    sequences = [one for one in drawn if one.start < len(one.tokens)]
+    if not sequences:
+        return
+    packed = pack(sequences, layout)
+    passing: dict[tuple[int, ...], int] = {}
+    predicting: dict[tuple[int, ...], int] = {}
+    for sequence in sequences:
+        for k in range(1, len(sequence.tokens)):
+            passing[sequence.tokens[:k]] = passing.get(sequence.tokens[:k], 0) + 1
+            predicting[sequence.tokens[:k]] = predicting.get(sequence.tokens[:k], 0) + (k >= sequence.start)
+    found: dict[str, dict[tuple[int, ...], int]] = {"passing": {}, "predicting": {}}
+    for name, counts in (("passing", packed.passing), ("predicting", packed.predicting)):
+        for source, count in enumerate(counts.ravel().tolist()):
+            if (
+                packed.lengths is None
+                or source % packed.tokens.shape[1] < packed.lengths[source // packed.tokens.shape[1]]
+            ):
+                key = tuple(context(packed, source))
+                found[name][key] = found[name].get(key, 0) + count
+            else:
+                assert count == 0
+    assert found == {"passing": passing, "predicting": predicting}
+
+
+@quick
 @given(some_sequences)
 def test_a_trie_asks_each_prediction_once(sequences: list[TokenSequence]) -> None:
     packed = pack(sequences, "trie")

@@ -14,6 +14,7 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor
 
 from forgetmenot.engine.learner import Learner
+from forgetmenot.engine.objectives import batch_loss
 from forgetmenot.engine.pack import Layout
 from forgetmenot.engine.settings import TrainingSettings
 from forgetmenot.engine.training import Step, draw_batches, fit
@@ -53,6 +54,15 @@ class Answers:
 
 
 @dataclass
+class OfTheMethods(Answers):
+    """The objective of methods that have no loss of their own."""
+
+    def loss(self, learner: Learner, batch: Sequence[Encoded]) -> Tensor:
+        super().loss(learner, batch)
+        return batch_loss(learner, batch)
+
+
+@dataclass
 class PulledToZero(Answers):
     """Adds half the squared norm of all weights: its gradient is the weights themselves."""
 
@@ -78,9 +88,16 @@ def train(
     layout: Layout = "trie",
     objective: Answers | None = None,
     budget: int = 64,
+    loss_average: Literal["token", "example"] = "token",
 ) -> Trained:
     """Train a copy of the model."""
-    learner = Learner(copy.deepcopy(model), tokenizer=None, budget=budget, training_layout=layout)
+    learner = Learner(
+        copy.deepcopy(model),
+        tokenizer=None,
+        budget=budget,
+        training_layout=layout,
+        loss_average=loss_average,
+    )
     objective = objective or Answers()
     steps: list[Step] = []
     fit(
@@ -186,6 +203,30 @@ def test_a_step_is_the_mean_over_its_tokens_however_it_is_cut(
     assert relative(parts.objective.first_gradients, by_hand) < 1e-6
     assert [step.loss for step in parts.steps] == pytest.approx([step.loss for step in whole.steps], rel=1e-5)
     assert relative(change(llama, parts.weights), change(llama, whole.weights)) < 1e-3
+
+
+@pytest.mark.parametrize("micro_batch", [1, 3, "auto"])
+@pytest.mark.parametrize("layout", ["trie", "padded"])
+def test_a_step_is_the_mean_over_examples_where_that_is_asked(
+    micro_batch: int | Literal["auto"], layout: Layout, llama: Any, examples: list[Encoded]
+) -> None:
+    """By hand: Transformers' own mean over each example's tokens, and then over the examples of the batch."""
+    model = copy.deepcopy(llama)
+    first = next(draw_batches(len(examples), 8, 1, SEED))
+    lengths = {len(examples[k].answer.tokens) - examples[k].answer.start for k in first}
+    assert len(lengths) > 1
+    loss = torch.stack([padded_loss(model, [examples[k]]) for k in first]).mean()
+    loss.backward()  # type: ignore[no-untyped-call]
+    by_hand = {name: p.grad for name, p in model.named_parameters()}
+
+    settings = CONSTANT.model_copy(update={"micro_batch": micro_batch})
+    trained = train(
+        llama, examples, settings, layout=layout, objective=OfTheMethods(), loss_average="example"
+    )
+    assert trained.steps[0].loss == pytest.approx(loss.item(), rel=1e-5)
+    assert relative(trained.objective.first_gradients, by_hand) < 1e-6
+    by_token = train(llama, examples, settings, layout=layout, objective=OfTheMethods())
+    assert by_token.steps[0].loss != pytest.approx(loss.item(), rel=1e-3)
 
 
 @pytest.mark.parametrize("micro_batch", [1, "auto"])

@@ -139,6 +139,38 @@ def test_online_importance_fades_and_the_last_task_is_the_anchor(weights: Callab
     assert penalty.item() == pytest.approx(expected)
 
 
+def test_per_token_the_gradient_is_that_of_the_mean_over_an_answers_tokens(
+    learner: Learner, examples: list[Encoded]
+) -> None:
+    """Against plain backward passes through Transformers' own loss, which is that mean; so F of answers of
+    any length is beside the loss as it trains."""
+    longer = [
+        replace(e, answer=TokenSequence(e.answer.tokens[:-1] * 2, e.answer.start)) for e in examples[:3]
+    ]
+    some = [*examples[:3], *longer]
+    expected = {name: torch.zeros_like(p) for name, p in learner.trainable().items()}
+    for example in some:
+        tokens = torch.tensor([example.answer.tokens])
+        labels = tokens.clone()
+        labels[:, : example.answer.start] = -100
+        loss = learner.model(input_ids=tokens, labels=labels).loss
+        for name, gradient in zip(
+            expected, torch.autograd.grad(loss, list(learner.trainable().values())), strict=True
+        ):
+            expected[name] += gradient.square() / len(some)
+    found = diagonal_fisher(learner, some, per_token=True)
+    for name, value in expected.items():
+        assert (found[name] - value).norm() <= 1e-4 * value.norm(), name
+    whole = diagonal_fisher(learner, examples[:1])
+    length = len(examples[0].answer.tokens) - examples[0].answer.start
+    assert length > 1
+    for name, value in diagonal_fisher(learner, examples[:1], per_token=True).items():
+        assert torch.allclose(value * length**2, whole[name], rtol=1e-5)
+    method = EWC(EWC.Options(fisher="empirical", fisher_per="token"))
+    method.end(learner, Stage(1, ("t",), data={"t": some}))
+    assert all(torch.allclose(method.importance[name], value, rtol=1e-4) for name, value in found.items())
+
+
 def test_what_is_drawn_follows_from_seed_and_stage_alone(learner: Learner, stage: Stage) -> None:
     def importance(stage: Stage, seed: int, noise: int) -> Tensor:
         torch.manual_seed(noise)

@@ -15,6 +15,7 @@ from forgetmenot.errors import UserError
 from forgetmenot.methods import Stage, make_method
 from forgetmenot.methods.lwf import LwF
 from forgetmenot.methods.shared.distillation import distil, divergence, teach
+from forgetmenot.models.adapt import adapt, finish_stage
 from forgetmenot.models.settings import AdapterSettings
 from forgetmenot.prompting import Encoded
 
@@ -98,7 +99,7 @@ def test_a_teacher_teaches_in_packs_without_dropout_or_gradient_and_leaves_no_tr
     now = learner.snapshot()
     learner.budget = 40
     assert len(learner.cut(answers)) > 1
-    taught = teach(learner, weights, answers)
+    taught = teach(learner, weights, answers).log_probs()
     assert torch.allclose(taught, expected, atol=1e-5)
     assert not taught.requires_grad
     assert learner.model.training
@@ -125,6 +126,33 @@ def test_options_out_of_bounds_are_refused(wrong: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("name", ["lwf", "self-distillation"])
-def test_a_soft_prompt_is_refused_for_the_teacher_would_not_be_the_model_before(name: str) -> None:
+@pytest.mark.parametrize("adapter", [{"kind": "full"}, {"per_stage": "new"}, {"per_stage": "merge"}, {}])
+def test_the_teacher_begins_as_the_model_of_the_stage_before(
+    name: str,
+    adapter: dict[str, Any],
+    learner: Learner,
+    stage: Stage,
+    examples: list[Encoded],
+    shaken: Callable[..., None],
+    plain: Plain,
+) -> None:
+    """In the first stage as the base; KL(model of the stage before ‖ teacher) is 0 at every answer token."""
+    settings = AdapterSettings.model_validate(adapter)
+    method: Any = make_method(name, {}, 0)
+    method.check(settings)
+    for number in (1, 2, 3):
+        before = [softmax(plain(e.answer), -1) for e in examples]
+        learner.model = adapt(learner.model, settings, number, seed=number)
+        method.begin(learner, replace(stage, number=number))
+        shaken(0.2)
+        with learner.with_weights(method.teacher):
+            taught = [softmax(plain(e.answer), -1) for e in examples]
+        drifts = [entropy(p, q, axis=-1).max() for p, q in zip(before, taught, strict=True)]
+        assert max(drifts) < 1e-6
+        learner.model = finish_stage(learner.model, settings)
+
+
+@pytest.mark.parametrize("name", ["lwf", "self-distillation"])
+def test_a_soft_prompt_drawn_at_random_is_no_teacher(name: str) -> None:
     with pytest.raises(UserError, match=r"adapter\.kind: this method works with lora or full, not prompt"):
-        make_method(name, {}, 0).check(AdapterSettings(kind="prompt", tokens=4))
+        make_method(name, {}, 0).check(AdapterSettings(kind="prompt"))

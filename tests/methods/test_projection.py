@@ -184,6 +184,54 @@ def test_gpm_knows_layers_that_hold_their_weights_transposed(few_examples: Few, 
     assert np.array(learner.score(past)) == pytest.approx(np.array(before), abs=1e-3)
 
 
+def inputs_alone(learner: Learner, examples: list[Encoded]) -> dict[str, Tensor]:
+    """Each linear layer's R Rᵀ, one sequence at a time; those of the head where something is predicted."""
+    grams: dict[str, Tensor] = {}
+    head = learner.model.get_output_embeddings()
+    names: dict[nn.Module, str] = {
+        m: name for name, m in learner.model.named_modules() if isinstance(m, nn.Linear)
+    }
+    for sequence in (one for e in examples for one in (e.answer, *e.candidates)):
+
+        def see(module: nn.Module, inputs: tuple[Tensor, ...], start: int = sequence.start) -> None:
+            rows = inputs[0][0, start - 1 if module is head else 0 :].double()
+            grams[names[module]] = grams.get(names[module], 0) + rows.T @ rows
+
+        hooks = [module.register_forward_pre_hook(see) for module in names]
+        with torch.no_grad():
+            learner.model(input_ids=torch.tensor([sequence.tokens[:-1]]))
+        for hook in hooks:
+            hook.remove()
+    return grams
+
+
+@pytest.mark.parametrize("budget", [16, 64, 512])
+@pytest.mark.parametrize("layout", ["trie", "blocks", "single", "padded"])
+def test_what_gpm_protects_is_the_same_however_sequences_are_packed(
+    layout: Any, budget: int, adapted: Adapted, few_examples: Few
+) -> None:
+    examples = [*few_examples["near"], few_examples["near"][0]]  # one comes twice
+    learner = adapted(kind="full")
+    learner.layout, learner.budget = layout, budget
+    wanted = inputs_alone(learner, examples)
+    method: Any = make_method("gpm", {"threshold": 0.9}, seed=0)
+    found = method._input_grams(learner, examples)
+    assert wanted.keys() == found.keys()
+    assert "lm_head" in wanted
+    for layer, gram in wanted.items():
+        assert torch.allclose(found[layer], gram, rtol=1e-4, atol=1e-5 * float(gram.abs().max())), layer
+        assert extend(None, found[layer], 0.9).shape == extend(None, gram, 0.9).shape
+
+
+@pytest.mark.parametrize("name", ["ogd", "gpm"])
+def test_the_directions_lie_where_the_model_is_while_a_stage_trains(name: str) -> None:
+    """A step needs them twice; loaded from a file they lie on the CPU."""
+    method: Any = make_method(name, {}, seed=0)
+    method.load_state_dict({"basis.w": torch.eye(3)})
+    method.begin(Learner(nn.Linear(2, 3, device="meta"), None, 512), Stage(2, ("far",)))
+    assert method.basis["w"].device.type == "meta"
+
+
 @pytest.mark.parametrize(
     ("name", "option", "value"),
     [("ogd", "memory", -1), ("gpm", "threshold", 1.1), ("gpm", "examples", 0)],

@@ -63,6 +63,25 @@ class Known(Learner):
         return torch.tensor(values, dtype=torch.float64)
 
 
+@pytest.mark.parametrize("share", [0.05, 0.3, 0.5])
+def test_a_share_in_tokens_is_of_the_mixs_answer_tokens(share: float) -> None:
+    """To within half an answer for each past task; the past has answers of 1 to 3 tokens, the new of 40."""
+    method = after({"one": 900, "other": 900}, share=share, share_in="tokens", memory=1.0)
+    long = [replace(e, answer=TokenSequence((1, 2, *(9,) * 40), 2)) for e in examples("new", 30)]
+    mix = method.examples(Known(), Stage(3, ("new",), data={"new": long}))
+    past = mix[30:]
+    tokens = sum(len(e.answer.tokens) - e.answer.start for e in past)
+    assert tokens == pytest.approx(1200 * share / (1 - share), abs=3)
+    by_task = Counter(e.id.split("-")[0] for e in past)
+    assert by_task["one"] == pytest.approx(by_task["other"], rel=0.3)
+    assert not method.notes
+    few = after({"one": 6}, share=share, share_in="tokens", memory=1.0)
+    assert len(few.examples(Known(), Stage(2, ("new",), data={"new": long}))) == 36
+    assert "answer tokens of past examples and the memory holds 12" in few.notes[0]
+    with pytest.raises(UserError, match="share_in means nothing with share: all"):
+        make_method("replay", {"share": "all", "share_in": "tokens"}, 0)
+
+
 @pytest.mark.parametrize(("share", "past"), [(0.05, 5), (0.5, 95), (0.01, 1), (0.001, 0)])
 def test_the_share_is_of_the_mix_as_trained_on(share: float, past: int) -> None:
     method = after({"one": 100, "other": 100}, share=share, memory=1.0)

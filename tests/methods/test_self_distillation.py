@@ -8,9 +8,9 @@ import pytest
 import torch
 from scipy.special import softmax
 from scipy.stats import entropy
-from torch import Tensor
 
 from forgetmenot.engine.learner import Learner
+from forgetmenot.engine.predictions import Predictions
 from forgetmenot.errors import UserError
 from forgetmenot.methods import Stage, make_method, self_distillation
 from forgetmenot.methods.self_distillation import SelfDistillation
@@ -50,7 +50,7 @@ def test_without_the_demonstration_there_is_nothing_to_learn(
     learner: Learner, stage: Stage, examples: list[Encoded], monkeypatch: pytest.MonkeyPatch
 ) -> None:
 
-    def bare(learner: Learner, weights: Any, shown: Sequence[TokenSequence]) -> Tensor:
+    def bare(learner: Learner, weights: Any, shown: Sequence[TokenSequence]) -> Predictions:
         cut = [len(example.answer.tokens) for example in examples]
         own = [TokenSequence(s.tokens[n:], s.start - n) for s, n in zip(shown, cut, strict=True)]
         return teach(learner, weights, own)

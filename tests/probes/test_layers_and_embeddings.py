@@ -1,6 +1,7 @@
 """Layer similarity and sentence embeddings, against one sequence at a time and other formulas."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -14,26 +15,59 @@ from torch import Tensor
 from forgetmenot.engine.learner import Learner
 from forgetmenot.errors import UserError
 from forgetmenot.probes import make_probe
-from forgetmenot.probes.embeddings import prepared
-from forgetmenot.probes.layers import linear_cka
+from forgetmenot.probes.embeddings import EmbeddingsOptions, asked, prepared
+from forgetmenot.probes.layers import debiased_cka, linear_cka
 from forgetmenot.probes.shared.probe import NOT_FINITE
 
 
 def kernel_cka(one: Tensor, other: Tensor) -> float:
-    """The paper's form: HSIC of doubly centred Gram matrices."""
+    """The first paper's form: HSIC of doubly centred Gram matrices."""
     centre = torch.eye(len(one), dtype=torch.float64) - 1 / len(one)
     k, m = (centre @ (values.double() @ values.double().T) @ centre for values in (one, other))
     return float((k * m).sum() / ((k * k).sum() * (m * m).sum()).sqrt())
 
 
-def test_cka_is_the_papers_and_blind_to_rotation_and_scale() -> None:
+def unbiased_hsic(one: Tensor, other: Tensor) -> float:
+    """Song et al. 2012, eq. 5, on Gram matrices without their diagonals."""
+    n = len(one)
+    k, m = (values.double() @ values.double().T for values in (one, other))
+    k, m, ones = k - k.diag().diag(), m - m.diag().diag(), torch.ones(n, dtype=torch.float64)
+    terms: Tensor = (k @ m).trace() + (ones @ k @ ones) * (ones @ m @ ones) / ((n - 1) * (n - 2))
+    return float((terms - 2 / (n - 2) * (ones @ k @ m @ ones)) / (n * (n - 3)))
+
+
+def by_hsic(one: Tensor, other: Tensor) -> float:
+    return unbiased_hsic(one, other) / math.sqrt(unbiased_hsic(one, one) * unbiased_hsic(other, other))
+
+
+def test_the_biased_cka_is_the_papers_and_reads_width_over_width_and_rows_for_unrelated_states() -> None:
     torch.manual_seed(0)
     one, other = torch.randn(20, 6), torch.randn(20, 4)
     assert linear_cka(one, other) == pytest.approx(kernel_cka(one, other), rel=1e-9)
-    assert 0 < linear_cka(one, other) < 0.9
-    rotation = torch.linalg.qr(torch.randn(6, 6))[0]
-    assert linear_cka(one, 3 * one @ rotation + 5) == pytest.approx(1, abs=1e-5)
-    assert np.isnan(linear_cka(one, torch.ones(20, 4)))
+    one, other = torch.randn(175, 576), torch.randn(175, 576)
+    assert linear_cka(one, other) == pytest.approx(576 / (576 + 175), abs=0.01)
+
+
+@pytest.mark.parametrize(("rows", "width"), [(4, 3), (5, 40), (20, 6), (175, 576)])
+def test_the_debiased_cka_is_that_of_unbiased_hsic_and_blind_to_rotation_and_scale(
+    rows: int, width: int
+) -> None:
+    torch.manual_seed(rows)
+    one = torch.randn(rows, width, dtype=torch.float64)
+    other = one[:, :3] ** 2 + 5 + torch.randn(rows, 3)
+    assert debiased_cka(one, other) == pytest.approx(by_hsic(one, other), rel=1e-6, abs=1e-9)
+    rotation = torch.linalg.qr(torch.randn(width, width, dtype=torch.float64))[0]
+    assert debiased_cka(3 * one @ rotation + 5, other) == pytest.approx(debiased_cka(one, other), abs=1e-9)
+    assert debiased_cka(one, -2 * one @ rotation) == pytest.approx(1)
+    assert np.isnan(debiased_cka(one, torch.full((rows, 4), 0.1)))
+
+
+@pytest.mark.parametrize(("rows", "width"), [(8, 4), (8, 512), (40, 40), (175, 576), (100, 2048)])
+def test_unrelated_states_are_at_zero_on_average_whatever_their_width(rows: int, width: int) -> None:
+    torch.manual_seed(0)
+    found = [debiased_cka(torch.randn(rows, width), torch.randn(rows, width)) for _ in range(40)]
+    assert np.mean(found) == pytest.approx(0, abs=4 * np.std(found) / 40**0.5)
+    assert abs(np.mean(found)) < 0.2 / (rows / 8)
 
 
 @pytest.fixture
@@ -68,13 +102,16 @@ def test_layers_are_one_for_the_base_and_less_where_weights_have_changed(
         weight = learner.model.model.layers[1].mlp.down_proj.weight
         weight += torch.randn_like(weight)
     after = probe.measure(learner, "01-x", "00-base", tmp_path / "probe")
-    wanted = [kernel_cka(states_alone(learner, texts, layer), before[layer]) for layer in range(3)]
-    assert [part.value for part in after] == pytest.approx(wanted, abs=1e-5)
+    now = [states_alone(learner, texts, layer) for layer in range(3)]
+    wanted = [by_hsic(*pair) for pair in zip(now, before, strict=True)]
+    assert [part.value for part in after] == pytest.approx(wanted, abs=1e-4)
+    biased = [kernel_cka(*pair) for pair in zip(now, before, strict=True)]
+    assert [part.more["biased"] for part in after] == pytest.approx(biased, abs=1e-5)
     assert [part.value for part in after[:2]] == pytest.approx([1, 1])
     assert after[2].value is not None
     assert after[2].value < 0.99
-    with pytest.raises(UserError, match="three prompts or more"):
-        make_probe("layers", {"prompts": str(prompts), "limit": 2}, None)
+    with pytest.raises(UserError, match="four prompts or more"):
+        make_probe("layers", {"prompts": str(prompts), "limit": 3}, None)
 
 
 def test_a_layer_that_says_the_same_of_all_prompts_is_null(learner: Learner, tmp_path: Path) -> None:
@@ -83,7 +120,10 @@ def test_a_layer_that_says_the_same_of_all_prompts_is_null(learner: Learner, tmp
     first, *others = make_probe("layers", {"prompts": str(path)}, None).measure(
         learner, "00-base", "00-base", tmp_path / "probe"
     )
-    assert (first.value, first.reason) == (None, "all prompts have the same state there")
+    assert (first.value, first.reason) == (
+        None,
+        "all prompts have the same state there, or all states are equally far apart",
+    )
     assert [part.value for part in others] == pytest.approx([1, 1])
 
 
@@ -127,7 +167,7 @@ def test_embeddings_are_promptEOLs_and_the_number_is_spearmans(  # noqa: N802 (i
     (part,) = probe.measure(learner, "00-base", "00-base", tmp_path)
     cosines = []
     for pair in probe.pairs:
-        texts = [f'This sentence: "{prepared(text)}" means in one word: "' for text in pair[:2]]
+        texts = [f'This sentence : "{prepared(text)}" means in one word:"' for text in pair[:2]]
         one, other = states_alone(learner, texts, -1).double()
         cosines.append(float(one @ other / (one.norm() * other.norm())))
     gold = [score for *_, score in probe.pairs]
@@ -136,7 +176,16 @@ def test_embeddings_are_promptEOLs_and_the_number_is_spearmans(  # noqa: N802 (i
     assert part.interval is not None
     assert part.interval[0] < part.value < part.interval[1]
     assert len(set(gold)) > 5
-    shown = make_probe("embeddings", {"limit": 40, "demonstration": ["A cat.", "Animal"]}, shared / "data")
-    assert shown._prompt("Hi") == (  # type: ignore[attr-defined]
-        'This sentence: "A cat." means in one word: "Animal". This sentence: "Hi." means in one word: "'
+
+
+def test_the_template_is_the_codes_or_the_papers() -> None:
+    """The authors' run_icl.sh, its underscores read as blanks; and section 3 of the paper."""
+    demonstration = ("A jockey riding a horse.", "Equestrian")
+    code = EmbeddingsOptions(demonstration=demonstration)
+    paper = EmbeddingsOptions(demonstration=demonstration, template="paper")
+    begin = 'This_sentence_:_"A jockey riding a horse."_means_in_one_word:"Equestrian".'.replace("_", " ")
+    assert asked("Hi", code) == f'{begin}This sentence : "Hi." means in one word:"'
+    assert asked("Hi", paper) == (
+        'This sentence: "A jockey riding a horse." means in one word: "Equestrian". '
+        'This sentence: "Hi." means in one word: "'
     )

@@ -1,10 +1,11 @@
 """One pack through the model: the log-probability of every edge."""
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from forgetmenot.engine.head import (
     chunks,
@@ -14,9 +15,11 @@ from forgetmenot.engine.head import (
     on_device,
     picked,
     picked_and_greedy,
+    without_logits,
 )
 from forgetmenot.engine.mask import attention_mask
 from forgetmenot.engine.pack import Pack
+from forgetmenot.errors import UserError
 
 
 def log_likelihoods(model: Any, pack: Pack, cache: Any = None, *, greedy: bool = False) -> Tensor:
@@ -52,14 +55,20 @@ def edge_log_probs(model: Any, pack: Pack, cache: Any = None, *, greedy: bool = 
     return (picked_and_greedy if greedy else picked)(logits, edge_rows, targets)
 
 
-def next_token_log_probs(model: Any, pack: Pack) -> Tensor:
-    """The whole distribution that predicts each predicted token, sequence after sequence.
+def predicting_states(model: Any, pack: Pack) -> tuple[Tensor, type[Any] | None]:
+    """What goes into the LM head where each predicted token is predicted, sequence after sequence.
 
     Returns:
-        Log-probabilities in nats and fp32 [predicted tokens, vocabulary].
+        Hidden states [predicted tokens, width], and the type of what the decoder gave. Of padded rows, whose
+        model may have no such decoder, the logits in fp32 [predicted tokens, vocabulary], and None.
     """
-    logits, rows = _edge_logits(model, pack)
-    return logits.log_softmax(-1)[rows[on_device(pack.edges, logits.device)]]
+    if pack.end is None:
+        logits, rows = _edge_logits(model, pack)
+        return logits[rows[on_device(pack.edges, logits.device)]], None
+    with decoder_states(model) as states:
+        _run(model, pack, **_one_logit(pack))
+    hidden = states[0].last_hidden_state[0]
+    return hidden[on_device(pack.sources[pack.edges], hidden.device)], type(states[0])
 
 
 def hidden_states(model: Any, pack: Pack, layer: int) -> Tensor:
@@ -72,6 +81,51 @@ def hidden_states(model: Any, pack: Pack, layer: int) -> Tensor:
     sources = on_device(pack.sources[pack.edges], device)
     found: Tensor = states.flatten(0, 1)[sources].float()
     return found
+
+
+def layer_inputs(
+    model: Any, pack: Pack, layers: Mapping[str, nn.Module], take: Callable[[str, Tensor, Tensor], None]
+) -> None:
+    """Show what layers get in one pass, in any layout the same: each sequence's positions, once for each.
+
+    Args:
+        model: A Transformers causal LM.
+        pack: What goes through it.
+        layers: Those that are watched, by name.
+        take: Given a layer's name, its inputs [positions, width], and for how many sequences each position
+            counts, fp64 [positions]: those that go through it; for the LM head those that predict there.
+
+    Raises:
+        UserError: If a layer gets some of the positions only, as an expert does to which tokens are sent.
+    """
+    head = model.get_output_embeddings()
+    within_head = set(head.modules())
+    device = next(model.parameters()).device
+    passing, predicting = (
+        on_device(counts.ravel(), device).double() for counts in (pack.passing, pack.predicting)
+    )
+
+    def watch(name: str, module: nn.Module) -> Any:
+        weight = predicting if module in within_head else passing
+
+        def see(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            rows = inputs[0].flatten(0, -2)
+            if len(rows) != len(weight):
+                raise UserError(
+                    f"The layer {name} of this model gets only some of the tokens, as an expert does, and "
+                    "its inputs cannot be held against those of all; choose another method."
+                )
+            take(name, rows, weight)
+
+        return module.register_forward_pre_hook(see)
+
+    hooks = [watch(name, module) for name, module in layers.items()]
+    try:
+        with without_logits(model):
+            _run(model, pack)
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _edge_logits(model: Any, pack: Pack, cache: Any = None) -> tuple[Tensor, Tensor]:

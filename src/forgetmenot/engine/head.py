@@ -1,6 +1,6 @@
 """The LM head over the positions that predict something: in fp32, and a bounded number of them at a time."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
@@ -9,6 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
 from forgetmenot.engine.trie import Ints
@@ -102,30 +103,71 @@ def fp32_head(model: Any) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def without_logits(model: Any) -> Iterator[None]:
+    """Let the LM head take all positions and compute nothing: one 0 for each of them."""
+    head = model.get_output_embeddings()
+    head = head.get_base_layer() if hasattr(head, "get_base_layer") else head
+    with _replaced_forward(head, lambda hidden: hidden.new_zeros(*hidden.shape[:-1], 1)):
+        yield
+
+
 def on_device(values: Ints, device: torch.device) -> Tensor:
     """Copy to the device, without waiting for what it computes."""
     tensor = torch.from_numpy(values)
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
+def logits_of(
+    model: Any, kind: type[Any], hidden: Tensor, values: Mapping[str, Tensor] | None = None
+) -> Tensor:
+    """Logits in fp32 [rows, vocabulary], by the model's own way from its decoder to its logits.
+
+    That way may scale or cap the logits; so its `forward` runs, with hidden states that are there already.
+
+    Args:
+        model: A Transformers causal LM, perhaps with PEFT adapters inside.
+        kind: The type of what its decoder gives.
+        hidden: Hidden states [rows, width].
+        values: What `head_values` gave, to take in place of the head's own parameters.
+    """
+    given = kind(last_hidden_state=hidden[None])
+    with fp32_head(model), _replaced_forward(_decoder(model), lambda *_, **__: given):
+        asked = {
+            "input_ids": torch.zeros(1, 1, dtype=torch.long, device=hidden.device),
+            "use_cache": False,
+        }
+        if values:
+            output = functional_call(_plain(model), dict(values), args=(), kwargs=asked)
+        else:
+            output = _plain(model).forward(**asked)
+        logits: Tensor = output.logits[0].float()
+        return logits
+
+
+def head_values(model: Any, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Those of a model's weights that lie behind its decoder, as `logits_of` takes them."""
+    plain, names = _plain(model), {id(p): name for name, p in model.named_parameters()}
+    own = {id(p) for p in plain.parameters()} - {id(p) for p in _decoder(model).parameters()}
+    own |= {id(p) for p in model.get_output_embeddings().parameters()}  # which may be the embeddings
+    parameters = {name: names[id(p)] for name, p in plain.named_parameters() if id(p) in own}
+    return {name: weights[known] for name, known in parameters.items() if known in weights}
+
+
 def _chunk_log_probs(
     model: Any, kind: type[Any], hidden: Tensor, rows: Tensor, targets: Tensor, greedy: bool
 ) -> Tensor:
-    """From hidden states [rows, width] on, by the model's own way from its decoder to its logits.
+    return (picked_and_greedy if greedy else picked)(logits_of(model, kind, hidden), rows, targets)
 
-    That way may scale or cap the logits; so its `forward` runs, with hidden states that are there already.
-    """
-    plain = model.get_base_model() if hasattr(model, "get_base_model") else model  # inside PEFT's wrapper
-    given = kind(last_hidden_state=hidden[None])
-    with fp32_head(model), _replaced_forward(_decoder(model), lambda *_, **__: given):
-        nothing = torch.zeros(1, 1, dtype=torch.long, device=hidden.device)
-        logits = plain.forward(input_ids=nothing, use_cache=False).logits[0].float()
-        return (picked_and_greedy if greedy else picked)(logits, rows, targets)
+
+def _plain(model: Any) -> Any:
+    """The model inside PEFT's wrapper."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def _decoder(model: Any) -> Any:
     """All of the model but its head."""
-    return (model.get_base_model() if hasattr(model, "get_base_model") else model).get_decoder()
+    return _plain(model).get_decoder()
 
 
 @contextmanager

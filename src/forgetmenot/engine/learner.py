@@ -9,20 +9,26 @@ from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from forgetmenot.engine import ranks, shards
 from forgetmenot.engine.decoding import Answer, Decoding
-from forgetmenot.engine.forward import activation_dtype, hidden_states, log_likelihoods, next_token_log_probs
+from forgetmenot.engine.forward import (
+    activation_dtype,
+    hidden_states,
+    layer_inputs,
+    log_likelihoods,
+)
 from forgetmenot.engine.generate import Batch, Writer
 from forgetmenot.engine.merging import largest_difference, last_tokens
 from forgetmenot.engine.next_token import ends_of
 from forgetmenot.engine.pack import Arrangement, Layout, Pack, arrange, cut, pack, positions
 from forgetmenot.engine.precision import Precision, autocast, rounded_once
+from forgetmenot.engine.predictions import Predictions, predictions
 from forgetmenot.engine.prefix import compute_prefix
 from forgetmenot.engine.ranks import Turn
 from forgetmenot.engine.vllm_backend import write_by_vllm
@@ -62,6 +68,7 @@ class Learner:
         continues: Whether scoring may continue from the keys and values of a common prefix: the guard's
             verdict too.
         dpo_beta: β of the loss of preferences.
+        loss_average: Over what a step's loss is the mean; see `forgetmenot.engine.objectives`.
         counts: Input positions computed since `reset_counts`, and how many they would have been one sequence
             at a time.
         progress: How a method shows what takes long outside training.
@@ -76,6 +83,7 @@ class Learner:
     continues: bool = True
     together: bool = True
     dpo_beta: float = 0.1
+    loss_average: Literal["token", "example"] = "token"
     counts: dict[str, int] = field(default_factory=dict)
     progress: Progress = unseen
 
@@ -129,8 +137,15 @@ class Learner:
 
         Sequence after sequence, in one forward pass: the caller cuts (`cut`) what does not fit.
         """
-        with autocast(self.device, self.precision):
-            return next_token_log_probs(self.model, self._pack(sequences))
+        return self.predictions(sequences).log_probs()
+
+    def predictions(self, sequences: Sequence[TokenSequence], weights: Snapshot | None = None) -> Predictions:
+        """What whole distributions follow from, with gradients; see `forgetmenot.engine.predictions`.
+
+        One forward pass: the caller cuts (`cut`) what does not fit. Within `with_weights` the same weights
+        are given here: the head is asked later.
+        """
+        return predictions(self.model, self._pack(sequences), self.precision, weights)
 
     @contextmanager
     def _computing(self) -> Iterator[None]:
@@ -256,6 +271,17 @@ class Learner:
                 if turn.counts:
                     result[indices] = states.cpu()
         return ranks.total(result)
+
+    def layer_inputs(
+        self,
+        sequences: Sequence[TokenSequence],
+        layers: Mapping[str, nn.Module],
+        take: Callable[[str, Tensor, Tensor], None],
+    ) -> None:
+        """Show what layers get from sequences, without gradients; see `forgetmenot.engine.forward`."""
+        with evaluating(self.model), autocast(self.device, self.precision):
+            for indices in self.cut(sequences):
+                layer_inputs(self.model, self._pack([sequences[k] for k in indices]), layers, take)
 
     def gradient_of(self, examples: Sequence[Encoded]) -> dict[str, Tensor]:
         """Gradient of the summed negative log-likelihood of the examples' answers, by parameter that learns.

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -13,10 +14,25 @@ from forgetmenot.prompting.encoded import Encoded
 
 
 def batch_loss(learner: Learner, batch: Sequence[Encoded]) -> Tensor:
-    """The loss of examples of one kind, summed over answer tokens, or over preferences."""
+    """The loss of examples of one kind, each times its weight, summed over answer tokens or preferences."""
     if batch[0].is_preference:
         return preference_loss(learner, batch)
-    return -learner.forward([example.answer for example in batch]).sum()
+    return -(learner.forward([example.answer for example in batch]) * weights(learner, batch)).sum()
+
+
+def weights(learner: Learner, batch: Sequence[Encoded]) -> Tensor:
+    """What each example's terms count in the loss, fp32 [examples]: a sum over these is what a method gives.
+
+    1 where the loss is the mean over tokens. Where it is the mean over examples, each the mean over its own
+    tokens, one over their number.
+    """
+    averaged = learner.loss_average == "example"
+    return torch.tensor([1 / count(one) if averaged else 1.0 for one in batch], device=learner.device)
+
+
+def divisor(learner: Learner, batch: Sequence[Encoded]) -> int:
+    """What the engine divides a batch's weighted sum by, over all packs and processes."""
+    return len(batch) if learner.loss_average == "example" else sum(map(count, batch))
 
 
 def preference_loss(learner: Learner, batch: Sequence[Encoded]) -> Tensor:

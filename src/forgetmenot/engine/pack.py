@@ -71,6 +71,24 @@ class Pack:
         """How many input positions the model computes, padding included."""
         return self.tokens.size
 
+    @property
+    def passing(self) -> Ints:
+        """How many sequences go through each input position [rows, columns]; through padding none."""
+        if self.end is None:
+            assert self.lengths is not None
+            return (np.arange(self.tokens.shape[1]) < self.lengths[:, None]).astype(np.int64)
+        last = np.flatnonzero(np.diff(self.owners, append=self.sequences))  # each sequence's last prediction
+        ending = np.bincount(self.sources[self.edges[last]], minlength=self.nodes)
+        before: Ints = np.concatenate([[0], ending.cumsum()])
+        passing: Ints = (before[self.end] - before[:-1])[None]
+        return passing
+
+    @property
+    def predicting(self) -> Ints:
+        """How many sequences predict a token of theirs at each input position [rows, columns]."""
+        found: Ints = np.bincount(self.sources[self.edges], minlength=self.nodes).reshape(self.tokens.shape)
+        return found
+
 
 def pack(sequences: Sequence[TokenSequence], layout: Layout, prefix: int = 0) -> Pack:
     """Lay sequences out for one forward pass, which continues from `prefix` tokens that all of them share."""

@@ -12,7 +12,7 @@ from transformers import get_scheduler
 
 from forgetmenot.engine import ranks, shards
 from forgetmenot.engine.learner import Learner
-from forgetmenot.engine.objectives import count, with_reference
+from forgetmenot.engine.objectives import divisor, with_reference
 from forgetmenot.engine.pack import positions
 from forgetmenot.engine.precision import autocast
 from forgetmenot.engine.settings import TrainingSettings
@@ -36,8 +36,8 @@ class Step:
     """What one optimizer step was.
 
     Attributes:
-        loss: Mean negative log-likelihood, or what the method made of it, per answer token, in nats; of
-            preferences, the mean loss of a pair.
+        loss: Mean negative log-likelihood, or what the method made of it, per answer token, in nats; with
+            `loss_average: example` the mean of examples, each per token; of preferences, of pairs.
         gradient_norm: Before clipping.
         tokens: Answer tokens in the batch.
         examples: Examples in the batch.
@@ -75,9 +75,9 @@ def fit(
 ) -> None:
     """Train the learner's model on examples: a fresh optimizer and schedule, over `epochs` permutations.
 
-    The loss is the mean over all answer tokens of the batch, or over its preferences, however it is cut into
-    packs and dealt to processes; gradients are summed over these once, and then the penalty is added, once
-    per step.
+    The loss is the mean over all answer tokens of the batch, over its examples (`loss_average`), or over its
+    preferences, however it is cut into packs and dealt to processes; gradients are summed over these once,
+    and then the penalty is added, once per step.
 
     Raises:
         UserError: If a loss or the norm of a gradient is not finite; the weights are then of no use.
@@ -97,7 +97,7 @@ def fit(
     for step, indices in enumerate(draw_batches(len(examples), settings.batch_size, epochs, seed), start=1):
         batch = [examples[k] for k in indices]
         tokens = sum(len(example.answer.tokens) - example.answer.start for example in batch)
-        terms = sum(map(count, batch))
+        terms = divisor(learner, batch)
         loss = torch.zeros((), dtype=torch.float64, device=learner.device)  # read once: reading waits for it
         micro_batches = list(_micro_batches(learner, batch, settings.micro_batch))
         with autocast(learner.device, learner.precision):  # what it has rounded serves the whole step

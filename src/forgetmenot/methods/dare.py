@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field, NonNegativeFloat
 
-from forgetmenot.methods.shared.merge import Vector, dropped, elected, total
+from forgetmenot.methods.shared.merge import Stream, Vector, dropped, elected, total
 from forgetmenot.methods.shared.task_vectors import MergingOptions, TaskVectors
 
 
@@ -37,7 +37,7 @@ class DARE(TaskVectors):
         merge: Literal["linear", "ties"] = "linear"
         scale: NonNegativeFloat = 0.4
 
-    def merged(self, vectors: Sequence[Vector]) -> Vector:
+    def merged(self, vectors: Sequence[Vector]) -> Stream:
         """What is left of the vectors, added up or elected."""
         import torch
 

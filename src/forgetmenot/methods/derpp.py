@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from pydantic import NonNegativeFloat, PositiveInt
 
 from forgetmenot.methods.replay import Replay, ReplayOptions
+from forgetmenot.methods.shared.distillation import row_weights
 from forgetmenot.methods.shared.memory import answer_lengths
 from forgetmenot.methods.shared.method import Stage
 from forgetmenot.prompting.encoded import Encoded
@@ -47,6 +48,7 @@ class DarkExperienceReplay(Replay):
     """
 
     Options = DerOptions
+    weighs = True
     keeps = "some of its examples, as tokens, and a few logits for each answer token"
 
     def __init__(self, options: Any = None, seed: int = 0) -> None:
@@ -65,20 +67,32 @@ class DarkExperienceReplay(Replay):
         """The answers' negative log-likelihood, and for past examples the two weighted terms."""
         import torch
 
+        from forgetmenot.engine.predictions import summed
+
         alpha, beta = self.options.alpha, self.options.beta
         if (alpha == 0 and beta == 1) or not any(id(example) in self._then for example in batch):
             return super().loss(learner, batch)
-        terms = []
-        for example, log_probs in zip(batch, answer_log_probs(learner, batch), strict=True):
-            targets = torch.tensor(example.answer.tokens[example.answer.start :], device=log_probs.device)
-            likelihood = log_probs.gather(1, targets[:, None]).sum()
-            if id(example) in self._then:
-                words, values = self._then[id(example)]
-                distance = (log_probs.gather(1, words) - values).square().mean(1).sum()
-                terms.append(alpha * distance - beta * likelihood)
-            else:
-                terms.append(-likelihood)
-        return torch.stack(terms).sum()
+
+        def terms(
+            log_probs: Tensor, targets: Tensor, past: Tensor, words: Tensor, values: Tensor, weights: Tensor
+        ) -> Tensor:
+            likelihood = log_probs.gather(1, targets[:, None])[:, 0]
+            distance = (log_probs.gather(1, words) - values).square().mean(1)
+            return (torch.where(past, alpha * distance - beta * likelihood, -likelihood) * weights).sum()
+
+        rows: list[tuple[Tensor, ...]] = []  # for each example what `terms` takes beside the distributions
+        for example, length in zip(batch, answer_lengths(batch), strict=True):
+            targets = torch.tensor(example.answer.tokens[example.answer.start :], device=learner.device)
+            nothing = targets.new_zeros(length, self.options.logits)
+            then = self._then.get(id(example))
+            words, values = then or (nothing, nothing.float())
+            rows.append(
+                (targets, torch.full_like(targets, then is not None, dtype=torch.bool), words, values)
+            )
+        answers = [example.answer for example in batch]
+        others = [torch.cat(parts) for parts in zip(*rows, strict=True)]
+        weights = row_weights(learner, batch, answers)
+        return summed(terms, [learner.predictions(answers)], *others, weights)
 
     def end(self, learner: Learner, stage: Stage) -> None:
         """Remember examples, and what the model answers to them now."""
@@ -111,22 +125,19 @@ class DarkExperienceReplay(Replay):
 
 def likeliest(learner: Learner, examples: Sequence[Encoded], count: int) -> list[Logits]:
     """The likeliest tokens at each answer token of each example, without gradients."""
+    import torch
+
     from forgetmenot.engine.learner import evaluating
 
     found: dict[int, Logits] = {}
     with evaluating(learner.model):
         for indices in learner.cut([example.answer for example in examples]):
-            for k, log_probs in zip(
-                indices, answer_log_probs(learner, [examples[k] for k in indices]), strict=True
-            ):
-                values, words = log_probs.topk(count, dim=1)
-                found[k] = (words.int().cpu(), values.cpu())
+            pack = [examples[k] for k in indices]
+            asked = learner.predictions([example.answer for example in pack])
+            tops = [asked.log_probs(chunk).topk(count, dim=1) for chunk in asked.chunks()]
+            words, values = (
+                torch.split(torch.cat(parts).cpu(), answer_lengths(pack))
+                for parts in zip(*((top.indices.int(), top.values) for top in tops), strict=True)
+            )
+            found.update(zip(indices, zip(words, values, strict=True), strict=True))
     return [found[k] for k in range(len(examples))]
-
-
-def answer_log_probs(learner: Learner, examples: Sequence[Encoded]) -> Sequence[Tensor]:
-    """For each example the whole distribution at each answer token, in one pass: [tokens, vocabulary]."""
-    import torch
-
-    log_probs = learner.log_probs([example.answer for example in examples])
-    return list(torch.split(log_probs, answer_lengths(examples)))

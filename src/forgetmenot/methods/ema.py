@@ -1,17 +1,19 @@
-"""Dual memory: a slow learner, the moving average of the fast one, that answers and holds it back.
+"""A moving average of the weights: a slow learner beside the fast one, that answers and may hold it back.
 
-I-LoRA (Ren et al. 2024, "Analyzing and Reducing Catastrophic Forgetting in Parameter Efficient Tuning", arXiv
-2402.18865): after each step of the fast learner θ, over all stages,
+After each step of the fast learner θ, over all stages,
 
-    θ_slow ← d θ_slow + (1 − d) θ,
+    θ_slow ← d θ_slow + (1 − d) θ.
 
-and while it learns the fast one is held to the slow one's outputs,
+By default that is all: a plain average of weights (Polyak and Juditsky 1992; with this decay "mean teacher",
+Tarvainen and Valpola 2017, arXiv 1703.01780). With `strength` the fast one is held to the slow one's outputs
+while it learns,
 
     Σ −log p_θ(y|x)  +  strength · Σ KL(p_slow ‖ p_θ)    over the vocabulary at each answer token.
 
-The paper holds the hidden states of replayed examples (squared distance); here it is the distributions on the
-new task's own answers, so that no past data is needed. With LoRA the averages are those of A and of B, as in
-the paper.
+I-LoRA (Ren et al. 2024, "Analyzing and Reducing Catastrophic Forgetting in Parameter Efficient Tuning", arXiv
+2402.18865) has the same two learners, and is defined by what this method does not do: it replays past
+examples and holds their hidden states (squared distance). So neither setting is I-LoRA. With LoRA the
+averages are those of A and of B, as there.
 """
 
 from __future__ import annotations
@@ -35,10 +37,11 @@ if TYPE_CHECKING:
 
 
 class EMA(Method):
-    """Answer with a moving average of the weights, kept over all stages (EMA; dual memory of I-LoRA)."""
+    """Answer with a moving average of the weights, kept over all stages (EMA)."""
 
     keeps = "one copy of what learns, in all"
     shards = False
+    weighs = True
 
     class Options(Options):
         """The settings of `ema`.

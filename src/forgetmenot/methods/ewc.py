@@ -35,6 +35,7 @@ import numpy as np
 from pydantic import Field, NonNegativeFloat, PositiveInt
 
 from forgetmenot.methods.shared.anchor import Importances, squared_distance
+from forgetmenot.methods.shared.memory import answer_lengths
 from forgetmenot.methods.shared.method import Options, Stage
 from forgetmenot.prompting import Encoded
 
@@ -56,6 +57,11 @@ class EWC(Importances):
             strength: λ; 0 is `sequential`. The paper chose it for each experiment, and so should you, on the
                 `select` split (`recipes/methods-select.yaml` does); the default is ours, from no such search.
             fisher: Over answers that the model draws, or over the data's own.
+            fisher_per: Whether the gradient is that of a whole `answer`'s log-likelihood, as the formula has
+                it, or of its mean per `token`. The loss is a mean over tokens, so F of long answers is larger
+                beside it (tenfold between answers of one token and of ten): take `token` where tasks with
+                answers of unlike length follow each other, or one λ holds those with long ones far more
+                firmly. F is then smaller, and λ to be chosen anew.
             examples: How many training examples the mean is taken over, drawn at random. Ours: each costs a
                 forward and a backward pass of its own.
             gamma: The online variant's γ; null keeps an anchor for each task.
@@ -63,6 +69,7 @@ class EWC(Importances):
 
         strength: NonNegativeFloat = 1000.0
         fisher: Literal["sampled", "empirical"] = "sampled"
+        fisher_per: Literal["answer", "token"] = "answer"
         examples: PositiveInt = 256
         gamma: float | None = Field(default=None, ge=0, le=1)
 
@@ -84,7 +91,8 @@ class EWC(Importances):
             seeds = generator.integers(2**63, size=len(examples)).tolist()
             drawn = learner.sample(examples, seeds)
             examples = [replace(one, answer=answer) for one, answer in zip(examples, drawn, strict=True)]
-        self._add(diagonal_fisher(learner, examples), learner.snapshot())
+        per_token = self.options.fisher_per == "token"
+        self._add(diagonal_fisher(learner, examples, per_token=per_token), learner.snapshot())
 
     def _add(self, fisher: Snapshot, optimum: Snapshot) -> None:
         import torch
@@ -102,14 +110,19 @@ class EWC(Importances):
         self.anchor = {name: anchor[name].lerp(value, shares[name]) for name, value in optimum.items()}
 
 
-def diagonal_fisher(learner: Learner, examples: Sequence[Encoded]) -> dict[str, Tensor]:
-    """The mean over examples of the squared gradient of log p(answer | prompt), by parameter that learns."""
+def diagonal_fisher(
+    learner: Learner, examples: Sequence[Encoded], *, per_token: bool = False
+) -> dict[str, Tensor]:
+    """The mean over examples of the squared gradient of log p(answer | prompt), by parameter that learns.
+
+    With `per_token` of its mean over the answer's tokens.
+    """
     import torch
 
     total = {name: torch.zeros_like(p) for name, p in learner.trainable().items()}
     with learner.progress("Fisher information", len(examples)) as advance:
-        for example in examples:
+        for example, length in zip(examples, answer_lengths(examples), strict=True):
             for name, gradient in learner.gradient_of([example]).items():
-                total[name] += gradient.square()
+                total[name] += (gradient / length if per_token else gradient).square()
             advance(1)
     return {name: value / len(examples) for name, value in total.items()}

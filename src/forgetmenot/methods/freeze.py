@@ -1,9 +1,13 @@
 """Freeze the lower layers: what they hold is shared by the tasks and cannot be lost.
 
+"Freeze" of Zheng et al. (ICLR 2025, "Spurious Forgetting in Continual Learning of Language Models", arXiv
+2501.13453) freezes the input embeddings and the bottom layers, and stops early on each later task; how many
+layers is chosen there by experiment, the share here is ours.
+
 SEQ* (Zheng, Qiu & Ma, ACL 2024, "Learn or Recall? Revisiting Incremental Learning with Pre-trained Language
-Models", arXiv 2312.07887) freezes the whole pre-trained model after a warm-up on the first task and goes on
-with its classifiers. A causal language model that answers in words has no classifiers, so what stays free
-here is the upper part of the model; the share is ours to choose.
+Models", arXiv 2312.07887) is another method: it freezes the whole pre-trained model after a warm-up on the
+first task and goes on with its classifiers, which a causal language model that answers in words does not
+have. Only `warm_up` is like it.
 """
 
 from __future__ import annotations
@@ -31,7 +35,7 @@ class Options(BaseOptions):
         share: The share of the layers, from below, that is frozen, rounded to whole layers. Where it freezes
             any, the input embeddings are frozen as well, and with them an LM head that is tied to them. 0
             freezes nothing. The default is ours.
-        warm_up: How many first stages learn with everything: SEQ*'s 1; 0 freezes from the start.
+        warm_up: How many first stages learn with everything: 1 is SEQ*'s; 0 freezes from the start.
     """
 
     share: float = Field(default=0.5, ge=0, le=1)
@@ -39,7 +43,7 @@ class Options(BaseOptions):
 
 
 class Freeze(Method):
-    """Freeze the lower layers and the embeddings after the first task (SEQ*)."""
+    """Freeze the lower layers and the embeddings after the first task (Freeze, of Spurious Forgetting)."""
 
     Options = Options
     needs: ClassVar[Mapping[str, tuple[str, ...]]] = {"kind": ("lora", "full")}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from pydantic import Field, PositiveInt
@@ -38,7 +38,8 @@ class GPM(Projection):
     """Change linear layers only orthogonally to the inputs that past tasks give them (GPM).
 
     After a task each layer's inputs R on some examples are looked at, and the fewest directions added to M
-    with which it holds ε of ‖R‖² (left singular vectors of R, found as eigenvectors of R Rᵀ). Later every
+    with which it holds ε of ‖R‖² (left singular vectors of R, found as eigenvectors of R Rᵀ). Each token of
+    each sequence counts once in R, however sequences are packed, and padding does not. Later every
     change of the weight W becomes ΔW (I − M Mᵀ), so that W gives the same on those inputs. What is no linear
     layer (embeddings, norms, biases) is frozen after the first task.
 
@@ -83,27 +84,18 @@ class GPM(Projection):
         self.notes.append(f"{np.mean(taken):.1%} of the directions of the layers' inputs are taken.")
 
     def _input_grams(self, learner: Learner, examples: Sequence[Encoded]) -> dict[str, Tensor]:
-        """For each layer R Rᵀ of its inputs on what is learned and what is scored, in fp64 [width, width]."""
-        from forgetmenot.engine.learner import evaluating
+        """For each layer R Rᵀ of its inputs on what is learned and what is scored, in fp64 [width, width].
 
+        R has a column for each token of each sequence; those of the LM head are where a token is predicted.
+        """
         grams: dict[str, Tensor] = {}
 
-        def watch(layer: str) -> Any:
-            def add(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-                rows = inputs[0].flatten(0, -2).double()
-                grams[layer] = grams.get(layer, 0) + rows.T @ rows
+        def add(layer: str, inputs: Tensor, counts: Tensor) -> None:
+            rows = inputs.double()
+            grams[layer] = grams.get(layer, 0) + (rows.T * counts) @ rows
 
-            return add
-
-        hooks = [m.register_forward_pre_hook(watch(layer)) for _, (layer, m) in self._layers(learner)]
         sequences = [one for e in examples for one in (e.answer, *e.candidates)]
-        try:
-            with evaluating(learner.model):
-                for indices in learner.cut(sequences):
-                    learner.forward([sequences[k] for k in indices])
-        finally:
-            for hook in hooks:
-                hook.remove()
+        learner.layer_inputs(sequences, dict(pair for _, pair in self._layers(learner)), add)
         return grams
 
     def _layers(self, learner: Learner) -> Iterator[tuple[str, tuple[str, nn.Module]]]:

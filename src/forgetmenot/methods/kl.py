@@ -35,6 +35,7 @@ class KL(Method):
 
     keeps = "one copy of what learns, as the base has it"
     shards = False
+    weighs = True
     needs: ClassVar[Mapping[str, tuple[str, ...]]] = {"kind": ("lora", "full")}
 
     class Options(Options):

@@ -5,9 +5,10 @@ Li and Hoiem (2016), "Learning without Forgetting", ECCV, arXiv 1606.09282; for 
     Σ −log p_θ(y|x)  +  strength · T² · Σ KL(p_teacher^T ‖ p_θ^T)
 
 The teacher is the model of the stage before (in the first stage the base model), put to the new task's
-prompts: no old example is needed. p^T is softmax(logits / T). The paper writes the cross-entropy, whose
-gradient is that of the divergence from teacher to student; T² keeps its size over temperatures (Hinton et
-al. 2015, arXiv 1503.02531).
+prompts: no old example is needed. A soft prompt begins at random and changes every answer, so the weights at
+the stage's start would be another teacher; it is refused. p^T is softmax(logits / T). The paper writes the
+cross-entropy, whose gradient is that of the divergence from teacher to student; T² keeps its size over
+temperatures (Hinton et al. 2015, arXiv 1503.02531).
 
 `over: vocabulary` compares the next token's distribution at each answer token, the label words of earlier
 tasks included. `over: labels` compares the distribution over the task's own candidates, once an example.
@@ -36,7 +37,8 @@ class LwF(Method):
 
     keeps = "nothing; while it trains, one copy of what learns"
     shards = False
-    # A soft prompt begins with drawn rows, behind which the model is not that of the stage before.
+    weighs = True
+    # What learns must add nothing at first, or the teacher is no model that anybody had: soft prompts do.
     needs: ClassVar[Mapping[str, tuple[str, ...]]] = {"kind": ("lora", "full")}
 
     class Options(Options):
@@ -81,6 +83,7 @@ class LwF(Method):
         import torch
 
         from forgetmenot.engine.learner import evaluating
+        from forgetmenot.engine.objectives import weights
 
         answers = [example.answer for example in batch]
         candidates = [candidate for example in batch for candidate in example.candidates]
@@ -90,4 +93,5 @@ class LwF(Method):
         counts = [len(example.candidates) for example in batch]
         pairs = zip(torch.split(taught, counts), torch.split(found[len(batch) :], counts), strict=True)
         drifts = [divergence(*(tempered(one, self.options.temperature) for one in pair)) for pair in pairs]
-        return -found[: len(batch)].sum(), torch.stack(drifts).sum()
+        counted = weights(learner, batch)
+        return -(found[: len(batch)] * counted).sum(), (torch.stack(drifts) * counted).sum()

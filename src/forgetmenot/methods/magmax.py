@@ -10,7 +10,7 @@ Marczak et al. (2024), "MagMax: Leveraging Model Merging for Seamless Continual 
 from collections.abc import Sequence
 from typing import ClassVar
 
-from forgetmenot.methods.shared.merge import Vector, largest
+from forgetmenot.methods.shared.merge import Stream, Vector, largest
 from forgetmenot.methods.shared.task_vectors import MergingOptions, TaskVectors
 
 
@@ -26,6 +26,6 @@ class MagMax(TaskVectors):
             scale: λ; 0 is the base model. The default is ours.
         """
 
-    def merged(self, vectors: Sequence[Vector]) -> Vector:
+    def merged(self, vectors: Sequence[Vector]) -> Stream:
         """The entries of largest magnitude."""
-        return largest(vectors)
+        return largest([vector.items() for vector in vectors])

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from forgetmenot.errors import UserError, nearest
 from forgetmenot.methods.shared.memory import answer_lengths, spread
@@ -29,6 +29,9 @@ class ReplayOptions(RehearsalOptions):
         share: The part of the mix, as it is trained on, that past examples are: 0.05 adds 5 of them to 95 new
             ones. 0 is `sequential`. The default is ours. `all` replays everything that is remembered: with
             `memory: 0.1` TRACE's 10 % of each past task.
+        share_in: What the share is counted in. By default the loss is a mean over answer tokens, so five
+            percent of two-token `examples` in a stage of 150-token answers have .07 % of it: take `tokens`
+            there, or `training.loss_average: example`, with which a share of examples is one of the loss.
         draw: Which of the remembered ones: `random`, or `most-forgotten`: those whose loss per token has
             risen most since they were learned, which takes one pass over the memory before each stage.
         sources: Tasks of the run that are never learned by themselves: all their examples are added to every
@@ -36,16 +39,23 @@ class ReplayOptions(RehearsalOptions):
     """
 
     share: Annotated[float, Field(ge=0, lt=1)] | Literal["all"] = 0.05
+    share_in: Literal["examples", "tokens"] = "examples"
     draw: Literal["random", "most-forgotten"] = "random"
     sources: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _share_of_something(self) -> Self:
+        if self.share == "all" and self.share_in == "tokens":
+            raise ValueError("share_in means nothing with share: all; leave it out")
+        return self
 
 
 class Replay(Rehearsal):
     """Mix a small share of past tasks' examples into each stage (experience replay, ER).
 
-    The stage trains on n new and n · share / (1 − share) past examples, spread evenly over the past tasks and
-    permuted together with the new ones in each epoch. None comes twice: where the memory holds fewer, the
-    share is smaller, and the method says so.
+    The stage trains on n new and n · share / (1 − share) past examples (or answer tokens), spread evenly over
+    the past tasks and permuted together with the new ones in each epoch. None comes twice: where the memory
+    holds fewer, the share is smaller, and the method says so.
     """
 
     Options = ReplayOptions
@@ -82,19 +92,25 @@ class Replay(Rehearsal):
         share = self.options.share
         if share == "all":
             return [*own, *(example for examples in self.memory.values() for example in examples)]
-        wanted = round(len(own) * share / (1 - share))
+        new, held = sum(self._sizes(own)), sum(map(sum, map(self._sizes, self.memory.values())))
+        wanted = round(new * share / (1 - share))
         past = self._drawn(learner, stage, wanted) if wanted else []
-        if self.memory and len(past) < wanted:
+        if self.memory and held < wanted:
+            tokens = self.options.share_in == "tokens"
+            what = "answer tokens of past examples" if tokens else "past examples"
             self.notes.append(
-                f"method.share {share:g} asks for {wanted} past examples and the memory holds {len(past)}: "
-                f"their share is {len(past) / (len(own) + len(past)):.3f}. Raise method.memory, or lower the "
-                "share."
+                f"method.share {share:g} asks for {wanted} {what} and the memory holds {held}: "
+                f"their share is {held / (new + held):.3f}. Raise method.memory, or lower the share."
             )
         return Mix(own, past)
 
+    def _sizes(self, examples: Sequence[Encoded]) -> list[int]:
+        """What each example counts in the share."""
+        return [1] * len(examples) if self.options.share_in == "examples" else answer_lengths(examples)
+
     def _drawn(self, learner: Learner, stage: Stage, count: int) -> list[Encoded]:
         random = self.random(stage, "draw")
-        shares = spread(count, [len(examples) for examples in self.memory.values()])
+        shares = spread(count, [sum(self._sizes(examples)) for examples in self.memory.values()])
         drawn = []
         for (task, examples), share in zip(self.memory.items(), shares, strict=True):
             if self.options.draw == "random":
@@ -102,7 +118,8 @@ class Replay(Rehearsal):
             else:
                 risen = np.array(loss_per_token(learner, examples)) - np.array(self.learned[task])
                 order = np.argsort(-risen, kind="stable")
-            drawn += [examples[k] for k in order[:share]]
+            reached = np.cumsum([0, *self._sizes([examples[k] for k in order])])
+            drawn += [examples[k] for k in order[: int(np.abs(reached - share).argmin())]]
         return drawn
 
     def end(self, learner: Learner, stage: Stage) -> None:

@@ -12,7 +12,8 @@ divergence over the whole vocabulary; the moving average as teacher; no likeliho
   says in words what the demonstration is and asks for a further answer; tokens alone need no words in the
   language of the task, and no knowledge of a chat template.
 - An answer is at most as long as the demonstration's.
-- Each stage begins with the teacher at its own first weights.
+- Each stage begins with the teacher at its own first weights, which are the model of the stage before: soft
+  prompts, which begin at random, are refused.
 - The sum is divided by the demonstrations' tokens, as for every method, not by the answers'.
 
 What the model cannot do with the demonstration in view it cannot learn in this way.
@@ -28,7 +29,7 @@ import numpy as np
 from pydantic import Field
 
 from forgetmenot.errors import UserError
-from forgetmenot.methods.shared.distillation import divergence, teach
+from forgetmenot.methods.shared.distillation import divergence, row_weights, teach
 from forgetmenot.methods.shared.method import Method, Options, Stage
 from forgetmenot.prompting import Encoded, TokenSequence
 
@@ -43,7 +44,8 @@ class SelfDistillation(Method):
 
     keeps = "nothing; while it trains, one copy of what learns"
     shards = False
-    # The teacher behind the drawn rows of a new soft prompt is not the model that is to be kept.
+    weighs = True
+    # As for `lwf`: with a soft prompt drawn at random the teacher would begin as no model that anybody had.
     needs: ClassVar[Mapping[str, tuple[str, ...]]] = {"kind": ("lora", "full")}
 
     class Options(Options):
@@ -77,13 +79,15 @@ class SelfDistillation(Method):
 
     def loss(self, learner: Learner, batch: Sequence[Encoded]) -> Tensor:
         """The divergence from the demonstrated teacher, summed over the tokens of the model's own answers."""
+        from forgetmenot.engine.predictions import summed
+
         own = learner.sample(batch, [self._draw(example) for example in batch])
         shown = [
             TokenSequence(example.answer.tokens + one.tokens, len(example.answer.tokens) + one.start)
             for example, one in zip(batch, own, strict=True)
         ]
         taught = teach(learner, self.teacher, shown)
-        return divergence(learner.log_probs(own), taught)
+        return summed(divergence, (learner.predictions(own), taught), row_weights(learner, batch, own))
 
     def _draw(self, example: Encoded) -> int:
         """The seed of an example's answer at this step, in whichever batch and process it is drawn."""

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from pydantic import NonNegativeFloat
 
-from forgetmenot.methods.shared.merge import Vector, total
+from forgetmenot.methods.shared.merge import Stream, Vector, total
 from forgetmenot.methods.shared.task_vectors import MergingOptions, TaskVectors
 
 
@@ -28,6 +28,6 @@ class TaskArithmetic(TaskVectors):
 
         scale: NonNegativeFloat = 0.4
 
-    def merged(self, vectors: Sequence[Vector]) -> Vector:
+    def merged(self, vectors: Sequence[Vector]) -> Stream:
         """Σₜ τₜ."""
-        return total(vectors)
+        return total([vector.items() for vector in vectors])

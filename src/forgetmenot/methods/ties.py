@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
-from forgetmenot.methods.shared.merge import Vector, elected, trimmed
+from forgetmenot.methods.shared.merge import Stream, Vector, elected, trimmed
 from forgetmenot.methods.shared.task_vectors import MergingOptions, TaskVectors
 
 
@@ -28,6 +28,6 @@ class TIES(TaskVectors):
 
         density: float = Field(default=0.2, gt=0, le=1)
 
-    def merged(self, vectors: Sequence[Vector]) -> Vector:
+    def merged(self, vectors: Sequence[Vector]) -> Stream:
         """The disjoint mean of what is left after trimming."""
         return elected([trimmed(vector, self.options.density) for vector in vectors])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from pydantic import PositiveInt
@@ -19,7 +19,13 @@ if TYPE_CHECKING:
 
     from forgetmenot.engine.learner import Learner
 
-TEMPLATE = 'This sentence: "{}" means in one word: "'
+TEMPLATES = {
+    "code": 'This sentence : "{}" means in one word:"',
+    "paper": 'This sentence: "{}" means in one word: "',
+}
+"""As the authors' code has it, and as their paper prints it: two blanks differ."""
+BETWEEN = {"code": '".', "paper": '". '}
+"""What follows a demonstration's word."""
 RESAMPLES = 1000
 SEED = 20230731
 
@@ -30,18 +36,21 @@ class EmbeddingsOptions(ProbeOptions):
     Attributes:
         limit: Take the first so many pairs of STS-B's dev split.
         demonstration: A sentence and its word, put in front: ["A jockey riding a horse.", "Equestrian"].
+        template: PromptEOL's as in its authors' code, which made their tables, or as their paper prints it.
     """
 
     limit: PositiveInt | None = None
     demonstration: tuple[str, str] | None = None
+    template: Literal["code", "paper"] = "code"
 
 
 class Embeddings(Probe):
     """Sentence embeddings: Spearman's correlation of cosines with STS-B's gold scores, by PromptEOL.
 
-    A sentence's embedding is the last layer's state of the last token of `This sentence: "…" means in one
-    word: "`, with the paper's preparation of the text (Jiang et al., arXiv 2307.16645). STS-B's dev split
-    stands in for its test split, whose labels GLUE hides. The interval is a bootstrap over pairs.
+    A sentence's embedding is the last layer's state of the last token of `This sentence : "…" means in one
+    word:"`, with the authors' preparation of the text (Jiang et al., arXiv 2307.16645; `_` for a blank in
+    their code, kongds/scaling_sentemb). STS-B's dev split stands in for its test split, whose labels GLUE
+    hides. The interval is a bootstrap over pairs.
     """
 
     Options = EmbeddingsOptions
@@ -62,7 +71,7 @@ class Embeddings(Probe):
         from scipy.stats import spearmanr
 
         texts = list(dict.fromkeys(text for pair in self.pairs for text in pair[:2]))
-        prompts = Tokens(learner.tokenizer).plain([self._prompt(text) for text in texts])
+        prompts = Tokens(learner.tokenizer).plain([asked(text, self.options) for text in texts])
         states = dict(zip(texts, learner.hidden(prompts), strict=True))
         cosines = np.array([_cosine(states[one], states[other]) for one, other, _ in self.pairs])
         gold = np.array([score for *_, score in self.pairs])
@@ -75,12 +84,14 @@ class Embeddings(Probe):
             ]
         return [Part("stsb", value, "Spearman", len(gold), _interval(cosines, gold))]
 
-    def _prompt(self, text: str) -> str:
-        head = ""
-        if self.options.demonstration is not None:
-            sentence, word = self.options.demonstration
-            head = f'{TEMPLATE.format(prepared(sentence))}{word}". '
-        return head + TEMPLATE.format(prepared(text))
+
+def asked(text: str, options: EmbeddingsOptions) -> str:
+    """A sentence as the model sees it, behind the demonstration if there is one."""
+    template, head = TEMPLATES[options.template], ""
+    if options.demonstration is not None:
+        sentence, word = options.demonstration
+        head = f"{template.format(prepared(sentence))}{word}{BETWEEN[options.template]}"
+    return head + template.format(prepared(text))
 
 
 def prepared(text: str) -> str:

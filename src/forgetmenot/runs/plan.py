@@ -77,6 +77,7 @@ def make_plan(config: RunConfig, load: Load = load_tasks) -> Plan:
     """
     method = make_method(config.method.name, config.method.options, config.seed)
     method.check(config.adapter)
+    _check_average(config, method)
     if shards.wanted() and not method.shards:
         raise UserError(
             f"method.name: {config.method.name} works with whole weights or gradients, which no process of a "
@@ -163,6 +164,16 @@ def check_trackers(config: RunConfig) -> None:
             raise UserError(
                 f"trackers: {name!r} is not installed here; install its package, or leave it out."
             )
+
+
+def _check_average(config: RunConfig, method: Method) -> None:
+    """Refuse a mean over examples where a method's own loss does not weigh them."""
+    own = type(method).loss is not Method.loss
+    if config.training.loss_average == "example" and own and not method.weighs:
+        raise UserError(
+            f"training.loss_average: method {config.method.name} has a loss of its own that does not weigh "
+            "examples; take token."
+        )
 
 
 def _check_preferences(config: RunConfig, method: Method, trained: Sequence[Task]) -> None:

@@ -167,6 +167,7 @@ def open_session(config: RunConfig, threads: int | None = None) -> Session:
     )
     learner = session.learner
     learner.dpo_beta = config.training.dpo_beta
+    learner.loss_average = config.training.loss_average
     parameters = sum(p.numel() for p in model.parameters())
     session._take_up(model)
     session.identity = {

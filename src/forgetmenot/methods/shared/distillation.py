@@ -1,12 +1,14 @@
 """What methods share that learn from a teacher: the same model with other weights, or another prompt.
 
 A teacher's outputs are computed anew for each batch. Stored once they would take (answer tokens × vocabulary)
-numbers for each example; this costs one forward pass and a copy of what learns.
+numbers for each example; this costs one forward pass and a copy of what learns. Distributions are compared a
+chunk of rows at a time (`forgetmenot.engine.predictions`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from forgetmenot.prompting import Encoded, TokenSequence
@@ -15,16 +17,29 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from forgetmenot.engine.learner import Learner, Snapshot
+    from forgetmenot.engine.predictions import Predictions
 
 
-def divergence(p: Tensor, q: Tensor) -> Tensor:
+def divergence(p: Tensor, q: Tensor, weights: Tensor | None = None) -> Tensor:
     """KL(p ‖ q) = Σ p (log p − log q), summed over rows; in nats.
 
     Args:
         p: Log-probabilities [rows, outcomes].
         q: The same, of the distribution that is compared with it.
+        weights: What each row counts [rows]; 1 by default.
     """
-    return (p.exp() * (p - q)).sum()
+    rows = (p.exp() * (p - q)).sum(-1)
+    return (rows if weights is None else rows * weights).sum()
+
+
+def row_weights(learner: Learner, batch: Sequence[Encoded], sequences: Sequence[TokenSequence]) -> Tensor:
+    """Each example's weight in the loss, for each predicted token of its sequence [predicted]."""
+    import torch
+
+    from forgetmenot.engine.objectives import weights
+
+    counts = torch.tensor([len(s.tokens) - s.start for s in sequences], device=learner.device)
+    return weights(learner, batch).repeat_interleave(counts)
 
 
 def tempered(log_probs: Tensor, temperature: float) -> Tensor:
@@ -32,12 +47,8 @@ def tempered(log_probs: Tensor, temperature: float) -> Tensor:
     return (log_probs / temperature).log_softmax(-1)
 
 
-def teach(learner: Learner, weights: Snapshot, sequences: Sequence[TokenSequence]) -> Tensor:
-    """What the model with other weights predicts, without dropout and gradients.
-
-    Returns:
-        Log-probabilities [predicted tokens, vocabulary], sequence after sequence.
-    """
+def teach(learner: Learner, weights: Snapshot, sequences: Sequence[TokenSequence]) -> Predictions:
+    """What the model with other weights predicts, without dropout and gradients: sequence after sequence."""
     import torch
 
     from forgetmenot.engine.learner import evaluating
@@ -46,9 +57,10 @@ def teach(learner: Learner, weights: Snapshot, sequences: Sequence[TokenSequence
     with learner.with_weights(weights), evaluating(learner.model):
         for indices in learner.cut(sequences):
             pack = [sequences[k] for k in indices]
-            parts = torch.split(learner.log_probs(pack), [len(s.tokens) - s.start for s in pack])
+            found = learner.predictions(pack, weights)
+            parts = torch.split(found.states, [len(s.tokens) - s.start for s in pack])
             rows.update(zip(indices, parts, strict=True))
-    return torch.cat([rows[k] for k in range(len(sequences))])
+    return replace(found, states=torch.cat([rows[k] for k in range(len(sequences))]))
 
 
 def distil(
@@ -63,13 +75,18 @@ def distil(
         temperature: Of both distributions in the divergence.
 
     Returns:
-        Two sums over answer tokens, with gradients.
+        Two sums over answer tokens, each example's times its weight, with gradients.
     """
     import torch
 
+    from forgetmenot.engine.predictions import summed
+
+    def both(taught: Tensor, found: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+        drift = divergence(tempered(taught, temperature), tempered(found, temperature), weights)
+        return torch.stack([-(found.gather(1, targets[:, None])[:, 0] * weights).sum(), drift])
+
     answers = [example.answer for example in batch]
-    taught = teach(learner, teacher, answers)
-    found = learner.log_probs(answers)
-    targets = [token for answer in answers for token in answer.tokens[answer.start :]]
-    answered = found.gather(1, torch.tensor(targets, device=found.device)[:, None]).sum()
-    return -answered, divergence(tempered(taught, temperature), tempered(found, temperature))
+    taught, found = teach(learner, teacher, answers), learner.predictions(answers)
+    targets = torch.tensor([t for one in answers for t in one.tokens[one.start :]], device=learner.device)
+    answered, drift = summed(both, (taught, found), targets, row_weights(learner, batch, answers))
+    return answered, drift

@@ -77,6 +77,9 @@ class Method:
     preferences: ClassVar[bool] = True
     """Whether it takes stages of preferences: not if past gradients or losses mean something to it, which it
     takes of answers."""
+    weighs: ClassVar[bool] = False
+    """Whether a loss of its own multiplies each example's terms by `engine.objectives.weights`, so that it
+    can be a mean over examples (`training.loss_average`)."""
     not_one_model: ClassVar[str] = ""
     """Why no stage of it can be exported as one model: what it does instead, and a full stop; or empty."""
 
@@ -125,7 +128,8 @@ class Method:
     def loss(self, learner: Learner, batch: Sequence[Encoded]) -> Tensor:
         """A sum over answer tokens; the default is the negative log-likelihood of the answers.
 
-        Over the pairs of a stage of preferences; a method that has a loss of its own takes none of these.
+        Each example's terms times its weight, for a method that `weighs`. Over the pairs of a stage of
+        preferences; a method that has a loss of its own takes none of these.
         """
         from forgetmenot.engine.objectives import batch_loss
 

@@ -6,7 +6,8 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from forgetmenot.methods.shared.method import Method
+from forgetmenot.methods.shared.anchor import beside
+from forgetmenot.methods.shared.method import Method, Stage
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,6 +28,10 @@ class Projection(Method):
     def __init__(self, options: Any = None, seed: int = 0) -> None:
         super().__init__(options, seed)
         self.basis: dict[str, Tensor] = {}
+
+    def begin(self, learner: Learner, stage: Stage) -> None:
+        """Have the directions at hand: each step needs them twice."""
+        self.basis = beside(learner, self.basis)
 
     @abstractmethod
     def project(self, values: Mapping[str, Tensor]) -> None:

@@ -7,8 +7,9 @@ distance (in continual learning: Hayes and Kanan 2020, SLDA, arXiv 1909.01520):
 
 with h(x) the hidden state at the prompt's last token. Σ is the covariance within the tasks, all in one,
 shrunk towards a multiple of the identity by what so few prompts leave uncertain (OAS; Chen et al. 2010,
-"Shrinkage Algorithms for MMSE Covariance Estimation", eq. 23). A language model's hidden states vary in a few
-directions far more than in all others, and without Σ (`euclidean`; Mensink et al. 2013) those decide.
+"Shrinkage Algorithms for MMSE Covariance Estimation", eq. 23, as scikit-learn computes it: without the terms
+in 2/width, which vanish where states are wide). A language model's hidden states vary in a few directions
+far more than in all others, and without Σ (`euclidean`; Mensink et al. 2013) those decide.
 """
 
 from __future__ import annotations
@@ -118,6 +119,9 @@ class Routing(Method):
 
 def shrunk(scatter: Tensor, count: int) -> Tensor:
     """A covariance from few samples, made invertible: the oracle approximating shrinkage (OAS).
+
+    With p the width and n the samples, the paper's ρ = ((1 − 2/p) tr S² + tr² S) / ((n + 1 − 2/p) (tr S² −
+    tr² S / p)); like `sklearn.covariance.oas` this leaves 2/p out.
 
     Args:
         scatter: Σ x xᵀ over samples of mean zero, in fp64 [width, width].

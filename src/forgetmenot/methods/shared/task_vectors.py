@@ -2,6 +2,8 @@
 
 A stage trains its task, its task vector is kept, and the stage's model is θ₀ + scale · merged(τ₁ … τₜ). The
 merged model is what is scored and saved; no task is trained on it, so its merging errors do not add up.
+
+What is kept lies on the CPU, of LoRA its factors; whole is at any time one tensor of each vector.
 """
 
 from __future__ import annotations
@@ -12,8 +14,18 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import NonNegativeFloat
 
-from forgetmenot.methods.shared.anchor import beside, from_state, to_state
-from forgetmenot.methods.shared.merge import Vector, difference, moved, replace, weights
+from forgetmenot.methods.shared.anchor import from_state, to_state
+from forgetmenot.methods.shared.merge import (
+    Formed,
+    Stream,
+    Vector,
+    adapted_layers,
+    copied,
+    learned,
+    moved,
+    replace,
+    weights,
+)
 from forgetmenot.methods.shared.method import Method, Options, Stage
 
 if TYPE_CHECKING:
@@ -38,22 +50,30 @@ class TaskVectors(Method):
     Attributes:
         sequential: Whether a task is trained from the weights at which training on the one before ended,
             its vector still taken from the base; else from the base.
+        learned: What each stage added to where it began: adapters' factors; in full fine-tuning the vector
+            itself.
     """
 
     Options = MergingOptions
-    keeps = "its task vector: a copy of the weights that learn"
+    keeps = "its task vector: a copy of what learns"
     needs: ClassVar[Mapping[str, tuple[str, ...]]] = {"kind": ("lora", "full"), "per_stage": ("merge",)}
     shards = False
     sequential: ClassVar[bool] = False
 
     def __init__(self, options: Any = None, seed: int = 0) -> None:
         super().__init__(options, seed)
-        self.vectors: list[Vector] = []
+        self.learned: list[Vector] = []
         self.base: Vector = {}
 
     @abstractmethod
-    def merged(self, vectors: Sequence[Vector]) -> Vector:
+    def merged(self, vectors: Sequence[Vector]) -> Stream:
         """One vector of those of all tasks, in order."""
+
+    def vectors(self, learner: Learner) -> list[Vector]:
+        """The vectors of all tasks, in order; with adapters after adapters each holds those before it."""
+        added = self.sequential and bool(adapted_layers(learner))
+        first = [0 if added else k for k in range(len(self.learned))]
+        return [Formed(self.learned[a : k + 1], learner.device) for k, a in enumerate(first)]
 
     def start(self, stage: Stage) -> Literal["previous", "base"]:
         """The base: task vectors are measured from it."""
@@ -65,22 +85,24 @@ class TaskVectors(Method):
 
     def begin(self, learner: Learner, stage: Stage) -> None:
         """Remember the base while the stage trains; go to where the task before was trained, if so asked."""
-        self.vectors = [beside(learner, vector) for vector in self.vectors]
-        self.base = weights(learner)
-        if self.sequential and self.vectors:
-            replace(learner, moved(self.base, self.vectors[-1]))
+        goes_on = self.sequential and self.learned
+        if goes_on or not adapted_layers(learner):  # else the base stays where it is, under the adapter
+            self.base = copied(weights(learner))
+        if goes_on:
+            replace(learner, moved(self.base, self.vectors(learner)[-1].items()))
 
     def end(self, learner: Learner, stage: Stage) -> None:
         """Keep the task's vector, and merge."""
-        self.vectors.append(difference(weights(learner), self.base))
-        replace(learner, moved(self.base, self.merged(self.vectors), self.options.scale))
+        self.learned.append(learned(learner, self.base))
+        merged = self.merged(self.vectors(learner))
+        replace(learner, moved(self.base or weights(learner), merged, self.options.scale))
         self.base = {}
 
     def state_dict(self) -> dict[str, Any]:
-        """The vectors, by the number of their task."""
-        return to_state(**{str(k): vector for k, vector in enumerate(self.vectors)})
+        """What was learned, by the number of its task."""
+        return to_state(**{str(k): vector for k, vector in enumerate(self.learned)})
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Take them up."""
         count = len({name.split(".")[0] for name in state})
-        self.vectors = [from_state(state, str(k)) for k in range(count)]
+        self.learned = [from_state(state, str(k)) for k in range(count)]
