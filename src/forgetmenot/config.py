@@ -143,7 +143,7 @@ def read_resolved(path: Path) -> RunConfig:
     except ValidationError as error:
         raise UserError(
             f"{path} does not fit this version of forgetmenot ({validation_sentence(error, RunConfig)}) "
-            "Use the version that wrote it, or start anew with --fresh."
+            "Use the version that wrote it, or start over with --fresh."
         ) from error
 
 

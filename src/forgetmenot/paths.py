@@ -23,5 +23,5 @@ def filled(output: str, values: Mapping[str, Any]) -> Path:
         return Path(output.format(**values)).expanduser()
     except (KeyError, IndexError, ValueError) as error:
         raise UserError(
-            f"output: {output!r} has a placeholder that is none of {{{'}, {'.join(values)}}}."
+            f"output: {output!r} has an unknown placeholder. Known: {{{'}, {'.join(values)}}}."
         ) from error

@@ -194,7 +194,7 @@ def test_few_shots_are_computed_once(shared: Path) -> None:
 
 
 def test_what_lm_eval_does_not_know_is_said_with_the_nearest(data: Path) -> None:
-    with pytest.raises(UserError, match=r"stands there twice"):
+    with pytest.raises(UserError, match=r"is listed twice"):
         general(data, "piqa", "piqa")
     with pytest.raises(UserError, match=r"num_fewshot: 'piqqa' is none .* Did you mean 'piqa'"):
         general(data, "piqa", num_fewshot={"piqqa": 3})

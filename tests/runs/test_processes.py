@@ -126,8 +126,8 @@ def test_a_mistake_is_said_once(tiny: Config, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("number", "status", "sentence"),
     [
-        (signal.SIGKILL, 137, "a process of the run was ended by signal 9; the same command goes on"),
-        (signal.SIGINT, 130, "interrupted; the same command goes on"),
+        (signal.SIGKILL, 137, "a process of the run was ended by signal 9; run the same command again"),
+        (signal.SIGINT, 130, "interrupted; run the same command again"),
     ],
     ids=["kill -9 of one process", "Ctrl-C"],
 )

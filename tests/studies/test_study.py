@@ -260,7 +260,7 @@ def test_tasks_are_loaded_once_for_all_runs(make_study: MakeStudy, monkeypatch: 
 @pytest.mark.parametrize(
     ("options", "resources", "says"),
     [
-        ({"workers": 0}, {}, "--workers: give a number from 1 on"),
+        ({"workers": 0}, {}, "--workers: give a number of at least 1"),
         ({}, {"gpus": 1}, "resources.gpus: it is Ray that shares out GPUs"),
         ({"ray": True}, {}, "--ray: Ray is not installed"),
     ],

@@ -116,7 +116,7 @@ def test_what_cannot_be_compared_is_said(
 
     with pytest.raises(UserError, match=r"task 'size' has no `select` split to choose a prompt on"):
         of(str(make_word_task("size", 12, 12)))
-    with pytest.raises(UserError, match=r"task 'texts' is one of text, which has no prompts to choose among"):
+    with pytest.raises(UserError, match=r"task 'texts' is one of text, which has no prompts to choose from"):
         of(str(make_task("texts", [{"t": str(k)} for k in range(40)], [{"t": "two"}], text="t")))
     with pytest.raises(UserError, match=r"task 'animal' has no prompt 'ters'\. Did you mean 'terse'"):
         of(animal, prompts=["ters"])

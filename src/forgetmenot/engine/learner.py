@@ -323,7 +323,7 @@ class Learner:
             UserError: If vLLM cannot be had, the model is shared among processes, or it has a soft prompt.
         """
         if self.soft_tokens:
-            raise UserError("evaluation.generation.backend: vllm takes no soft prompt; take transformers.")
+            raise UserError("evaluation.generation.backend: vllm takes no soft prompt; use transformers.")
         if ranks.size() > 1:
             raise UserError("evaluation.generation.backend: vllm runs in one process; launch one.")
         with evaluating(self.model), TemporaryDirectory() as folder:

@@ -24,12 +24,12 @@ def check_vllm() -> Any:
     """
     where = "evaluation.generation.backend: vllm"
     if not torch.cuda.is_available():
-        raise UserError(f"{where} needs a GPU, and there is none here; take transformers.")
+        raise UserError(f"{where} needs a GPU, and there is no GPU here; use transformers.")
     try:
         return importlib.import_module("vllm")
     except ImportError as error:
         raise UserError(
-            f"{where} needs vLLM: pip install 'forgetmenot[vllm]', or take transformers."
+            f"{where} needs vLLM: pip install 'forgetmenot[vllm]', or use transformers."
         ) from error
 
 

@@ -59,7 +59,7 @@ class LwF(Method):
                 if not all(example.candidates for example in examples):
                     raise UserError(
                         f"method.over: labels is for tasks that choose among labels, and {task!r} does not. "
-                        "Take over: vocabulary."
+                        "Use over: vocabulary."
                     )
         self.teacher = learner.snapshot()
 

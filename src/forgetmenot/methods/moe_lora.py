@@ -67,7 +67,7 @@ class MoELoRA(Method):
         if adapter.rank % self.options.experts:
             raise UserError(
                 f"method.experts: {self.options.experts} experts cannot share adapter.rank {adapter.rank} "
-                "evenly; choose a multiple as the rank."
+                "evenly; choose a rank that is a multiple of the number of experts."
             )
 
     def adapt(self, learner: Learner, stage: Stage) -> None:

@@ -66,7 +66,7 @@ class Replay(Rehearsal):
                 )
         learned = [task for task in tasks if task not in sources]
         if not learned:
-            raise UserError("method.sources: every task is one, so that none is learned; leave one out.")
+            raise UserError("method.sources: every task is a source, so none is trained on; leave one out.")
         return [replace(stage, sources=sources) for stage in super().stages(learned)]
 
     def examples(self, learner: Learner, stage: Stage) -> Sequence[Encoded]:

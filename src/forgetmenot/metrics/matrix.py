@@ -285,7 +285,7 @@ def learned_in_sequence(matrix: ScoreMatrix) -> tuple[str, ...]:
     """
     # Stage 1 starts from the base model in any case.
     if not all(stage.follows for stage in matrix.stages[2:]):
-        raise UndefinedError("The stages start from the base model each, so none can forget another's task.")
+        raise UndefinedError("Each stage starts from the base model, so none can forget another's task.")
     return learned(matrix)
 
 

@@ -55,7 +55,7 @@ class Embeddings(Probe):
             for one in task.score[: options.limit]
         ]
         if len(self.pairs) < 3:
-            raise UserError("evaluation.probes.embeddings: it takes three pairs or more.")
+            raise UserError("evaluation.probes.embeddings: it needs three pairs or more.")
 
     def measure(self, learner: Learner, stage: str, base: str, folder: Path) -> Sequence[Part]:
         """One part."""

@@ -118,7 +118,7 @@ class General(Probe):
         for name in asked:
             if name not in self.names:
                 raise UserError(
-                    f"evaluation.probes.general.num_fewshot: {name!r} is none of its tasks. "
+                    f"evaluation.probes.general.num_fewshot: {name!r} is not one of its tasks. "
                     f"{nearest(name, self.names)}"
                 )
         return dict(asked)
@@ -126,7 +126,7 @@ class General(Probe):
     def _check_names(self) -> None:
         twice = next((name for name in self.names if self.names.count(name) > 1), None)
         if twice is not None:
-            raise UserError(f"evaluation.probes.general.tasks: {twice!r} stands there twice.")
+            raise UserError(f"evaluation.probes.general.tasks: {twice!r} is listed twice.")
         self._manager = _manager([name for name in self.names if not self._is_own(name)])
 
     def _is_own(self, name: str) -> bool:
@@ -254,6 +254,6 @@ def _explaining(name: str, *kinds: type[Exception]) -> Iterator[None]:
         first = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise UserError(
             f"evaluation.probes.general: lm-eval cannot take the task {name} "
-            f"({type(error).__name__}: {first}). If its data is on no disk here, it needs "
+            f"({type(error).__name__}: {first}). If its data is not on this disk, it needs "
             "the hub, or data_dir with general/ (docs/probes.md)."
         ) from error

@@ -50,7 +50,7 @@ class Layers(Probe):
         super().__init__(options, data_dir)
         self.prompts = read_prompts(options.prompts, data_dir)[: options.limit]
         if len(self.prompts) < 3:
-            raise UserError("evaluation.probes.layers: it takes three prompts or more to compare layers.")
+            raise UserError("evaluation.probes.layers: it needs three prompts or more to compare layers.")
 
     def measure(self, learner: Learner, stage: str, base: str, folder: Path) -> Sequence[Part]:
         """A part for each layer."""

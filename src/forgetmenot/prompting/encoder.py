@@ -223,7 +223,7 @@ class Encoder:
     def _gold(self, example: Example) -> int:
         if example.label not in self._task.labels:
             labels = ", ".join(self._task.labels)
-            raise UserError(f"its label is {example.label!r}, which is none of: {labels}.")
+            raise UserError(f"its label is {example.label!r}, which is not one of: {labels}.")
         return self._task.labels.index(example.label)
 
     def _check_distinct(self, answers: Sequence[Ids]) -> None:

@@ -73,7 +73,7 @@ class Prompt:
             _compiled(self.template)
         except TemplateSyntaxError as error:
             raise UserError(
-                f"prompt {self.name!r}: the template's line {error.lineno} is no valid Jinja: "
+                f"prompt {self.name!r}: the template's line {error.lineno} is not valid Jinja: "
                 f"{str(error.message).rstrip('.')}."
             ) from error
 

@@ -39,7 +39,7 @@ def check_model(settings: ReceiptSettings) -> None:
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
     if tokenizer.pad_token_id is None:
         raise UserError(
-            f"receipts.model: the tokenizer of {settings.model!r} has no padding; take an encoder."
+            f"receipts.model: the tokenizer of {settings.model!r} has no padding; use an encoder."
         )
 
 

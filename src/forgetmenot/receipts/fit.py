@@ -185,7 +185,7 @@ def _check(task: Task, source: Task) -> None:
         if not takes_receipts(one):
             raise UserError(
                 f"receipts: task {one.name!r} does not choose among labels of which one is right, so a small "
-                "model cannot be asked; leave it out."
+                "model cannot answer it; leave it out."
             )
     if not source.train:
         raise UserError(
@@ -195,7 +195,7 @@ def _check(task: Task, source: Task) -> None:
     if set(task.labels) != set(source.labels):
         raise UserError(
             f"receipts.sources: {task.name!r} has the labels {', '.join(task.labels)}, but {source.name!r} "
-            f"has {', '.join(source.labels)}; a small model can only answer with those that it has learned."
+            f"has {', '.join(source.labels)}; a small model can only answer with labels that it was trained on."
         )
 
 

@@ -141,7 +141,7 @@ def as_measured(metric: str, predictions: Predictions) -> tuple[Any, Any]:
         if predictions.labels is None:
             raise UserError(
                 f"{metric} needs the order of the labels, which the version of forgetmenot that wrote these "
-                "predictions did not keep; run the same command with --fresh."
+                "predictions did not save; run the same command with --fresh."
             )
         index: dict[str | None, int] = {label: k for k, label in enumerate(predictions.labels)}
         index[None] = NO_LABEL

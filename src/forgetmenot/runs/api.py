@@ -102,14 +102,14 @@ def run(
                 raise UserError(
                     "The device's memory is full: set training.micro_batch to fewer examples, a smaller "
                     "training.max_length, or training.activation_checkpointing: true. "
-                    "Finished stages are kept; the same command goes on from there."
+                    "Finished stages are kept; run the same command again to resume."
                 ) from error
             except OSError as error:
                 if error.errno != errno.ENOSPC:
                     raise
                 raise UserError(
                     f"The disk of {directory.path} is full: make room, or set checkpoints: last. "
-                    "Finished stages are kept; the same command goes on from there."
+                    "Finished stages are kept; run the same command again to resume."
                 ) from error
     return Run(directory.path)
 
@@ -140,7 +140,7 @@ def is_finished(directory: RunDirectory, config: RunConfig) -> bool:
     if different:
         raise UserError(
             f"{directory.path} holds a run of another config: {', '.join(different)} differ. "
-            "Choose another output, or start anew with --fresh."
+            "Choose another output, or start over with --fresh."
         )
     return finished
 

@@ -43,7 +43,7 @@ def carry_out(
         fresh: Remove what is in the directory first.
 
     Raises:
-        UserError: If something does not fit the model, or the directory began otherwise.
+        UserError: If something does not fit the model, or the directory was created with other settings.
     """
     config = plan.config
     session = open_session(config, None if fresh else begun_with(directory).get("threads"))
@@ -94,7 +94,7 @@ def _identify(plan: Plan, session: Session, directory: RunDirectory, display: Di
     """Hold what this process would compute with against what the run began with, and record it.
 
     Raises:
-        UserError: If they differ, so that going on would mix two runs.
+        UserError: If they differ, so that resuming would mix two runs.
     """
     tasks = {task.name: task for task in (*plan.trained, *plan.scored)}
     identity = {
@@ -110,8 +110,8 @@ def _identify(plan: Plan, session: Session, directory: RunDirectory, display: Di
             now = {name: now.get(name) for name in value}
         if now != value:
             raise UserError(
-                f"{directory.path} began with {key} {value!r}; by this command, machine and data "
-                f"it is {now!r} now: going on would mix two runs. Put it back, or start anew with --fresh."
+                f"{directory.path} was created with {key} {value!r}; now it would be {now!r}. Resuming would "
+                "mix two runs. Restore the command, machine or data, or start over with --fresh."
             )
     directory.write_json(ENVIRONMENT, {"identity": identity, **session.record})
     if session.learner.layout != "trie":

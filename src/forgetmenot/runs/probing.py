@@ -55,7 +55,7 @@ def measure(
             return list(probe.measure(answering, stage, base, directory.path / "probes" / name))
     except UserError as error:
         raise UserError(
-            f"Probe {name}, stage {stage}: {error} What was finished is kept; the same command goes on."
+            f"Probe {name}, stage {stage}: {error} What is finished is kept; run the same command again to resume."
         ) from error
 
 

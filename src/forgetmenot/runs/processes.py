@@ -71,7 +71,7 @@ def _status(codes: Sequence[int]) -> int:
         return next(iter(own), TERMINATED)
     print(
         f"forgetmenot: a process of the run was ended by signal {killed[0]}; "
-        "the same command goes on from the last finished stage.",
+        "run the same command again to resume from the last finished stage.",
         file=sys.stderr,
     )
     return 128 + killed[0]

@@ -173,7 +173,7 @@ def _check_grid(study: StudyConfig) -> None:
                 known = nearest(key, {*RunConfig.model_fields, "order"})
                 raise UserError(f"grid.{axis}: there is no key {key!r} of a config. {known}")
             if key in seen or (key == "order" and len(keys) > 1):
-                raise UserError(f"grid.{axis}: {key} must be a key of its own, named once.")
+                raise UserError(f"grid.{axis}: {key} must be a separate key, named once.")
             seen.add(key)
         if axis != "order" and (not isinstance(values, list) or not values):
             raise UserError(f"grid.{axis}: write a list of the values that it takes (given: {values!r}).")
@@ -231,7 +231,7 @@ def _orders(axis: Any, tasks: Any) -> list[list[str]]:
     orders = [expand(_names(order)) for order in axis]
     for order in orders:
         if sorted(order) != sorted(names):
-            raise UserError(f"grid.order: {', '.join(order)} is no order of the tasks {', '.join(names)}.")
+            raise UserError(f"grid.order: {', '.join(order)} is not an order of the tasks {', '.join(names)}.")
     return orders
 
 

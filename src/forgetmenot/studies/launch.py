@@ -50,7 +50,7 @@ class Place:
 def this_machine(resources: Resources, workers: int) -> Iterator[Place]:
     """So many runs at a time on this machine; its cores are shared out unless the resources say."""
     if resources.gpus is not None:
-        raise UserError("resources.gpus: it is Ray that shares out GPUs; add --ray, or leave it out.")
+        raise UserError("resources.gpus: only Ray assigns GPUs to runs; add --ray, or leave it out.")
     yield Place(workers, resources.cpus or max(1, _cores() // workers), Process)
 
 

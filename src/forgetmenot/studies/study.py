@@ -49,7 +49,7 @@ class Study:
         self.path = Path(path)
         results = RunDirectory(self.path).read_json("study.json")
         if results is None:
-            raise UserError(f"{self.path} holds no study that has ended: there is no study.json.")
+            raise UserError(f"{self.path} holds no finished study: there is no study.json.")
         self.results: dict[str, Any] = results
 
     @property
@@ -103,7 +103,7 @@ def study(
         UserError: If anything that the study names is not there or does not fit, before a run is started.
     """
     if workers < 1:
-        raise UserError(f"--workers: give a number from 1 on (given: {workers}).")
+        raise UserError(f"--workers: give a number of at least 1 (given: {workers}).")
     if not isinstance(config, StudyConfig):
         config = load_study(config)
     console = console or Console(quiet=True)

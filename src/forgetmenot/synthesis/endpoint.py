@@ -55,7 +55,7 @@ class EndpointSettings(BaseModel):
     def _is_a_bare_address(cls, value: str) -> str:
         url = httpx2.URL(value)
         if url.scheme not in ("http", "https") or not url.host:
-            raise ValueError("it is no address such as http://localhost:8000/v1")
+            raise ValueError("it is not an address such as http://localhost:8000/v1")
         if url.userinfo or url.query:
             raise ValueError("it holds a secret or a query; put the key into the variable of api_key_env")
         return value.rstrip("/")

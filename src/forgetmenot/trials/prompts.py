@@ -124,7 +124,7 @@ def prompts(
                 else:
                     asked[name] = _scored(config, task, prompt, session)
             if not asked:
-                raise UserError(f"task {task.name!r} has no prompt that this model can be asked with.")
+                raise UserError(f"task {task.name!r} has no prompt that fits this model.")
             if not found:
                 first = next(iter(asked.values()))
                 session.examine(first.first_sequences(config.training.batch_size))
@@ -153,7 +153,7 @@ def _on_select(task: Task) -> Task:
         UserError: It has no `select`, or no prompt to choose.
     """
     if task.kind not in ("choice", "answer"):
-        raise UserError(f"task {task.name!r} is one of {task.kind}, which has no prompts to choose among.")
+        raise UserError(f"task {task.name!r} is one of {task.kind}, which has no prompts to choose from.")
     if not task.select:
         raise UserError(
             f"task {task.name!r} has no `select` split to choose a prompt on: its train split is missing or "

@@ -69,9 +69,9 @@ def require_the_same_parameters(method: str, adapter: AdapterSettings) -> None:
     """
     if adapter.per_stage != "continue":
         raise UserError(
-            f"method {method} compares what learns with its values in earlier stages, but with "
-            f"adapter.per_stage: {adapter.per_stage} each stage learns parameters of its own. "
-            "Take per_stage: continue, or kind: full."
+            f"method {method} compares the trained parameters with their values in earlier stages, but with "
+            f"adapter.per_stage: {adapter.per_stage} each stage trains new parameters. "
+            "Use per_stage: continue, or kind: full."
         )
 
 

@@ -113,7 +113,7 @@ def _mmlu_rows(path: Path) -> Rows:
             answer = {**{letter: k for k, letter in enumerate("ABCD")}, **{str(k): k for k in range(4)}}
             if len(cells) != 6 or cells[5].strip() not in answer:
                 raise UserError(
-                    f"{path}, row {number}: it is no question with four choices and an answer of A to D."
+                    f"{path}, row {number}: it is not a question with four choices and an answer of A to D."
                 )
             question, *choices, right = cells
             rows.append({"question": question, "choices": choices, "answer": answer[right.strip()]})

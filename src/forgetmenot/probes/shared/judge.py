@@ -66,7 +66,7 @@ class LocalJudge:
         if positions is not None and longest >= positions:
             raise UserError(
                 f"judge: a comparison takes {longest} tokens, and the model {self.name!r} has positions for "
-                f"{positions}; take another judge, or a smaller max_new_tokens."
+                f"{positions}; use another judge, or a smaller max_new_tokens."
             )
         for first in range(0, len(prompts), 64):  # so that a kill loses no more
             some = prompts[first : first + 64]

@@ -165,8 +165,8 @@ class Judged(Probe):
             room = positions - options.max_new_tokens
             if room < 1:
                 raise UserError(
-                    f"max_new_tokens: {options.max_new_tokens} is more than this model, with positions for "
-                    f"{positions}, has room for; set fewer."
+                    f"max_new_tokens: {options.max_new_tokens} is too many, since this model has {positions} "
+                    "positions; set fewer."
                 )
             cut = [max(0, len(prompt) - room) for prompt in prompts]
             prompts = [prompt[-room:] for prompt in prompts]

@@ -141,14 +141,14 @@ class LearnerLM(TemplateLM):  # type: ignore[misc]
         """The answers to contexts that are asked with the same settings."""
         settings = normalize_gen_kwargs(dict(settings), MAX_GEN_TOKS)
         if settings.get("do_sample") or settings.get("num_beams", 1) != 1:
-            raise UserError("this task draws its answers or searches with beams, and here they are greedy.")
+            raise UserError("this task samples its answers or uses beam search; only greedy answers work.")
         eos = self.tokenizer.decode([self.eot_token_id])
         until = handle_stop_sequences(settings.get("until"), eos=eos)
         new = settings["max_gen_toks"]
         room = self.max_length - new
         if room < 1:
             raise UserError(
-                f"this task lets the model write {new} tokens, and it has positions for {self.max_length}."
+                f"this task lets the model write {new} tokens, but it has {self.max_length} positions."
             )
         whole = [self.tok_encode(context) for context in contexts]
         self.cut += sum(len(tokens) > room for tokens in whole)

@@ -235,7 +235,7 @@ class Comparison:
                     return test
                 if (test.first, test.second) == (second, first):
                     return test.turned()
-        raise KeyError(f"{first} and {second} are no two groups with finished runs.")
+        raise KeyError(f"{first} and {second} are not two groups with finished runs.")
 
     def _pairs(self) -> Iterator[tuple[str, str, str, Sequence[ComparedRun], Sequence[ComparedRun]]]:
         """Two levels of a factor, and the finished runs of each that are alike in all else, in one order."""

@@ -100,9 +100,9 @@ def _answers(path: Path, results: RunResults) -> tuple[dict[str, Answers], dict[
         said = [stage.get(task) for stage in stages]
         there = next((one for one in said if one is not None), None)
         if there is None:
-            raise _UnpairedError(f"{path.name} keeps no answers on {task}.")
+            raise _UnpairedError(f"{path.name} has no saved answers on {task}.")
         if any(one is not None and one.ids != there.ids for one in said):
-            raise _UnpairedError(f"{path.name} was asked other examples of {task} after some stages.")
+            raise _UnpairedError(f"{path.name} was scored on other examples of {task} after some stages.")
         try:
             pairs = [None if one is None else as_measured(metric, one) for one in said]
         except UserError as error:
