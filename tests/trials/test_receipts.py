@@ -104,7 +104,7 @@ def test_receipts_that_have_changed_are_not_mixed_in(go: Go, tiny: Mapping[str, 
     content = json.loads(file.read_text())
     content["given"]["score"][0]["confidence"] = 0.123
     file.write_text(json.dumps(content))
-    with pytest.raises(UserError, match=r"began with tasks .* going on would mix two runs"):
+    with pytest.raises(UserError, match=r"created with tasks .* Resuming would mix two runs"):
         go("one", {**TFIDF, "tasks": tiny["tasks"][:2]})
 
 

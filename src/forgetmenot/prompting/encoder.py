@@ -50,8 +50,8 @@ class Encoder:
         self._closing: Ids = (self._tokens.eos,)
         if prompt.chat and not self._tokens.has_chat_template:
             raise UserError(
-                f"task {task.name!r} is put as a chat by prompt {prompt.name!r}, but the tokenizer has "
-                "no chat template; take a model tuned for chat, or another prompt."
+                f"prompt {prompt.name!r} of task {task.name!r} is a chat, but the tokenizer has no chat "
+                "template; use a model tuned for chat, or another prompt."
             )
         if task.kind == "messages" and self._tokens.turn_end[1]:
             self._closing = ()  # the chat template ends the turn itself
