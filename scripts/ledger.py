@@ -61,8 +61,8 @@ same base model, data, epochs and seeds. An option beside a method's name was ch
   learning accuracy is that of one task alone.
 """
 COMPARED = """\
-The last column has mean differences to `sequential` with the same adapter and seeds, by study; a difference is
-sure if its 95 % interval excludes zero."""
+The last column has mean differences to `sequential` with the same adapter and seeds, by study; a difference
+is sure if its 95 % interval excludes zero."""
 FORGETS = {1: "forgets less", -1: "forgets more", 0: "no sure difference in forgetting"}
 LEARNS = {-1: "learns less", 1: "learns more", 0: ""}
 TABLE = ("method", *FIGURES.values(), "saved", "gap closed", "time", "kept", "added", "past data")

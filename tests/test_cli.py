@@ -1,4 +1,4 @@
-"""The command line as a person meets it: what each verb prints, leaves on disk and ends with."""
+"""The command line as a user sees it: what each verb prints, leaves on disk and ends with."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Every mistake of a person gives one sentence that says what is wrong, where, and what to do; status 2."""
+"""Every mistake of a user gives one sentence that says what is wrong, where, and what to do; status 2."""
 
 import json
 import shlex
@@ -174,7 +174,7 @@ CASES = {
     "calibration without a select split": Case(
         MINE + " --set evaluation.calibration=prior", ("evaluation:", "`select`", "'mine'", "contextual")
     ),
-    "a count of demonstrations below nought": of_set("demonstrations=-1", "demonstrations", "-1"),
+    "a count of demonstrations below zero": of_set("demonstrations=-1", "demonstrations", "-1"),
     "a demonstrations' key that is unknown": of_set(
         "demonstrations={counts: 2}", "demonstrations.counts:", "no such key", "'count'"
     ),

@@ -21,16 +21,22 @@ def parser() -> argparse.ArgumentParser:
     verbs = top.add_subparsers(title="verbs", required=True, metavar="VERB")
 
     verb = _verb(verbs, "run", "train on tasks in turn, score all tasks after each, report")
-    verb.add_argument("config", nargs="?", type=Path, metavar="CONFIG.yaml", help="default: the bundled quickstart job")
+    verb.add_argument(
+        "config", nargs="?", type=Path, metavar="CONFIG.yaml", help="default: the bundled quickstart job"
+    )
     verb.add_argument("--model", metavar="M", help="a bundled model, a hub id, or a local directory")
     verb.add_argument("--tasks", metavar="a,b,c", help="names, suites, or paths to task files, in order")
     verb.add_argument("--method", metavar="X", help="a continual-learning method: see `fmn list methods`")
     verb.add_argument("--prompt", metavar="P", help="a prompt variant: see `fmn list prompts`")
-    verb.add_argument("--data-dir", metavar="D", help="a folder with glue/ (or glue/ itself); default: the hub")
+    verb.add_argument(
+        "--data-dir", metavar="D", help="a folder with glue/ (or glue/ itself); default: the hub"
+    )
     verb.add_argument("--seed", type=int, metavar="N")
     verb.add_argument("--output", metavar="DIR", help="the run directory")
     verb.add_argument("--fresh", action="store_true", help="delete the contents of the run directory first")
-    verb.add_argument("--preview", action="store_true", help="show what would run and how long it takes; train nothing")
+    verb.add_argument(
+        "--preview", action="store_true", help="show what would run and how long it takes; train nothing"
+    )
     verb.add_argument(
         "--set", action="append", default=[], metavar="key.path=value", help="any key of the config"
     )
@@ -39,7 +45,9 @@ def parser() -> argparse.ArgumentParser:
     verb = _verb(verbs, "study", "run every combination of a grid and compare the runs")
     verb.add_argument("study", type=Path, metavar="STUDY.yaml", help="a base config, and a grid over it")
     verb.add_argument("--output", metavar="DIR", help="the study's directory")
-    verb.add_argument("--workers", type=int, default=1, metavar="N", help="how many runs at the same time on a machine")
+    verb.add_argument(
+        "--workers", type=int, default=1, metavar="N", help="how many runs at the same time on a machine"
+    )
     verb.add_argument(
         "--ray", action="store_true", help="start the runs with Ray; without --ray-address on this machine"
     )
@@ -84,9 +92,13 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("model", metavar="MODEL", help="a bundled model, a hub id, or a local directory")
     verb.add_argument("--tasks", required=True, type=_names, metavar="a,b,c", help="as in `fmn run`")
     verb.add_argument("--data-dir", metavar="D", help="as in `fmn run`")
-    verb.add_argument("--prompts", type=_names, default=(), metavar="a,b", help="default: all variants of each task")
+    verb.add_argument(
+        "--prompts", type=_names, default=(), metavar="a,b", help="default: all variants of each task"
+    )
     verb.add_argument("--limit", type=int, metavar="N", help="the number of `select` examples of each task")
-    verb.add_argument("--output", type=Path, metavar="DIR", help="where to write prompts.html and chosen.yaml")
+    verb.add_argument(
+        "--output", type=Path, metavar="DIR", help="where to write prompts.html and chosen.yaml"
+    )
     verb.add_argument(
         "--set", action="append", default=[], metavar="key.path=value", help="any key of the config"
     )
@@ -97,9 +109,13 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument(
         "--small-model", metavar="M", help="tfidf (the default), or an encoder's hub id or path"
     )
-    verb.add_argument("--interpret", action="store_true", help="also ask the model how far the receipt influenced it")
+    verb.add_argument(
+        "--interpret", action="store_true", help="also ask the model how far the receipt influenced it"
+    )
     verb.add_argument("--prompt", metavar="P", help="a prompt variant")
-    verb.add_argument("--data-dir", metavar="D", help="a folder with glue/ (or glue/ itself); default: the hub")
+    verb.add_argument(
+        "--data-dir", metavar="D", help="a folder with glue/ (or glue/ itself); default: the hub"
+    )
     verb.add_argument("--output", type=Path, metavar="DIR", help="where to write the tables")
     verb.add_argument("--set", action="append", default=[], metavar="key.path=value", help="as in `fmn run`")
     _several(verb)

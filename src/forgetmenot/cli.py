@@ -25,7 +25,9 @@ TERMINATED = 128 + signal.SIGTERM
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit with its status: 0; 2 for a user's mistake; 70 for an internal error."""
     signal.signal(signal.SIGTERM, _terminated)
-    warnings.simplefilter("ignore", FutureWarning)  # libraries' messages to one another; no user can act on them
+    warnings.simplefilter(
+        "ignore", FutureWarning
+    )  # libraries' messages to one another; no user can act on them
     try:
         try:
             parsed = parser().parse_args(arguments)
@@ -38,7 +40,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except UserError as error:
         _end(MISTAKE, str(error))
     except KeyboardInterrupt:
-        _end(128 + signal.SIGINT, "interrupted; run the same command again to resume from the last finished stage.")
+        _end(
+            128 + signal.SIGINT,
+            "interrupted; run the same command again to resume from the last finished stage.",
+        )
     except BrokenPipeError:  # as in `fmn … | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
@@ -58,7 +63,7 @@ def _end(status: int, sentence: str) -> NoReturn:
 
 
 def _leave(status: int) -> NoReturn:
-    """Exit; the launcher sends SIGTERM to all processes when the first one ends, and here that is too late."""
+    """Exit; the launcher sends SIGTERM to all processes when the first one ends, which is too late here."""
     if "RANK" in os.environ:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     sys.exit(status)

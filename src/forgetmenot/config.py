@@ -98,7 +98,7 @@ class RunConfig(BaseModel):
 
     @property
     def asking(self) -> Asking:
-        """How tasks are put to the model."""
+        """How tasks are scored."""
         return Asking(self.evaluation, self.prompt, self.demonstrations, self.seed)
 
     def to_yaml(self) -> str:

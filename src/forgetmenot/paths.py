@@ -1,4 +1,4 @@
-"""Names that become paths."""
+"""Names turned into paths."""
 
 import re
 from collections.abc import Mapping

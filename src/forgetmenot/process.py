@@ -1,4 +1,4 @@
-"""A command of ours in a process of its own that ends when its parent does: both ends of it.
+"""A subprocess that ends when its parent does: both ends of it.
 
 The child is `python -m forgetmenot.process run CONFIG.yaml`. The module imports nothing heavy, so that who
 only starts processes, as Ray's workers do, stays small.

@@ -11,7 +11,7 @@ import forgetmenot
 from forgetmenot import UserError
 from forgetmenot.methods import METHODS, known_methods
 
-# What a person writes: a module, and the line by which it is found.
+# What a user writes: a module, and the line by which it is found.
 MODULE = '''\
 """A method of my own."""
 

@@ -156,7 +156,7 @@ def test_parts_equal_lm_eval_by_itself(data: Path, tiny_llama: Path, learner: Le
 
 
 def test_a_task_file_a_limit_and_shots(tmp_path: Path, learner: Learner) -> None:
-    """A task of lm-eval's kind from a YAML of one's own, whose shots are drawn: each stage draws the same."""
+    """A task of lm-eval's kind from a user's own YAML, whose shots are drawn: each stage draws the same."""
     rows = "".join(json.dumps({"q": f"word {k}", "a": k % 2}) + "\n" for k in range(9))
     (tmp_path / "rows.jsonl").write_text(rows)
     own = {

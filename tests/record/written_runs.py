@@ -1,4 +1,4 @@
-"""Run directories with answers of one's choice, written by the code that writes real ones."""
+"""Run directories with chosen answers, written by the code that writes real ones."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Run directories with answers of one's choice, for the tests of comparisons."""
+"""Run directories with chosen answers, for the tests of comparisons."""
 
 import json
 from collections.abc import Mapping, Sequence

@@ -210,7 +210,7 @@ def test_a_failed_model_is_named_and_the_rest_is_compared(make: Make) -> None:
     assert [test.factor for test in comparison.tests] == ["prompt", "prompt"]
     assert list(comparison.failures) == ["Model 'owner/beta' is gated."]
     said = conclusions(comparison)
-    assert said[-1] == "4 of 8 runs failed; why stands at the end of the page."
+    assert said[-1] == "4 of 8 runs failed; the reasons are at the end of the page."
     screen = io.StringIO()
     print_comparison(comparison, Console(file=screen, width=160))
     assert "4 runs (beta-plain-0 and others) failed: Model 'owner/beta' is gated." in screen.getvalue()
@@ -238,7 +238,7 @@ def test_where_a_whole_model_failed_the_rest_is_still_crossed(make: Make) -> Non
 def test_where_every_run_failed_that_is_said() -> None:
     failed = ComparedRun("x", {"seed": 0}, failed="No.")
     assert conclusions(Comparison("mine", [failed])) == [
-        "1 of 1 run failed; why stands at the end of the page."
+        "1 of 1 run failed; the reasons are at the end of the page."
     ]
 
 

@@ -1,4 +1,4 @@
-"""Compared prompts as a person sees them: the table in a terminal and the page."""
+"""Compared prompts as a user sees them: the table in a terminal and the page."""
 
 import io
 import re

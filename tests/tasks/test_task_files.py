@@ -1,4 +1,4 @@
-"""A task of one's own is a YAML file beside its rows; what is wrong with either is said in one sentence."""
+"""A user's own task is a YAML file beside its rows; what is wrong with either is said in one sentence."""
 
 import csv
 import io

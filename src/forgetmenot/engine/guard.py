@@ -1,4 +1,4 @@
-"""Whether a model can take a layout: its answers compared with one sequence at a time."""
+"""The guard: a check that a layout gives the same numbers as one sequence at a time."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What goes through the model at once: a trie, or padded rows, and the predictions that are read from it."""
+"""A pack: a trie or padded rows that go through the model at once, and the predictions read from it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

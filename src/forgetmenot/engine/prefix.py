@@ -1,4 +1,4 @@
-"""What all sequences begin with, computed once: its keys and values, from which every pack continues."""
+"""The common prefix of all sequences, computed once: its keys and values, which every pack continues."""
 
 from dataclasses import dataclass
 from typing import Any

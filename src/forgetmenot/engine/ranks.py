@@ -129,7 +129,7 @@ def writes() -> bool:
 
 
 def speaks() -> bool:
-    """Whether this process tells the person why the run ends: of several, the one that ends first.
+    """Whether this process tells the user why the run ends: of several, the one that ends first.
 
     Before they are joined they fail alike, and the first of them speaks.
     """
@@ -218,7 +218,7 @@ def sum_gradients(parameters: Iterable[Tensor]) -> None:
 
 
 def check_alike(parameters: Iterable[Tensor]) -> None:
-    """Hold the parameters that every process has whole against the writer's.
+    """Compare the parameters that every process has whole with the writer's.
 
     Raises:
         RuntimeError: If their sums differ: some hook did not do the same on every process.

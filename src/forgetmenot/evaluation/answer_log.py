@@ -1,4 +1,4 @@
-"""Generated answers kept as they come, so that an interrupted evaluation writes none of them twice."""
+"""The log of generated answers: an interrupted evaluation generates none of them twice."""
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence

@@ -149,7 +149,7 @@ def variant_for(chosen: PromptVariants, task: str) -> str:
 def scoring_rule_of(
     evaluation: EvaluationSettings, tasks: Sequence[Task], prompts: dict[str, Prompt], where: str
 ) -> ScoringRule:
-    """How choices are scored, held against the tasks that are.
+    """How choices are scored, checked against the scored tasks.
 
     Raises:
         UserError: A setting is used by none of the tasks, or does not fit one of them.
@@ -189,7 +189,7 @@ def scored_task(
     max_length: int,
     rule: ScoringRule = BY_LIKELIHOOD,
 ) -> ScoredTask:
-    """A task as it is put to the model: the examples within the limit, as tokens."""
+    """A task ready for scoring: the examples within the limit, as tokens."""
     limit = asking.evaluation.limit
     examples = sample(task.name, scored_split(asking.evaluation, task), limit)
     plan = generation_plan(asking, task)

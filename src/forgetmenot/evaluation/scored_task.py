@@ -1,4 +1,4 @@
-"""A task as it is put to the model: its examples, their prompt and tokens, and how answers are scored."""
+"""A task ready for scoring: its examples, their prompt and tokens, and how answers are scored."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ class GenerationPlan:
 
 @dataclass(frozen=True)
 class ScoredTask:
-    """A task as it is put to the model.
+    """A task ready for scoring.
 
     Attributes:
         examples: Those that are scored.

@@ -1,4 +1,4 @@
-"""How an example of a classification task is scored: the likelihood of its candidates, or parsed text.
+"""Scoring of a classification example: the likelihood of its candidates, or parsed text.
 
 A way of scoring is a function from a learner and what is asked to `Choices`; `SCORINGS` has it by the name
 that `evaluation.scoring` takes. Likelihoods may be normalised by length and calibrated (`ScoringRule`).

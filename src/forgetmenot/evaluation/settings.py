@@ -92,7 +92,9 @@ class GenerationSettings(BaseModel):
     @model_validator(mode="after")
     def _draws_if_it_chooses_among(self) -> Self:
         if self.temperature == 0 and (self.top_k or self.top_p < 1):
-            raise ValueError("top_k and top_p have no effect at temperature 0, which takes the most likely token")
+            raise ValueError(
+                "top_k and top_p have no effect at temperature 0, which takes the most likely token"
+            )
         return self
 
 

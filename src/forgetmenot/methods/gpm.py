@@ -107,7 +107,7 @@ class GPM(Projection):
         return grams
 
     def _layers(self, learner: Learner) -> Iterator[tuple[str, tuple[str, nn.Module]]]:
-        """The linear layers that learn: the weight's name, and the layer's (less the adapter's) with it."""
+        """The trained linear layers: the weight's name, and the layer's (without the adapter's) with it."""
         from torch import nn
         from transformers.pytorch_utils import Conv1D
 

@@ -1,4 +1,4 @@
-"""Is one better than another, or is it chance? Many runs on either side, over the same examples."""
+"""Tests of one group of runs against another, over the same examples and, if there are several, seeds."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What a maximum over noisy scores shows where nothing changed."""
+"""Noise floors: the value of a maximum over noisy scores if nothing changed."""
 
 import zlib
 from collections.abc import Mapping, Sequence

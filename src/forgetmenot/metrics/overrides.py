@@ -1,4 +1,4 @@
-"""What a model makes of a receipt: how often it overrides it, and how well; accuracy by confidence."""
+"""Override rates: how often a model overrides a receipt, and how well; accuracy by confidence."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass

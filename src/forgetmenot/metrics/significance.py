@@ -1,4 +1,4 @@
-"""Was a task forgotten, or is it chance? Paired tests, one example at a time, never on a maximum."""
+"""Paired tests of whether a task was forgotten, one example at a time, never on a maximum."""
 
 import zlib
 from collections.abc import Mapping, Sequence

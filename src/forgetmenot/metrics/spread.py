@@ -1,4 +1,4 @@
-"""How a figure spreads over the training seeds of one cell of a study."""
+"""The spread of a figure over the training seeds of one cell of a study."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass

@@ -1,4 +1,4 @@
-"""Load a causal language model and its tokenizer, from the hub or a directory; safe by default."""
+"""The loader of causal language models and tokenizers, from the hub or a directory; safe by default."""
 
 import hashlib
 from collections.abc import Iterator

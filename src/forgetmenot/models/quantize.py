@@ -15,7 +15,7 @@ from forgetmenot.models.settings import AdapterSettings, ModelSettings
 
 
 def check_quantization(model: ModelSettings, adapter: AdapterSettings) -> None:
-    """Hold the quantization against what learns and what is installed.
+    """Check the quantization against the trained weights and the installed packages.
 
     Raises:
         UserError: If quantized weights would have to change, or bitsandbytes is not there.

@@ -1,4 +1,4 @@
-"""A stage's weights on disk: one folder under the stage's, by whose name the kind of adapter is known."""
+"""A stage's weights on disk: one folder in the stage's, whose name tells the kind of adapter."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The `embeddings` probe: whether the model's sentence embeddings still know what is alike (STS-B)."""
+"""The `embeddings` probe: whether the model's sentence embeddings still know similarity (STS-B)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SEED = 20230731
 
 
 class EmbeddingsOptions(ProbeOptions):
-    """How sentences are put to the model.
+    """How sentences become prompts.
 
     Attributes:
         limit: Take the first so many pairs of STS-B's dev split.

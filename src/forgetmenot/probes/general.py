@@ -1,4 +1,4 @@
-"""The `general` probe: what lm-evaluation-harness says of the model, after each stage."""
+"""The `general` probe: lm-evaluation-harness's tasks, after each stage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The `layers` probe: how like the base model's the hidden states still are, layer by layer."""
+"""The `layers` probe: the similarity of the hidden states to the base model's, layer by layer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Examples become tokens: the prompt, its candidates, and what training learns."""
+"""The encoder of examples as tokens: the prompt, its candidates, and what training learns."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -34,7 +34,7 @@ class Encoder:
 
         Args:
             task: Whose examples will be encoded.
-            prompt: How they are put to the model.
+            prompt: The prompt of the examples.
             tokenizer: The model's own.
             max_length: The most tokens that a prompt may have with its longest answer and EOS.
             reserved: The tokens that a prompt leaves free for an answer that is generated, whatever the gold

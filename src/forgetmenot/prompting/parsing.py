@@ -1,4 +1,4 @@
-"""Which label a written answer names: the reading of an answer that a model was free to write."""
+"""The parser of written answers: the label that a freely written answer names."""
 
 import re
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What a prompt is, and how an example's fields are written into it."""
+"""A prompt: a template into which an example's fields are written."""
 
 import hashlib
 import json
@@ -32,7 +32,7 @@ def _compiled(template: str) -> Template:
 
 @dataclass(frozen=True)
 class Prompt:
-    r"""How an example is put to the model: a template, and the words that stand for labels.
+    r"""How an example becomes text: a template, and the words that stand for labels.
 
     Attributes:
         name: The variant's name, as "default".

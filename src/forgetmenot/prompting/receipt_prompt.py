@@ -1,4 +1,4 @@
-"""How a receipt is put into a prompt, any prompt, and how an interpreter's answer is read."""
+"""Receipts in prompts: where any prompt shows one, and how an interpreter's answer is parsed."""
 
 import json
 import re

@@ -44,7 +44,7 @@ class Tokens:
         eos: The token that ends an answer.
         head: What the tokenizer itself puts in front of every plain text: BOS for some, nothing for others.
         prefix: What stands in front where otherwise nothing would be given: the head or, where there is
-            none, BOS, or EOS for want of a BOS (lm-eval's prefix token).
+            none, BOS, or EOS if there is no BOS (lm-eval's prefix token).
     """
 
     def __init__(self, tokenizer: "PreTrainedTokenizerBase"):

@@ -1,4 +1,4 @@
-"""A confidence that means what it says: temperature scaling."""
+"""Calibrated confidence: temperature scaling."""
 
 import numpy as np
 

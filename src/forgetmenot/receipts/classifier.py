@@ -1,4 +1,4 @@
-"""What a small supervised model must do to write receipts."""
+"""The protocol of a small supervised model that writes receipts."""
 
 from collections.abc import Sequence
 from typing import Protocol

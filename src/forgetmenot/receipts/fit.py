@@ -1,4 +1,4 @@
-"""A task gets receipts: further fields of its examples, and prompts that show them."""
+"""Tasks with receipts: further fields of their examples, and prompts that show them."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -195,7 +195,7 @@ def _check(task: Task, source: Task) -> None:
     if set(task.labels) != set(source.labels):
         raise UserError(
             f"receipts.sources: {task.name!r} has the labels {', '.join(task.labels)}, but {source.name!r} "
-            f"has {', '.join(source.labels)}; a small model can only answer with labels that it was trained on."
+            f"has {', '.join(source.labels)}; a small model only knows the labels that it was trained on."
         )
 
 

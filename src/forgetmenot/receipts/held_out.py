@@ -1,4 +1,4 @@
-"""No small model answers an example that it was fitted on: leakage is impossible by construction."""
+"""Held-out receipts: no small model predicts an example that it was fitted on."""
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence

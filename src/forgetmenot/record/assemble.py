@@ -1,4 +1,4 @@
-"""From predictions to results.json: the score matrices of a run, and all that follows from them."""
+"""The assembly of results.json from predictions: the score matrices of a run and the figures from them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

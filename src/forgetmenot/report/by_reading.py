@@ -1,4 +1,4 @@
-"""Form or knowledge: what became of each task by every way of asking that a run was read in."""
+"""Results by reading: the outcome of each task under every reading of a run."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

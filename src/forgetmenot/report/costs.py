@@ -1,4 +1,4 @@
-"""What a run cost beside what it saved: what its method keeps, adds and needs, and what was computed."""
+"""The costs of a run: what its method stores, adds and needs, and what was computed."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""What the figures are drawn of: axes, lines, dots and words as SVG elements.
+"""Elements of the figures: axes, lines, dots and words as SVG.
 
 Colours and strokes are the style sheet's (classes), so that a figure follows light, dark and print.
 """

@@ -86,7 +86,7 @@ def write_report(run_dir: Path) -> Path:
 
 
 def template(name: str) -> Any:
-    """A page of `templates/`, with the filters that write numbers as a person reads them."""
+    """A page of `templates/`, with the filters that write numbers in readable form."""
     environment = Environment(
         loader=PackageLoader("forgetmenot.report"),
         autoescape=True,
@@ -224,7 +224,7 @@ def _breakable(name: str) -> Markup:
 
 
 def _plain(value: Any) -> str:
-    """A recorded value as a person writes it."""
+    """A recorded value as a user writes it."""
     if value is None:
         return NONE
     if isinstance(value, bool):

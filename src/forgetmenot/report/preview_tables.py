@@ -1,4 +1,4 @@
-"""What a run would do, in a terminal."""
+"""Tables of a preview, for a terminal."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -55,5 +55,5 @@ def _tokens(counts: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _size(count: int) -> str:
-    """Bytes for a person."""
+    """Bytes in readable units."""
     return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"

@@ -1,4 +1,4 @@
-"""Prompt variants side by side: in a terminal, and as one HTML page."""
+"""Tables of prompt variants: for a terminal, and as one HTML page."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""The tables on receipts: who is right alone and together, what is overridden, and what is recovered."""
+"""Tables on receipts: accuracy alone and with receipts, overrides, and what is recovered."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""Numbers and results as a person reads them."""
+"""Numbers and results in readable words."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -77,7 +77,7 @@ def cross_fitted(found: Mapping[str, Any] | None) -> str:
 
 
 def p_value(p: float | None) -> str:
-    """A p value with three decimals, never rounded to nought."""
+    """A p value with three decimals, never rounded to zero."""
     if p is None:
         return NONE
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
@@ -96,7 +96,7 @@ def way(reading: Mapping[str, Any]) -> str:
     """How a reading was asked: "by likelihood / tokens, contextual calibration, 4 demonstrations"."""
     said = f"by {reading['scoring']}"
     if (per := reading.get("normalization", "none")) != "none":
-        said += " less the unconditional one" if per == "unconditional" else f" / {per}"
+        said += " minus the unconditional one" if per == "unconditional" else f" / {per}"
     if (calibration := reading.get("calibration", "none")) != "none":
         said += f", {calibration} calibration"
     counts = sorted({shown["count"] for shown in reading.get("demonstrations", {}).values()})

@@ -1,4 +1,4 @@
-"""Run a config from Python, and look at what a run found."""
+"""The Python interface: run a config, and read its results."""
 
 import errno
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""A run's directory: what lies where, and nothing half-written is ever read."""
+"""A run's directory: its files, none of which is ever read half-written."""
 
 import fcntl
 import json

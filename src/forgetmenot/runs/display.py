@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: a table that fills, and a bar with a rate and an end time."""
+"""The display of a run: a table that fills, and a bar with a rate and an end time."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -67,7 +67,7 @@ class Display:
         self._live.update(Group(table, self.bars))
 
     def say(self, sentence: str) -> None:
-        """Tell the person something that stays on the screen."""
+        """Show the user a message that stays on the screen."""
         self.console.print(Text(sentence, style="dim"))
 
     def stage_done(self, number: int, name: str, row: Mapping[str, float | None]) -> None:

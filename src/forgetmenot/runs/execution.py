@@ -1,4 +1,4 @@
-"""A plan carried out: the model loaded, every stage trained and scored, and the results written."""
+"""The execution of a plan: the model loaded, every stage trained and scored, the results written."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -91,7 +91,7 @@ def deterministic() -> Iterator[None]:
 
 
 def _identify(plan: Plan, session: Session, directory: RunDirectory, display: Display) -> None:
-    """Hold what this process would compute with against what the run began with, and record it.
+    """Check what this process would compute with against what the run began with, and record it.
 
     Raises:
         UserError: If they differ, so that resuming would mix two runs.

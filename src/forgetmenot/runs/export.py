@@ -1,4 +1,4 @@
-"""Write a saved stage as one loadable model."""
+"""The export of a saved stage as one loadable model."""
 
 from pathlib import Path
 

@@ -180,7 +180,7 @@ class Loop:
         learner.model = finish_stage(learner.model, self.config.adapter)
 
     def _say_notes(self, stage: Stage) -> None:
-        """Pass on what the method has to say to the person."""
+        """Pass on the method's messages to the user."""
         for note in self.method.notes:
             self.display.say(f"{stage.name}: {note}")
             self.directory.event("note", stage=stage.name, note=note)

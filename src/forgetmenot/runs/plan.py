@@ -1,4 +1,4 @@
-"""What a config amounts to, before any model is loaded: tasks, prompts, method, stages.
+"""The plan of a run, before any model is loaded: tasks, prompts, method, stages.
 
 What is wrong with a config is said at once: torch is imported only where a setting cannot be checked without.
 """
@@ -29,7 +29,7 @@ class Plan:
         trained: The tasks with a train split, in order.
         scored: The tasks whose scored split has examples, those of `also_score` last: the columns of R.
         prompts: Each task's prompt, in training and in the run's own reading.
-        readings: How tasks are put to the model after each stage, the run's own reading first.
+        readings: How tasks are scored after each stage, the run's own reading first.
         stages: The training episodes, without the base.
     """
 
@@ -49,7 +49,7 @@ class Plan:
 
     @property
     def notes(self) -> list[str]:
-        """What a person should hear about the data."""
+        """Messages to the user about the data."""
         notes = []
         for task in {task.name: task for task in (*self.trained, *self.scored)}.values():
             notes += [f"{task.name}: {note}" for note in task.notes]
@@ -146,7 +146,7 @@ def data_folder(config: RunConfig) -> Path | None:
 
 
 def check_trackers(config: RunConfig) -> None:
-    """Hold `trackers` against what Accelerate knows and what is installed; it passes over the latter.
+    """Check `trackers` against what Accelerate knows and what is installed; it passes over the latter.
 
     Raises:
         UserError: If one is unknown or not installed.

@@ -1,4 +1,4 @@
-"""What a run would compute, and about how long it would take, before it trains anything.
+"""The preview of a run: what it would compute, and about how long it would take, before any training.
 
 Examples, steps and input positions are counted as the run will count them, from the same batches and packs.
 Seconds are those of a few real training steps of each stage and of some examples of each question, times the

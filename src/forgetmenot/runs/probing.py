@@ -55,7 +55,8 @@ def measure(
             return list(probe.measure(answering, stage, base, directory.path / "probes" / name))
     except UserError as error:
         raise UserError(
-            f"Probe {name}, stage {stage}: {error} What is finished is kept; run the same command again to resume."
+            f"Probe {name}, stage {stage}: {error} What is finished is kept; run the same command again "
+            "to resume."
         ) from error
 
 

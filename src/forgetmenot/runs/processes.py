@@ -24,7 +24,7 @@ def launched() -> bool:
 
 
 def check_processes(asked: int) -> None:
-    """Hold the number of processes against the machine's GPUs, or against what a launcher started.
+    """Check the number of processes against the machine's GPUs, or against what a launcher started.
 
     Raises:
         UserError: If they do not fit.

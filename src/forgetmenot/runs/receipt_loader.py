@@ -1,4 +1,4 @@
-"""Tasks are loaded with their receipts, so that whatever comes after shows them: prompts, demonstrations."""
+"""The loader of tasks with their receipts, so that prompts and demonstrations show them."""
 
 import hashlib
 import json

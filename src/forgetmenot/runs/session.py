@@ -1,4 +1,4 @@
-"""A model at work: loaded, its layout chosen, taken to the weights of any stage."""
+"""A session: a loaded model with its layout chosen, taken to the weights of any stage."""
 
 import platform
 from collections.abc import Sequence

@@ -231,7 +231,9 @@ def _orders(axis: Any, tasks: Any) -> list[list[str]]:
     orders = [expand(_names(order)) for order in axis]
     for order in orders:
         if sorted(order) != sorted(names):
-            raise UserError(f"grid.order: {', '.join(order)} is not an order of the tasks {', '.join(names)}.")
+            raise UserError(
+                f"grid.order: {', '.join(order)} is not an order of the tasks {', '.join(names)}."
+            )
     return orders
 
 

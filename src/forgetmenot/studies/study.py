@@ -1,4 +1,4 @@
-"""A study: every run of a grid, held side by side."""
+"""A study: every run of a grid, and their comparison."""
 
 import json
 import time
@@ -132,7 +132,7 @@ def study(
 
 
 def _check(runs: Sequence[StudyRun]) -> None:
-    """Hold every run against its tasks, prompts and method, before hours are spent on the first.
+    """Check every run's tasks, prompts and method, before hours are spent on the first.
 
     Raises:
         UserError: If one would end with it, naming the run.

@@ -21,7 +21,7 @@ PASSES = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 """The statuses of an endpoint that may answer when it is asked again."""
 
 LONGEST_WAIT = 120.0
-"""The most seconds between two attempts; an endpoint that asks for more has the person come back later."""
+"""The most seconds between two attempts; an endpoint that asks for more makes the user come back later."""
 
 
 class EndpointSettings(BaseModel):

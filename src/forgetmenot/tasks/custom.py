@@ -1,4 +1,4 @@
-"""A task of one's own: a YAML file beside its rows, and no Python."""
+"""A user's own task: a YAML file beside its rows, and no Python."""
 
 import json
 from collections.abc import Callable

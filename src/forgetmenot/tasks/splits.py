@@ -1,4 +1,4 @@
-"""What is learned, what is chosen on, what is measured on: three splits that do not overlap."""
+"""The splits of a task, to learn, to choose and to measure on, without overlap."""
 
 import hashlib
 import json

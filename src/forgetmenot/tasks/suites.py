@@ -1,4 +1,4 @@
-"""Names become tasks: those of public benchmarks, the bundled ones, suites of them, and one's own files."""
+"""Tasks by name: those of public benchmarks, the bundled ones, suites, and a user's own files."""
 
 import hashlib
 import json

@@ -17,7 +17,7 @@ class Table:
     """The rows of one split.
 
     Attributes:
-        source: The file, or the hub id with its revision, as a person would name it.
+        source: The file, or the hub id with its revision, as a user would name it.
         columns: The column names; those of the first row where rows are free (JSON).
         rows: Pairs of a 1-based number and the row; to be walked once.
         unit: What the numbers count: lines of a text file, else rows.

@@ -1,4 +1,4 @@
-"""What a task is: a data set with a question and a way to score an answer."""
+"""A task: a data set with prompts and a metric."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -56,11 +56,11 @@ class Task:
         metric: The name of the headline metric, and `further_metrics` those read beside it.
         train: What is learned; `select` is carved from it and everything is chosen there; `score` is what
             the score matrix is measured on. `train` or `score` may be empty, not both.
-        prompts: Prompt variants that came with the task (a file of one's own), as plain data.
+        prompts: Prompt variants that came with the task (a user's own task file), as plain data.
         origin: Where the rows came from (a folder, a file, a hub id with its revision), for the record.
-        notes: Sentences that a person should hear: repeats, leaks, rows left out.
+        notes: Messages for the user: repeats, leaks, rows left out.
         generation: How free answers are written and read.
-        source: The field that an answer is held against beside the gold one (SARI).
+        source: The field that an answer is compared with besides the gold text (SARI).
         cluster: The field that examples share which are not independent, such as the passage that several
             questions are on; intervals and tests draw them together. Rows that repeat are a cluster anyway.
     """

@@ -1,4 +1,4 @@
-"""Which prompt suits a model? The variants of each task, scored on `select` and held against the best."""
+"""The choice of a prompt: the variants of each task, scored on `select` and compared with the best."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What receipts are worth: the small model, the language model, and both together, on every saved stage."""
+"""The value of receipts: the small model, the language model, and both together, on every saved stage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Take further measurements of the saved stages of a run."""
+"""Further probes of the saved stages of a run."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict

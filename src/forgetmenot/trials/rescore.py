@@ -1,4 +1,4 @@
-"""Score the saved stages of a run anew: by another prompt, on other tasks, or in another way."""
+"""Further scores of the saved stages of a run: another prompt, other tasks, or another way of scoring."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What methods share that hold the weights near earlier values, or answer with these."""
+"""Anchors: earlier values of the weights that a method stays near, or answers with."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What methods share that learn from a teacher: the same model with other weights, or another prompt.
+"""The common base of distillation methods: a teacher with other weights, or with another prompt.
 
 A teacher's outputs are computed anew for each batch. Stored once they would take (answer tokens × vocabulary)
 numbers for each example; this costs one forward pass and a copy of what learns.

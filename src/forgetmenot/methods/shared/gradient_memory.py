@@ -1,4 +1,4 @@
-"""What GEM and A-GEM have in common: each gradient is held against those of remembered examples."""
+"""The common base of GEM and A-GEM: each gradient is compared with those of remembered examples."""
 
 from __future__ import annotations
 

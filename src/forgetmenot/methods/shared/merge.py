@@ -1,4 +1,4 @@
-"""What the merging methods share: the weights that a stage changes, and how task vectors become one.
+"""The common base of merging methods: the weights that a stage changes, and how task vectors are merged.
 
 A task vector τ = θ − θ₀ is what fine-tuning added to the base model, tensor by tensor (Ilharco et al. 2023,
 arXiv 2212.04089). With LoRA it is that of the weights themselves, α/r · B A: averages of A and of B are not

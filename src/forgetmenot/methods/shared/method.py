@@ -1,4 +1,4 @@
-"""What a method may do: the hooks that the continual loop calls, each with a default."""
+"""The protocol of a method: the hooks that the continual loop calls, each with a default."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Method:
     draws at random owns its generator, so that it never shifts the others' streams.
 
     Attributes:
-        notes: Sentences for the person, such as a shortfall; the loop says and clears them after `examples`
+        notes: Messages for the user, such as a shortfall; the loop says and clears them after `examples`
             and after `end`.
     """
 

@@ -1,4 +1,4 @@
-"""What the projections have in common: no step goes where it would change what was learned."""
+"""The common base of projection methods: no step changes what was learned."""
 
 from __future__ import annotations
 

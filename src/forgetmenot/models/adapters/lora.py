@@ -31,7 +31,7 @@ class Lora(AdapterKind):
         return 2e-4 * max(1.0, REFERENCE_WIDTH / width)
 
     def check(self, model: Any, settings: AdapterSettings) -> None:
-        """Hold the targets against the model's layers; PEFT passes over one of several that is unknown.
+        """Check the targets against the model's layers; PEFT passes over one of several that is unknown.
 
         Raises:
             UserError: If a target names no layer that can be adapted.

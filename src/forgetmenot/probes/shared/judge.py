@@ -1,4 +1,4 @@
-"""Who judges: a model behind an OpenAI-compatible endpoint, or one that is loaded here."""
+"""Judges: a model behind an OpenAI-compatible endpoint, or a local one."""
 
 from __future__ import annotations
 

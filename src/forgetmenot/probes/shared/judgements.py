@@ -1,4 +1,4 @@
-"""Pairwise verdicts of a judge, kept so that nothing judged is asked twice."""
+"""Pairwise verdicts of a judge, saved so that none is requested twice."""
 
 import hashlib
 import json
@@ -50,7 +50,7 @@ class PairComparison:
     second: str
 
     def messages(self) -> Messages:
-        """As it is put to the judge; the words are ours, the verdicts TRACE's."""
+        """The judge's instructions; the wording is our own, the verdicts are TRACE's."""
         return [
             {
                 "role": "system",

@@ -1,4 +1,4 @@
-"""A learner as lm-evaluation-harness knows a model: its requests go through the trie."""
+"""A learner with lm-evaluation-harness's model interface: its requests go through the trie."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""What a probe is: a measurement beside the tasks, taken on the base model and after each stage."""
+"""The protocol of a probe: a measurement beside the tasks, on the base model and after each stage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sets of prompts that probes put to a model: TRACE's by name, or files of one's own."""
+"""Sets of prompts for probes: TRACE's by name, or a user's own files."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a comparison found, in plain sentences: who forgets least, whether by chance, what else matters."""
+"""The conclusions of a comparison in sentences: who forgets least, whether by chance, what else matters."""
 
 from collections.abc import Iterator
 
@@ -197,7 +197,8 @@ def _left_out(comparison: Comparison) -> Iterator[str]:
 def _failures(comparison: Comparison) -> Iterator[str]:
     if comparison.failures:
         failed = sum(map(len, comparison.failures.values()))
-        yield f"{failed} of {_count(len(comparison.runs), 'run')} failed; why stands at the end of the page."
+        runs = _count(len(comparison.runs), "run")
+        yield f"{failed} of {runs} failed; the reasons are at the end of the page."
 
 
 def _some(names: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""Runs side by side, read from their directories: what varies among them, and what each one answered."""
+"""The runs of a comparison, read from their directories: what varies among them, and their answers."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from forgetmenot.record.results import RunResults, load_results
 from forgetmenot.report.wording import setting
 
 CONDITIONS = ("order", "prompt", "seed")
-"""What runs are matched by when a model, a method or any other setting is held against another."""
+"""The keys by which runs are matched when models, methods or other settings are compared."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +84,7 @@ def level_name(key: str, value: Any, values: Sequence[Any]) -> str:
 
 
 class _UnpairedError(Exception):
-    """Why a run's answers cannot be held against another's, as one sentence."""
+    """Why a run's answers cannot be compared with another's, as one sentence."""
 
 
 def _answers(path: Path, results: RunResults) -> tuple[dict[str, Answers], dict[str, int]]:
