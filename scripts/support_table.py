@@ -46,7 +46,7 @@ ABOUT = """\
 
 Written by `python -m scripts.support_table`, which starts every method in every mode: two stages of the
 bundled model `quickstart-small` on a few examples. "yes": the run finished and wrote its report. A number:
-the run is refused, for the reason below. Whether the scores are right is checked by the tests, not by this table.
+the run is refused, for the reason below. The tests check whether the scores are right; this table does not.
 """
 
 
