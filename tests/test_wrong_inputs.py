@@ -131,7 +131,7 @@ CASES = {
     "a config that is a folder": Case("run tasks", ("tasks", "directory")),
     "a config that is no YAML": of_config("seed: 1\ntraining: {epochs: [\n", "run.yaml, line 3", "not YAML"),
     "a config with no keys": of_config("- sst2\n", "run.yaml", "keys"),
-    "a key that stands twice": of_config("seed: 1\nseed: 2\n", "run.yaml, line 2", "'seed' stands twice"),
+    "a key that stands twice": of_config("seed: 1\nseed: 2\n", "run.yaml, line 2", "'seed' occurs twice"),
     "--set without a value": of_set("training.epochs", "--set training.epochs", "key.path=value"),
     "--set without YAML": of_set("seed=[1", "--set seed", "'[1'", "not YAML"),
     "--set below a value": of_set("seed.first=1", "seed:", "'first'"),

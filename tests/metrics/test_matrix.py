@@ -180,7 +180,7 @@ def test_stages_that_each_start_from_the_base_have_learning_accuracy_alone() -> 
     assert set(summary.figures.values()) == {None}
     assert set(summary.forgetting.values()) == {None}
     for name in summary.figures:
-        assert "start from the base model" in summary.reasons[name]
+        assert "starts from the base model" in summary.reasons[name]
 
 
 def test_columns_never_trained_and_stages_without_column_are_passed_over() -> None:

@@ -119,7 +119,7 @@ def test_a_row_that_is_none_is_named(data: Path, tmp_path: Path) -> None:
     path = tmp_path / "mmlu" / "dev" / "astronomy_dev.csv"
     path.parent.mkdir(parents=True)
     path.write_text("what?,a,b,c,d,E\n")
-    with pytest.raises(UserError, match=r"astronomy_dev\.csv, row 1: it is no question"):
+    with pytest.raises(UserError, match=r"astronomy_dev\.csv, row 1: it is not a question"):
         read(tmp_path, "cais/mmlu", "astronomy")
     path = tmp_path / "piqa" / "test.json"
     path.parent.mkdir()
@@ -196,7 +196,7 @@ def test_few_shots_are_computed_once(shared: Path) -> None:
 def test_what_lm_eval_does_not_know_is_said_with_the_nearest(data: Path) -> None:
     with pytest.raises(UserError, match=r"is listed twice"):
         general(data, "piqa", "piqa")
-    with pytest.raises(UserError, match=r"num_fewshot: 'piqqa' is none .* Did you mean 'piqa'"):
+    with pytest.raises(UserError, match=r"num_fewshot: 'piqqa' is not one .* Did you mean 'piqa'"):
         general(data, "piqa", num_fewshot={"piqqa": 3})
     with pytest.raises(UserError, match=r"evaluation\.probes\.general\.limt: .* Did you mean 'limit'"):
         make_probe("general", {"limt": 3}, data)

@@ -190,7 +190,7 @@ def test_other_kinds_are_asked_by_another_prompt_and_not_by_another_scoring(
             {"evaluation.readings": [{"scorin": "generation"}]},
             r"evaluation\.readings\.0\.scorin: .*'scoring'",
         ),
-        ({"evaluation.readings": [{}]}, r"evaluation\.readings\.0: name what differs"),
+        ({"evaluation.readings": [{}]}, r"evaluation\.readings\.0: give a setting that differs"),
         ({"evaluation.readings": [{"prompt": "ters"}]}, r"no prompt 'ters'"),
         (
             {"evaluation.readings": [{"prompt": "terse"}], "evaluation.prompts": ["terse"]},

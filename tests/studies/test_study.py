@@ -261,7 +261,7 @@ def test_tasks_are_loaded_once_for_all_runs(make_study: MakeStudy, monkeypatch: 
     ("options", "resources", "says"),
     [
         ({"workers": 0}, {}, "--workers: give a number of at least 1"),
-        ({}, {"gpus": 1}, "resources.gpus: it is Ray that shares out GPUs"),
+        ({}, {"gpus": 1}, "resources.gpus: only Ray assigns GPUs"),
         ({"ray": True}, {}, "--ray: Ray is not installed"),
     ],
 )

@@ -209,7 +209,7 @@ WRONG_FILES = [
     (TRIAGE + "target: text\n", ["it has label, target"]),
     (TRIAGE + "chosen: good\n", ["exactly one of the keys", "label, chosen"]),
     (TRIAGE + "rejected: bad\n", ["both keys", "'rejected'"]),
-    (TRIAGE + "name: twice\n", ["line 7", "'name' stands twice"]),
+    (TRIAGE + "name: twice\n", ["line 7", "'name' occurs twice"]),
     (changed("metric: accuracy", "metric: acuracy"), ["'acuracy'", "Did you mean 'accuracy'?"]),
     (changed("metric: accuracy", "metric: rouge_l"), ["'rouge_l' does not fit 'label'"]),
     (

@@ -106,7 +106,7 @@ def test_plain_parquet_keeps_its_values(tmp_path: Path) -> None:
 MALFORMED = [
     ("a.tsv", b"x\ty\n1\t2\n1\n", "line 3: 1 cells where the header has 2"),
     ("a.tsv", b"x\ty\n1\t2\t3\n", "line 2: 3 cells where the header has 2"),
-    ("a.tsv", b"x\tx\n1\t2\n", "line 1: the column 'x' stands twice"),
+    ("a.tsv", b"x\tx\n1\t2\n", "line 1: the column 'x' occurs twice"),
     ("a.tsv", b"x\ty\n1\tcaf\xe9\n", "line 2: this is not UTF-8"),
     ("a.csv", b"x,y\n1,2\n1,2,3\n", "line 3: 3 cells where the header has 2"),
     ("a.csv", b'x,y\n1,2\n"a" b,2\n', "line 3: this is not CSV"),
