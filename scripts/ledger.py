@@ -15,7 +15,7 @@ from forgetmenot.methods import METHODS
 from forgetmenot.metrics.spread import Spread
 from forgetmenot.models.settings import AdapterSettings
 from forgetmenot.paths import path_safe
-from forgetmenot.report.wording import MINUS, NONE, listed, number, setting, signed, size
+from forgetmenot.report.wording import MINUS, NONE, byte_size, listed, number, setting, signed
 from scripts.ledger_chart import LABEL, Bar, chart
 from scripts.ledger_runs import (
     BASELINES,
@@ -231,7 +231,7 @@ def _half(found: Spread) -> str:
 
 
 def _kept(count: int) -> str:
-    return size(count) if count else "nothing"
+    return byte_size(count) if count else "nothing"
 
 
 def _line(cells: Sequence[str]) -> str:

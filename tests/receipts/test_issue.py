@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from forgetmenot.errors import UserError
+from forgetmenot.metrics.metric import Floats
 from forgetmenot.prompting import choose_prompt
-from forgetmenot.receipts.classifier import Floats, Labels, Texts
+from forgetmenot.receipts.classifier import Labels, Texts
 from forgetmenot.receipts.fit import Receipt, Receipts, issue_receipts, receipted
 from forgetmenot.receipts.settings import ReceiptSettings
 from forgetmenot.receipts.tfidf import TfidfClassifier

@@ -13,7 +13,7 @@ import pytest
 from forgetmenot.config import load_config
 from forgetmenot.engine import ranks
 from forgetmenot.errors import UserError
-from forgetmenot.metrics import Row
+from forgetmenot.metrics import MatrixRow
 from forgetmenot.receipts.fit import issue_receipts
 from forgetmenot.runs.api import Run
 from forgetmenot.runs.directory import RunDirectory
@@ -263,7 +263,9 @@ def _row(stage: str, task: str, alone: float | None, given: float | None) -> dic
 
 
 def test_recovery_by_hand() -> None:
-    stages = [Row(name, tuple(name.split("-")[1:]), follows=True) for name in ("0", "1-a", "2-b", "3-c")]
+    stages = [
+        MatrixRow(name, tuple(name.split("-")[1:]), follows=True) for name in ("0", "1-a", "2-b", "3-c")
+    ]
     rows = [_row(stage.name, task, 0.5, 0.5) for stage in stages for task in "abc"]
     rows[3] = _row("1-a", "a", 0.9, 0.9)
     rows[9] = _row("3-c", "a", 0.6, 0.75)

@@ -21,7 +21,7 @@ from forgetmenot.engine.generate import Batch, Writer
 from forgetmenot.engine.pack import Arrangement, Layout, Pack, arrange, cut, pack, positions
 from forgetmenot.engine.precision import Precision, autocast, rounded_once
 from forgetmenot.engine.prefix import compute_prefix
-from forgetmenot.engine.ranks import Turn
+from forgetmenot.engine.ranks import PackTurn
 from forgetmenot.engine.vllm_backend import write_by_vllm
 from forgetmenot.errors import UserError
 from forgetmenot.models.adapters.prompt import soft_prompt
@@ -81,7 +81,7 @@ class Learner:
 
     def counted(self) -> dict[str, int]:
         """The counts, summed over the processes."""
-        summed = ranks.total(torch.tensor(list(self.counts.values()), dtype=torch.int64))
+        summed = ranks.all_reduce(torch.tensor(list(self.counts.values()), dtype=torch.int64))
         return dict(zip(self.counts, summed.tolist(), strict=True))
 
     @property
@@ -160,13 +160,13 @@ class Learner:
             budget = min(budget, -(-positions(sequences, self._layout) // parts))
         return cut(sequences, self._layout, budget)
 
-    def turns(self, packs: Sequence[Sequence[TokenSequence]]) -> Iterator[Turn]:
+    def turns(self, packs: Sequence[Sequence[TokenSequence]]) -> Iterator[PackTurn]:
         """Which of these packs this process computes, in turn; see `forgetmenot.engine.ranks`."""
-        dealt = ranks.size() > 1
+        dealt = ranks.world_size() > 1
         sizes = [positions(self.behind_prompt(pack), self._layout) if dealt else 0 for pack in packs]
         return self._turns(sizes)
 
-    def _turns(self, sizes: Sequence[int]) -> Iterator[Turn]:
+    def _turns(self, sizes: Sequence[int]) -> Iterator[PackTurn]:
         return ranks.turns(sizes, keep_step=shards.is_sharded(self.model))
 
     def arrange(self, sequences: Sequence[TokenSequence]) -> Arrangement:
@@ -213,7 +213,7 @@ class Learner:
             result[indices] = values.double().cpu()
         if ranks.writes():  # counts are summed over the processes
             self.counts["without_sharing"] += arranged.without_sharing
-        return ranks.total(result)
+        return ranks.all_reduce(result)
 
     def score(self, examples: Sequence[Encoded], advance: Advance | None = None) -> list[np.ndarray]:
         """Log-likelihood of each example's candidates, in nats: one array [candidates] for each example.
@@ -243,7 +243,7 @@ class Learner:
                 states = hidden_states(self.model, self._pack([sequences[k] for k in indices]), layer)
                 if turn.counts:
                     result[indices] = states.cpu()
-        return ranks.total(result)
+        return ranks.all_reduce(result)
 
     def gradient_of(self, examples: Sequence[Encoded]) -> dict[str, Tensor]:
         """Gradient of the summed negative log-likelihood of the examples' answers, by parameter that learns.
@@ -268,7 +268,7 @@ class Learner:
             for name, gradient in zip(parameters, found, strict=True):
                 if gradient is not None:
                     total[name] += gradient
-        return {name: ranks.total(gradient) for name, gradient in total.items()}
+        return {name: ranks.all_reduce(gradient) for name, gradient in total.items()}
 
     def dot(self, one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> float:
         """The inner product over all parameters of two sets of values for them, summed in fp64."""
@@ -324,7 +324,7 @@ class Learner:
         """
         if self.soft_tokens:
             raise UserError("evaluation.generation.backend: vllm takes no soft prompt; use transformers.")
-        if ranks.size() > 1:
+        if ranks.world_size() > 1:
             raise UserError("evaluation.generation.backend: vllm runs in one process; launch one.")
         with evaluating(self.model), TemporaryDirectory() as folder:
             plain = merged(deepcopy(self.model))
@@ -370,18 +370,18 @@ class Learner:
         parameters = dict(self.model.named_parameters())
         present = {name: parameters[name].detach().clone() for name in snapshot}
         try:
-            load_weights(parameters, snapshot)
+            copy_weights(parameters, snapshot)
             yield
         finally:
             shards.put_away(self.model)
-            load_weights(parameters, present)
+            copy_weights(parameters, present)
 
     @property
     def _layout(self) -> Layout:
         return self.training_layout if self.model.training else self.layout
 
 
-def load_weights(parameters: Mapping[str, Tensor], values: Snapshot) -> None:
+def copy_weights(parameters: Mapping[str, Tensor], values: Snapshot) -> None:
     """Copy values into the parameters of the same names."""
     with torch.no_grad():
         for name, value in values.items():

@@ -5,13 +5,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from forgetmenot.engine.trie import build_trie, common_prefixes
+from forgetmenot.engine.trie import Ints, build_trie, common_prefixes
 from forgetmenot.prompting.encoded import TokenSequence
 
 Layout = Literal["trie", "blocks", "padded", "single"]
-Ints = NDArray[np.int64]
 
 PREFIX_SHARE = 1 / 8
 """The least share of the budget for which a common prefix is computed once for all packs."""

@@ -22,7 +22,7 @@ class AnswerLog:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.kept: dict[str, dict[str, Answer]] = {}
-        if ranks.size() == 1 and path.is_file():
+        if ranks.world_size() == 1 and path.is_file():
             self._read()
 
     def begin(
@@ -33,7 +33,7 @@ class AnswerLog:
         They are those of the same weights, prompts and settings: a stage that was trained again ends in the
         same weights, or its answers begin anew.
         """
-        if ranks.size() > 1:
+        if ranks.world_size() > 1:
             return {}, lambda answers: None
         key = _key(model, asked, decoding)
         there = self.kept.get(key, {})

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from forgetmenot.errors import UserError
 from forgetmenot.metrics import metric_named
+from forgetmenot.metrics.metric import Floats
 from forgetmenot.prompting import EncodedExamples, Prompt, TokenSequence, lm_eval_prefix, parse_choice
 from forgetmenot.tasks import Example, Task
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from forgetmenot.engine.learner import Learner
     from forgetmenot.engine.pack import Arrangement
 
-Floats = NDArray[np.float64]
 
 CONTENT_FREE = "N/A"
 SPARE_TOKENS = 16  # that a written answer may have beyond the longest choice; ours

@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field, NonNegativeFloat
 
-from forgetmenot.methods.shared.merge import Vector, dropped, elected, total
+from forgetmenot.methods.shared.merge import Vector, dropped, elected, vector_sum
 from forgetmenot.methods.shared.task_vectors import MergingOptions, TaskVectors
 
 
@@ -45,4 +45,4 @@ class DARE(TaskVectors):
         for place, vector in enumerate(vectors):
             seed = int(np.random.SeedSequence([self.seed, place]).generate_state(1)[0])
             left.append(dropped(vector, self.options.rate, torch.Generator().manual_seed(seed)))
-        return total(left) if self.options.merge == "linear" else elected(left)
+        return vector_sum(left) if self.options.merge == "linear" else elected(left)

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import NonNegativeFloat, PositiveInt
 
 from forgetmenot.methods.shared.gradient_memory import GradientMemory
 from forgetmenot.methods.shared.memory import answer_lengths
 from forgetmenot.methods.shared.method import Options
 from forgetmenot.methods.shared.rehearsal import RehearsalOptions
+from forgetmenot.metrics.metric import Floats
 from forgetmenot.prompting.encoded import Encoded
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from forgetmenot.engine.learner import Learner
 
-Floats = NDArray[np.float64]
 RANK_TOLERANCE = 1e-10
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from forgetmenot.errors import UserError, nearest
-from forgetmenot.methods.shared.memory import answer_lengths, spread
+from forgetmenot.methods.shared.memory import answer_lengths, even_shares
 from forgetmenot.methods.shared.method import Stage
 from forgetmenot.methods.shared.rehearsal import Rehearsal, RehearsalOptions
 from forgetmenot.prompting.encoded import Encoded
@@ -91,7 +91,7 @@ class Replay(Rehearsal):
 
     def _drawn(self, learner: Learner, stage: Stage, count: int) -> list[Encoded]:
         random = self.random(stage, "draw")
-        shares = spread(count, [len(examples) for examples in self.memory.values()])
+        shares = even_shares(count, [len(examples) for examples in self.memory.values()])
         drawn = []
         for (task, examples), share in zip(self.memory.items(), shares, strict=True):
             if self.options.draw == "random":

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from pydantic import NonNegativeFloat
 
-from forgetmenot.methods.shared.merge import Vector, total
+from forgetmenot.methods.shared.merge import Vector, vector_sum
 from forgetmenot.methods.shared.task_vectors import MergingOptions, TaskVectors
 
 
@@ -30,4 +30,4 @@ class TaskArithmetic(TaskVectors):
 
     def merged(self, vectors: Sequence[Vector]) -> Vector:
         """Σₜ τₜ."""
-        return total(vectors)
+        return vector_sum(vectors)

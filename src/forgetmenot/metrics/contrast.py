@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from forgetmenot.metrics.matrix import Floats
+from forgetmenot.metrics.metric import Floats
 from forgetmenot.metrics.resampling import Interval, percentiles
 
 

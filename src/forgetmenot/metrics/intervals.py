@@ -9,7 +9,7 @@ import numpy as np
 
 from forgetmenot.metrics import cross_fit
 from forgetmenot.metrics.answers import Answers
-from forgetmenot.metrics.matrix import FIGURES, Row, ScoreMatrix, UndefinedError
+from forgetmenot.metrics.matrix import FIGURES, MatrixRow, ScoreMatrix, UndefinedError
 from forgetmenot.metrics.metric import Floats
 from forgetmenot.metrics.noise_floor import MAXIMA
 from forgetmenot.metrics.resampling import Interval, percentiles, resample, wilson
@@ -51,7 +51,7 @@ class Intervals:
 
 
 def bootstrap(
-    stages: Sequence[Row],
+    stages: Sequence[MatrixRow],
     columns: Mapping[str, Answers],
     *,
     resamples: int = 1000,
@@ -115,7 +115,7 @@ def _cell(answers: Answers, stage: int, scores: Floats, level: float) -> Interva
 
 
 def _cross_fitted(
-    stages: Sequence[Row], columns: Mapping[str, Answers], resamples: int, level: float, seed: int
+    stages: Sequence[MatrixRow], columns: Mapping[str, Answers], resamples: int, level: float, seed: int
 ) -> dict[str, tuple[float, Interval] | None]:
     """Each figure that takes a maximum, and each task's part of it, cross-fitted, with its interval."""
     once = _halves(stages, columns, None, seed)
@@ -138,7 +138,7 @@ def _cross_fitted(
 
 
 def _halves(
-    stages: Sequence[Row], columns: Mapping[str, Answers], resamples: int | None, seed: int
+    stages: Sequence[MatrixRow], columns: Mapping[str, Answers], resamples: int | None, seed: int
 ) -> tuple[ScoreMatrix, ScoreMatrix]:
     """The scores on either half of each task's examples (clusters stay whole), plain or in each resample."""
     shape = (resamples or 1, len(stages), len(columns))
@@ -167,7 +167,7 @@ def _halves(
 
 
 def replicates(
-    stages: Sequence[Row], columns: Mapping[str, Answers], *, resamples: int = 1000, seed: int = 0
+    stages: Sequence[MatrixRow], columns: Mapping[str, Answers], *, resamples: int = 1000, seed: int = 0
 ) -> ScoreMatrix:
     """Return the score matrix of each bootstrap draw of the examples, a stack [resamples, stages, tasks].
 

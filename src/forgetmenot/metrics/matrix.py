@@ -14,9 +14,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from forgetmenot.metrics.metric import Floats
 
 
 class UndefinedError(Exception):
@@ -24,7 +23,7 @@ class UndefinedError(Exception):
 
 
 @dataclass(frozen=True)
-class Row:
+class MatrixRow:
     """A row of the score matrix: a stage, the tasks it trains on, and whether it goes on from the last.
 
     `follows` is False where a stage starts from the base model, as all those of the method `single` do.
@@ -49,7 +48,7 @@ class ScoreMatrix:
     """
 
     tasks: tuple[str, ...]
-    stages: tuple[Row, ...]
+    stages: tuple[MatrixRow, ...]
     values: Floats
 
     def __post_init__(self) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from forgetmenot.metrics.answers import Answers
-from forgetmenot.metrics.matrix import FIGURES, Row, ScoreMatrix, UndefinedError
+from forgetmenot.metrics.matrix import FIGURES, MatrixRow, ScoreMatrix, UndefinedError
 from forgetmenot.metrics.summary import comparable
 from forgetmenot.metrics.task_metrics import metric_named
 
@@ -22,7 +22,7 @@ MAXIMA = {
 
 
 def noise_floor(
-    stages: Sequence[Row],
+    stages: Sequence[MatrixRow],
     columns: Mapping[str, Answers],
     *,
     permutations: int = 200,
@@ -62,7 +62,7 @@ def noise_floor(
 
 
 def _permuted(
-    stages: Sequence[Row], columns: Mapping[str, Answers], first: int, permutations: int, seed: int
+    stages: Sequence[MatrixRow], columns: Mapping[str, Answers], first: int, permutations: int, seed: int
 ) -> ScoreMatrix:
     """Return a stack of matrices, the answers to each example permuted among the stages from `first` on."""
     scores = np.full((permutations, len(stages), len(columns)), np.nan)

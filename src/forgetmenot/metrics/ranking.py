@@ -47,7 +47,7 @@ class Ranking:
     p: float | None
 
 
-def rank(
+def rank_variants(
     metric: str,
     gold: Any,
     answers: Mapping[str, Any],

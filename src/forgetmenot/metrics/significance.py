@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forgetmenot.metrics.answers import Answers
-from forgetmenot.metrics.matrix import Row, ScoreMatrix, UndefinedError, learned_before_last
+from forgetmenot.metrics.matrix import MatrixRow, ScoreMatrix, UndefinedError, learned_before_last
 from forgetmenot.metrics.resampling import Interval, percentiles, resample
 from forgetmenot.metrics.task_metrics import metric_named
 
@@ -138,7 +138,7 @@ def paired_difference(
 
 
 def significance(
-    stages: Sequence[Row],
+    stages: Sequence[MatrixRow],
     columns: Mapping[str, Answers],
     *,
     resamples: int = 4000,

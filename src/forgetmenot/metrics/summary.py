@@ -4,14 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from forgetmenot.metrics.matrix import (
-    FIGURES,
-    Floats,
-    ScoreMatrix,
-    UndefinedError,
-    haque_forgetting,
-    haque_learning,
-)
+from forgetmenot.metrics.matrix import FIGURES, ScoreMatrix, UndefinedError, haque_forgetting, haque_learning
+from forgetmenot.metrics.metric import Floats
 from forgetmenot.metrics.task_metrics import metric_named
 
 

@@ -6,9 +6,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from forgetmenot.metrics.metric import Floats
+
 Texts = tuple[str, ...]
 """The texts of one example: a sentence, or a pair of them."""
-Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
 
 

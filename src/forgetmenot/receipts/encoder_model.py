@@ -19,7 +19,8 @@ from transformers.utils import logging
 
 from forgetmenot.engine.precision import autocast
 from forgetmenot.errors import UserError
-from forgetmenot.receipts.classifier import Floats, Labels, Texts
+from forgetmenot.metrics.metric import Floats
+from forgetmenot.receipts.classifier import Labels, Texts
 from forgetmenot.receipts.held_out import SEED
 from forgetmenot.receipts.settings import TFIDF, ReceiptSettings
 

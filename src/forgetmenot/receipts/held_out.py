@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from forgetmenot.errors import UserError
+from forgetmenot.metrics.metric import Floats
 from forgetmenot.receipts.calibration import fitted_temperature, log_softmax
-from forgetmenot.receipts.classifier import Classifier, Floats, Labels, Texts
+from forgetmenot.receipts.classifier import Classifier, Labels, Texts
 
 SEED = 20250403  # fixed, whatever the seed of a run: all runs over the same data get the same receipts
 

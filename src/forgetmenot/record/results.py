@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from forgetmenot.errors import UserError
-from forgetmenot.metrics import Row, metric_named
+from forgetmenot.metrics import MatrixRow, metric_named
+from forgetmenot.metrics.resampling import Interval
 from forgetmenot.record.layout import RESULTS
 from forgetmenot.record.result_schema import VERSION
 
-Interval = tuple[float, float]
 State = Literal["forgotten", "improved", "kept", "untested", "last", "ahead", "apart", "scored", "unknown"]
 
 SIGNIFICANT = 0.05
@@ -67,7 +67,7 @@ class RunResults:
         self.seed: int | None = results.get("seed")
         self.tasks: tuple[str, ...] = tuple(results["tasks"])
         self.stages = tuple(
-            Row(stage["name"], tuple(stage["trains_on"]), stage.get("follows", True))
+            MatrixRow(stage["name"], tuple(stage["trains_on"]), stage.get("follows", True))
             for stage in results["stages"]
         )
         self.measured = len(results["matrix"])

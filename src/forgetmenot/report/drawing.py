@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from markupsafe import Markup, escape
 
-from forgetmenot.record.results import Interval
+from forgetmenot.metrics.resampling import Interval
 from forgetmenot.report.wording import MINUS
 
 Axis = Callable[[float], float]

@@ -10,9 +10,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from forgetmenot.metrics import FORMULAS, metric_named
+from forgetmenot.metrics.resampling import Interval
 from forgetmenot.record.files import write_text
 from forgetmenot.record.layout import CONFIG, ENVIRONMENT, REPORT, TIMING, TRAINING, stage_folder
-from forgetmenot.record.results import Interval, RunResults, TaskOutcome, load_results
+from forgetmenot.record.results import RunResults, TaskOutcome, load_results
 from forgetmenot.report.by_reading import asked_otherwise
 from forgetmenot.report.costs import costs
 from forgetmenot.report.figures import curve, dumbbell, loss_line, score_scale

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from forgetmenot.metrics import metric_named
-from forgetmenot.record.results import Interval, RunResults, TaskOutcome
+from forgetmenot.metrics.resampling import Interval
+from forgetmenot.record.results import RunResults, TaskOutcome
 
 NONE = "–"
 MINUS = "\N{MINUS SIGN}"
@@ -122,7 +123,7 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
 
 
-def size(count: float) -> str:
+def byte_size(count: float) -> str:
     """So many bytes as people say it: 12 B, 2.5 MB."""
     units = ["GB", "MB", "kB", "B"]
     while count >= 1000 and len(units) > 1:

@@ -20,7 +20,7 @@ from rich.text import Text
 
 from forgetmenot.report.terminal import LiveTable
 
-Advance = Callable[..., None]
+Update = Callable[..., None]
 
 
 class _Rate(ProgressColumn):
@@ -81,7 +81,7 @@ class Display:
             self.console.print(f"{name}:  {cells}", highlight=False)
 
     @contextmanager
-    def progress(self, description: str, total: int) -> Iterator[Advance]:
+    def progress(self, description: str, total: int) -> Iterator[Update]:
         """A bar; call what it gives with how many were done, and a note if there is one."""
         bar = self.bars.add_task(description, total=total, note="")
 

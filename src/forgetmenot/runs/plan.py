@@ -15,7 +15,7 @@ from forgetmenot.engine import shards
 from forgetmenot.errors import UserError, nearest
 from forgetmenot.evaluation.readings import Reading, further_readings, own_reading, sample, scored_split
 from forgetmenot.methods import Method, Stage, make_method
-from forgetmenot.metrics import Row
+from forgetmenot.metrics import MatrixRow
 from forgetmenot.probes import check_probe
 from forgetmenot.prompting import EncodedExamples, Prompt, encode_cached
 from forgetmenot.tasks import Task, expand, load_tasks
@@ -42,10 +42,10 @@ class Plan:
     stages: tuple[Stage, ...]
 
     @property
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[MatrixRow]:
         """The stages as the score matrix knows them, the base first."""
-        trained = [Row(s.name, s.tasks, self.method.follows(s)) for s in self.stages]
-        return [Row("00-base"), *trained]
+        trained = [MatrixRow(s.name, s.tasks, self.method.follows(s)) for s in self.stages]
+        return [MatrixRow("00-base"), *trained]
 
     @property
     def notes(self) -> list[str]:

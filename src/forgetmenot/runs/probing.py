@@ -33,7 +33,7 @@ def make_probes(config: RunConfig, wanted: Iterable[NamedSettings]) -> dict[str,
     return {one.name: make_probe(one.name, one.options, data_folder(config)) for one in wanted}
 
 
-def measure(
+def measure_probe(
     probe: Probe,
     name: str,
     learner: Learner,
@@ -73,7 +73,7 @@ def measure_stage(
     began = time.perf_counter()
     for name, probe in probes.items():
         if name not in measured(directory, stage):
-            found = measure(probe, name, learner, method, stage, base, directory)
+            found = measure_probe(probe, name, learner, method, stage, base, directory)
             done = {**measured(directory, stage), name: [asdict(part) for part in found]}
             directory.write_json(_file(stage), done)
             directory.event("probed", stage=stage, probe=name)

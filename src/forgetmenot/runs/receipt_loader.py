@@ -107,8 +107,8 @@ class ReceiptLoader:
         folder = Path(str(self._settings.model))
         weights = None
         if folder.is_dir():
-            from forgetmenot.models.load import fingerprint as fingerprint_of_weights
+            from forgetmenot.models.load import weights_fingerprint
 
-            weights = fingerprint_of_weights(folder)
+            weights = weights_fingerprint(folder)
         about = [FORMAT, settings, weights, fingerprint(task), fingerprint(source)]
         return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]

@@ -153,7 +153,7 @@ def open_session(config: RunConfig, threads: int | None = None) -> Session:
         "model_revision": loaded.revision,
         "device": torch.cuda.get_device_name() if device.type == "cuda" else device.type,
         "threads": torch.get_num_threads(),
-        "processes": ranks.size(),
+        "processes": ranks.world_size(),
         "sharded": shards.wanted(),
         "precision": precision,
         "dtype": str(model.dtype).removeprefix("torch."),

@@ -12,7 +12,7 @@ from forgetmenot.metrics import Metric, known_metrics
 from forgetmenot.tasks.answers import RULES
 from forgetmenot.tasks.rows import BadRowError, Converted, cell, examples, label_in, plain
 from forgetmenot.tasks.splits import divide
-from forgetmenot.tasks.tables import Row, Table, read, read_hub
+from forgetmenot.tasks.tables import Row, Table, read_hub, read_table
 from forgetmenot.tasks.task import PAIR, Generation, Kind, Task
 from forgetmenot.tasks.yaml_file import read_yaml
 
@@ -203,7 +203,7 @@ def _tables(path: Path, data: _Data) -> dict[str, Table]:
     for split, name in splits.items():
         if not (path.parent / name).is_file():
             raise UserError(f"{path}: the file of data.{split}, {path.parent / name}, does not exist.")
-    return {split: read(path.parent / name) for split, name in splits.items()}
+    return {split: read_table(path.parent / name) for split, name in splits.items()}
 
 
 def _unpinned(data: _Data) -> tuple[str, ...]:

@@ -33,7 +33,7 @@ class Table:
         return f"{self.source}, {self.unit} {number}"
 
 
-def read(path: Path) -> Table:
+def read_table(path: Path) -> Table:
     """Read a file of rows by its suffix: .jsonl, .json, .csv, .tsv or .parquet.
 
     Raises:

@@ -17,7 +17,7 @@ from forgetmenot.evaluation.evaluate import evaluate
 from forgetmenot.evaluation.readings import prompt_for, scored_task, scoring_rule_of
 from forgetmenot.evaluation.scored_task import ScoredTask
 from forgetmenot.methods import make_method
-from forgetmenot.metrics import Ranking, metric_named, rank
+from forgetmenot.metrics import Ranking, metric_named, rank_variants
 from forgetmenot.paths import filled, path_safe
 from forgetmenot.prompting import Prompt, prompts_of
 from forgetmenot.record.predictions import Predictions, as_measured
@@ -189,7 +189,7 @@ def _compared(
     """What prompts.json holds of one task."""
     pairs = {name: as_measured(task.metric, one) for name, one in answers.items()}
     gold = next(iter(pairs.values()))[0]
-    ranking = rank(task.metric, gold, {name: pair[1] for name, pair in pairs.items()})
+    ranking = rank_variants(task.metric, gold, {name: pair[1] for name, pair in pairs.items()})
     first = next(iter(asked.values()))
     return {
         "metric": task.metric,

@@ -9,7 +9,7 @@ import numpy as np
 from forgetmenot.evaluation.scored_task import ScoredTask
 from forgetmenot.metrics import (
     Answers,
-    Row,
+    MatrixRow,
     bootstrap,
     by_confidence,
     calibration_error,
@@ -25,7 +25,7 @@ from forgetmenot.tasks import Task
 
 SMALL, ALONE, WITH, WITHOUT_CONFIDENCE = "small model", "alone", "with receipt", "without confidence"
 COMPARED = ((WITH, ALONE), (WITH, SMALL), (WITHOUT_CONFIDENCE, ALONE), (WITH, WITHOUT_CONFIDENCE))
-_ONE_ROW = (Row("00-base", (), follows=False),)
+_ONE_ROW = (MatrixRow("00-base", (), follows=False),)
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ def about_case(case: Case) -> dict[str, Any]:
     }
 
 
-def recovery(stages: Sequence[Row], rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def recovery(stages: Sequence[MatrixRow], rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """For each task learned before the last stage: what was lost, and what the receipt gives back.
 
     recovered = (with receipt at the end − alone at the end) / (alone once learned − alone at the end), a

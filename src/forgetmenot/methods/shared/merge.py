@@ -77,7 +77,7 @@ def interpolated(start: Vector, end: Vector, share: float) -> dict[str, Tensor]:
     return {name: torch.lerp(start[name], value, share) for name, value in end.items()}
 
 
-def total(vectors: Sequence[Vector]) -> dict[str, Tensor]:
+def vector_sum(vectors: Sequence[Vector]) -> dict[str, Tensor]:
     """Σₜ τₜ."""
     import torch
 

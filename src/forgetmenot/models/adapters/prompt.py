@@ -94,7 +94,7 @@ def with_parts(model: Any, count: int) -> Iterator[None]:
         prompt.active = before
 
 
-class Prompt(AdapterKind):
+class PromptTuning(AdapterKind):
     """A soft prompt before a model that stays as it is; `new` adds a part behind those of earlier stages."""
 
     folder = "prompt"
@@ -132,4 +132,4 @@ class Prompt(AdapterKind):
         return base.requires_grad_(False)
 
 
-PROMPT = Prompt()
+PROMPT = PromptTuning()

@@ -47,7 +47,7 @@ class LocalJudge:
     """Asks a model that is loaded beside the one that is judged, when it is first needed; greedy replies."""
 
     def __init__(self, settings: ModelSettings) -> None:
-        if ranks.size() > 1:
+        if ranks.world_size() > 1:
             raise UserError(
                 "judge: a model that is loaded here works in one process; put it behind an endpoint, or "
                 "leave out --num-processes."

@@ -20,7 +20,7 @@ from forgetmenot.metrics import (
     holm,
     spread,
 )
-from forgetmenot.metrics.matrix import Floats
+from forgetmenot.metrics.metric import Floats
 from forgetmenot.report.comparison.runs import CONDITIONS, ComparedRun, level_name, varying
 
 TABLE = {

@@ -12,9 +12,7 @@ from forgetmenot.report.comparison.comparison import (
     Effect,
     PairedTest,
 )
-from forgetmenot.report.wording import left_out, listed, number, p_value, signed
-
-NAMED_AT_MOST = 4
+from forgetmenot.report.wording import NAMED_AT_MOST, left_out, listed, number, p_value, signed
 
 
 def conclusions(comparison: Comparison) -> list[str]:
