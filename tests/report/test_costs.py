@@ -75,5 +75,5 @@ def test_the_terminal_and_the_page_say_it(make_run: Callable[..., Path]) -> None
         "Cost: memory kept 2.5 MB beside the weights, 1.25 MB for each stage; parameters" in screen.getvalue()
     )
     page = write_report(path).read_text(encoding="utf-8")
-    assert "What it cost" in page
+    assert "Costs" in page
     assert "<dd>2,000 (2.00% of the model&#39;s)</dd>" in page

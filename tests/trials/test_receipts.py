@@ -137,7 +137,7 @@ def test_receipts_for_some_tasks_only(go: Go, tiny: Mapping[str, Any]) -> None:
         ),
         (
             {"receipts.sources": {"clour": "animal"}},
-            r"receipts\.sources: no receipts are asked for task 'clour'",
+            r"receipts\.sources: there are no receipts for task 'clour'",
         ),
         (
             {"receipts.sources": {"colour": "animal"}},

@@ -37,7 +37,7 @@ Progress = Callable[[str, int], AbstractContextManager[Advance]]
 
 
 def unseen(description: str, total: int) -> AbstractContextManager[Advance]:
-    """Progress that nobody watches."""
+    """Progress that is not shown."""
     return nullcontext(lambda count: None)
 
 

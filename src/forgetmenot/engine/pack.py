@@ -35,7 +35,7 @@ def node_budget(device: str, attention: str, threads: int = 1) -> int:
 
 @dataclass(frozen=True)
 class Pack:
-    """One forward pass: input tokens, and the edges (position, next token) whose probability is asked.
+    """One forward pass: input tokens, and the edges (position, next token) whose probability is needed.
 
     The last token of a sequence is only ever predicted, so it is an edge and no input: candidates of one
     token cost nothing beyond their prompt.
@@ -164,7 +164,7 @@ def cut(sequences: Sequence[TokenSequence], layout: Layout, budget: int, prefix:
 
 @dataclass(frozen=True)
 class Arrangement:
-    """Sequences laid out for scoring, which may be asked again as often as the weights change.
+    """Sequences laid out for scoring, which may be scored again whenever the weights change.
 
     Attributes:
         prefix: The tokens that every sequence begins with and that are computed once for all packs.

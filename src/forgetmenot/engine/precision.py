@@ -35,7 +35,7 @@ def rounded_once(model: Any, precision: Precision) -> Iterator[None]:
     """Hold the linear weights that do not learn in the precision, but for the LM head, and put them back.
 
     Autocast keeps what it has rounded only of weights that learn; the others it would round in every pass
-    anew, which takes longer than to multiply by them. The numbers are the same. The head runs in fp32.
+    again, which takes longer than to multiply by them. The numbers are the same. The head runs in fp32.
     """
     held = []
     if precision == "bf16":

@@ -15,7 +15,7 @@ from forgetmenot.engine.mask import attention_mask
 class Prefix:
     """The keys and values of a common prefix, for each layer [1, heads, length, head size].
 
-    Only where no gradient is asked: training shares prefixes within its packs.
+    Only where no gradient is needed: training shares prefixes within its packs.
     """
 
     layers: tuple[tuple[Tensor, Tensor], ...]

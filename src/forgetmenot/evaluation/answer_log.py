@@ -31,7 +31,7 @@ class AnswerLog:
         """The answers that are there already, by the example's place, and what keeps further ones.
 
         They are those of the same weights, prompts and settings: a stage that was trained again ends in the
-        same weights, or its answers begin anew.
+        same weights, or its answers start again.
         """
         if ranks.world_size() > 1:
             return {}, lambda answers: None

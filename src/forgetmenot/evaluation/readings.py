@@ -33,7 +33,7 @@ class Reading:
 
     Attributes:
         name: What tells it from the run's others: "instruction", "generation", "8-shot"; "" for its own.
-        prompts: The prompt of each task that is asked; tasks that would be asked as in the run's own reading
+        prompts: The prompt of each scored task; tasks that would be scored as in the run's own reading
             are left out of others.
         rule: How a choice among labels is scored.
     """

@@ -67,7 +67,7 @@ class ScoredTask:
         )
 
     def count(self) -> int:
-        """How many sequences the model is asked."""
+        """How many sequences the model scores."""
         return len(self.encoded) * (1 if self.rule.generates else max(1, len(self.task.labels)))
 
     @property
@@ -82,7 +82,7 @@ class ScoredTask:
     def arranged(self, learner: "Learner") -> "Arrangement":
         """The sequences laid out for the model; kept, for every stage asks them again.
 
-        Behind a soft prompt of another length they are laid out anew. It costs as much memory as the tokens.
+        Behind a soft prompt of another length they are laid out again. It costs as much memory as the tokens.
         """
         behind = len(learner.soft_tokens)
         if behind not in self._arranged:

@@ -1,6 +1,6 @@
 """Scoring of a classification example: the likelihood of its candidates, or parsed text.
 
-A way of scoring is a function from a learner and what is asked to `Choices`; `SCORINGS` has it by the name
+A way of scoring is a function from a learner and the examples to `Choices`; `SCORINGS` has it by the name
 that `evaluation.scoring` takes. Likelihoods may be normalised by length and calibrated (`ScoringRule`).
 """
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 CONTENT_FREE = "N/A"
-SPARE_TOKENS = 16  # that a written answer may have beyond the longest choice; ours
+SPARE_TOKENS = 16  # that a written answer may have beyond the longest choice; our own choice
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ class Scoring:
     """A way of scoring.
 
     Attributes:
-        read: From a learner, what is asked, and a function that is told how many examples are done.
+        read: From a learner, the examples, and a function that is told how many examples are done.
         generates: Whether it reads what the model writes; else it compares candidates, which may be
             normalised and calibrated, and graded.
     """

@@ -1,4 +1,4 @@
-"""The `evaluation` part of a config: what is scored after every stage and how it is asked."""
+"""The `evaluation` part of a config: what is scored after every stage, and how."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -18,8 +18,8 @@ class AGemOptions(RehearsalOptions):
     """What the reference gradient is taken over.
 
     Attributes:
-        batch: How many remembered examples, of all past tasks together, are drawn anew for each step. The
-            default is ours: the default batch of training, which doubles the cost of a step.
+        batch: How many remembered examples, of all past tasks together, are drawn for each step. The
+            default is our own: the default batch of training, which doubles the cost of a step.
     """
 
     batch: PositiveInt = 32

@@ -28,7 +28,7 @@ class DARE(TaskVectors):
 
         Attributes:
             rate: p, the share that is dropped; 0 with merge: linear is `task-arithmetic`. The default is
-                ours.
+                our own.
             merge: The sum of what is left (linear), or the mean of entries with the elected sign (ties).
             scale: λ; 0 is the base model. The default is that of `task-arithmetic`; with ties 1 is usual.
         """

@@ -22,7 +22,7 @@ Logits: TypeAlias = "tuple[Tensor, Tensor]"
 
 
 class DerOptions(ReplayOptions):
-    """How much past answers and past logits count. The paper tunes α and β; the defaults are ours.
+    """How much past answers and past logits count. The paper tunes α and β; the defaults are our own.
 
     Attributes:
         alpha: α, the weight of the squared distance from the remembered logits.

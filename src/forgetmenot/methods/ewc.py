@@ -51,7 +51,7 @@ class EWC(Importances):
 
         Attributes:
             strength: λ; 0 is `sequential`. The paper chose it for each experiment, and so should you, on the
-                `select` split (`recipes/methods-select.yaml` does); the default is ours, from no such search.
+                `select` split (`recipes/methods-select.yaml` does); our default comes from no such search.
             fisher: Over answers that the model draws, or over the data's own.
             examples: How many training examples the mean is taken over, drawn at random. Ours: each costs a
                 forward and a backward pass of its own.

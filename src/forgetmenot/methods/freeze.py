@@ -3,7 +3,7 @@
 SEQ* (Zheng, Qiu & Ma, ACL 2024, "Learn or Recall? Revisiting Incremental Learning with Pre-trained Language
 Models", arXiv 2312.07887) freezes the whole pre-trained model after a warm-up on the first task and goes on
 with its classifiers. A causal language model that answers in words has no classifiers, so what stays free
-here is the upper part of the model; the share is ours to choose.
+here is the upper part of the model; the share is our own choice.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Options(BaseOptions):
     Attributes:
         share: The share of the layers, from below, that is frozen, rounded to whole layers. Where it freezes
             any, the input embeddings are frozen as well, and with them an LM head that is tied to them. 0
-            freezes nothing. The default is ours.
+            freezes nothing. The default is our own.
         warm_up: How many first stages learn with everything: SEQ*'s 1; 0 freezes from the start.
     """
 

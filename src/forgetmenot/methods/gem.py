@@ -27,8 +27,8 @@ class GemOptions(RehearsalOptions):
     """What the constraints are taken over.
 
     Attributes:
-        batch: How many remembered examples of each past task are drawn anew for each step; null takes all,
-            as the paper does, at their cost. The default is ours.
+        batch: How many remembered examples of each past task are drawn for each step; null takes all,
+            as the paper does, at their cost. The default is our own.
         margin: γ, which the paper adds to the dual solution so that past losses go down rather than stay.
     """
 

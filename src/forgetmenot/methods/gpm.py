@@ -26,8 +26,8 @@ class GpmOptions(Options):
 
     Attributes:
         threshold: ε, the part of the squared norm of each layer's inputs that is protected. 0 is
-            `sequential`; at 1 nothing changes that these inputs see. The default is ours.
-        examples: Of how many examples the inputs are looked at. The default is ours.
+            `sequential`; at 1 nothing changes that these inputs see. The default is our own.
+        examples: Of how many examples the inputs are looked at. The default is our own.
     """
 
     threshold: float = Field(default=0.97, ge=0, le=1)

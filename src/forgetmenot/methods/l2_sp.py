@@ -43,7 +43,7 @@ class L2SP(Method):
         """The settings of `l2-sp`.
 
         Attributes:
-            strength: α; 0 is `sequential`. The default is ours.
+            strength: α; 0 is `sequential`. The default is our own.
             anchor: θ⁰: the weights that the stage began with, or those that the first stage began with.
         """
 

@@ -23,7 +23,7 @@ class MagMax(TaskVectors):
         """The settings of `magmax`.
 
         Attributes:
-            scale: λ; 0 is the base model. The default is ours.
+            scale: λ; 0 is the base model. The default is our own.
         """
 
     def merged(self, vectors: Sequence[Vector]) -> Vector:

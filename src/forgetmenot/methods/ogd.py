@@ -27,7 +27,7 @@ class OgdOptions(Options):
 
     Attributes:
         memory: The gradients of how many examples of each task are remembered, each as large as what learns.
-            0 is `sequential`. The default is ours; the paper takes 200.
+            0 is `sequential`. The default is our own; the paper takes 200.
     """
 
     memory: NonNegativeInt = 32

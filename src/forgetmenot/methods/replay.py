@@ -24,7 +24,7 @@ class ReplayOptions(RehearsalOptions):
 
     Attributes:
         share: The part of the mix, as it is trained on, that past examples are: 0.05 adds 5 of them to 95 new
-            ones. 0 is `sequential`. The default is ours. `all` replays everything that is remembered: with
+            ones. 0 is `sequential`. The default is our own. `all` replays everything that is remembered: with
             `memory: 0.1` TRACE's 10 % of each past task.
         draw: Which of the remembered ones: `random`, or `most-forgotten`: those whose loss per token has
             risen most since they were learned, which takes one pass over the memory before each stage.
@@ -123,7 +123,7 @@ class Replay(Rehearsal):
 
 
 class Mix(Sequence[Encoded]):
-    """New examples, each made when it is asked for, and past ones after them.
+    """New examples, each made when it is needed, and past ones after them.
 
     Args:
         new: As they lie in memory: a list of them would take ten times as much.

@@ -24,7 +24,7 @@ class UndefinedError(Exception):
 
 @dataclass(frozen=True)
 class MatrixRow:
-    """A row of the score matrix: a stage, the tasks it trains on, and whether it goes on from the last.
+    """A row of the score matrix: a stage, the tasks it trains on, and whether it continues the last one.
 
     `follows` is False where a stage starts from the base model, as all those of the method `single` do.
     """
@@ -277,7 +277,7 @@ def learned(matrix: ScoreMatrix) -> tuple[str, ...]:
 
 
 def learned_in_sequence(matrix: ScoreMatrix) -> tuple[str, ...]:
-    """Return the same, where each stage goes on from the one before.
+    """Return the same, where each stage continues the one before.
 
     Raises:
         UndefinedError: There are none, or stages start from the base model.

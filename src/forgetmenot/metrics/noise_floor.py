@@ -31,7 +31,7 @@ def noise_floor(
     """Return the value to expect of each figure that takes a maximum if no stage were better than another.
 
     Our definition: the answers that an example got after the stages concerned (1 to T for `forgetting`, 0 to
-    T for Haque's) are permuted among those stages, for each example by itself; the figure is computed anew;
+    T for Haque's) are permuted among those stages, for each example by itself; the figure is computed again;
     the floor is its mean over the permutations. Each example keeps its own mix of right and wrong, so no
     stage differs from another on average, and the maximum shows what it makes of noise alone.
 

@@ -14,7 +14,7 @@ BINS = 10
 class Overrides:
     """How a model that was shown receipts has answered.
 
-    SuperContext (Yang et al. 2024) speaks of overriding and gives no formula; these definitions are ours. An
+    SuperContext (Yang et al. 2024) speaks of overriding without a formula; these definitions are our own. An
     answer overrides a receipt where it is another label.
 
     Attributes:

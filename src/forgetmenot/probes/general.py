@@ -49,7 +49,7 @@ class GeneralOptions(ProbeOptions):
 class General(Probe):
     """General ability: any of lm-evaluation-harness's tasks on the model as it stands.
 
-    Prompts, shots, filters and metrics are lm-eval's own; the model is asked through the trie, which gives
+    Prompts, shots, filters and metrics are lm-eval's own; the model is scored through the trie, which gives
     the same results (see `lm_eval_model`). Where the data folder has general/, the rows of MMLU, GSM8K, BBH,
     PIQA and ARC come from there. The value of a part is the task's first metric under its first filter, the
     interval ±1.96 of lm-eval's standard errors, within what a proportion can be; beside it stand the other

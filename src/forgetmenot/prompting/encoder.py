@@ -15,7 +15,7 @@ from forgetmenot.tasks.task import PAIR, Example, Task
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-BETWEEN = "\n\n"  # a blank line, between demonstrations and before the example that is asked
+BETWEEN = "\n\n"  # a blank line, between demonstrations and before the example to answer
 _BATCH = 1024  # examples whose texts go through the tokenizer in one call
 
 

@@ -44,9 +44,9 @@ class Predictions:
         ids: The examples' names.
         gold: What is right: a label, a number for a graded choice, or a text.
         predicted: The label for a choice, a number for a graded one, the text for a generated answer; None
-            where only the loss is asked, and where a written answer names no label.
+            where only the loss is measured, and where a written answer names no label.
         log_likelihoods: Of each candidate, in the order of `labels`, in nats; of the answer where only the
-            loss is asked.
+            loss is measured.
         tokens: How many tokens were predicted, where only the loss is asked.
         generated: What was written, where `predicted` was read off that.
         margins: How far the likeliest logit lay above the second, for each token of it, where that was asked.

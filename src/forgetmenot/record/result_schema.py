@@ -16,7 +16,7 @@ IntervalMatrix = list[list[Bounds | None]]
 
 
 class StageRow(TypedDict):
-    """A row of the matrix: a stage, the tasks it trains on, and whether it goes on from the last."""
+    """A row of the matrix: a stage, the tasks it trains on, and whether it continues the last one."""
 
     name: str
     trains_on: list[str]

@@ -19,7 +19,7 @@ SIGNIFICANT = 0.05
 
 @dataclass(frozen=True, slots=True)
 class TaskOutcome:
-    """What became of one task.
+    """The outcome of one task.
 
     Attributes:
         base: Its score before any training, R[0][j].
@@ -166,7 +166,7 @@ class RunResults:
         return now - then if now is not None and then is not None else None
 
     def outcome(self, task: str) -> TaskOutcome:
-        """What became of one task between the base model, its own stage and the last measured stage."""
+        """The outcome of one task between the base model, its own stage and the last measured stage."""
         column, own, last = self.column(task), self.own_stage(task), self.measured - 1
         base, end = column[0], column[last]
         learned = column[own] if own is not None else None

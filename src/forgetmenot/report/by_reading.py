@@ -29,7 +29,7 @@ class Move:
 
 @dataclass(frozen=True, slots=True)
 class AskedBy:
-    """One way of asking: its title, and what became of each task; None for tasks that it did not ask."""
+    """One way of asking: its title, and the outcome of each task; None for tasks that it did not ask."""
 
     title: str
     moves: tuple[Move | None, ...]

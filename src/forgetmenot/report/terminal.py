@@ -91,7 +91,7 @@ class LiveTable:
 
 
 def print_matrix(content: Mapping[str, Any], console: Console) -> None:
-    """Print a finished run: its score matrix, what became of each task, the summary and the verdict.
+    """Print a finished run: its score matrix, the outcome of each task, the summary and the verdict.
 
     Args:
         content: That of `results.json`.

@@ -40,7 +40,7 @@ OUTCOMES: dict[str, tuple[str, str]] = {
 
 
 def outcome_words(results: RunResults, outcome: TaskOutcome) -> tuple[str, str]:
-    """What became of a task, in words, and their kind."""
+    """The outcome of a task, in words, and their kind."""
     if outcome.not_learned:
         return OUTCOMES["not learned"]
     if outcome.state == "last" and len(results.stages) == 2:

@@ -60,7 +60,7 @@ class Run:
         return pd.read_parquet(stage_folder(self.path, name) / PREDICTIONS)
 
     def report(self) -> Path:
-        """Write report.html anew; returns its path."""
+        """Write report.html again; returns its path."""
         return write_report(self.path)
 
     def print(self, console: Console | None = None) -> None:
@@ -76,13 +76,13 @@ def run(
 ) -> Run:
     """Train on one task after another, score all of them after each, and report what was forgotten.
 
-    A run that was interrupted goes on from its last finished stage; a finished one is only read; one whose
-    list of tasks has grown goes on with the new ones. In processes that a launcher started (`accelerate
+    A run that was interrupted resumes from its last finished stage; a finished one is only read; one whose
+    list of tasks has grown continues with the new ones. In processes that a launcher started (`accelerate
     launch`, `torchrun`) all of them call this, and share the work.
 
     Args:
         config: A config, a path to one, or dotted keys to values; None for the bundled model and suite.
-        fresh: Remove what is in the run directory and start anew.
+        fresh: Delete the contents of the run directory and start over.
         console: Where to show progress; None shows nothing.
 
     Raises:
@@ -127,7 +127,7 @@ def is_finished(directory: RunDirectory, config: RunConfig) -> bool:
     """Whether the directory holds this run, finished.
 
     Raises:
-        UserError: If it holds another one that this does not go on from.
+        UserError: If it holds another run, which this one does not continue.
     """
     path = directory.path / CONFIG
     if not path.is_file():

@@ -78,7 +78,7 @@ class ScoringWork:
     """What a task costs each time that it is scored.
 
     Attributes:
-        computed: Input positions; 0 for answers that are generated, whose length nobody knows before.
+        computed: Input positions; 0 for answers that are generated, whose length is not known before.
         seconds: By the model with what a stage adds to it.
         base_seconds: By the untouched base model.
     """

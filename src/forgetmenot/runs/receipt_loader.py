@@ -78,7 +78,7 @@ class ReceiptLoader:
         ):
             for name in names:
                 if name not in known:
-                    which = "this run has no task" if key == "tasks" else "no receipts are asked for task"
+                    which = "this run has no task" if key == "tasks" else "there are no receipts for task"
                     raise UserError(f"receipts.{key}: {which} {name!r}. {nearest(name, known)}")
 
     def _with_receipts(self, task: Task, source: Task, make: Make) -> Task:

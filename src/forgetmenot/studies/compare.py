@@ -72,7 +72,7 @@ def write_comparison(
         comparison: What was compared.
         directory: Where to.
         name: What the files' names begin with.
-        published: Whose figures the page shows beside ours.
+        published: The paper whose figures the page shows beside the runs'.
     """
     page = comparison_page(comparison, load_published(published) if published else None)
     for file, text in {f"{name}.html": page, **table_files(comparison, name)}.items():

@@ -50,7 +50,7 @@ class StudyConfig(BaseModel):
             "method, adapter": [[sequential, {kind: full}], [o-lora, {rank: 16}]].
         resources: What each run gets.
         published: Figures of a paper that the report shows beside the study's own: haque-2025 or trace.
-        output: The study's directory; {hash} stands for the base, so that a grid that grows goes on in it.
+        output: The study's directory; {hash} stands for the base, so that a larger grid continues in it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -91,7 +91,7 @@ def study(
 ) -> Study:
     """Take every run of a study to its end, report those that fail, and put the others side by side.
 
-    Runs that are finished are only read; one that was interrupted goes on from its last finished stage.
+    Runs that are finished are only read; one that was interrupted resumes from its last finished stage.
 
     Args:
         config: A study, a path to one, or what would stand in its file.

@@ -18,14 +18,14 @@ Messages = Sequence[Mapping[str, str]]
 """A conversation: turns, each with `role` and `content`."""
 
 PASSES = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
-"""The statuses of an endpoint that may answer when it is asked again."""
+"""The statuses of an endpoint that may answer a second request."""
 
 LONGEST_WAIT = 120.0
 """The most seconds between two attempts; an endpoint that asks for more makes the user come back later."""
 
 
 class EndpointSettings(BaseModel):
-    """Where the other model answers, and how it is asked.
+    """The address of the other model, and the settings of requests.
 
     Attributes:
         base_url: Up to the version, without `/chat/completions`: "http://localhost:8000/v1".

@@ -93,7 +93,7 @@ STANDARD_CL: dict[str, StandardTask] = {
     "cl-sst2": StandardTask("CL_Benchmark's sample of SST-2", "SC/SST-2", ("Good", "Bad")),
 }
 
-# Orders 1 to 3 and 4 to 6 of O-LoRA. `standard-cl-local` is ours: it needs no file that is hard to come by.
+# Orders 1 to 3 and 4 to 6 of O-LoRA. `standard-cl-local` is our own: it needs no file that is hard to get.
 ORDERS: dict[str, tuple[str, ...]] = {
     "standard-cl": ("dbpedia", "amazon", "yahoo", "agnews"),
     "standard-cl-2": ("dbpedia", "amazon", "agnews", "yahoo"),

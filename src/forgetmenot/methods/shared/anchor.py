@@ -62,7 +62,7 @@ def squared_distance(learner: Learner, anchor: Snapshot, importance: Snapshot | 
 
 
 def require_the_same_parameters(method: str, adapter: AdapterSettings) -> None:
-    """Refuse adapters that begin anew: what was learned about an old one says nothing about its successor.
+    """Refuse adapters that start again: what was learned about an old one says nothing about its successor.
 
     Raises:
         UserError: If a later stage would learn other parameters than the first.

@@ -1,6 +1,6 @@
 """The common base of distillation methods: a teacher with other weights, or with another prompt.
 
-A teacher's outputs are computed anew for each batch. Stored once they would take (answer tokens × vocabulary)
+A teacher's outputs are computed for each batch. Stored once they would take (answer tokens × vocabulary)
 numbers for each example; this costs one forward pass and a copy of what learns.
 """
 

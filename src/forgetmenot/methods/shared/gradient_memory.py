@@ -28,7 +28,7 @@ class GradientMemory(Rehearsal):
         """Change the gradient in place where the past objects to it, and say whether it did."""
 
     def begin(self, learner: Learner, stage: Stage) -> None:
-        """Count from here, and draw anew."""
+        """Count from here, and draw again."""
         self._draws = self.random(stage, "draw")
         self._steps = self._changed = 0
 

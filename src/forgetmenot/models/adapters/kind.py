@@ -64,6 +64,6 @@ class AdapterKind:
         Args:
             base: A fresh base model.
             stage: The stage's folder.
-            trainable: Whether training goes on from here.
+            trainable: Whether training continues from here.
         """
         raise NotImplementedError

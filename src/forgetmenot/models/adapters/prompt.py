@@ -105,7 +105,7 @@ class PromptTuning(AdapterKind):
     )
 
     def default_rate(self, width: int) -> float:
-        """1e-2 at any width, which is ours."""
+        """1e-2 at any width, our own default."""
         return 1e-2
 
     def adapt(self, model: Any, settings: AdapterSettings, stage: int, seed: int) -> Any:

@@ -15,7 +15,7 @@ Judgement = Literal["A", "B", "C"]
 """TRACE's protocol: the first answer is better, the second is, or neither."""
 
 VERSION = 1
-"""Of the judge's instructions and of how a reply is read; verdicts of another version are not taken up."""
+"""Of the judge's instructions and of how a reply is read; verdicts of another version are not used."""
 
 _VERDICT = re.compile(r"\[\[([ABC])\]\]")
 
@@ -82,7 +82,7 @@ def read_judgement(reply: str) -> Judgement | None:
 class Judgements:
     """A file of verdicts, one JSON object a line: key, judge, verdict and the whole reply.
 
-    A reply without a verdict is kept as well, with null: it is counted apart and not asked again.
+    A reply without a verdict is kept as well, with null: it is counted separately and not requested again.
     """
 
     def __init__(self, path: Path) -> None:
@@ -92,7 +92,7 @@ class Judgements:
             self._known[row["key"]] = row["verdict"]
 
     def of(self, judge: Judge, comparisons: Sequence[PairComparison]) -> list[Judgement | None]:
-        """The verdict on each comparison; only what is not in the file is asked, and kept as it comes.
+        """The verdict on each comparison; only what is not in the file is requested, and saved as it comes.
 
         Raises:
             UserError: If the judge cannot be asked; what it said until then is kept.

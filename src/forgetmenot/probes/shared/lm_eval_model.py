@@ -138,7 +138,7 @@ class LearnerLM(TemplateLM):  # type: ignore[misc]
         return answers
 
     def _generate(self, contexts: Sequence[str], settings: Mapping[str, Any]) -> list[str]:
-        """The answers to contexts that are asked with the same settings."""
+        """The answers to contexts with the same generation settings."""
         settings = normalize_gen_kwargs(dict(settings), MAX_GEN_TOKS)
         if settings.get("do_sample") or settings.get("num_beams", 1) != 1:
             raise UserError("this task samples its answers or uses beam search; only greedy answers work.")
@@ -160,7 +160,7 @@ class LearnerLM(TemplateLM):  # type: ignore[misc]
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep lm-eval's bars, which know nothing of ours, from the screen."""
+    """Keep lm-eval's bars, which do not fit with ours, from the screen."""
     bar = lm_eval.api.task.tqdm
     lm_eval.api.task.tqdm = partial(bar, disable=True)
     try:

@@ -20,7 +20,7 @@ def comparison_page(comparison: Comparison, published: Published | None = None) 
 
     Args:
         comparison: At least one of its runs.
-        published: Shown in a section of their own; no figure of ours is computed with them.
+        published: Shown in a section of their own; no other figure is computed from them.
     """
     first, *others = conclusions(comparison)
     return str(

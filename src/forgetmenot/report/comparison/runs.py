@@ -90,7 +90,7 @@ class _UnpairedError(Exception):
 def _answers(path: Path, results: RunResults) -> tuple[dict[str, Answers], dict[str, int]]:
     """Every task's answers after every stage, and what stands for its examples.
 
-    The scores are computed anew and must be those of results.json, so that no reading of the files that is
+    The scores are computed again and must be those of results.json, so that no reading of the files that is
     not the run's own can slip in.
     """
     stages = [read_predictions(stage_folder(path, row.name) / PREDICTIONS) for row in results.stages]
