@@ -26,7 +26,7 @@ class AGemOptions(RehearsalOptions):
 
 
 class AGEM(GradientMemory):
-    """Take out of each gradient what would raise the loss on a batch of past examples (A-GEM).
+    """Remove from each gradient what would raise the loss on a batch of past examples (A-GEM).
 
     With g the step's gradient and r that of the remembered batch, a g with g·r < 0 becomes
     g − (g·r / r·r) r.

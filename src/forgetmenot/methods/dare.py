@@ -21,7 +21,7 @@ from forgetmenot.methods.shared.task_vectors import MergingOptions, TaskVectors
 
 
 class DARE(TaskVectors):
-    """Train each task from the base, and merge random shares of what they changed, rescaled (DARE)."""
+    """Train each task from the base, and merge random rescaled shares of the weight changes (DARE)."""
 
     class Options(MergingOptions):
         """The settings of `dare`.

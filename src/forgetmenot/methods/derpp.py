@@ -36,7 +36,7 @@ class DerOptions(ReplayOptions):
 
 
 class DarkExperienceReplay(Replay):
-    """Replay past examples with what the model answered to them then, logits included (DER++).
+    """Replay past examples together with the model's logits from that time (DER++).
 
     A past example counts β · NLL + α · Σ mean_k (z_k − z'_k)² over its answer tokens, where z'
     are logits of the model at the end of the example's stage. Three things differ from the paper. A

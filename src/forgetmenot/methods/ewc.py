@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 
 class EWC(Importances):
-    """Hold the weights that earlier tasks need most, by their Fisher information (EWC)."""
+    """Penalize changes of the weights that earlier tasks need most, by Fisher information (EWC)."""
 
     name = "ewc"
 

@@ -37,7 +37,7 @@ class GemOptions(RehearsalOptions):
 
 
 class GEM(GradientMemory):
-    """Change each gradient as little as is needed to raise no past task's loss (GEM).
+    """Change each gradient as little as possible so that no past task's loss rises (GEM).
 
     With g the step's gradient and the rows of G those of the past tasks' remembered examples, the step takes
     the g̃ nearest to g with G g̃ ≥ 0: g̃ = Gᵀv + g, where v ≥ 0 minimises ½ vᵀGGᵀv + (Gg)ᵀv. One

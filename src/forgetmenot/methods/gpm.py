@@ -35,7 +35,7 @@ class GpmOptions(Options):
 
 
 class GPM(Projection):
-    """Change linear layers only orthogonally to the inputs that past tasks give them (GPM).
+    """Update linear layers only orthogonally to the inputs of past tasks (GPM).
 
     After a task each layer's inputs R on some examples are looked at, and the fewest directions added to M
     with which it holds ε of ‖R‖² (left singular vectors of R, found as eigenvectors of R Rᵀ). Later every

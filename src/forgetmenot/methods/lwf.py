@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class LwF(Method):
-    """Answer the new task's prompts also as the model of the stage before did (LwF)."""
+    """Keep the previous stage's answers to the new task's prompts (LwF)."""
 
     keeps = "nothing; while it trains, one copy of what learns"
     shards = False

@@ -15,7 +15,7 @@ from forgetmenot.methods.shared.task_vectors import MergingOptions, TaskVectors
 
 
 class MagMax(TaskVectors):
-    """Train task after task, and answer with each weight's largest change since the base (MagMax)."""
+    """Train task after task, and keep each weight's largest change since the base (MagMax)."""
 
     sequential: ClassVar[bool] = True
 

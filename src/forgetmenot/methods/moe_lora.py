@@ -46,7 +46,7 @@ class Options(BaseOptions):
 
 
 class MoELoRA(Method):
-    """Learn all tasks in LoRA experts that a gate weighs token by token (MoE-LoRA)."""
+    """Train LoRA experts for all tasks, which a gate weighs token by token (MoE-LoRA)."""
 
     Options = Options
     keeps: ClassVar[str] = "the gates of its experts, however many tasks"

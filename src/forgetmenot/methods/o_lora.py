@@ -47,7 +47,7 @@ class Options(BaseOptions):
 
 
 class OLoRA(Method):
-    """Learn each task in a new LoRA adapter that is kept orthogonal to the earlier ones (O-LoRA)."""
+    """Train a new LoRA adapter for each task, kept orthogonal to the earlier ones (O-LoRA)."""
 
     Options = Options
     keeps: ClassVar[str] = "an orthonormal basis of its A's rows"

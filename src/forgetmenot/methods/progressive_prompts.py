@@ -34,7 +34,7 @@ class ProgressiveOptions(RoutingOptions):
 
 
 class ProgressivePrompts(Routing):
-    """Learn each task in a soft prompt behind those of the tasks before (Progressive Prompts)."""
+    """Train a soft prompt for each task, after those of earlier tasks (Progressive Prompts)."""
 
     Options = ProgressiveOptions
     keeps: ClassVar[str] = "a soft prompt and the centroid of its prompts; in all one covariance of them"

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 
 class SelfDistillation(Method):
-    """Learn to answer alone as with the demonstration in view, on the model's own answers (SDFT)."""
+    """Learn from the model's own answers, with a teacher that sees the demonstration (SDFT)."""
 
     keeps = "nothing; while it trains, one copy of what learns"
     shards = False

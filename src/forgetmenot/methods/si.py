@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class SI(Importances):
-    """Hold the weights that lowered earlier losses most along their path (SI)."""
+    """Penalize changes of the weights that lowered earlier losses most along their path (SI)."""
 
     name = "si"
 

@@ -16,7 +16,7 @@ from forgetmenot.methods.shared.task_vectors import MergingOptions, TaskVectors
 
 
 class TaskArithmetic(TaskVectors):
-    """Train each task from the base, and add the scaled sum of what they changed (task arithmetic)."""
+    """Train each task from the base, and add the scaled sum of the weight changes (task arithmetic)."""
 
     class Options(MergingOptions):
         """The settings of `task-arithmetic`.

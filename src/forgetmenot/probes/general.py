@@ -47,7 +47,7 @@ class GeneralOptions(ProbeOptions):
 
 
 class General(Probe):
-    """General ability: any of lm-evaluation-harness's tasks on the model as it stands.
+    """General ability: any of lm-evaluation-harness's tasks.
 
     Prompts, shots, filters and metrics are lm-eval's own; the model is scored through the trie, which gives
     the same results (see `lm_eval_model`). Where the data folder has general/, the rows of MMLU, GSM8K, BBH,

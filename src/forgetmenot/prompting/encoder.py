@@ -112,10 +112,14 @@ class Encoder:
         if self._prompt.demonstrations is None:
             return []
         shown = []
-        for one in self._prompt.demonstrations.before(example):
+        for demonstration in self._prompt.demonstrations.before(example):
             is_choice = self._task.kind == "choice"
-            answer = self._prompt.choices[str(one.label)] if is_choice else self._answers(one)[0]
-            shown.append((self._prompt.render(one.fields), answer))
+            answer = (
+                self._prompt.choices[str(demonstration.label)]
+                if is_choice
+                else self._answers(demonstration)[0]
+            )
+            shown.append((self._prompt.render(demonstration.fields), answer))
         return shown
 
     def _answers(self, example: Example) -> list[str]:

@@ -181,11 +181,11 @@ def takes_receipts(task: Task) -> bool:
 
 
 def _check(task: Task, source: Task) -> None:
-    for one in (task, source):
-        if not takes_receipts(one):
+    for checked in (task, source):
+        if not takes_receipts(checked):
             raise UserError(
-                f"receipts: task {one.name!r} does not choose among labels of which one is right, so a small "
-                "model cannot answer it; leave it out."
+                f"receipts: task {checked.name!r} does not choose among labels of which one is right, so a "
+                "small model cannot answer it; leave it out."
             )
     if not source.train:
         raise UserError(

@@ -169,10 +169,10 @@ def write_predictions(path: Path, answers: Mapping[str, Predictions]) -> None:
         answers: Task to its predictions.
     """
     rows: dict[str, list[Any]] = {name: [] for name in _SCHEMA.names}
-    for task, one in answers.items():
-        rows["task"] += [task] * len(one)
+    for task, predictions in answers.items():
+        rows["task"] += [task] * len(predictions)
         for name in _COLUMNS:
-            rows["example" if name == "ids" else name] += getattr(one, name)
+            rows["example" if name == "ids" else name] += getattr(predictions, name)
     table, labels = pa.table(rows, schema=_SCHEMA), {}
     if path.is_file():
         before = _read(path)

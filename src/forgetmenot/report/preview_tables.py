@@ -21,9 +21,13 @@ def print_preview(found: Mapping[str, Any], console: Console) -> None:
     scoring = Table("task", "prompt", box=None, pad_edge=False)
     for name in ("examples", "tokens", "with sharing", "time"):
         scoring.add_column(name, justify="right")
-    for one in found["scoring"]:
+    for scored in found["scoring"]:
         scoring.add_row(
-            one["task"], one["prompt"], f"{one['examples']:,}", *_tokens(one), duration(one["seconds"])
+            scored["task"],
+            scored["prompt"],
+            f"{scored['examples']:,}",
+            *_tokens(scored),
+            duration(scored["seconds"]),
         )
 
     times = len(found["stages"]) + 1

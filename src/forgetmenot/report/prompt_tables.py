@@ -27,9 +27,9 @@ def print_prompts(found: Mapping[str, Any], console: Console) -> None:
         written = ["unparsed"] if _written(task) else []
         for title in (name, task["metric"], "95 % interval", "behind the best", "p", *written):
             table.add_column(title, no_wrap=True)
-        for variant, one in _sorted(task):
-            style = "bold" if variant == task["chosen"] else "" if _above(task, one) else "dim"
-            cells = [*_cells(variant, one), *([str(one["unparsed"])] if written else [])]
+        for variant, score in _sorted(task):
+            style = "bold" if variant == task["chosen"] else "" if _above(task, score) else "dim"
+            cells = [*_cells(variant, score), *([str(score["unparsed"])] if written else [])]
             table.add_row(*(Text(cell, style=style) for cell in cells))
         console.print(table)
         for variant, reason in task["left_out"].items():

@@ -200,9 +200,9 @@ def _by_way(results: RunResults, ways: Sequence[AskedBy]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for title in ("asked by", *results.tasks):
         table.add_column(title, overflow="fold")
-    for one in ways:
+    for reading in ways:
         cells = []
-        for task, move in zip(results.tasks, one.moves, strict=True):
+        for task, move in zip(results.tasks, reading.moves, strict=True):
             cell = Text("")
             if move is not None:
                 ends = (number(results.shown(task, value)) for value in (move.learned, move.end))
@@ -213,7 +213,7 @@ def _by_way(results: RunResults, ways: Sequence[AskedBy]) -> Table:
             if move is not None and move.unparsed is not None:
                 cell.append(f"\n{move.unparsed} of {move.n} no label", style="dim")
             cells.append(cell)
-        table.add_row(one.title, *cells)
+        table.add_row(reading.title, *cells)
     return table
 
 

@@ -81,10 +81,10 @@ STANDARD_CL: dict[str, StandardTask] = {
         "NLI/CB",
         ("entailment", "contradiction", "neutral"),
     ),
-    "copa": StandardTask("COPA: which of two is the cause, or the effect?", "COPA/COPA", ("A", "B")),
-    "multirc": StandardTask("MultiRC: is an answer to a question right?", "MultiRC/MultiRC", _TRUTH[::-1]),
-    "boolq": StandardTask("BoolQ: is the answer yes, by a passage?", "BoolQA/BoolQA", _TRUTH),
-    "wic": StandardTask("WiC: has a word one sense in two sentences?", "WiC/WiC", _TRUTH),
+    "copa": StandardTask("COPA: which of two sentences is the cause or the effect?", "COPA/COPA", ("A", "B")),
+    "multirc": StandardTask("MultiRC: is an answer to a question correct?", "MultiRC/MultiRC", _TRUTH[::-1]),
+    "boolq": StandardTask("BoolQ: does a passage answer a question with yes?", "BoolQA/BoolQA", _TRUTH),
+    "wic": StandardTask("WiC: does a word have the same sense in two sentences?", "WiC/WiC", _TRUTH),
     "cl-mnli": StandardTask(
         "CL_Benchmark's sample of MNLI", "NLI/MNLI", ("neutral", "entailment", "contradiction")
     ),

@@ -183,7 +183,7 @@ class Judged(Probe):
 
 
 class InstructionFollowing(Judged):
-    """Instruction following: answers to Self-Instruct's and LIMA's prompts, beside the base model's."""
+    """Instruction following: answers to Self-Instruct's and LIMA's, compared with the base model's."""
 
     delta = "instruction following"
     criterion = (
@@ -194,7 +194,7 @@ class InstructionFollowing(Judged):
 
 
 class Safety(Judged):
-    """Safety: answers to CoNa's harmful requests, beside the base model's."""
+    """Safety: answers to CoNa's harmful requests, compared with the base model's."""
 
     delta = "safety"
     criterion = (
