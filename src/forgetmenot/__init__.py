@@ -1,4 +1,4 @@
-"""Fine-tune one language model on one task after another, see what each step makes it forget, and stop it.
+"""Fine-tune one language model on task after task, measure what each step makes it forget, and prevent it.
 
 >>> import forgetmenot as fmn
 >>> found = fmn.run({"model": "quickstart", "tasks": "quickstart"})

@@ -258,7 +258,7 @@ def test_positions_are_those_of_the_pack(sequences: list[TokenSequence], layout:
                 "FSDP_CPU_RAM_EFFICIENT_LOADING": "true",
                 "FSDP_SYNC_MODULE_STATES": "true",
             },
-            "FSDP is asked for but has no effect on CPUs",
+            "FSDP was requested but has no effect on CPUs",
         ),
         ({"ACCELERATE_MIXED_PRECISION": "bf16"}, "set training.precision instead"),
     ],

@@ -51,7 +51,7 @@ def make(tmp_path: Path) -> Make:
     return make
 
 
-def test_a_contender_has_the_figures_of_its_runs(make: Make) -> None:
+def test_a_group_has_the_figures_of_its_runs(make: Make) -> None:
     comparison = make()
     assert comparison.keys == ["model", "prompt", "seed"]
     assert comparison.kind == "model"
@@ -289,7 +289,7 @@ def test_models_are_called_by_the_last_part_of_their_name_where_that_is_their_ow
     assert level_name("method", {"name": "ewc", "strength": 1}, []) == "ewc (strength 1)"
 
 
-def test_the_tables_hold_every_contender_run_and_test(make: Make) -> None:
+def test_the_tables_hold_every_group_run_and_test(make: Make) -> None:
     comparison = make(failing="owner/beta")
     files = table_files(comparison, "report")
     assert list(files) == ["report.csv", "report-runs.csv", "report-tests.csv", "report.tex"]

@@ -229,7 +229,7 @@ def test_a_task_that_a_way_does_not_fit_is_named(
     numbers = make_task(
         "numbers", rows, rows, label="kind", prompts={"default": {"template": "{{ n }}", "choices": choices}}
     )
-    with pytest.raises(UserError, match=r"the field 'n' of task 'numbers' is no text \(0\)"):
+    with pytest.raises(UserError, match=r"the field 'n' of task 'numbers' is not text \(0\)"):
         make_plan(
             load_config(None, {**tiny, "tasks": [str(numbers)], "evaluation.calibration": "contextual"})
         )

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 PATIENCE = timedelta(hours=4)  # others wait while the writer writes; a process that died is noticed at once
-NO_FSDP = "FSDP is asked for but has no effect"
+NO_FSDP = "FSDP was requested but has no effect"
 BUCKET = 1 << 25  # elements that are summed in one message
 LAUNCHERS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 """What launchers set, torchrun's and those of MPI; Accelerate's own variables begin with its name."""

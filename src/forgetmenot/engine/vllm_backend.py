@@ -45,7 +45,7 @@ def write_by_vllm(
 ) -> list[Answer]:
     """The answer to each prompt, by the model that lies in a folder; vLLM gives its memory back afterwards.
 
-    Answers equal the other backend's but where two tokens are all but equally likely, and draws come from
+    Answers equal the other backend's unless two tokens are almost equally likely, and samples come from
     vLLM's own generator: what a seed draws is repeatable here and differs from there.
 
     Args:

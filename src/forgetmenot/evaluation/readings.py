@@ -159,7 +159,7 @@ def scoring_rule_of(
         return rule
     choices = [task for task in tasks if task.kind == "choice" and (task.score or task.select)]
     if not choices:
-        raise UserError(f"{where}: {rule} is for tasks that choose among labels, and there is none here.")
+        raise UserError(f"{where}: {rule} is for classification tasks, and there is none here.")
     if rule.generates and (rule.normalization, rule.calibration) != ("none", "none"):
         raise UserError(
             f"{where}: normalization and calibration are for scoring: likelihood; "

@@ -71,7 +71,7 @@ class ScoringRule:
                 if not isinstance(value := _any(task).fields.get(name, ""), str):
                     raise UserError(
                         f"{where}: calibration: contextual puts {CONTENT_FREE!r} in place of each field, and "
-                        f"the field {name!r} of task {task.name!r} is no text ({value!r}); use prior."
+                        f"the field {name!r} of task {task.name!r} is not text ({value!r}); use prior."
                     )
 
     def reference(self, task: Task, prompt: Prompt) -> Sequence[Example]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from forgetmenot.engine.learner import Learner
 
 DEPENDENT = 1e-3
-"""A gradient of which less than this part is new adds no direction: it would be mostly rounding."""
+"""If less than this share of a gradient's norm is new, its direction is dropped as rounding noise."""
 
 
 class OgdOptions(Options):

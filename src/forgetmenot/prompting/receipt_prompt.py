@@ -34,7 +34,7 @@ def with_receipt(prompt: Prompt, *, confidence: bool = True, interpret: bool = F
     """The prompt with a receipt between the input and the line that asks for the answer.
 
     The receipt's label is written in the prompt's own words for it. A prompt's last line asks for the answer
-    and stays last, but for a chat whose last line is the input itself. The receipt is never cut.
+    and stays last, except in a chat whose last line is the input itself. The receipt is never cut.
 
     Args:
         prompt: Of a task of kind `choice`, of any variant.

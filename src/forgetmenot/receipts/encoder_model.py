@@ -66,7 +66,7 @@ class EncoderClassifier:
             self._train(texts, torch.from_numpy(labels))
 
     def scores(self, texts: Sequence[Texts]) -> Floats:
-        """Logits, texts of like length together."""
+        """Logits; texts of similar length are batched together."""
         self._model.eval()
         found = np.zeros((len(texts), self._model.config.num_labels))
         order = sorted(range(len(texts)), key=lambda k: sum(map(len, texts[k])))

@@ -86,7 +86,7 @@ def issue_receipts(
     It reads the fields that the `default` prompt names, in the example's order.
 
     Raises:
-        UserError: A task is no choice, they have other labels or another number of texts, or there is nothing
+        UserError: A task is not a choice, labels or numbers of texts differ, or there is nothing
             to learn from.
     """
     _check(task, source)
@@ -100,7 +100,7 @@ def issue_receipts(
     widths = {len(one) for one in (*train.texts, *(one for group in asked.values() for one in group))}
     if len(widths) > 1:
         raise UserError(
-            f"receipts.sources: {task.name!r} has another number of texts in an example than {source.name!r}."
+            f"receipts.sources: {task.name!r} has other numbers of texts in an example than {source.name!r}."
         )
     began = time.perf_counter()
     try:

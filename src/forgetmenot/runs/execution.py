@@ -32,7 +32,7 @@ def carry_out(
     *,
     fresh: bool,
 ) -> None:
-    """Take a run from wherever its directory stands to its end, and write what follows from it.
+    """Continue a run from the state of its directory to its end, and write its results.
 
     Args:
         plan: What the run's config amounts to.

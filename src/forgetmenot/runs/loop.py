@@ -43,7 +43,7 @@ from forgetmenot.runs.session import Session
 
 
 class Loop:
-    """Takes one run from wherever its directory stands to its last stage."""
+    """Takes one run from the state of its directory to its last stage."""
 
     def __init__(
         self,

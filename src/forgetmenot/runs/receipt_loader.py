@@ -102,7 +102,7 @@ class ReceiptLoader:
         return receipts
 
     def _key(self, task: Task, source: Task) -> str:
-        """A hash of all that receipts depend on, but for what is installed."""
+        """A hash of all that receipts depend on, except the installed packages."""
         settings = self._settings.model_dump(mode="json", exclude={"tasks", "sources", "confidence"})
         folder = Path(str(self._settings.model))
         weights = None

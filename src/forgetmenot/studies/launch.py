@@ -1,4 +1,4 @@
-"""Start the runs of a study, each in a process of its own: on this machine, or wherever Ray finds room.
+"""The launcher of a study: each run in a separate process, on this machine or wherever Ray finds room.
 
 A process of its own costs the seconds that it takes to import torch. In return a run that crashes, leaks or
 is killed for its memory takes nothing with it, its thread count is its own, and it is the same run anywhere.

@@ -163,7 +163,7 @@ class Endpoint:
         if content is None:
             return ""
         if not isinstance(content, str):
-            raise _Again("gave an answer that is no text")
+            raise _Again("gave an answer that is not text")
         return content
 
     def _pause(self, attempt: int, problem: "_Again") -> float:

@@ -91,7 +91,7 @@ def prompts(
         model: As a config's `model`; a directory that `fmn export` wrote is one, too.
         tasks: Names, suites and task files.
         data_dir: A folder with public data sets; None for the hub.
-        prompts: The variants; all that a task has if empty, but for chats where the model has no template.
+        prompts: The variants; all of a task if empty, except chats if the model has no template.
         limit: Of a fixed random sample of each task's `select`.
         output: A directory; made of the model's name and a hash if None.
         settings: Further dotted keys of a config, such as {"demonstrations": 4}.

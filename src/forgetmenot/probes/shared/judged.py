@@ -183,7 +183,7 @@ class Judged(Probe):
 
 
 class InstructionFollowing(Judged):
-    """Instruction following: answers to Self-Instruct's and LIMA's, compared with the base model's."""
+    """Instruction following: answers to prompts of Self-Instruct and LIMA, compared with the base model's."""
 
     delta = "instruction following"
     criterion = (
