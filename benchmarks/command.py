@@ -1,4 +1,4 @@
-"""What the benchmarks have in common: options, one row after another, how two sides are compared."""
+"""The common part of the benchmarks: options, one row after another, the comparison of two sides."""
 
 import argparse
 import os

@@ -1,4 +1,4 @@
-"""How often do the intervals that a run prints cover the truth? By simulation, over examples.
+"""The coverage of the intervals that a run prints, by simulation, over examples.
 
     python -m scripts.coverage [--trials 1000] [--write]
 

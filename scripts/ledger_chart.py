@@ -1,4 +1,4 @@
-"""One table of the ledger as a picture: what each method learned, and what is left of it in the end."""
+"""One table of the ledger as a picture: what each method learned, and what is left in the end."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What a study's runs come to, for the ledger: each method's figures, alone and against its baselines."""
+"""A study's runs for the ledger: each method's figures, alone and compared with its baselines."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Do two runs, or two studies, have the same results? Value by value, whatever version wrote them.
+"""A comparison of the results of two runs or studies, value by value, whatever version wrote them.
 
     python -m scripts.same_results BEFORE AFTER
 

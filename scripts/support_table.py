@@ -1,4 +1,4 @@
-"""Which method runs on which engine: try every pair, and write docs/support.md.
+"""The table of supported combinations: try every method in every mode, and write docs/support.md.
 
     python -m scripts.support_table
 

@@ -155,7 +155,7 @@ def test_what_takes_no_receipt_is_said() -> None:
     with pytest.raises(UserError, match="'mine' has the labels bad, good, but 'three' has bad, good, odd"):
         issued(one, replace(one, name="three", labels=("bad", "good", "odd")))
     pair = {"default": {"template": "{{ text }} {{ id }}", "choices": {"good": "+", "bad": "-"}}}
-    with pytest.raises(UserError, match="'two' has other numbers of texts in an example than 'mine'"):
+    with pytest.raises(UserError, match="examples of 'two' and 'mine' have different numbers of texts"):
         issued(replace(one, name="two", prompts=pair), one)
 
 
