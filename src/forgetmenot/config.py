@@ -157,7 +157,7 @@ def put(values: dict[str, Any], keys: Sequence[str], value: Any) -> None:
     """Set a dotted key; a section that is written as a name alone (`model: gpt2`) becomes its `name`.
 
     Raises:
-        UserError: If a value stands where a section belongs.
+        UserError: If a value is given where a section belongs.
     """
     for key in keys[:-1]:
         section = values.get(key, {})

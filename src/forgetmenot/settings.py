@@ -23,5 +23,5 @@ class NamedSettings(BaseModel):
 
     @property
     def options(self) -> dict[str, Any]:
-        """What stands beside the name."""
+        """The keys beside the name."""
         return dict(self.model_extra or {})

@@ -129,7 +129,7 @@ class Learner:
 
     @property
     def soft_tokens(self) -> tuple[int, ...]:
-        """The ids of the soft prompt that stands before every sequence; none where there is none."""
+        """The ids of the soft prompt before every sequence; empty if there is none."""
         prompt = soft_prompt(self.model)
         return () if prompt is None else prompt.tokens
 

@@ -43,7 +43,7 @@ def write_by_vllm(
     seeds: Sequence[int] | None = None,
     margins: bool = False,
 ) -> list[Answer]:
-    """The answer to each prompt, by the model that lies in a folder; vLLM gives its memory back afterwards.
+    """The answer to each prompt, by the model in a folder; vLLM frees its memory afterwards.
 
     Answers equal the other backend's unless two tokens are almost equally likely, and samples come from
     vLLM's own generator: what a seed draws is repeatable here and differs from there.

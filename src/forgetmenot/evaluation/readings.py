@@ -86,7 +86,7 @@ def reading_of(
         asking: How the run asks; what `settings` does not name is as there.
         settings: What differs.
         tasks: Those that the run scores.
-        where: The key that it stands under, for what is wrong with it.
+        where: Its key in the config, for error messages.
         name: Of the reading.
     """
     chosen = asking.prompt if settings.prompt is None else settings.prompt

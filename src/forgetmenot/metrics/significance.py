@@ -94,7 +94,7 @@ def paired_difference(
         before: The answers right after the task was learned.
         after: The answers at the end.
         clusters: The number of each example's cluster, [n]; see `Answers`. McNemar's test takes examples for
-            independent, so that with clusters the bootstrap's stands in its place.
+            independent, so that with clusters the bootstrap's replaces it.
         options: How many labels there are to choose among.
         resamples: Bootstrap draws of the examples, the same for both answers.
         level: Of the interval.

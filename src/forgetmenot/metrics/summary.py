@@ -28,7 +28,7 @@ class Summary:
     reasons: dict[str, str]
 
     def to_json(self) -> dict[str, Any]:
-        """Return the `summary` of results.json: Haque's figures stand under "haque" without their prefix."""
+        """Return the `summary` of results.json: Haque's figures are under "haque" without their prefix."""
         prefix = "haque_"
         plain = {name: value for name, value in self.figures.items() if not name.startswith(prefix)}
         haque = {

@@ -41,7 +41,7 @@ class Embeddings(Probe):
 
     A sentence's embedding is the last layer's state of the last token of `This sentence: "…" means in one
     word: "`, with the paper's preparation of the text (Jiang et al., arXiv 2307.16645). STS-B's dev split
-    stands in for its test split, whose labels GLUE hides. The interval is a bootstrap over pairs.
+    replaces its test split, whose labels GLUE hides. The interval is a bootstrap over pairs.
     """
 
     Options = EmbeddingsOptions

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 FEWSHOT_SEED = 1234  # lm-eval's own default
 BOOTSTRAPS = 1000  # only for metrics whose standard error has no formula
-WHOLE = ("mmlu", "bbh", "bbh_cot_fewshot")  # groups of which every task lies in one folder of lm-eval's
+WHOLE = ("mmlu", "bbh", "bbh_cot_fewshot")  # groups all of whose tasks are in one folder of lm-eval's
 PROPORTIONS = ("acc", "acc_norm", "exact_match")
 UNREADABLE = (OSError, KeyError, ValueError, IndexError, RuntimeError, ImportError)
 

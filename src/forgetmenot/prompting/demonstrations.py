@@ -80,7 +80,7 @@ class Demonstrations:
         self._said_first = {digest_of(example) for example in self._first}
 
     def before(self, asked: Example) -> list[Example]:
-        """Return what stands before this example, in order."""
+        """Return the demonstrations of this example, in order."""
         said = digest_of(asked)
         if self.settings.draw == "each":
             return self._drawn([zlib.crc32(said)], said)

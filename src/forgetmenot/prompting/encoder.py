@@ -108,7 +108,7 @@ class Encoder:
             return [prompt, *(prompt + answer for answer in answers)]
 
     def _shown(self, example: Example) -> list[tuple[str, str]]:
-        """The prompt and the answer of each demonstration that stands before an example."""
+        """The prompt and the answer of each demonstration of an example."""
         if self._prompt.demonstrations is None:
             return []
         shown = []

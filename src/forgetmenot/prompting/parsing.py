@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 
-_MARKS = " \t\"'`*_([{<«“‘„-:>#."  # what may stand before an answer and means nothing
+_MARKS = " \t\"'`*_([{<«“‘„-:>#."  # allowed before an answer, without a meaning
 _NEGATED = re.compile(r"(?:\bnot|n't|\bnever|\bneither|\bnor)\s+(?:an?\s+)?$", re.IGNORECASE)
 
 

@@ -48,7 +48,7 @@ class Prompt:
         cut_answer: Whether a training answer may be cut too, at its end, where a third of `max_length` and
             what the prompt leaves free do not hold it. Else it is an error that names the row.
         end: Written after each candidate, as "\n", where the tokens of one begin another's.
-        demonstrations: What chooses the solved examples that stand before the asked one; None for none.
+        demonstrations: The choice of the solved examples before the one to answer; None for none.
     """
 
     name: str

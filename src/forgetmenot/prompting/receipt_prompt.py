@@ -106,6 +106,6 @@ def read_interpretation(text: str, choices: Mapping[str, str]) -> Interpretation
 
 
 def _after(title: str, text: str) -> str | None:
-    """What stands behind a title on its line."""
+    """The text after a title on its line."""
     found = re.search(rf"{title}\W*?:(.*)", text, flags=re.IGNORECASE)
     return found[1].strip(_AROUND) if found else None

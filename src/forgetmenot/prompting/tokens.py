@@ -202,5 +202,5 @@ class Tokens:
 
 
 def lm_eval_prefix(tokenizer: "PreTrainedTokenizerBase") -> Ids:
-    """What stands before an answer that is scored without any prompt: see `Tokens.prefix`."""
+    """The tokens before an answer that is scored without any prompt: see `Tokens.prefix`."""
     return Tokens(tokenizer).prefix

@@ -100,7 +100,8 @@ def issue_receipts(
     widths = {len(one) for one in (*train.texts, *(one for group in asked.values() for one in group))}
     if len(widths) > 1:
         raise UserError(
-            f"receipts.sources: examples of {task.name!r} and {source.name!r} have different numbers of texts."
+            f"receipts.sources: examples of {task.name!r} and {source.name!r} have different numbers of "
+            "texts."
         )
     began = time.perf_counter()
     try:

@@ -49,9 +49,9 @@ def answer_held_out(
 ) -> HeldOut:
     """Fit small models on train and answer groups of examples, each by a model that never saw its text.
 
-    An example of the group "train" whose text stands in `train` is answered by the model of its fold, fitted
+    An example of the group "train" whose text occurs in `train` is answered by the model of its fold, fitted
     on the other folds; copies of a text are in one fold, and labels are spread evenly over the folds. All
-    else is answered by the model of the whole of train. What stands in `select` or in another group is left
+    else is answered by the model of the whole of train. Texts of `select` or of another group are left
     out of train. Each model is fitted, calibrated on `select` (temperature 1 where that is empty), asked, and
     let go.
 

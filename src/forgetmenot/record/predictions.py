@@ -1,7 +1,7 @@
 """Predictions on disk: what the model answered to each example, and how a metric takes it.
 
 predictions.parquet has one row for each (task, example). What belongs to a task as a whole, the order of its
-labels, stands in the file's metadata under "forgetmenot", as JSON: {"labels": {task: [label, …]}}.
+labels, is in the file's metadata under "forgetmenot", as JSON: {"labels": {task: [label, …]}}.
 """
 
 import json
@@ -53,7 +53,7 @@ class Predictions:
         prompt_text: The example's fields for people to read.
         source: The text that was rewritten, where the answer is a rewriting of it.
         cluster: What examples that are not independent share, such as the passage that several questions are
-            on; None for an example that stands by itself.
+            on; None for an independent example.
         labels: The labels of a choice, in the task's order; empty for other tasks, None where the file was
             written by a version that did not keep them.
         routed: How many examples each part of a method that routes has answered; not in the file.
@@ -83,7 +83,7 @@ class Predictions:
 
     @property
     def clusters(self) -> NDArray[np.int64] | None:
-        """The number of each example's cluster, from 0 on; None where every example stands by itself."""
+        """The number of each example's cluster, from 0 on; None if all examples are independent."""
         if not any(one is not None for one in self.cluster):
             return None
         names = [f"={name}" if name is not None else f"#{k}" for k, name in enumerate(self.cluster)]

@@ -1,7 +1,7 @@
 """results.json, key by key. Adding a key is no break; changing or removing one raises `VERSION`.
 
 `Results` is what a finished run's file holds, `record.assemble` makes it, `record.results` reads it. Nothing
-in it differs between two equal runs: wall times stand in timing.json.
+in it differs between two equal runs: wall times are in timing.json.
 """
 
 from typing import Any, NotRequired, TypedDict

@@ -75,7 +75,7 @@ class LiveTable:
         matrix[stage_index] = [row.get(task) for task in tasks]
 
     def finish(self, summary: Mapping[str, Any]) -> None:
-        """Set the footer: the run's summary as it stands in `results.json`."""
+        """Set the footer: the run's summary as in `results.json`."""
         self._results["summary"] = dict(summary)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:

@@ -34,14 +34,14 @@ def export(run_dir: Path, stage: str, out: Path) -> None:
     if found[0] != BASE and plan.method.not_one_model:
         raise UserError(
             f"This run's method, {config.method.name}, {plan.method.not_one_model} "
-            f"What it has lies in {directory.stage(found[0])}."
+            f"Its weights are in {directory.stage(found[0])}."
         )
     from forgetmenot.models.adapt import kind_of
 
     kind = kind_of(config.adapter)
     if found[0] != BASE and kind.not_one_model:
         raise UserError(
-            f"{kind.not_one_model} What was learned lies in {directory.stage(found[0]) / kind.folder}."
+            f"{kind.not_one_model} The learned weights are in {directory.stage(found[0]) / kind.folder}."
         )
     try:
         out.mkdir(parents=True, exist_ok=True)

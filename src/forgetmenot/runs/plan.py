@@ -130,7 +130,7 @@ def for_task(setting: int | dict[str, int] | None, name: str) -> int | None:
 
 
 def data_folder(config: RunConfig) -> Path | None:
-    """Where public data sets lie on disk, environment variables filled in; None for the hub."""
+    """The folder of public data sets, environment variables filled in; None for the hub."""
     if config.data_dir is None:
         return None
     written = os.path.expandvars(config.data_dir)

@@ -87,7 +87,7 @@ def measured(directory: RunDirectory, stage: str) -> dict[str, list[dict[str, An
 
 
 def written(directory: RunDirectory, stage: str) -> dict[str, list[dict[str, Any]]]:
-    """The same, as it lies on disk."""
+    """The same, as saved on disk."""
     return directory.read_json(_file(stage)) or {}
 
 

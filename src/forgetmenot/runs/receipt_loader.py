@@ -24,7 +24,7 @@ FORMAT = 1
 class ReceiptLoader:
     """Loads tasks as `load_tasks` does, and puts receipts on those that `receipts.tasks` names.
 
-    Receipts lie in the run's directory under a name that stands for all they depend on, so that a run that
+    Receipts are in the run's directory under a hash of all that they depend on, so that a run that
     goes on reads what it began with. A receipt is a further field, and so a part of the run's identity.
 
     Attributes:

@@ -64,7 +64,7 @@ class Session:
 
     @property
     def in_words(self) -> str:
-        """What it computes on and how, in one line; (auto) stands beside what `auto` chose."""
+        """What it computes on and how, in one line; (auto) marks what `auto` chose."""
         model, training, found = self.config.model, self.config.training, self.identity
         threads = f", threads {found['threads']}" if found["device"] == "cpu" else ""
         precision = f"precision {found['precision']}{_chosen(training.precision)}"

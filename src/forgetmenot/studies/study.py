@@ -94,7 +94,7 @@ def study(
     Runs that are finished are only read; one that was interrupted resumes from its last finished stage.
 
     Args:
-        config: A study, a path to one, or what would stand in its file.
+        config: A study, a path to one, or the content of its file.
         workers: Runs at a time on a machine, which share its cores unless `resources` says otherwise.
         ray: Start them by Ray: True on this machine, an address on a running cluster.
         console: Where to show progress; None shows nothing.

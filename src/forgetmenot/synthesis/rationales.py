@@ -90,7 +90,7 @@ def write_rationales(
         teacher: Who writes.
         path: The train.json that is written: a list of {"prompt", "answer"}, the answer being the rationale,
             "Answer:", and the gold answer.
-        shown: Pairs of a prompt and its rationale with answer, written by hand, that stand before each.
+        shown: Pairs of a prompt and its rationale with answer, written by hand, shown before each.
         limit: At most so many examples, the first ones.
 
     Raises:

@@ -23,7 +23,7 @@ _TRUTH = ("True", "False")
 
 @dataclass(frozen=True, slots=True)
 class StandardTask:
-    """Where a task lies under CL_Benchmark, and its labels in the order of its labels.json."""
+    """The folder of a task under CL_Benchmark, and its labels in the order of its labels.json."""
 
     title: str
     folder: str

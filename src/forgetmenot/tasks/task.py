@@ -17,7 +17,7 @@ class Example:
 
     Attributes:
         id: Unique within its task and stable between runs: the file's split and the row, as "train-17".
-        fields: What a template may read. For `messages` the list of turns stands under "messages", for
+        fields: What a template may read. For `messages` the list of turns is under "messages", for
             `text` the text under "text", for `preference` the two answers under "chosen" and "rejected".
         label: The gold label's name, for `choice`; one of the task's labels.
         target: The gold answer as text, for `answer`; the gold number for a graded `choice` (STS-B).

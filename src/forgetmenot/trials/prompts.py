@@ -56,7 +56,7 @@ class PromptChoice:
 
     @property
     def table(self) -> pd.DataFrame:
-        """A row for each variant of each task: score, interval, and how far it lies behind the best."""
+        """A row for each variant of each task: score, interval, and the distance to the best."""
         import pandas as pd
 
         rows = [

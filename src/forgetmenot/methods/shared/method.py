@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Options(BaseModel):
-    """The settings of a method: what stands beside `name` under `method` in a config."""
+    """The settings of a method: the keys beside `name` under `method` in a config."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 

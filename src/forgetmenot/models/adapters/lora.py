@@ -93,7 +93,7 @@ class Lora(AdapterKind):
     def load(self, base: Any, stage: Path, *, trainable: bool) -> Any:
         """Put the adapters into the base; where training continues, only the last one learns.
 
-        The first lies in the folder itself, those of later stages in folders of their own.
+        The first is in the folder itself, those of later stages in folders of their own.
         """
         folder = stage / self.folder
         model = PeftModel.from_pretrained(base, folder, is_trainable=trainable)

@@ -1,4 +1,4 @@
-"""Soft prompts: learned embeddings that stand before every sequence, while all weights stay as they are.
+"""Soft prompts: learned embeddings before every sequence, while all weights stay as they are.
 
 Prompt tuning (Lester et al. 2021, arXiv 2104.08691). To all that lays tokens out, a position of the prompt is
 one more token, with an id below zero: −1 is the first row of the prompt, −2 the second. So it is the root of
@@ -100,8 +100,7 @@ class PromptTuning(AdapterKind):
     folder = "prompt"
     uses = KINDS["prompt"]
     not_one_model = (
-        "A soft prompt stands before a model and is no part of it, so no single model answers "
-        "like this stage."
+        "A soft prompt is not a part of the model's weights, so no single model answers like this stage."
     )
 
     def default_rate(self, width: int) -> float:

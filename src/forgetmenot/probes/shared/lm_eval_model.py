@@ -67,7 +67,7 @@ class LearnerLM(TemplateLM):  # type: ignore[misc]
         return str(self.tokenizer.name_or_path).replace("/", "__")
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
-        """A text's tokens, with what the tokenizer adds by itself unless it stands there or is not wanted."""
+        """A text's tokens, with the special tokens unless they are in the text or not wanted."""
         if add_special_tokens is None and has_bos_prefix(string, self.tokenizer.decode(self.prefix_token_id)):
             add_special_tokens = False
         how = {} if add_special_tokens is None else {"add_special_tokens": add_special_tokens}
