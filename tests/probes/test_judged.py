@@ -191,7 +191,7 @@ def test_a_model_here_judges_as_well(
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"judge": {"base_url": "nowhere", "model": "m"}}, r"safety\.judge: .*no address"),
+        ({"judge": {"base_url": "nowhere", "model": "m"}}, r"safety\.judge: .*not an address"),
         ({"judge": {"model": "m"}}, r"safety\.judge: field required"),
         ({"prompts": ["conan"]}, r"'conan' is neither a file nor one of cona, lima, self-instruct"),
         (
