@@ -163,7 +163,7 @@ def test_what_takes_no_receipt_is_said() -> None:
     ("given", "said"),
     [
         ({"folds": 3}, "folds has no effect without receipts.model"),
-        ({"model": "tfidf", "epochs": 2}, "epochs is for an encoder (a hub id or directory), not for tfidf"),
+        ({"model": "tfidf", "epochs": 2}, "epochs is for an encoder by hub id or directory, not for tfidf"),
         ({"model": "tfidf", "folds": 1}, "greater than or equal to 2"),
     ],
 )

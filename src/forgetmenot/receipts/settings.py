@@ -62,5 +62,5 @@ class ReceiptSettings(BaseModel):
             )
         of_encoders = [key for key in ("revision", "allow_bin", "epochs", "learning_rate") if key in idle]
         if self.model == TFIDF and of_encoders:
-            raise ValueError(f"{of_encoders[0]} is for an encoder (a hub id or directory), not for {TFIDF}")
+            raise ValueError(f"{of_encoders[0]} is for an encoder by hub id or directory, not for {TFIDF}")
         return self
