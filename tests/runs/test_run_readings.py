@@ -222,7 +222,7 @@ def test_a_task_that_a_way_does_not_fit_is_named(
     ):
         make_plan(load_config(None, {**tiny, "tasks": [str(small)], "evaluation.calibration": "prior"}))
     texts = make_task("texts", [{"t": "one"}], [{"t": "two"}], text="t")
-    with pytest.raises(UserError, match=r"scoring: generation is for tasks that choose among labels"):
+    with pytest.raises(UserError, match=r"scoring: generation is for classification tasks"):
         make_plan(load_config(None, {**tiny, "tasks": [str(texts)], "evaluation.scoring": "generation"}))
     choices = {"a": "a", "b": "b"}
     rows = [{"n": k, "kind": "ab"[k % 2]} for k in range(6)]
