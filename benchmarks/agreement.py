@@ -1,4 +1,4 @@
-"""How many answers does bf16 give as fp32 does? Scores the tasks of the workload in both.
+"""Agreement of bf16 with fp32: scores the tasks of the workload in both, and counts equal answers.
 
     python -m benchmarks.agreement --data-dir DATA --model MODEL [--limit 500]
 

@@ -1,4 +1,4 @@
-"""What the benchmarks have in common: options, one row after another, how two sides are compared."""
+"""The common part of the benchmarks: options, one row after another, the comparison of two sides."""
 
 import argparse
 import os
@@ -62,7 +62,7 @@ def run_command(
     shots: Sequence[int] | None = None,
     columns: Cells = COLUMNS,
 ) -> None:
-    """Measure the rows that the person names, print the table, and write it into the docs if asked.
+    """Measure the rows that the user names, print the table, and write it into the docs if asked.
 
     Ends with status 2 after a mistake, which is said in one sentence, and so if the answers do not agree.
 
@@ -108,7 +108,7 @@ def compare(
     models: tuple[Any, Any],
     flags: Mapping[str, Any],
 ) -> Comparison:
-    """Count both sides' work, hold their answers against each other, and time them in turn.
+    """Count both sides' work, compare their answers, and time them in turn.
 
     Args:
         bench: The row.

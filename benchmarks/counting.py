@@ -1,4 +1,4 @@
-"""What a piece of work makes the processor multiply, counted in the same way for both sides."""
+"""Counts of the arithmetic that a piece of work makes the processor do, the same for both sides."""
 
 import math
 from collections.abc import Iterator

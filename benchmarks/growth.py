@@ -1,4 +1,4 @@
-"""Does a cell of the score matrix cost the same however many tasks there are?
+"""The cost of a cell of the score matrix as the number of tasks grows.
 
     python -m benchmarks.growth --data-dir DATA --model MODEL [--tasks 4 8 16]
 

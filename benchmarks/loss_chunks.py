@@ -1,4 +1,4 @@
-"""What does a bound on the logits gain, and cost? Peak memory and CPU time of a training step, by bound.
+"""Gain and cost of a bound on the logits: peak memory and CPU time of a training step, by bound.
 
     python -m benchmarks.loss_chunks
 

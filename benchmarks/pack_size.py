@@ -1,4 +1,4 @@
-"""How large should a pack be on CPU? Times scoring and training for packs of growing size.
+"""The best size of a pack on CPU: times scoring and training for packs of growing size.
 
     python benchmarks/pack_size.py [--precision bf16] [--threads 2]
 

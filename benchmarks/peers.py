@@ -1,4 +1,4 @@
-"""What a user would otherwise assemble: lm-eval's Hugging Face model to score, TRL's SFTTrainer to train."""
+"""The peers: lm-eval's Hugging Face model to score, TRL's SFTTrainer to train."""
 
 import logging
 import warnings

@@ -1,4 +1,4 @@
-"""Does bf16 pay on this processor? Times scoring and a training step in fp32 and bf16, for several widths.
+"""The speed of bf16: times scoring and a training step in fp32 and bf16, for several widths.
 
     python benchmarks/precision.py
 

@@ -1,4 +1,4 @@
-"""Where does the time of a run go? Profiles its second stage, training and scoring, on CPU.
+"""A profile of a run's second stage, training and scoring, on CPU.
 
     python -m benchmarks.profile_run --data-dir DATA --model MODEL [--adapter full]
     python -m benchmarks.profile_run --data-dir DATA --model MODEL --dimensions smollm2-135m

@@ -1,4 +1,4 @@
-"""How much memory a piece of work adds at its peak to what the process held before (on a CPU: Linux only)."""
+"""The peak memory that a piece of work adds to what the process held before (on a CPU: Linux only)."""
 
 import ctypes
 from collections.abc import Callable

@@ -22,7 +22,7 @@ from benchmarks.peers import SAME_ORDER, as_tokens, first_loss, keeps_order, qui
 from benchmarks.table import Comparison
 from benchmarks.timing import fastest
 from benchmarks.workload import Tolerance, Workload, open_learner, tolerance
-from forgetmenot.engine.learner import Learner, load_weights
+from forgetmenot.engine.learner import Learner, copy_weights
 from forgetmenot.engine.training import Step, draw_batches, fit
 from forgetmenot.errors import UserError
 from forgetmenot.methods import make_method
@@ -54,11 +54,11 @@ def measure(bench: Bench) -> Comparison:
     data = as_tokens(examples)
 
     def ours() -> list[Step]:
-        load_weights(learner.trainable(), start)
+        copy_weights(learner.trainable(), start)
         return train(workload, learner, examples)
 
     def theirs(flags: Mapping[str, Any]) -> SFTTrainer:
-        load_weights(copied_weights, start)
+        copy_weights(copied_weights, start)
         ordered = data.select(order(workload, len(data), workload.seed)) if keeps_order(flags) else data
         trainer = sft_trainer(workload, copied, learner.tokenizer, ordered, flags, bench.folder)
         trainer.train()

@@ -23,7 +23,7 @@ from forgetmenot.tasks.yaml_file import read_yaml
 
 PATH = Path(__file__).with_name("workload.yaml")
 SMALL = "small"
-"""The model that a person names; the others are dimensions with random weights."""
+"""The model that a user names; the others are dimensions with random weights."""
 
 
 class _Part(BaseModel):
@@ -188,7 +188,7 @@ def write_model(workload: Workload, name: str, small: str, folder: Path) -> Path
     Args:
         workload: Names the dimensions.
         name: A key of `workload.models`.
-        small: The model named by the person: a bundled one or a directory. Its tokenizer serves all.
+        small: The model named by the user: a bundled one or a directory. Its tokenizer serves all.
         folder: An empty one.
     """
     source, _ = model_source(ModelSettings(name=small))

@@ -1,4 +1,4 @@
-"""How often do the intervals that a run prints cover the truth? By simulation, over examples.
+"""The coverage of the intervals that a run prints, by simulation, over examples.
 
     python -m scripts.coverage [--trials 1000] [--write]
 
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from forgetmenot.metrics import FIGURES, Answers, Row, ScoreMatrix, bootstrap
+from forgetmenot.metrics import FIGURES, Answers, MatrixRow, ScoreMatrix, bootstrap
 
 PAGE = Path(__file__).parents[1] / "docs" / "statistics.md"
 BEGIN, END = "<!-- coverage: begin -->", "<!-- coverage: end -->"
@@ -31,10 +31,13 @@ MAXIMA = ("forgetting", "haque_forgetting_mean", "haque_learning_mean")
 Floats = NDArray[np.float64]
 
 
-def truth(tasks: int, *, change: bool) -> tuple[list[Row], ScoreMatrix]:
+def truth(tasks: int, *, change: bool) -> tuple[list[MatrixRow], ScoreMatrix]:
     """The stages and the true scores: each task .85 from its own stage on, then less; or .7 throughout."""
     names = [f"t{j}" for j in range(tasks)]
-    stages = [Row("00-base"), *(Row(f"{j + 1:02d}-{name}", (name,)) for j, name in enumerate(names))]
+    stages = [
+        MatrixRow("00-base"),
+        *(MatrixRow(f"{j + 1:02d}-{name}", (name,)) for j, name in enumerate(names)),
+    ]
     values = np.full((tasks + 1, tasks), 0.7)
     if change:
         for j in range(tasks):

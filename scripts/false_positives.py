@@ -1,4 +1,4 @@
-"""How often does `fmn compare` tell two equal methods apart? By simulation, over seeds and examples.
+"""The rate at which `fmn compare` finds two equal methods different, by simulation, over seeds and examples.
 
     python -m scripts.false_positives [--trials 4000] [--write]
 

@@ -1,10 +1,10 @@
-"""Every method on every sequence, side by side: write docs/methods.md from the runs of studies.
+"""The ledger of methods: write docs/methods.md from the runs of studies, every method on every sequence.
 
     fmn study recipes/methods.yaml --workers 2
     python -m scripts.ledger studies/methods-*
 
-Takes the runs that are there: a study that is still going gives a page of what it has so far. What stands
-under "Reading" on the page was written by hand and stays.
+Uses the runs that have finished: a study that is still running gives a page of its results so far. The text
+under "Reading" on the page is written by hand and is kept.
 """
 
 import sys
@@ -17,7 +17,7 @@ from forgetmenot.metrics.spread import Spread
 from forgetmenot.models.settings import AdapterSettings
 from forgetmenot.paths import path_safe
 from forgetmenot.record.results import SIGNIFICANT
-from forgetmenot.report.wording import MINUS, NONE, listed, number, setting, signed, size
+from forgetmenot.report.wording import MINUS, NONE, byte_size, listed, number, setting, signed
 from scripts.ledger_chart import LABEL, Bar, chart
 from scripts.ledger_runs import (
     BASELINES,
@@ -42,23 +42,23 @@ FIGURES = {
     "learning_accuracy": "learning accuracy",
 }
 ABOUT = """\
-# Every method, side by side
+# All methods compared
 
-Written by `python -m scripts.ledger` from the runs of `fmn study` with `recipes/methods.yaml` and the recipes
-beside it, whose heads have the commands. All methods of a table have the same base model, data, passes and
-seeds. An option that stands beside a name was chosen on the bundled tasks' `select` splits
-(`recipes/methods-select.yaml`), or is what the study varies; all others are defaults. `methods-glue4` has
-`ewc` and `si` also with the strengths chosen on its own `select`.
+Written by `python -m scripts.ledger` from the runs of `fmn study` with `recipes/methods.yaml` and the other
+`recipes/methods-*.yaml`; the first lines of each recipe have the commands. All methods of a table have the
+same base model, data, epochs and seeds. An option beside a method's name was chosen on the bundled tasks'
+`select` splits (`recipes/methods-select.yaml`), or is what the study varies; all other options are defaults.
+`methods-glue4` also has `ewc` and `si` with the strengths chosen on its own `select`.
 
-- A picture's line goes from what was learned (ring) to what is left of it in the end (dot): what lies
-  between is forgotten. The thin line is the 95 % interval of AP.
+- In the pictures a line goes from the learning accuracy (ring) to the final AP (dot): the distance is what
+  was forgotten. The thin line is the 95 % interval of AP.
 - A figure is its mean over the seeds ± half of the 95 % interval of that mean (Student's t).
 - **saved**: how much less a task dropped between its own stage and the end (−BWT, which takes no maximum)
   than under `sequential` with the same adapter and seed.
 - **gap closed**: (AP − AP of `sequential`) / (AP of `joint` − AP of `sequential`); only where the interval of
   the denominator excludes zero.
-- **time**: seconds of training and scoring, over those of `sequential`; the median over the seeds. Soft: the
-  machine had other work.
+- **time**: seconds of training and scoring, divided by those of `sequential`; the median over the seeds. It
+  is approximate, since the machine had other work.
 - **kept**: what the method stores in the end beside the weights. **added**: parameters beside the model's.
 - `single` learns each task from the base model, so its learning accuracy is what one task alone gives.
   The task-vector methods scale and merge what was learned before it is scored: theirs is the merged model's.
@@ -115,7 +115,7 @@ def about(ledger: Ledger) -> str:
     training, evaluation = config.training, config.evaluation
     return (
         f"`{Path(config.model.name).name}` on {', '.join(f'`{name}`' for name in config.tasks)}: "
-        f"learned from {_at_most(training.limit)}; passes {setting(training.epochs)}, batches of "
+        f"learned from {_at_most(training.limit)}; epochs {setting(training.epochs)}, batches of "
         f"{training.batch_size}, {_rates(ledger.entries)}, texts cut to fit {training.max_length:,} tokens; "
         f"scored on {_at_most(evaluation.limit)}. Seeds {', '.join(map(str, ledger.seeds))}. "
         f"Machine: {'; '.join(ledger.machines)}."
@@ -264,7 +264,7 @@ def _half(found: Spread) -> str:
 
 
 def _kept(count: int) -> str:
-    return size(count) if count else "nothing"
+    return byte_size(count) if count else "nothing"
 
 
 def _line(cells: Sequence[str]) -> str:
@@ -272,7 +272,7 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def written_reading(text: str) -> str:
-    """What somebody wrote under "Reading" on a page."""
+    """The text written by hand under "Reading" on a page."""
     _, found, rest = text.partition(f"{READING}\n")
     return rest.split("\n## ")[0].strip() if found else NOTHING_READ
 

@@ -1,9 +1,9 @@
-"""One table of the ledger as a picture: what each method learned, and what is left of it in the end."""
+"""One table of the ledger as a picture: what each method learned, and what is left in the end."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from forgetmenot.record.results import Interval
+from forgetmenot.metrics.resampling import Interval
 from forgetmenot.report import drawing
 from forgetmenot.report.wording import number
 

@@ -1,4 +1,4 @@
-"""What a study's runs come to, for the ledger: each method's figures, alone and against its baselines."""
+"""A study's runs for the ledger: each method's figures, alone and compared with its baselines."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -73,7 +73,7 @@ class Ledger:
         return sorted({seed for entry in self.entries for seed in entry.results})
 
     def baseline(self, entry: Entry, name: str) -> Entry | None:
-        """The run of a baseline that an entry is held against: with the same adapter.
+        """The run of a baseline that an entry is compared with: with the same adapter.
 
         `joint` has one stage, so what its adapter does at a later one does not matter.
         """

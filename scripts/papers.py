@@ -1,4 +1,4 @@
-"""What each method's paper claims for it, in one sentence of ours, for docs/methods.md.
+"""The claim of each method's paper, in one sentence of our own, for docs/methods.md.
 
 Their models, data and measures are others than those here: image classifiers mostly, until 2020. It is what
 a reader of the paper would expect, not a number to be met.

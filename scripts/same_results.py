@@ -1,8 +1,8 @@
-"""Do two runs, or two studies, have the same results? Value by value, whatever version wrote them.
+"""A comparison of the results of two runs or studies, value by value, whatever version wrote them.
 
     python -m scripts.same_results BEFORE AFTER
 
-Holds every results.json and predictions*.parquet (and study.json) under BEFORE against the file of the same
+Compares every results.json and predictions*.parquet (and study.json) under BEFORE with the file of the same
 place under AFTER. Keys and columns that AFTER alone has are listed and are no difference; numbers may differ
 by one part in 10¹² (the same formula by another library). Exit status 1 where anything else differs.
 """

@@ -1,4 +1,4 @@
-"""Which method runs on which engine: try every pair, and write docs/support.md.
+"""The table of supported combinations: try every method in every mode, and write docs/support.md.
 
     python -m scripts.support_table
 
@@ -42,11 +42,11 @@ MODES = {
 }
 IN_TWO = ("LoRA, two processes",)
 ABOUT = """\
-# What runs with what
+# Supported combinations
 
-Written by `python -m scripts.support_table`, which starts every method in every way to run: two stages of the
-bundled model `quickstart-small` on a few examples. "yes": it went through to the report. A number: it is
-refused, for the reason below. That the numbers are right is what the tests show, not this table.
+Written by `python -m scripts.support_table`, which starts every method in every mode: two stages of the
+bundled model `quickstart-small` on a few examples. "yes": the run finished and wrote its report. A number:
+the run is refused, for the reason below. The tests check whether the scores are right; this table does not.
 """
 
 

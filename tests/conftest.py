@@ -1,4 +1,4 @@
-"""A tiny random Llama and small tasks of one's own: what the tests of models, run and command line share."""
+"""A tiny random Llama and small tasks: what the tests of models, run and command line share."""
 
 import atexit
 import json

@@ -1,4 +1,4 @@
-"""The command line as a person meets it: what each verb prints, leaves on disk and ends with."""
+"""The command line as a user sees it: what each verb prints, leaves on disk and ends with."""
 
 import io
 import json
@@ -328,7 +328,7 @@ def test_a_bug_leaves_its_trace_in_a_file(
     status, said, complaint = fmn("report", "done")
     assert (status, said) == (70, "")
     [trace] = tmp_path.glob("forgetmenot-*.log")
-    assert complaint.startswith("forgetmenot: a bug of ours; ")
+    assert complaint.startswith("forgetmenot: internal error; ")
     assert complaint.endswith(f"{trace}\n")
     assert complaint.count("\n") == 1
     assert "ZeroDivisionError: a slip of ours" in trace.read_text()
@@ -338,7 +338,7 @@ def test_an_interrupt_ends_with_130(failing: Any, fmn: Fmn) -> None:
     failing(lambda: os.kill(os.getpid(), signal.SIGINT))
     status, _, complaint = fmn("report", "done")
     assert status == 130
-    assert "the same command goes on" in complaint
+    assert "run the same command again" in complaint
 
 
 def test_a_request_to_end_ends_with_143(failing: Any, fmn: Fmn) -> None:

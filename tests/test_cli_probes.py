@@ -45,7 +45,7 @@ def test_score_measures_saved_stages(
     ("arguments", "sentence"),
     [
         (("--probes", "layer"), "there is no probe 'layer'. Did you mean 'layers'?"),
-        (("--probes", "layers", "--prompt", "terse"), "--probes: score tasks and measure by probes in two"),
+        (("--probes", "layers", "--prompt", "terse"), "--probes: run two commands"),
         (("--probes", "layers"), "set data_dir to one that has trace/HHH/helpful/self-instruct"),
     ],
 )

@@ -140,7 +140,7 @@ def test_an_adapter_from_outside_runs_resumes_is_scored_anew_and_exported(
 
 @pytest.mark.usefixtures("bias")
 def test_an_adapter_from_outside_brings_its_keys_and_its_default_rate(go: Go) -> None:
-    with pytest.raises(ValueError, match="rank means nothing with kind: bias"):
+    with pytest.raises(ValueError, match="rank has no effect with kind: bias"):
         AdapterSettings(kind="bias", rank=4)
     run = go("one", {**SMALL, "adapter.kind": "bias", "checkpoints": "none"})
     identity = json.loads((run.path / "environment.json").read_text())["identity"]

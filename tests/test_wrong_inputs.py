@@ -1,4 +1,4 @@
-"""Every mistake of a person gives one sentence that says what is wrong, where, and what to do; status 2."""
+"""Every mistake of a user gives one sentence that says what is wrong, where, and what to do; status 2."""
 
 import json
 import shlex
@@ -131,7 +131,7 @@ CASES = {
     "a config that is a folder": Case("run tasks", ("tasks", "directory")),
     "a config that is no YAML": of_config("seed: 1\ntraining: {epochs: [\n", "run.yaml, line 3", "not YAML"),
     "a config with no keys": of_config("- sst2\n", "run.yaml", "keys"),
-    "a key that stands twice": of_config("seed: 1\nseed: 2\n", "run.yaml, line 2", "'seed' stands twice"),
+    "a key that stands twice": of_config("seed: 1\nseed: 2\n", "run.yaml, line 2", "'seed' occurs twice"),
     "--set without a value": of_set("training.epochs", "--set training.epochs", "key.path=value"),
     "--set without YAML": of_set("seed=[1", "--set seed", "'[1'", "not YAML"),
     "--set below a value": of_set("seed.first=1", "seed:", "'first'"),
@@ -179,7 +179,7 @@ CASES = {
     "calibration without a select split": Case(
         MINE + " --set evaluation.calibration=prior", ("evaluation:", "`select`", "'mine'", "contextual")
     ),
-    "a count of demonstrations below nought": of_set("demonstrations=-1", "demonstrations", "-1"),
+    "a count of demonstrations below zero": of_set("demonstrations=-1", "demonstrations", "-1"),
     "a demonstrations' key that is unknown": of_set(
         "demonstrations={counts: 2}", "demonstrations.counts:", "no such key", "'count'"
     ),

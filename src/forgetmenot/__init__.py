@@ -1,4 +1,4 @@
-"""Fine-tune one language model on one task after another, see what each step makes it forget, and stop it.
+"""Fine-tune one language model on task after task, measure what each step makes it forget, and prevent it.
 
 >>> import forgetmenot as fmn
 >>> found = fmn.run({"model": "quickstart", "tasks": "quickstart"})
@@ -60,7 +60,7 @@ _HOME = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for when it is asked for: torch takes seconds."""
+    """Import a name when it is needed: torch takes seconds."""
     if name not in _HOME:
         raise AttributeError(f"module 'forgetmenot' has no attribute {name!r}")
     from importlib import import_module

@@ -1,4 +1,4 @@
-"""What a person may type: every verb with its arguments."""
+"""The command line's grammar: every verb with its arguments."""
 
 import argparse
 from pathlib import Path
@@ -8,56 +8,70 @@ import yaml
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line's parser: what it returns has the verb's name under `verb`."""
+    """The command line's parser; the parsed namespace has the verb's name under `verb`."""
     from forgetmenot import __version__
 
     top = argparse.ArgumentParser(
         prog="forgetmenot",
-        description="Fine-tune one language model on one task after another, see what each step makes it "
-        "forget, and stop it.",
+        description="Fine-tune one language model on one task after another, measure what each step makes "
+        "it forget, and prevent it.",
         allow_abbrev=False,
     )
     top.add_argument("--version", action="version", version=__version__)
     verbs = top.add_subparsers(title="verbs", required=True, metavar="VERB")
 
-    verb = _verb(verbs, "run", "train on tasks in turn, score all of them after each, report")
-    verb.add_argument("config", nargs="?", type=Path, metavar="CONFIG.yaml", help="default: the bundled job")
+    verb = _verb(verbs, "run", "train on tasks in turn, score all tasks after each, report")
+    verb.add_argument(
+        "config", nargs="?", type=Path, metavar="CONFIG.yaml", help="default: the bundled quickstart job"
+    )
     verb.add_argument("--model", metavar="M", help="a bundled model, a hub id, or a local directory")
     verb.add_argument("--tasks", metavar="a,b,c", help="names, suites, or paths to task files, in order")
-    verb.add_argument("--method", metavar="X", help="a way not to forget: see `fmn list methods`")
+    verb.add_argument("--method", metavar="X", help="a continual-learning method: see `fmn list methods`")
     verb.add_argument("--prompt", metavar="P", help="a prompt variant: see `fmn list prompts`")
-    verb.add_argument("--data-dir", metavar="D", help="a folder with glue/ (or glue/ itself); else the hub")
+    verb.add_argument(
+        "--data-dir", metavar="D", help="a folder with glue/ (or glue/ itself); default: the hub"
+    )
     verb.add_argument("--seed", type=int, metavar="N")
     verb.add_argument("--output", metavar="DIR", help="the run directory")
-    verb.add_argument("--fresh", action="store_true", help="remove what is in the run directory first")
-    verb.add_argument("--preview", action="store_true", help="say what would run and how long; train nothing")
+    verb.add_argument("--fresh", action="store_true", help="delete the contents of the run directory first")
+    verb.add_argument(
+        "--preview", action="store_true", help="show what would run and how long it takes; train nothing"
+    )
     verb.add_argument(
         "--set", action="append", default=[], metavar="key.path=value", help="any key of the config"
     )
     _several(verb)
 
-    verb = _verb(verbs, "study", "take every run of a grid to its end and put them side by side")
+    verb = _verb(verbs, "study", "run every combination of a grid and compare the runs")
     verb.add_argument("study", type=Path, metavar="STUDY.yaml", help="a base config, and a grid over it")
     verb.add_argument("--output", metavar="DIR", help="the study's directory")
-    verb.add_argument("--workers", type=int, default=1, metavar="N", help="runs at a time on a machine")
     verb.add_argument(
-        "--ray", action="store_true", help="start the runs by Ray, here unless given an address"
+        "--workers", type=int, default=1, metavar="N", help="how many runs at the same time on a machine"
     )
-    verb.add_argument("--ray-address", metavar="A", help="a running Ray cluster; it shares the file system")
+    verb.add_argument(
+        "--ray", action="store_true", help="start the runs with Ray; without --ray-address on this machine"
+    )
+    verb.add_argument("--ray-address", metavar="A", help="a running Ray cluster with a shared file system")
     verb.add_argument(
         "--set", action="append", default=[], metavar="base.key=value", help="any key of the study"
     )
 
-    verb = _verb(verbs, "compare", "put finished runs and studies side by side")
-    verb.add_argument("paths", nargs="+", type=Path, metavar="RUN_DIR", help="of a run, or of a study")
+    verb = _verb(verbs, "compare", "compare finished runs and studies")
     verb.add_argument(
-        "--output", type=Path, default=Path(), metavar="DIR", help="for compare.html and its tables; here"
+        "paths", nargs="+", type=Path, metavar="RUN_DIR", help="the directory of a run or of a study"
+    )
+    verb.add_argument(
+        "--output",
+        type=Path,
+        default=Path(),
+        metavar="DIR",
+        help="where to write compare.html and its tables; default: the current directory",
     )
 
-    verb = _verb(verbs, "score", "put another prompt or task to the saved stages of a run")
+    verb = _verb(verbs, "score", "re-evaluate the saved stages of a run with another prompt, task or probe")
     verb.add_argument("run_dir", type=Path, metavar="RUN_DIR")
-    verb.add_argument("--tasks", type=_names, default=(), metavar="a,b,c", help="default: the run's own")
-    verb.add_argument("--prompt", metavar="P", help="default: the run's own")
+    verb.add_argument("--tasks", type=_names, default=(), metavar="a,b,c", help="default: those of the run")
+    verb.add_argument("--prompt", metavar="P", help="default: those of the run")
     verb.add_argument(
         "--probes",
         type=_entries,
@@ -70,43 +84,51 @@ def parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="key=value",
-        help="what else differs: scoring, normalization, calibration, demonstrations",
+        help="another setting: scoring, normalization, calibration or demonstrations",
     )
     _several(verb)
 
-    verb = _verb(verbs, "prompts", "score the prompt variants of tasks on `select`, and choose")
+    verb = _verb(verbs, "prompts", "score the prompt variants of each task on `select`, and choose the best")
     verb.add_argument("model", metavar="MODEL", help="a bundled model, a hub id, or a local directory")
-    verb.add_argument("--tasks", required=True, type=_names, metavar="a,b,c", help="as of `fmn run`")
-    verb.add_argument("--data-dir", metavar="D", help="as of `fmn run`")
-    verb.add_argument("--prompts", type=_names, default=(), metavar="a,b", help="default: all of each task's")
-    verb.add_argument("--limit", type=int, metavar="N", help="examples of each task's `select`")
-    verb.add_argument("--output", type=Path, metavar="DIR", help="where prompts.html and chosen.yaml go")
+    verb.add_argument("--tasks", required=True, type=_names, metavar="a,b,c", help="as in `fmn run`")
+    verb.add_argument("--data-dir", metavar="D", help="as in `fmn run`")
+    verb.add_argument(
+        "--prompts", type=_names, default=(), metavar="a,b", help="default: all variants of each task"
+    )
+    verb.add_argument("--limit", type=int, metavar="N", help="the number of `select` examples of each task")
+    verb.add_argument(
+        "--output", type=Path, metavar="DIR", help="where to write prompts.html and chosen.yaml"
+    )
     verb.add_argument(
         "--set", action="append", default=[], metavar="key.path=value", help="any key of the config"
     )
 
-    verb = _verb(verbs, "receipts", "ask a model, or a run's stages, with a small model's prediction")
+    verb = _verb(verbs, "receipts", "evaluate a model with a small model's prediction in the prompt")
     verb.add_argument("model", metavar="MODEL|RUN_DIR", help="a model as in `fmn run`, or a run's directory")
-    verb.add_argument("--tasks", type=_names, default=(), metavar="a,b,c", help="default: the run's own")
+    verb.add_argument("--tasks", type=_names, default=(), metavar="a,b,c", help="default: those of the run")
     verb.add_argument(
         "--small-model", metavar="M", help="tfidf (the default), or an encoder's hub id or path"
     )
-    verb.add_argument("--interpret", action="store_true", help="also ask how far the receipt swayed it")
+    verb.add_argument(
+        "--interpret", action="store_true", help="also ask the model how far the receipt influenced it"
+    )
     verb.add_argument("--prompt", metavar="P", help="a prompt variant")
-    verb.add_argument("--data-dir", metavar="D", help="a folder with glue/ (or glue/ itself); else the hub")
-    verb.add_argument("--output", type=Path, metavar="DIR", help="where the tables go")
+    verb.add_argument(
+        "--data-dir", metavar="D", help="a folder with glue/ (or glue/ itself); default: the hub"
+    )
+    verb.add_argument("--output", type=Path, metavar="DIR", help="where to write the tables")
     verb.add_argument("--set", action="append", default=[], metavar="key.path=value", help="as in `fmn run`")
     _several(verb)
 
-    verb = _verb(verbs, "export", "write a stage as one loadable model with its tokenizer")
+    verb = _verb(verbs, "export", "write one stage as a model with its tokenizer, for Transformers")
     verb.add_argument("run_dir", type=Path, metavar="RUN_DIR")
     verb.add_argument("--stage", required=True, metavar="S", help="its number or name: 2, or 02-mrpc")
     verb.add_argument("out", type=Path, metavar="OUT")
 
-    verb = _verb(verbs, "report", "print a run's matrix and write its report.html anew")
+    verb = _verb(verbs, "report", "print a run's score matrix and write its report.html again")
     verb.add_argument("run_dir", type=Path, metavar="RUN_DIR")
 
-    verb = _verb(verbs, "list", "what has a name here")
+    verb = _verb(verbs, "list", "list the known tasks, suites, methods, models, prompts or probes")
     verb.add_argument("what", choices=("tasks", "suites", "methods", "models", "prompts", "probes"))
     return top
 
@@ -122,7 +144,7 @@ def _several(verb: argparse.ArgumentParser) -> None:
         "--num-processes",
         type=_positive,
         metavar="N",
-        help="share the work among N processes, one for each GPU",
+        help="share the work among N processes, one per GPU",
     )
 
 

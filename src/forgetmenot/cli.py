@@ -1,4 +1,4 @@
-"""The verbs a person types: each calls the Python of the same name, and nothing else."""
+"""The verbs of the command line: each calls the Python function of the same name, and nothing else."""
 
 import argparse
 import io
@@ -25,32 +25,36 @@ TERMINATED = 128 + signal.SIGTERM
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line and exit with its status: 0, 2 for the person's mistake, 70 for ours."""
+    """Run the command line and exit with its status: 0; 2 for a user's mistake; 70 for an internal error."""
     signal.signal(signal.SIGTERM, _terminated)
     _write_what_can_be_written()
-    warnings.simplefilter("ignore", FutureWarning)  # what libraries tell one another is not for the person
+    # libraries' messages to one another; no user can act on them
+    warnings.simplefilter("ignore", FutureWarning)
     try:
         try:
             parsed = parser().parse_args(arguments)
             parsed.arguments = sys.argv[1:] if arguments is None else arguments
             VERBS[parsed.verb](parsed)
         finally:
-            sys.stdout.flush()  # here, where a reader that has gone can still be met
+            sys.stdout.flush()  # here, where a closed stdout can still be handled
     except PeerLostError:
         _leave(TERMINATED)
     except UserError as error:
         _end(MISTAKE, str(error))
     except KeyboardInterrupt:
-        _end(128 + signal.SIGINT, "interrupted; the same command goes on from the last finished stage.")
+        _end(
+            128 + signal.SIGINT,
+            "interrupted; run the same command again to resume from the last finished stage.",
+        )
     except BrokenPipeError:  # as in `fmn … | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
-    except Exception:  # noqa: BLE001 (whatever it is, it is ours: the person gets the trace in a file)
+    except Exception:  # noqa: BLE001 (an internal error: the user gets the trace in a file)
         with tempfile.NamedTemporaryFile(
             "w", encoding="utf-8", prefix="forgetmenot-", suffix=".log", delete=False
         ) as file:
             file.write(traceback.format_exc())
-        _end(BUG, f"a bug of ours; please report it with the trace in {file.name}")
+        _end(BUG, f"internal error; please report it with the trace in {file.name}")
     sys.exit(DONE)
 
 
@@ -62,7 +66,7 @@ def _write_what_can_be_written() -> None:
 
 
 def _end(status: int, sentence: str) -> NoReturn:
-    """Say why and exit; of several processes the first that ends says it, and its status is the run's."""
+    """Print why and exit; of several processes the first that ends prints it, and the run has its status."""
     if not ranks.speaks():
         _leave(TERMINATED)
     print(f"forgetmenot: {sentence}", file=sys.stderr)
@@ -70,7 +74,7 @@ def _end(status: int, sentence: str) -> NoReturn:
 
 
 def _leave(status: int) -> NoReturn:
-    """Exit; the launcher of several processes sends SIGTERM when it sees the first end, here too late."""
+    """Exit; the launcher sends SIGTERM to all processes when the first one ends, which is too late here."""
     if "RANK" in os.environ:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     sys.exit(status)
@@ -98,14 +102,14 @@ def run(parsed: argparse.Namespace) -> None:
 
 
 def _nothing_beside(parsed: argparse.Namespace) -> None:
-    """Refuse what --preview would pass over."""
+    """Refuse the options that --preview would ignore."""
     for name, given in (("--fresh", parsed.fresh), ("--num-processes", parsed.num_processes is not None)):
         if given:
-            raise UserError(f"--preview changes nothing and looks at one process; leave out {name}.")
+            raise UserError(f"--preview changes nothing and uses one process; leave out {name}.")
 
 
 def study(parsed: argparse.Namespace) -> None:
-    """`fmn study`: take every run of a grid to its end and put them side by side."""
+    """`fmn study`: run every combination of a grid and compare the runs."""
     from forgetmenot.studies.config import load_study
     from forgetmenot.studies.study import study
 
@@ -122,7 +126,7 @@ def study(parsed: argparse.Namespace) -> None:
 
 
 def compare(parsed: argparse.Namespace) -> None:
-    """`fmn compare`: put finished runs and studies side by side."""
+    """`fmn compare`: compare finished runs and studies."""
     from forgetmenot.report.comparison.tables import print_comparison
     from forgetmenot.studies.compare import compare
 
@@ -132,13 +136,13 @@ def compare(parsed: argparse.Namespace) -> None:
 
 
 def score(parsed: argparse.Namespace) -> None:
-    """`fmn score`: put another prompt or task to the saved stages of a run, or measure them by probes."""
+    """`fmn score`: re-evaluate the saved stages of a run with another prompt, task or probe."""
     from forgetmenot.report.probe_tables import print_probes
     from forgetmenot.trials.reprobe import reprobe
     from forgetmenot.trials.rescore import rescore
 
     if parsed.probes and (parsed.tasks or parsed.prompt or parsed.reading):
-        raise UserError("--probes: score tasks and measure by probes in two commands.")
+        raise UserError("--probes: run two commands, one that scores tasks and one that measures probes.")
     _in_processes(parsed)
     if parsed.probes:
         path, found = reprobe(parsed.run_dir, parsed.probes, console=Screen())
@@ -159,7 +163,7 @@ def score(parsed: argparse.Namespace) -> None:
 
 
 def prompts(parsed: argparse.Namespace) -> None:
-    """`fmn prompts`: score the prompt variants of tasks on `select` and hold them against the best."""
+    """`fmn prompts`: score the prompt variants of each task on `select` and compare them with the best."""
     from forgetmenot.trials.prompts import prompts
 
     console = Screen()
@@ -179,7 +183,7 @@ def prompts(parsed: argparse.Namespace) -> None:
 
 
 def receipts(parsed: argparse.Namespace) -> None:
-    """`fmn receipts`: the small model, the language model, and the two together."""
+    """`fmn receipts`: evaluate the small model, the language model, and the two together."""
     from forgetmenot.report.receipt_tables import print_receipts
     from forgetmenot.trials.receipts import compare_with_receipts
 
@@ -201,7 +205,7 @@ def receipts(parsed: argparse.Namespace) -> None:
 
 
 def _in_processes(parsed: argparse.Namespace) -> None:
-    """With --num-processes this process starts the others, and ends with their status."""
+    """With --num-processes: start the other processes, and exit with their status."""
     if parsed.num_processes is not None:
         from forgetmenot.runs.processes import check_processes, launch, launched
 
@@ -219,7 +223,7 @@ def export(parsed: argparse.Namespace) -> None:
 
 
 def report(parsed: argparse.Namespace) -> None:
-    """`fmn report`: print a run's matrix and write its report.html anew."""
+    """`fmn report`: print a run's score matrix and write its report.html again."""
     from forgetmenot.runs.api import Run
 
     found = Run(parsed.run_dir)
@@ -229,7 +233,7 @@ def report(parsed: argparse.Namespace) -> None:
 
 
 def list_known(parsed: argparse.Namespace) -> None:
-    """`fmn list`: what has a name here."""
+    """`fmn list`: list the known tasks, suites, methods, models, prompts or probes."""
     table = Table("name", "", box=None, pad_edge=False)
     for name, line in _known(parsed.what).items():
         table.add_row(name, line)
@@ -278,7 +282,7 @@ def _overrides(parsed: argparse.Namespace) -> dict[str, Any]:
 
 
 def _settings(given: Sequence[str], option: str = "--set") -> dict[str, Any]:
-    """What --set or another option says, by dotted key; values are read as YAML."""
+    """The values of --set or another option, by dotted key; values are read as YAML."""
     settings = {}
     for setting in given:
         key, equals, value = setting.partition("=")
@@ -292,7 +296,7 @@ def _settings(given: Sequence[str], option: str = "--set") -> dict[str, Any]:
 
 
 def _terminated(number: int, _frame: Any) -> NoReturn:
-    """Leave on SIGTERM as on Ctrl-C: what was committed stays."""
+    """Exit on SIGTERM as on Ctrl-C: committed stages stay."""
     sys.exit(128 + number)
 
 

@@ -105,7 +105,7 @@ class RunConfig(BaseModel):
 
     @property
     def asking(self) -> Asking:
-        """How tasks are put to the model."""
+        """How tasks are scored."""
         return Asking(self.evaluation, self.prompt, self.demonstrations, self.seed)
 
     def to_yaml(self) -> str:
@@ -152,7 +152,7 @@ def read_resolved(path: Path) -> RunConfig:
     except ValidationError as error:
         raise UserError(
             f"{path} does not fit this version of forgetmenot ({validation_sentence(error, RunConfig)}) "
-            "Use the version that wrote it, or start anew with --fresh."
+            "Use the version that wrote it, or start over with --fresh."
         ) from error
 
 
@@ -199,7 +199,7 @@ def put(values: dict[str, Any], keys: Sequence[str], value: Any) -> None:
     """Set a dotted key; a section that is written as a name alone (`model: gpt2`) becomes its `name`.
 
     Raises:
-        UserError: If a value stands where a section belongs.
+        UserError: If a value is given where a section belongs.
     """
     for key in keys[:-1]:
         section = values.get(key, {})

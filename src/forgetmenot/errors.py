@@ -1,4 +1,4 @@
-"""The one exception that stands for a mistake of the person rather than of the program."""
+"""The exception for a user's mistake, as opposed to a program's, and the sentences that explain it."""
 
 import difflib
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""Names that become paths."""
+"""Names turned into paths."""
 
 import hashlib
 import json
@@ -61,6 +61,6 @@ def filled(output: str, values: Mapping[str, Any]) -> Path:
         path = output.format(**values)
     except (KeyError, IndexError, ValueError) as error:
         raise UserError(
-            f"output: {output!r} has a placeholder that is none of {{{'}, {'.join(values)}}}."
+            f"output: {output!r} has an unknown placeholder. Known: {{{'}, {'.join(values)}}}."
         ) from error
     return at_home(path, "output")

@@ -1,4 +1,4 @@
-"""A command of ours in a process of its own that ends when its parent does: both ends of it.
+"""A subprocess that ends when its parent does: both ends of it.
 
 The child is `python -m forgetmenot.process run CONFIG.yaml`. The module imports nothing heavy, so that who
 only starts processes, as Ray's workers do, stays small.
@@ -23,7 +23,7 @@ class Job:
     Attributes:
         folder: The working directory, to which the other paths are relative.
         config: The run's config.
-        log: Where what it says is written to, anew each time.
+        log: The file of its output, overwritten each time.
         threads: How many threads it computes with.
     """
 
@@ -49,7 +49,7 @@ class Process:
             )
 
     def poll(self) -> int | None:
-        """Its exit status, below 0 for the signal that killed it; None while it goes on."""
+        """Its exit status, below 0 for the signal that killed it; None while it runs."""
         return self._process.poll()
 
     def wait(self) -> int:

@@ -1,4 +1,4 @@
-"""Kinds of settings that several rooms use: a list of names, and a name with options of its own."""
+"""Settings that several rooms use: a list of names, and a name with its own options."""
 
 from typing import Annotated, Any
 
@@ -23,5 +23,5 @@ class NamedSettings(BaseModel):
 
     @property
     def options(self) -> dict[str, Any]:
-        """What stands beside the name."""
+        """The keys beside the name."""
         return dict(self.model_extra or {})

@@ -165,7 +165,7 @@ def test_two_processes_score_as_one(
 
 def test_what_processes_tell_one_another(in_processes: InProcesses) -> None:
     def body() -> dict[str, Any]:
-        before = ranks.size(), ranks.rank(), ranks.writes(), ranks.speaks()
+        before = ranks.world_size(), ranks.rank(), ranks.writes(), ranks.speaks()
         ranks.join()
         me = ranks.rank()
         parameters = [torch.nn.Parameter(torch.zeros(3)) for _ in range(3)]
@@ -174,9 +174,9 @@ def test_what_processes_tell_one_another(in_processes: InProcesses) -> None:
         ranks.sum_gradients(parameters)
         found = {
             "before": before,
-            "size": ranks.size(),
+            "size": ranks.world_size(),
             "writes": ranks.writes(),
-            "total": ranks.total(torch.tensor([1.5, me])).tolist(),
+            "total": ranks.all_reduce(torch.tensor([1.5, me])).tolist(),
             "agreed": ranks.agreed(lambda: f"rank {me} looked"),
             "gathered": ranks.gathered({me: "a", me + 2: "b"}),
             "gradients": [p.grad if p.grad is None else p.grad.tolist() for p in parameters],
@@ -210,7 +210,7 @@ def test_alone_there_is_nothing_to_do() -> None:
     ranks.sum_gradients([parameter])
     ranks.wait()
     assert parameter.grad is None
-    assert ranks.total(torch.ones(2)).tolist() == [1, 1]
+    assert ranks.all_reduce(torch.ones(2)).tolist() == [1, 1]
     assert ranks.gathered({3: "c"}) == {3: "c"}
     assert [(turn.pack, turn.counts, turn.dealt) for turn in ranks.turns([5, 9])] == [
         (0, True, (0,)),
@@ -250,7 +250,7 @@ def test_positions_are_those_of_the_pack(sequences: list[TokenSequence], layout:
                 "FSDP_CPU_RAM_EFFICIENT_LOADING": "true",
                 "FSDP_SYNC_MODULE_STATES": "true",
             },
-            "FSDP is asked for but has no effect on CPUs",
+            "FSDP was requested but has no effect on CPUs",
         ),
         ({"ACCELERATE_MIXED_PRECISION": "bf16"}, "set training.precision instead"),
     ],

@@ -67,7 +67,7 @@ def test_a_sharded_model_is_as_a_whole_one(
 
     def body() -> dict[str, Any]:
         learner = Learner(copy.deepcopy(llama), words(1, None), budget=64)
-        if ranks.size() > 1:
+        if ranks.world_size() > 1:
             learner.model = shards.shard(learner.model)
         before = learner.log_likelihoods(sequences)
         start = dict(learner.snapshot())

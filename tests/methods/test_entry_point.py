@@ -11,7 +11,7 @@ import forgetmenot
 from forgetmenot import UserError
 from forgetmenot.methods import METHODS, known_methods
 
-# What a person writes: a module, and the line by which it is found.
+# What a user writes: a module, and the line by which it is found.
 MODULE = '''\
 """A method of my own."""
 
@@ -19,7 +19,7 @@ from forgetmenot.methods import Method, Options
 
 
 class PullToBase(Method):
-    """Pull the weights that learn back to where the stage began (L2-SP, Xuhong et al. 2018)."""
+    """Pull the trained weights back to their values at the start of the stage (L2-SP, Xuhong et al. 2018)."""
 
     class Options(Options):
         strength: float = 0.01

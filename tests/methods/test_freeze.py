@@ -69,11 +69,11 @@ def test_share_0_freezes_nothing_and_1_leaves_full_fine_tuning_its_head(adapted:
 
 def test_with_lora_something_must_be_left_to_learn(adapted: Adapted) -> None:
     method = make_method("freeze", {"share": 1}, 0)
-    with pytest.raises(UserError, match=r"method\.share: 1 freezes all that LoRA adapts"):
+    with pytest.raises(UserError, match=r"method\.share: 1 freezes everything that LoRA adapts"):
         method.check(AdapterSettings())
     method.check(AdapterSettings(kind="full"))
     nearly = make_method("freeze", {"share": 0.9}, 0)  # of two layers both
-    with pytest.raises(UserError, match=r"method\.share: 0\.9 freezes all that learns in the 2 layers"):
+    with pytest.raises(UserError, match=r"method\.share: 0\.9 freezes all that is trained in the 2 layers"):
         nearly.adapt(adapted(), SECOND)
 
 

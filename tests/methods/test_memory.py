@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forgetmenot.engine.learner import Learner
-from forgetmenot.methods.shared.memory import Keep, choose, from_plain, herd, spread, to_plain
+from forgetmenot.methods.shared.memory import Keep, choose, even_shares, from_plain, herd, to_plain
 from forgetmenot.prompting import Encoded, TokenSequence
 
 Adapted = Callable[..., Learner]
@@ -20,7 +20,7 @@ Adapted = Callable[..., Learner]
 
 @given(st.integers(0, 60), st.lists(st.integers(0, 20), min_size=1, max_size=6))
 def test_a_draw_is_as_even_as_what_there_is_allows(count: int, available: list[int]) -> None:
-    shares = spread(count, available)
+    shares = even_shares(count, available)
     assert sum(shares) == min(count, sum(available))
     assert all(0 <= share <= limit for share, limit in zip(shares, available, strict=True))
     for share, limit in zip(shares, available, strict=True):

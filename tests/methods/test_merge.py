@@ -61,7 +61,7 @@ def test_ties_by_hand() -> None:
 def test_the_sum_is_pefts_task_arithmetic(vectors: list[dict[str, Tensor]]) -> None:
     expected = merge_utils.task_arithmetic([flat(v) for v in vectors], torch.full((3,), 0.4))
     start = {name: torch.ones(shape, dtype=torch.float64) for name, shape in SHAPES.items()}
-    found = merge.moved(start, merge.total(streams(vectors)), 0.4)
+    found = merge.moved(start, merge.vector_sum(streams(vectors)), 0.4)
     assert torch.allclose(flat(found), 1 + expected, rtol=1e-6)
 
 

@@ -200,5 +200,5 @@ def test_all_replays_the_whole_memory_and_sources_come_whole_into_every_stage() 
 def test_a_source_must_be_a_task_of_the_run_and_not_all_of_them() -> None:
     with pytest.raises(UserError, match=r"'lima' is no task of this run .* Did you mean 'limas'"):
         make_method("replay", {"sources": ["lima"]}, seed=0).stages(["a", "limas"])
-    with pytest.raises(UserError, match="none is learned"):
+    with pytest.raises(UserError, match="none is trained on"):
         make_method("replay", {"sources": ["a"]}, seed=0).stages(["a"])

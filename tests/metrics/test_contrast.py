@@ -6,7 +6,7 @@ from scipy.stats import ttest_rel
 
 from forgetmenot.metrics import (
     Answers,
-    Row,
+    MatrixRow,
     ScoreMatrix,
     average_performance,
     backward_transfer,
@@ -14,7 +14,7 @@ from forgetmenot.metrics import (
     replicates,
 )
 
-STAGES = (Row("00-base"), Row("01-a", ("a",)), Row("02-b", ("b",)))
+STAGES = (MatrixRow("00-base"), MatrixRow("01-a", ("a",)), MatrixRow("02-b", ("b",)))
 
 
 def _answers(right: np.ndarray, gold: np.ndarray) -> Answers:

@@ -3,10 +3,15 @@
 import numpy as np
 import pytest
 
-from forgetmenot.metrics import Answers, Row, ScoreMatrix, UndefinedError, bootstrap
+from forgetmenot.metrics import Answers, MatrixRow, ScoreMatrix, UndefinedError, bootstrap
 from forgetmenot.metrics.cross_fit import CROSS_FITTED, forgetting, haque_forgetting, haque_learning
 
-STAGES = (Row("00-base"), Row("01-a", ("a",)), Row("02-b", ("b",)), Row("03-c", ("c",)))
+STAGES = (
+    MatrixRow("00-base"),
+    MatrixRow("01-a", ("a",)),
+    MatrixRow("02-b", ("b",)),
+    MatrixRow("03-c", ("c",)),
+)
 
 
 def half(*columns: list[float]) -> ScoreMatrix:
@@ -41,7 +46,7 @@ def test_of_a_stack_each_matrix_by_itself() -> None:
 
 
 def test_without_a_sequence_there_is_nothing_to_fit() -> None:
-    apart = tuple(Row(row.name, row.trains_on, follows=False) for row in STAGES)
+    apart = tuple(MatrixRow(row.name, row.trains_on, follows=False) for row in STAGES)
     pair = [ScoreMatrix(("a", "b", "c"), apart, one.values) for one in (ONE, OTHER)]
     with pytest.raises(UndefinedError):
         haque_learning((pair[0], pair[1]), "a")
@@ -49,7 +54,10 @@ def test_without_a_sequence_there_is_nothing_to_fit() -> None:
 
 def test_noise_alone_gives_nothing_in_the_mean_where_the_plain_maximum_gives_something() -> None:
     generator = np.random.default_rng(0)
-    rows = [Row("00-base"), *(Row(f"{j + 1:02d}-{name}", (name,)) for j, name in enumerate("abcd"))]
+    rows = [
+        MatrixRow("00-base"),
+        *(MatrixRow(f"{j + 1:02d}-{name}", (name,)) for j, name in enumerate("abcd")),
+    ]
     fitted, plain = [], []
     for _ in range(60):
         columns, shares = {}, []

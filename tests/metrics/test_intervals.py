@@ -10,7 +10,7 @@ import pytest
 from forgetmenot.metrics import (
     MAXIMA,
     Answers,
-    Row,
+    MatrixRow,
     ScoreMatrix,
     bootstrap,
     measure,
@@ -20,8 +20,11 @@ from forgetmenot.metrics import (
 )
 
 
-def sequence(tasks: str) -> list[Row]:
-    return [Row("00-base"), *(Row(f"{i:02}-{task}", (task,)) for i, task in enumerate(tasks, start=1))]
+def sequence(tasks: str) -> list[MatrixRow]:
+    return [
+        MatrixRow("00-base"),
+        *(MatrixRow(f"{i:02}-{task}", (task,)) for i, task in enumerate(tasks, start=1)),
+    ]
 
 
 def right_with(generator: np.random.Generator, gold: Any, share: float) -> Any:
@@ -35,7 +38,7 @@ def column(seed: int, shares: list[float], n: int, metric: str = "accuracy") -> 
     return Answers(metric, gold, [right_with(generator, gold, share) for share in shares])
 
 
-def figures_of(stages: list[Row], columns: dict[str, Answers]) -> dict[str, float | None]:
+def figures_of(stages: list[MatrixRow], columns: dict[str, Answers]) -> dict[str, float | None]:
     rows = [
         [measure(a.metric, a.gold, a.predicted[i]).value for a in columns.values()]
         for i in range(len(stages))
@@ -73,7 +76,7 @@ def test_the_interval_of_an_accuracy_is_that_of_its_binomial() -> None:
     n, p = 2000, 0.8
     gold = np.ones(n, dtype=int)
     predicted = (np.arange(n) < p * n).astype(int)
-    cell = bootstrap([Row("00-base")], {"a": Answers("accuracy", gold, [predicted])}).matrix[0][0]
+    cell = bootstrap([MatrixRow("00-base")], {"a": Answers("accuracy", gold, [predicted])}).matrix[0][0]
     assert cell is not None
     half = 1.96 * (p * (1 - p) / n) ** 0.5
     assert cell == pytest.approx((p - half, p + half), abs=0.1 * half)
@@ -137,7 +140,7 @@ def test_a_score_undefined_in_a_resample_has_no_interval() -> None:
     gold = np.arange(10.0)
     predicted = np.zeros(10)
     predicted[0] = 1.0  # a third of the resamples miss it, and are constant
-    intervals = bootstrap([Row("00-base")], {"a": Answers("spearman", gold, [predicted])})
+    intervals = bootstrap([MatrixRow("00-base")], {"a": Answers("spearman", gold, [predicted])})
     assert intervals.matrix == [[None]]
 
 

@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 from forgetmenot.metrics import (
     FIGURES,
     FORMULAS,
-    Row,
+    MatrixRow,
     ScoreMatrix,
     Summary,
     UndefinedError,
@@ -33,7 +33,7 @@ def in_sequence(values: object, tasks: str = "abcdefgh") -> ScoreMatrix:
     """Return the matrix of one task per stage, named by letters."""
     scores = np.asarray(values, dtype=np.float64)
     names = tuple(tasks[: scores.shape[-1]])
-    stages = (Row("00-base"), *(Row(f"{i:02}-{t}", (t,)) for i, t in enumerate(names, start=1)))
+    stages = (MatrixRow("00-base"), *(MatrixRow(f"{i:02}-{t}", (t,)) for i, t in enumerate(names, start=1)))
     return ScoreMatrix(names, stages, scores)
 
 
@@ -165,7 +165,7 @@ def test_one_task_has_nothing_to_forget() -> None:
 
 
 def test_joint_learns_all_tasks_in_one_stage() -> None:
-    stages = (Row("00-base"), Row("01-joint", ("a", "b")))
+    stages = (MatrixRow("00-base"), MatrixRow("01-joint", ("a", "b")))
     summary = summary_of(ScoreMatrix(("a", "b"), stages, np.array([[0.5, 0.4], [0.9, 0.7]])))
     assert summary.figures["average_performance"] == pytest.approx(0.8)
     assert summary.figures["backward_transfer"] is None
@@ -174,17 +174,25 @@ def test_joint_learns_all_tasks_in_one_stage() -> None:
 
 
 def test_stages_that_each_start_from_the_base_have_learning_accuracy_alone() -> None:
-    stages = (Row("00-base"), *(Row(f"0{i}-{t}", (t,), follows=False) for i, t in enumerate("abc", 1)))
+    stages = (
+        MatrixRow("00-base"),
+        *(MatrixRow(f"0{i}-{t}", (t,), follows=False) for i, t in enumerate("abc", 1)),
+    )
     summary = summary_of(ScoreMatrix(HAND.tasks, stages, HAND.values))
     assert summary.figures.pop("learning_accuracy") == pytest.approx(0.8)
     assert set(summary.figures.values()) == {None}
     assert set(summary.forgetting.values()) == {None}
     for name in summary.figures:
-        assert "start from the base model" in summary.reasons[name]
+        assert "starts from the base model" in summary.reasons[name]
 
 
 def test_columns_never_trained_and_stages_without_column_are_passed_over() -> None:
-    stages = (Row("00-base"), Row("01-x", ("x",)), Row("02-a", ("a",)), Row("03-b", ("b",)))
+    stages = (
+        MatrixRow("00-base"),
+        MatrixRow("01-x", ("x",)),
+        MatrixRow("02-a", ("a",)),
+        MatrixRow("03-b", ("b",)),
+    )
     values = np.array([[0.1, 0.5, 0.4], [0.2, 0.6, 0.4], [0.3, 0.9, 0.3], [0.4, 0.7, 0.8]])
     summary = summary_of(ScoreMatrix(("only-scored", "a", "b"), stages, values))
     assert summary.over == ("a", "b")
@@ -195,14 +203,19 @@ def test_columns_never_trained_and_stages_without_column_are_passed_over() -> No
 
 
 def test_the_last_task_can_be_forgotten_by_a_stage_without_column() -> None:
-    stages = (Row("00-base"), Row("01-a", ("a",)), Row("02-x", ("x",)))
+    stages = (MatrixRow("00-base"), MatrixRow("01-a", ("a",)), MatrixRow("02-x", ("x",)))
     summary = summary_of(ScoreMatrix(("a",), stages, np.array([[0.5], [0.9], [0.7]])))
     assert summary.figures["backward_transfer"] == pytest.approx(-0.2)
     assert summary.figures["forgetting"] == pytest.approx(0.2)
 
 
 def test_a_task_trained_twice_counts_from_the_first_time() -> None:
-    stages = (Row("00-base"), Row("01-a", ("a",)), Row("02-b", ("b",)), Row("03-a", ("a",)))
+    stages = (
+        MatrixRow("00-base"),
+        MatrixRow("01-a", ("a",)),
+        MatrixRow("02-b", ("b",)),
+        MatrixRow("03-a", ("a",)),
+    )
     matrix = ScoreMatrix(("b", "a"), stages, np.array([[0.5, 0.5], [0.5, 0.9], [0.8, 0.6], [0.7, 1.0]]))
     assert matrix.trained == ("a", "b")
     assert backward_transfer(matrix) == pytest.approx((0.1 - 0.1) / 2)
@@ -238,7 +251,7 @@ def test_losses_are_not_averaged_with_accuracies() -> None:
 
 
 def test_before_any_training_there_is_nothing_to_say() -> None:
-    summary = summary_of(ScoreMatrix(("a",), (Row("00-base"),), np.array([[0.5]])))
+    summary = summary_of(ScoreMatrix(("a",), (MatrixRow("00-base"),), np.array([[0.5]])))
     assert set(summary.figures.values()) == {None}
     assert summary.over == ()
 
@@ -249,13 +262,13 @@ def test_intransigence_needs_the_reference_of_every_task() -> None:
 
 
 def test_a_matrix_that_does_not_fit_is_refused() -> None:
-    base = Row("00-base")
+    base = MatrixRow("00-base")
     with pytest.raises(ValueError, match="1 stages × 2 tasks"):
         ScoreMatrix(("a", "b"), (base,), np.zeros((1, 3)))
     with pytest.raises(ValueError, match="twice"):
         ScoreMatrix(("a", "a"), (base,), np.zeros((1, 2)))
     with pytest.raises(ValueError, match="base model"):
-        ScoreMatrix(("a",), (Row("01-a", ("a",)),), np.zeros((1, 1)))
+        ScoreMatrix(("a",), (MatrixRow("01-a", ("a",)),), np.zeros((1, 1)))
 
 
 def test_learning_accuracy_needs_the_diagonal_only() -> None:

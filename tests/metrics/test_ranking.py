@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from forgetmenot.metrics import holm, mcnemar, rank
+from forgetmenot.metrics import holm, mcnemar, rank_variants
 
 GOLD = np.array([1] * 20 + [0] * 20)
 PERFECT = GOLD.copy()
@@ -12,7 +12,7 @@ FEW = np.where(np.arange(40) < 3, 1 - GOLD, GOLD)  # 3 wrong
 
 
 def test_each_is_tested_against_the_best_by_mcnemar_and_holm() -> None:
-    found = rank("accuracy", GOLD, {"some": SOME, "perfect": PERFECT, "few": FEW})
+    found = rank_variants("accuracy", GOLD, {"some": SOME, "perfect": PERFECT, "few": FEW})
     assert found.best == "perfect"
     assert list(found.ranked) == ["some", "perfect", "few"]
     assert [one.value for one in found.ranked.values()] == [28 / 40, 1.0, 37 / 40]
@@ -33,7 +33,7 @@ def test_each_is_tested_against_the_best_by_mcnemar_and_holm() -> None:
 
 
 def test_the_first_of_equals_is_best_and_nothing_is_behind() -> None:
-    found = rank("accuracy", GOLD, {"one": FEW, "other": FEW})
+    found = rank_variants("accuracy", GOLD, {"one": FEW, "other": FEW})
     assert found.best == "one"
     assert found.ranked["other"].behind is not None
     assert found.ranked["other"].behind.p_holm == 1.0
@@ -47,7 +47,7 @@ def test_the_range_of_chance_is_what_coin_flips_give() -> None:
     found = []
     for _ in range(60):
         coins = {f"coin {k}": row for k, row in enumerate(draw.integers(2, size=(3, 100)))}
-        found.append(rank("accuracy", gold, coins, resamples=2, permutations=99))
+        found.append(rank_variants("accuracy", gold, coins, resamples=2, permutations=99))
     expected = np.ptp(draw.binomial(100, 0.5, size=(3, 20000)) / 100, axis=0).mean()
     assert np.mean([one.range_by_chance or 0.0 for one in found]) == pytest.approx(expected, abs=0.006)
     assert 0.3 < np.mean([one.p or 0.0 for one in found]) < 0.7
@@ -55,13 +55,13 @@ def test_the_range_of_chance_is_what_coin_flips_give() -> None:
 
 
 def test_one_answer_has_no_range() -> None:
-    found = rank("accuracy", GOLD, {"one": FEW})
+    found = rank_variants("accuracy", GOLD, {"one": FEW})
     assert (found.best, found.range, found.p) == ("one", None, None)
 
 
 def test_what_has_no_score_is_not_ranked() -> None:
     numbers = np.arange(10.0)
-    found = rank("spearman", numbers, {"constant": np.ones(10), "right": numbers})
+    found = rank_variants("spearman", numbers, {"constant": np.ones(10), "right": numbers})
     assert found.best == "right"
     assert found.ranked["constant"].value is None
     assert found.ranked["constant"].behind is None

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from forgetmenot.metrics import METRICS, Answers, Row, bootstrap, paired_difference
+from forgetmenot.metrics import METRICS, Answers, MatrixRow, bootstrap, paired_difference
 from forgetmenot.metrics.resampling import percentiles, resample, wilson
 
 
@@ -17,7 +17,7 @@ def test_wilsons_interval_is_scipys(right: int, n: int) -> None:
 def test_all_right_is_no_certainty() -> None:
     """The bootstrap of 50 right answers has no width; 50 of 50 leave room down to .929."""
     gold = np.ones(50, dtype=int)
-    cell = bootstrap([Row("00-base")], {"a": Answers("accuracy", gold, [gold])}).matrix[0][0]
+    cell = bootstrap([MatrixRow("00-base")], {"a": Answers("accuracy", gold, [gold])}).matrix[0][0]
     assert cell == pytest.approx((0.9286, 1.0), abs=1e-4)
 
 

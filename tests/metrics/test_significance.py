@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from forgetmenot.metrics import Answers, Row, holm, mcnemar, paired_difference, significance
+from forgetmenot.metrics import Answers, MatrixRow, holm, mcnemar, paired_difference, significance
 from forgetmenot.metrics.significance import beyond_chance
 
 
@@ -131,7 +131,12 @@ def share(right: int) -> Any:
     return (np.arange(40) < right).astype(int)
 
 
-STAGES = [Row("00-base"), Row("01-a", ("a",)), Row("02-b", ("b",)), Row("03-c", ("c",))]
+STAGES = [
+    MatrixRow("00-base"),
+    MatrixRow("01-a", ("a",)),
+    MatrixRow("02-b", ("b",)),
+    MatrixRow("03-c", ("c",)),
+]
 
 
 def test_each_earlier_task_is_tested_from_its_own_stage_to_the_end() -> None:
@@ -164,9 +169,13 @@ def test_missing_answers_are_named_and_not_counted() -> None:
 
 def test_where_nothing_can_be_forgotten_nothing_is_tested() -> None:
     answers = columns_of({"a": [share(20), share(30)], "b": [share(20), share(30)]})
-    assert significance([Row("00-base"), Row("01-joint", ("a", "b"))], answers) == {}
+    assert significance([MatrixRow("00-base"), MatrixRow("01-joint", ("a", "b"))], answers) == {}
     three = columns_of({task: [share(20), share(30), share(10)] for task in "ab"})
-    alone = [Row("00-base"), Row("01-a", ("a",), follows=False), Row("02-b", ("b",), follows=False)]
+    alone = [
+        MatrixRow("00-base"),
+        MatrixRow("01-a", ("a",), follows=False),
+        MatrixRow("02-b", ("b",), follows=False),
+    ]
     assert significance(alone, three) == {}
 
 

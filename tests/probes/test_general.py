@@ -77,24 +77,24 @@ def general(data: Path | None, *tasks: str, **options: Any) -> Any:
 
 
 def test_rows_have_the_hubs_fields(data: Path) -> None:
-    from forgetmenot.probes.shared.benchmarks import read
+    from forgetmenot.probes.shared.benchmarks import read_benchmark
 
     folder = data / "general"
-    assert read(folder, "baber/piqa", None) == {
+    assert read_benchmark(folder, "baber/piqa", None) == {
         "train": [],
         "validation": [
             {"goal": f"goal {k}", "sol1": f"do {k}", "sol2": "wait, then stop", "label": k % 2}
             for k in range(6)
         ],
     }
-    arc = read(folder, "allenai/ai2_arc", "ARC-Easy")
+    arc = read_benchmark(folder, "allenai/ai2_arc", "ARC-Easy")
     assert arc is not None
     assert arc["test"][1] == {
         "question": "why 1?",
         "choices": {"text": ["blue", "red", "two cats"], "label": ["1", "2", "3"]},
         "answerKey": "2",
     }
-    mmlu = read(folder, "cais/mmlu", "astronomy")
+    mmlu = read_benchmark(folder, "cais/mmlu", "astronomy")
     assert mmlu is not None
     assert mmlu["dev"][1] == {
         "question": "What, is 1?",
@@ -102,31 +102,33 @@ def test_rows_have_the_hubs_fields(data: Path) -> None:
         "answer": 1,
     }
     assert [row["answer"] for row in mmlu["test"]] == [1, 1, 1]
-    assert read(folder, "openai/gsm8k", "main") == {
+    assert read_benchmark(folder, "openai/gsm8k", "main") == {
         "train": [],
         "test": [{"question": "1 + 1?", "answer": "It is 2.\n#### 2"}],
     }
-    assert read(folder, "SaylorTwift/bbh", "snarks") == {"test": [{"input": "(A) or (B)?", "target": "(B)"}]}
-    assert read(folder, "boolq_without_passage", None) == {
+    assert read_benchmark(folder, "SaylorTwift/bbh", "snarks") == {
+        "test": [{"input": "(A) or (B)?", "target": "(B)"}]
+    }
+    assert read_benchmark(folder, "boolq_without_passage", None) == {
         "validation": [{"question": f"is {k} a cat", "label": k % 2} for k in range(4)]
     }
-    assert read(folder, "SaylorTwift/bbh", "navigate") is None  # lm-eval then asks the hub
-    assert read(folder, "allenai/openbookqa", None) is None
+    assert read_benchmark(folder, "SaylorTwift/bbh", "navigate") is None  # lm-eval then asks the hub
+    assert read_benchmark(folder, "allenai/openbookqa", None) is None
 
 
 def test_a_row_that_is_none_is_named(data: Path, tmp_path: Path) -> None:
-    from forgetmenot.probes.shared.benchmarks import read
+    from forgetmenot.probes.shared.benchmarks import read_benchmark
 
     path = tmp_path / "mmlu" / "dev" / "astronomy_dev.csv"
     path.parent.mkdir(parents=True)
     path.write_text("what?,a,b,c,d,E\n")
-    with pytest.raises(UserError, match=r"astronomy_dev\.csv, row 1: it is no question"):
-        read(tmp_path, "cais/mmlu", "astronomy")
+    with pytest.raises(UserError, match=r"astronomy_dev\.csv, row 1: it is not a question"):
+        read_benchmark(tmp_path, "cais/mmlu", "astronomy")
     path = tmp_path / "piqa" / "test.json"
     path.parent.mkdir()
     path.write_text(json.dumps([{"instruction": "no such form", "answer": "solution1"}]))
     with pytest.raises(UserError, match=r"row 1: its instruction is not in LLM-Adapters' form"):
-        read(tmp_path, "baber/piqa", None)
+        read_benchmark(tmp_path, "baber/piqa", None)
 
 
 def test_parts_equal_lm_eval_by_itself(data: Path, tiny_llama: Path, learner: Learner) -> None:
@@ -170,7 +172,7 @@ def test_a_model_without_numbers_has_no_score(task: str, data: Path, broken: Lea
 
 
 def test_a_task_file_a_limit_and_shots(tmp_path: Path, learner: Learner) -> None:
-    """A task of lm-eval's kind from a YAML of one's own, whose shots are drawn: each stage draws the same."""
+    """A task of lm-eval's kind from a user's own YAML, whose shots are drawn: each stage draws the same."""
     rows = "".join(json.dumps({"q": f"word {k}", "a": k % 2}) + "\n" for k in range(9))
     (tmp_path / "rows.jsonl").write_text(rows)
     own = {
@@ -208,9 +210,9 @@ def test_few_shots_are_computed_once(shared: Path) -> None:
 
 
 def test_what_lm_eval_does_not_know_is_said_with_the_nearest(data: Path) -> None:
-    with pytest.raises(UserError, match=r"stands there twice"):
+    with pytest.raises(UserError, match=r"is listed twice"):
         general(data, "piqa", "piqa")
-    with pytest.raises(UserError, match=r"num_fewshot: 'piqqa' is none .* Did you mean 'piqa'"):
+    with pytest.raises(UserError, match=r"num_fewshot: 'piqqa' is not one .* Did you mean 'piqa'"):
         general(data, "piqa", num_fewshot={"piqqa": 3})
     with pytest.raises(UserError, match=r"evaluation\.probes\.general\.limt: .* Did you mean 'limit'"):
         make_probe("general", {"limt": 3}, data)

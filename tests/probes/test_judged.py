@@ -146,9 +146,7 @@ def test_prompts_that_leave_no_room_are_cut_and_counted(
     safety = probe("safety", server, None, prompts=[str(prompts)])
     (part,) = safety.measure(learner, "00-base", "00-base", tmp_path)
     assert part.more == {"truncated": 1}
-    with pytest.raises(
-        UserError, match="max_new_tokens: 128 is more than this model, with positions for 128"
-    ):
+    with pytest.raises(UserError, match="max_new_tokens: 128 is too many, since this model has 128"):
         probe("safety", server, None, prompts=[str(prompts)], max_new_tokens=128).measure(
             learner, "00-base", "00-base", tmp_path
         )
@@ -204,7 +202,7 @@ def test_a_model_here_judges_as_well(
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"judge": {"base_url": "nowhere", "model": "m"}}, r"safety\.judge: .*no address"),
+        ({"judge": {"base_url": "nowhere", "model": "m"}}, r"safety\.judge: .*not an address"),
         ({"judge": {"model": "m"}}, r"safety\.judge: field required"),
         ({"prompts": ["conan"]}, r"'conan' is neither a file nor one of cona, lima, self-instruct"),
         (

@@ -98,9 +98,9 @@ def test_chats_are_written_as_theirs(ours: Any, theirs: Any) -> None:
 
 
 def test_what_would_be_drawn_or_has_no_room_is_refused(ours: Any) -> None:
-    with pytest.raises(UserError, match="draws its answers"):
+    with pytest.raises(UserError, match="samples its answers"):
         ours.generate_until(instances("generate_until", [("a", {"do_sample": True, "temperature": 0.7})]))
-    with pytest.raises(UserError, match="write 128 tokens, and it has positions for 128"):
+    with pytest.raises(UserError, match="write 128 tokens, but it has 128 positions"):
         ours.generate_until(instances("generate_until", [("a", {"max_gen_toks": 128})]))
 
 

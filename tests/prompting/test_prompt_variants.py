@@ -98,7 +98,7 @@ def test_a_task_without_any_prompt_says_what_to_give_it() -> None:
             {"template": "{{ x }}", "truncate": ["y"]},
             r"`truncate` names 'y', which the template does not use",
         ),
-        ({"template": "{% if %}"}, r"line 1 is no valid Jinja"),
+        ({"template": "{% if %}"}, r"line 1 is not valid Jinja"),
     ],
 )
 def test_a_variant_that_is_not_well_formed_is_named(variant: Any, sentence: str) -> None:

@@ -5,8 +5,9 @@ import pytest
 from scipy.special import log_softmax as scipy_log_softmax
 from scipy.special import softmax
 
+from forgetmenot.metrics.metric import Floats
 from forgetmenot.receipts.calibration import fitted_temperature, log_softmax
-from forgetmenot.receipts.classifier import Floats, Labels
+from forgetmenot.receipts.classifier import Labels
 
 
 def drawn(factor: float, classes: int = 3, n: int = 500) -> tuple[Floats, Labels]:

@@ -132,7 +132,7 @@ def test_a_tokenizer_without_padding_is_refused(copied: Path) -> None:
     tokenizer = transformers.AutoTokenizer.from_pretrained(copied)
     tokenizer.pad_token = None
     tokenizer.save_pretrained(copied)
-    with pytest.raises(UserError, match="has no padding; take an encoder"):
+    with pytest.raises(UserError, match="has no padding; use an encoder"):
         classifier_maker(settings(copied))
 
 

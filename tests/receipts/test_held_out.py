@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from forgetmenot.errors import UserError
+from forgetmenot.metrics.metric import Floats
 from forgetmenot.receipts.calibration import fitted_temperature, log_softmax
-from forgetmenot.receipts.classifier import Floats, Labels, Texts
+from forgetmenot.receipts.classifier import Labels, Texts
 from forgetmenot.receipts.held_out import Labelled, answer_held_out
 
 NAMES = ("no", "yes")

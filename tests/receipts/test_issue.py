@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from forgetmenot.errors import UserError
+from forgetmenot.metrics.metric import Floats
 from forgetmenot.prompting import choose_prompt
-from forgetmenot.receipts.classifier import Floats, Labels, Texts
+from forgetmenot.receipts.classifier import Labels, Texts
 from forgetmenot.receipts.fit import Receipt, Receipts, issue_receipts, receipted
 from forgetmenot.receipts.settings import ReceiptSettings
 from forgetmenot.receipts.tfidf import TfidfClassifier
@@ -154,7 +155,7 @@ def test_what_takes_no_receipt_is_said() -> None:
     with pytest.raises(UserError, match="'mine' has the labels bad, good, but 'three' has bad, good, odd"):
         issued(one, replace(one, name="three", labels=("bad", "good", "odd")))
     pair = {"default": {"template": "{{ text }} {{ id }}", "choices": {"good": "+", "bad": "-"}}}
-    with pytest.raises(UserError, match="'two' has another number of texts in an example than 'mine'"):
+    with pytest.raises(UserError, match="examples of 'two' and 'mine' have different numbers of texts"):
         issued(replace(one, name="two", prompts=pair), one)
 
 

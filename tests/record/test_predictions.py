@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from forgetmenot.errors import UserError
-from forgetmenot.metrics import METRICS, Row, measure, metric_named
+from forgetmenot.metrics import METRICS, MatrixRow, measure, metric_named
 from forgetmenot.record.predictions import (
     Predictions,
     as_measured,
@@ -24,7 +24,7 @@ from forgetmenot.report.comparison.comparison import END, LOST, Comparison
 from forgetmenot.report.comparison.runs import read_run
 from tests.record.written_runs import asked, write_results
 
-ROWS = [Row("00-base"), Row("01-a", ("a",)), Row("02-b", ("b",))]
+ROWS = [MatrixRow("00-base"), MatrixRow("01-a", ("a",)), MatrixRow("02-b", ("b",))]
 WORDS = ("the cat sat", "a dog ran far", "no one came", "it rained all day", "she sang")
 
 

@@ -1,10 +1,10 @@
-"""Run directories with answers of one's choice, written by the code that writes real ones."""
+"""Run directories with chosen answers, written by the code that writes real ones."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from forgetmenot.metrics import Row
+from forgetmenot.metrics import MatrixRow
 from forgetmenot.record.assemble import AskedTask, assemble
 from forgetmenot.record.files import write_json
 from forgetmenot.record.layout import PREDICTIONS, RESULTS, stage_folder
@@ -32,7 +32,7 @@ def asked(
 
 def write_results(
     run_dir: Path,
-    rows: Sequence[Row],
+    rows: Sequence[MatrixRow],
     tasks: Sequence[AskedTask],
     *,
     described: Mapping[str, Any] | None = None,

@@ -1,4 +1,4 @@
-"""Run directories with answers of one's choice, for the tests of comparisons."""
+"""Run directories with chosen answers, for the tests of comparisons."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from forgetmenot.metrics import Answers, Row, ScoreMatrix, noise_floor, summarize
+from forgetmenot.metrics import Answers, MatrixRow, ScoreMatrix, noise_floor, summarize
 from forgetmenot.record.layout import PREDICTIONS, stage_folder
 from forgetmenot.record.predictions import Predictions, write_predictions
 
@@ -35,7 +35,10 @@ def write_answers(
     """
     tasks = list(right)
     order = list(order or tasks)
-    stages = [Row("00-base"), *(Row(f"{i:02d}-{task}", (task,)) for i, task in enumerate(order, 1))]
+    stages = [
+        MatrixRow("00-base"),
+        *(MatrixRow(f"{i:02d}-{task}", (task,)) for i, task in enumerate(order, 1)),
+    ]
     n = len(right[tasks[0]][0])
     gold = np.random.default_rng(1).integers(0, 2, n)
     columns = {

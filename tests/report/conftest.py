@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from forgetmenot.metrics import Row
+from forgetmenot.metrics import MatrixRow
 from forgetmenot.record.files import write_json
 from forgetmenot.record.layout import (
     BASE,
@@ -108,14 +108,17 @@ def write_run(
     return run_dir
 
 
-def _rows(method: str, tasks: Sequence[str]) -> list[Row]:
+def _rows(method: str, tasks: Sequence[str]) -> list[MatrixRow]:
     if method == "joint":
-        return [Row(BASE), Row("01-joint", tuple(tasks))]
+        return [MatrixRow(BASE), MatrixRow("01-joint", tuple(tasks))]
     follows = method != "single"
-    return [Row(BASE), *(Row(f"{i:02d}-{task}", (task,), follows) for i, task in enumerate(tasks, start=1))]
+    return [
+        MatrixRow(BASE),
+        *(MatrixRow(f"{i:02d}-{task}", (task,), follows) for i, task in enumerate(tasks, start=1)),
+    ]
 
 
-def _cost(rows: Sequence[Row]) -> Cost:
+def _cost(rows: Sequence[MatrixRow]) -> Cost:
     last = rows[-1].name
     return Cost(
         positions={BASE: {"scoring": {"computed": 345_678, "without_sharing": 1_234_567}}},
@@ -129,7 +132,7 @@ def _cost(rows: Sequence[Row]) -> Cost:
 def _right(
     generator: np.random.Generator,
     task: str,
-    rows: Sequence[Row],
+    rows: Sequence[MatrixRow],
     method: str,
     never_learned: Sequence[str],
     n: int,

@@ -1,4 +1,4 @@
-"""What became of a task by each way of asking."""
+"""The outcome of a task under each reading."""
 
 from typing import Any
 

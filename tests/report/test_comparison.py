@@ -51,7 +51,7 @@ def make(tmp_path: Path) -> Make:
     return make
 
 
-def test_a_contender_has_the_figures_of_its_runs(make: Make) -> None:
+def test_a_group_has_the_figures_of_its_runs(make: Make) -> None:
     comparison = make()
     assert comparison.keys == ["model", "prompt", "seed"]
     assert comparison.kind == "model"
@@ -210,7 +210,7 @@ def test_a_failed_model_is_named_and_the_rest_is_compared(make: Make) -> None:
     assert [test.factor for test in comparison.tests] == ["prompt", "prompt"]
     assert list(comparison.failures) == ["Model 'owner/beta' is gated."]
     said = conclusions(comparison)
-    assert said[-1] == "4 of 8 runs failed; why stands at the end of the page."
+    assert said[-1] == "4 of 8 runs failed; the reasons are at the end of the page."
     screen = io.StringIO()
     print_comparison(comparison, Console(file=screen, width=160))
     assert "4 runs (beta-plain-0 and others) failed: Model 'owner/beta' is gated." in screen.getvalue()
@@ -238,7 +238,7 @@ def test_where_a_whole_model_failed_the_rest_is_still_crossed(make: Make) -> Non
 def test_where_every_run_failed_that_is_said() -> None:
     failed = ComparedRun("x", {"seed": 0}, failed="No.")
     assert conclusions(Comparison("mine", [failed])) == [
-        "1 of 1 run failed; why stands at the end of the page."
+        "1 of 1 run failed; the reasons are at the end of the page."
     ]
 
 
@@ -289,7 +289,7 @@ def test_models_are_called_by_the_last_part_of_their_name_where_that_is_their_ow
     assert level_name("method", {"name": "ewc", "strength": 1}, []) == "ewc (strength 1)"
 
 
-def test_the_tables_hold_every_contender_run_and_test(make: Make) -> None:
+def test_the_tables_hold_every_group_run_and_test(make: Make) -> None:
     comparison = make(failing="owner/beta")
     files = table_files(comparison, "report")
     assert list(files) == ["report.csv", "report-runs.csv", "report-tests.csv", "report.tex"]

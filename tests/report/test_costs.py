@@ -10,7 +10,7 @@ from rich.console import Console
 from forgetmenot.report.costs import costs
 from forgetmenot.report.html import write_report
 from forgetmenot.report.terminal import print_matrix
-from forgetmenot.report.wording import size
+from forgetmenot.report.wording import byte_size
 
 COST: dict[str, Any] = {
     "positions": {
@@ -53,7 +53,7 @@ def test_what_is_not_known_is_not_said() -> None:
 
 
 def test_a_size_is_said_in_the_unit_that_fits() -> None:
-    assert [size(n) for n in (12, 999, 1000, 2_500_000, 7e9, 1234e9)] == [
+    assert [byte_size(n) for n in (12, 999, 1000, 2_500_000, 7e9, 1234e9)] == [
         "12 B",
         "999 B",
         "1 kB",
@@ -75,5 +75,5 @@ def test_the_terminal_and_the_page_say_it(make_run: Callable[..., Path]) -> None
         "Cost: memory kept 2.5 MB beside the weights, 1.25 MB for each stage; parameters" in screen.getvalue()
     )
     page = write_report(path).read_text(encoding="utf-8")
-    assert "What it cost" in page
+    assert "Costs" in page
     assert "<dd>2,000 (2.00% of the model&#39;s)</dd>" in page

@@ -63,7 +63,7 @@ def test_a_reader_finds_the_sections_in_order(make_run: MakeRun) -> None:
         "Training loss",
         "Further readings",
         "Missing cells",
-        "What it cost",
+        "Costs",
         "Settings",
     ]
 

@@ -1,4 +1,4 @@
-"""What probes found, as a person reads it."""
+"""Results of probes, as a user reads them."""
 
 from io import StringIO
 from typing import Any

@@ -1,4 +1,4 @@
-"""Compared prompts as a person sees them: the table in a terminal and the page."""
+"""Compared prompts as a user sees them: the table in a terminal and the page."""
 
 import io
 import re
@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
-from forgetmenot.report.prompt_tables import print_prompts, prompts_page, verdict
+from forgetmenot.report.prompt_tables import conclusion, print_prompts, prompts_page
 
 
 def variant(value: float | None, **behind: Any) -> dict[str, Any]:
@@ -33,14 +33,14 @@ def printed(found: dict[str, Any]) -> str:
 
 
 def test_the_verdict_says_how_much_the_prompt_matters() -> None:
-    assert verdict("sst2", task()) == (
+    assert conclusion("sst2", task()) == (
         "sst2: best-of-all is best (0.800, n = 1,200); 1 of 2 others are significantly behind. "
         "The prompts range over 0.200, where chance alone would give 0.050 (p < 0.001)."
     )
-    assert "None is above chance (0.900)." in verdict("sst2", task(majority=0.9))
-    assert verdict("sst2", task(chosen=None)) == "sst2: no prompt has a score."
+    assert "None is above chance (0.900)." in conclusion("sst2", task(majority=0.9))
+    assert conclusion("sst2", task(chosen=None)) == "sst2: no prompt has a score."
     alone = task(variants={"best-of-all": variant(0.8)}, range=None, range_by_chance=None, range_p=None)
-    assert verdict("sst2", alone) == "sst2: best-of-all is best (0.800, n = 1,200)."
+    assert conclusion("sst2", alone) == "sst2: best-of-all is best (0.800, n = 1,200)."
 
 
 def test_the_table_has_the_best_first() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from forgetmenot.errors import UserError
-from forgetmenot.metrics import Row, ScoreMatrix, ability_delta, average_performance, backward_transfer
+from forgetmenot.metrics import MatrixRow, ScoreMatrix, ability_delta, average_performance, backward_transfer
 from forgetmenot.report.published import known_published, load_published
 
 (HAQUE,) = load_published("haque-2025").tables
@@ -54,7 +54,7 @@ def test_traces_op_and_bwt_follow_from_the_scores_of_its_tasks(label: str) -> No
     values[np.arange(1, 9), np.arange(8)] = row["diagonal"]
     values[8] = row["final"]
     tasks = tuple("abcdefgh")
-    stages = (Row("00-base"), *(Row(task, (task,)) for task in tasks))
+    stages = (MatrixRow("00-base"), *(MatrixRow(task, (task,)) for task in tasks))
     matrix = ScoreMatrix(tasks, stages, values)
     assert float(average_performance(matrix)) == pytest.approx(row["op"], abs=0.0015)
     assert float(backward_transfer(matrix)) == pytest.approx(row["bwt"], abs=0.0015)

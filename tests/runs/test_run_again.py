@@ -93,7 +93,7 @@ def test_a_shorter_list_is_another_run(go: Go, tiny: Mapping[str, Any]) -> None:
 
 def test_joint_on_more_tasks_is_another_run(go: Go, tiny: Mapping[str, Any]) -> None:
     go("joint", {**SMALL, "method": "joint", "tasks": tiny["tasks"][:2]})
-    with pytest.raises(UserError, match=r"began with stages .*going on would mix two runs"):
+    with pytest.raises(UserError, match=r"created with stages .*Resuming would mix two runs"):
         go("joint", {**SMALL, "method": "joint"})
 
 
@@ -146,7 +146,7 @@ def test_changed_data_is_not_gone_on_with(
             go("one", {"tasks": path})
     rows = path.replace(".yaml", "-score.jsonl")
     Path(rows).write_text(Path(rows).read_text().replace("24", "25").replace("41", "99"))
-    with pytest.raises(UserError, match=r"began with tasks \{'animal': .*--fresh"):
+    with pytest.raises(UserError, match=r"created with tasks \{'animal': .*--fresh"):
         go("one", {"tasks": path})
 
 
@@ -160,7 +160,7 @@ def test_another_model_in_the_same_place_is_not_gone_on_with(
     weights = load_file(model / "model.safetensors")
     weights["model.norm.weight"] += 1
     save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(UserError, match="began with model_revision"):
+    with pytest.raises(UserError, match="created with model_revision"):
         go("one", settings)
 
 

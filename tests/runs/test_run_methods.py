@@ -1,4 +1,4 @@
-"""Sequential, single and joint runs, and what a method of one's own may rely on."""
+"""Sequential, single and joint runs, and what a user's own method may rely on."""
 
 import json
 import multiprocessing

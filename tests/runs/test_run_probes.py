@@ -138,7 +138,7 @@ def test_a_stage_without_weights_is_null_with_its_reason(go: Go, counting: type[
     [
         ("countin", r"there is no probe 'countin'"),
         ([{"name": "counting", "txt": "a"}], r"evaluation\.probes\.counting\.txt: .* Did you mean 'text'"),
-        (["counting", {"name": "counting", "text": "a"}], "the probe counting stands there twice"),
+        (["counting", {"name": "counting", "text": "a"}], "the probe counting is listed twice"),
         ([{"text": "a"}], r"evaluation\.probes.*field required"),
         (7, r"evaluation\.probes"),
     ],

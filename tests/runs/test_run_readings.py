@@ -190,7 +190,7 @@ def test_other_kinds_are_asked_by_another_prompt_and_not_by_another_scoring(
             {"evaluation.readings": [{"scorin": "generation"}]},
             r"evaluation\.readings\.0\.scorin: .*'scoring'",
         ),
-        ({"evaluation.readings": [{}]}, r"evaluation\.readings\.0: name what differs"),
+        ({"evaluation.readings": [{}]}, r"evaluation\.readings\.0: give a setting that differs"),
         ({"evaluation.readings": [{"prompt": "ters"}]}, r"no prompt 'ters'"),
         (
             {"evaluation.readings": [{"prompt": "terse"}], "evaluation.prompts": ["terse"]},
@@ -222,14 +222,14 @@ def test_a_task_that_a_way_does_not_fit_is_named(
     ):
         make_plan(load_config(None, {**tiny, "tasks": [str(small)], "evaluation.calibration": "prior"}))
     texts = make_task("texts", [{"t": "one"}], [{"t": "two"}], text="t")
-    with pytest.raises(UserError, match=r"scoring: generation is for tasks that choose among labels"):
+    with pytest.raises(UserError, match=r"scoring: generation is for classification tasks"):
         make_plan(load_config(None, {**tiny, "tasks": [str(texts)], "evaluation.scoring": "generation"}))
     choices = {"a": "a", "b": "b"}
     rows = [{"n": k, "kind": "ab"[k % 2]} for k in range(6)]
     numbers = make_task(
         "numbers", rows, rows, label="kind", prompts={"default": {"template": "{{ n }}", "choices": choices}}
     )
-    with pytest.raises(UserError, match=r"the field 'n' of task 'numbers' is no text \(0\)"):
+    with pytest.raises(UserError, match=r"the field 'n' of task 'numbers' is not text \(0\)"):
         make_plan(
             load_config(None, {**tiny, "tasks": [str(numbers)], "evaluation.calibration": "contextual"})
         )

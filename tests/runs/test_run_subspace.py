@@ -171,7 +171,9 @@ def test_a_routed_run_counts_who_answered_scores_anew_and_is_not_one_model(go: G
     assert len({part for cell in cells["03-size"] for part in cell["routed"]}) > 1
     _, reading = rescore(run.path)
     assert reading["matrix"] == run.results["matrix"]
-    with pytest.raises(UserError, match=r"adapter-per-task, answers each prompt .* lies in .*03-size\."):
+    with pytest.raises(
+        UserError, match=r"adapter-per-task, answers each prompt .* weights are in .*03-size\."
+    ):
         export(run.path, "3", tmp_path / "out")
     assert not (tmp_path / "out").exists()
     export(run.path, "0", tmp_path / "base")

@@ -61,7 +61,7 @@ def _written(folder: Path, name: str, config: str, **answers: Any) -> Path:
     return path
 
 
-def test_models_methods_and_other_keys_make_contenders(tmp_path: Path) -> None:
+def test_models_methods_and_other_keys_make_groups(tmp_path: Path) -> None:
     paths = [
         _written(tmp_path, "one", "{model: one, method: {name: ewc, strength: 2.0}, training: {epochs: 1}}"),
         _written(tmp_path, "two", "{model: two, method: sequential, training: {epochs: 3}}"),

@@ -147,7 +147,7 @@ WRONG: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"grid": {"seed": [0], "method, seed": [["joint", 1]]}},
         ["method, seed", "named once"],
     ),
-    "an order beside another key": ({"grid": {"order, seed": [["sst2", 1]]}}, ["order", "of its own"]),
+    "an order beside another key": ({"grid": {"order, seed": [["sst2", 1]]}}, ["order", "separate key"]),
     "too few values for two keys": (
         {"grid": {"method, adapter": [["joint"]]}},
         ["grid.method, adapter", "2 values", "['joint']"],

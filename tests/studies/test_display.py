@@ -1,4 +1,4 @@
-"""What a person sees while a study goes on."""
+"""The display of a study, as a user sees it."""
 
 import io
 from pathlib import Path

@@ -285,8 +285,8 @@ def test_tasks_are_loaded_once_for_all_runs(make_study: MakeStudy, monkeypatch: 
 @pytest.mark.parametrize(
     ("options", "resources", "says"),
     [
-        ({"workers": 0}, {}, "--workers: give a number from 1 on"),
-        ({}, {"gpus": 1}, "resources.gpus: it is Ray that shares out GPUs"),
+        ({"workers": 0}, {}, "--workers: give a number of at least 1"),
+        ({}, {"gpus": 1}, "resources.gpus: only Ray assigns GPUs"),
         ({"ray": True}, {}, "--ray: Ray is not installed"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Rationales: asked for once, held against the gold answer, and written as TRACE's files are."""
+"""Rationales: requested once, checked against the gold answer, and written as TRACE's files are."""
 
 import json
 from collections.abc import Iterator, Sequence

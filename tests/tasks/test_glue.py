@@ -293,4 +293,4 @@ def test_unbalanced_quotes_of_mrpc_stay() -> None:
 def test_repeats_and_leaks_of_cola_are_said() -> None:
     notes = load("cola", SHARED / "data").notes
     assert notes[0] == "19 of 8,551 examples of train repeat an earlier one word for word."
-    assert notes[1] == "16 of 1,043 examples of score stand in train word for word."
+    assert notes[1] == "16 of 1,043 examples of score also occur in train, word for word."

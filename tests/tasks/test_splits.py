@@ -57,9 +57,9 @@ def test_repeats_and_leaks_are_said_and_nothing_is_dropped() -> None:
     assert splits.train == train
     assert splits.notes == (
         "2 of 5 examples of train repeat an earlier one word for word.",
-        "2 of 3 examples of score stand in train word for word.",
-        "1 of 3 examples of score stand in select word for word.",
-        "1 of 2 examples of select stand in train word for word.",
+        "2 of 3 examples of score also occur in train, word for word.",
+        "1 of 3 examples of score also occur in select, word for word.",
+        "1 of 2 examples of select also occur in train, word for word.",
     )
 
 

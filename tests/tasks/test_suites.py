@@ -97,5 +97,5 @@ def test_bundled_tasks_load_with_no_data_folder_and_no_network() -> None:
         assert {example.label for example in task.score} == set(task.labels)
         assert set(task.train[0].fields) == set(BUNDLED[task.name].fields)
         assert len(task.train) > 9 * len(task.select) - 1 > 0
-        assert not any("of score stand in" in note for note in task.notes)
+        assert not any("of score also occur in" in note for note in task.notes)
         assert task.origin == "bundled"

@@ -1,4 +1,4 @@
-"""A task of one's own is a YAML file beside its rows; what is wrong with either is said in one sentence."""
+"""A user's own task is a YAML file beside its rows; what is wrong with either is said in one sentence."""
 
 import csv
 import io
@@ -73,7 +73,7 @@ def test_a_choice_from_every_kind_of_file(tmp_path: Path, suffix: str) -> None:
     ]
     assert [e.label for e in task.score] == ["tech", "billing"]
     assert task.prompts["default"]["template"] == "Ticket: {{ text }}\nTeam:"
-    assert task.notes == ("2 of 2 examples of score stand in train word for word.",)
+    assert task.notes == ("2 of 2 examples of score also occur in train, word for word.",)
     assert str(tmp_path / f"dev.{suffix}") in task.origin
 
 
@@ -82,7 +82,7 @@ def test_validation_is_score_and_select_may_be_given(tmp_path: Path) -> None:
     train = [{"text": str(row), "team": "tech"} for row in range(50)]
     task = load(tmp_path, yaml, train=train, dev=TICKETS, choose=TICKETS[:1])
     assert (len(task.train), len(task.select), len(task.score)) == (50, 1, 2)
-    assert task.notes == ("1 of 2 examples of score stand in select word for word.",)
+    assert task.notes == ("1 of 2 examples of score also occur in select, word for word.",)
     assert task.select[0].id == "select-0"
 
 
@@ -212,7 +212,7 @@ WRONG_FILES = [
     (TRIAGE + "target: text\n", ["it has label, target"]),
     (TRIAGE + "chosen: good\n", ["exactly one of the keys", "label, chosen"]),
     (TRIAGE + "rejected: bad\n", ["both keys", "'rejected'"]),
-    (TRIAGE + "name: twice\n", ["line 7", "'name' stands twice"]),
+    (TRIAGE + "name: twice\n", ["line 7", "'name' occurs twice"]),
     (changed("metric: accuracy", "metric: acuracy"), ["'acuracy'", "Did you mean 'accuracy'?"]),
     (changed("metric: accuracy", "metric: rouge_l"), ["'rouge_l' does not fit 'label'"]),
     (

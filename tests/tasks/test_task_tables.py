@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forgetmenot.errors import UserError
-from forgetmenot.tasks.tables import Table, read, read_hub, read_saved, read_tsv
+from forgetmenot.tasks.tables import Table, read_hub, read_saved, read_table, read_tsv
 
 
 def rows_of(table: Table) -> list[dict[str, object]]:
@@ -25,7 +25,7 @@ def write(path: Path, text: str) -> Path:
 
 def test_tsv_takes_quotes_as_text(tmp_path: Path) -> None:
     file = write(tmp_path / "a.tsv", 'x\ty\n" open\tnever closed\nsay "hi\t"a" b\n')
-    assert rows_of(read(file)) == [{"x": '" open', "y": "never closed"}, {"x": 'say "hi', "y": '"a" b'}]
+    assert rows_of(read_table(file)) == [{"x": '" open', "y": "never closed"}, {"x": 'say "hi', "y": '"a" b'}]
 
 
 @pytest.mark.parametrize("suffix", ["tsv", "csv", "jsonl", "json"])
@@ -33,16 +33,16 @@ def test_a_bom_is_no_part_of_the_first_name(tmp_path: Path, suffix: str) -> None
     body = {"tsv": "x\ty\n1\t2\n", "csv": "x,y\n1,2\n", "jsonl": '{"x": "1", "y": "2"}\n'}
     body["json"] = '[{"x": "1", "y": "2"}]'
     file = write(tmp_path / f"a.{suffix}", "\ufeff" + body[suffix])
-    assert rows_of(read(file)) == [{"x": "1", "y": "2"}]
+    assert rows_of(read_table(file)) == [{"x": "1", "y": "2"}]
 
 
 @pytest.mark.parametrize("inside", ["\u2028", "\x85", "\x0b", "\x0c", "\x1c", "\r"])
 def test_only_a_newline_ends_a_line(tmp_path: Path, inside: str) -> None:
     tsv = write(tmp_path / "a.tsv", f"x\ty\r\na{inside}b\t1\r\nc\t2\r\n")
-    assert rows_of(read(tsv)) == [{"x": f"a{inside}b", "y": "1"}, {"x": "c", "y": "2"}]
+    assert rows_of(read_table(tsv)) == [{"x": f"a{inside}b", "y": "1"}, {"x": "c", "y": "2"}]
     row = json.dumps({"x": f"a{inside}b"}, ensure_ascii=False)
     jsonl = write(tmp_path / "a.jsonl", f'{row}\n\n{{"x": "c"}}\n')
-    assert rows_of(read(jsonl)) == [{"x": f"a{inside}b"}, {"x": "c"}]
+    assert rows_of(read_table(jsonl)) == [{"x": f"a{inside}b"}, {"x": "c"}]
 
 
 @given(
@@ -52,7 +52,7 @@ def test_any_text_survives_a_tsv(tmp_path_factory: pytest.TempPathFactory, cells
     header = [f"c{i}" for i in range(len(cells))]
     file = tmp_path_factory.getbasetemp() / "any.tsv"
     write(file, "\t".join(header) + "\n" + "\t".join(cells) + "\n")
-    assert rows_of(read(file)) == [dict(zip(header, cells, strict=True))]
+    assert rows_of(read_table(file)) == [dict(zip(header, cells, strict=True))]
 
 
 def test_a_file_without_header_takes_the_names_given_and_one_with_header_keeps_its_own(
@@ -70,13 +70,13 @@ def test_a_file_without_header_takes_the_names_given_and_one_with_header_keeps_i
 def test_csv_cells_may_hold_commas_newlines_and_long_texts(tmp_path: Path) -> None:
     long = "word " * 100_000
     file = write(tmp_path / "a.csv", f'x,y\r\n"a, ""b""\r\nc",1\r\n{long},2\r\n')
-    assert list(read(file).rows) == [(2, {"x": 'a, "b"\r\nc', "y": "1"}), (4, {"x": long, "y": "2"})]
+    assert list(read_table(file).rows) == [(2, {"x": 'a, "b"\r\nc', "y": "1"}), (4, {"x": long, "y": "2"})]
 
 
 def test_json_may_be_a_list_or_one_object_per_line(tmp_path: Path) -> None:
     as_list = write(tmp_path / "a.json", '[\n {"x": 1},\n {"x": 2}\n]')
     as_lines = write(tmp_path / "b.json", '{"x": 1}\n{"x": 2}\n')
-    assert rows_of(read(as_list)) == rows_of(read(as_lines)) == [{"x": 1}, {"x": 2}]
+    assert rows_of(read_table(as_list)) == rows_of(read_table(as_lines)) == [{"x": 1}, {"x": 2}]
 
 
 def test_class_names_come_from_the_column_and_hidden_labels_stay(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_class_names_come_from_the_column_and_hidden_labels_stay(tmp_path: Path)
     data.to_parquet(str(tmp_path / "a.parquet"))
     datasets.DatasetDict({"train": data}).save_to_disk(str(tmp_path / "saved"))
     wanted = [{"x": "a", "label": "yes"}, {"x": "b", "label": "no"}, {"x": "c", "label": -1}]
-    assert rows_of(read(tmp_path / "a.parquet")) == wanted
+    assert rows_of(read_table(tmp_path / "a.parquet")) == wanted
     assert rows_of(read_saved(tmp_path / "saved", "train")) == wanted
 
 
@@ -95,7 +95,7 @@ def test_plain_parquet_keeps_its_values(tmp_path: Path) -> None:
     pq.write_table(
         pa.table({"x": ["a", None], "n": [1, 2], "turns": [[{"role": "user"}], []]}), tmp_path / "a.parquet"
     )
-    table = read(tmp_path / "a.parquet")
+    table = read_table(tmp_path / "a.parquet")
     assert rows_of(table) == [
         {"x": "a", "n": 1, "turns": [{"role": "user"}]},
         {"x": None, "n": 2, "turns": []},
@@ -106,7 +106,7 @@ def test_plain_parquet_keeps_its_values(tmp_path: Path) -> None:
 MALFORMED = [
     ("a.tsv", b"x\ty\n1\t2\n1\n", "line 3: 1 cells where the header has 2"),
     ("a.tsv", b"x\ty\n1\t2\t3\n", "line 2: 3 cells where the header has 2"),
-    ("a.tsv", b"x\tx\n1\t2\n", "line 1: the column 'x' stands twice"),
+    ("a.tsv", b"x\tx\n1\t2\n", "line 1: the column 'x' occurs twice"),
     ("a.tsv", b"x\ty\n1\tcaf\xe9\n", "line 2: this is not UTF-8"),
     ("a.csv", b"x,y\n1,2\n1,2,3\n", "line 3: 3 cells where the header has 2"),
     ("a.csv", b'x,y\n1,2\n"a" b,2\n', "line 3: this is not CSV"),
@@ -124,7 +124,7 @@ MALFORMED = [
 def test_what_is_malformed_is_named(tmp_path: Path, name: str, body: bytes, sentence: str) -> None:
     (tmp_path / name).write_bytes(body)
     with pytest.raises(UserError) as error:
-        list(read(tmp_path / name).rows)
+        list(read_table(tmp_path / name).rows)
     assert sentence in str(error.value)
     assert name.removesuffix("xlsx") in str(error.value)
 

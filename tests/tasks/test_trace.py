@@ -61,7 +61,7 @@ def test_nothing_is_chosen_on_what_is_scored_and_leaks_are_counted(tmp_path: Pat
     assert task.notes == (
         "eval.json and test.json are the same, so there is nothing to make choices on.",
         "1 of 3 examples of train repeat an earlier one word for word.",
-        "1 of 1 examples of score stand in train word for word.",
+        "1 of 1 examples of score also occur in train, word for word.",
     )
 
 

@@ -104,7 +104,7 @@ def test_a_chat_is_left_out_where_there_is_no_template_unless_it_is_named(
     found = prompts(str(bare), animal, output=tmp_path / "one", limit=5)
     assert list(found.found["tasks"]["animal"]["variants"]) == ["default", "terse"]
     assert found.found["tasks"]["animal"]["left_out"] == {"chat": "the model has no chat template"}
-    with pytest.raises(UserError, match=r"is put as a chat by prompt 'chat', but the tokenizer has no chat"):
+    with pytest.raises(UserError, match=r"prompt 'chat' of task 'animal' .* no chat template"):
         prompts(str(bare), animal, output=tmp_path / "two", limit=5, prompts=["chat"])
 
 
@@ -116,7 +116,7 @@ def test_what_cannot_be_compared_is_said(
 
     with pytest.raises(UserError, match=r"task 'size' has no `select` split to choose a prompt on"):
         of(str(make_word_task("size", 12, 12)))
-    with pytest.raises(UserError, match=r"task 'texts' is one of text, which has no prompts to choose among"):
+    with pytest.raises(UserError, match=r"task 'texts' is one of text, which has no prompts to choose from"):
         of(str(make_task("texts", [{"t": str(k)} for k in range(40)], [{"t": "two"}], text="t")))
     with pytest.raises(UserError, match=r"task 'animal' has no prompt 'ters'\. Did you mean 'terse'"):
         of(animal, prompts=["ters"])

@@ -13,7 +13,7 @@ import pytest
 from forgetmenot.config import load_config
 from forgetmenot.engine import ranks
 from forgetmenot.errors import UserError
-from forgetmenot.metrics import Row
+from forgetmenot.metrics import MatrixRow
 from forgetmenot.receipts.fit import issue_receipts
 from forgetmenot.runs.api import Run
 from forgetmenot.runs.directory import RunDirectory
@@ -104,7 +104,7 @@ def test_receipts_that_have_changed_are_not_mixed_in(go: Go, tiny: Mapping[str, 
     content = json.loads(file.read_text())
     content["given"]["score"][0]["confidence"] = 0.123
     file.write_text(json.dumps(content))
-    with pytest.raises(UserError, match=r"began with tasks .* going on would mix two runs"):
+    with pytest.raises(UserError, match=r"created with tasks .* Resuming would mix two runs"):
         go("one", {**TFIDF, "tasks": tiny["tasks"][:2]})
 
 
@@ -137,7 +137,7 @@ def test_receipts_for_some_tasks_only(go: Go, tiny: Mapping[str, Any]) -> None:
         ),
         (
             {"receipts.sources": {"clour": "animal"}},
-            r"receipts\.sources: no receipts are asked for task 'clour'",
+            r"receipts\.sources: there are no receipts for task 'clour'",
         ),
         (
             {"receipts.sources": {"colour": "animal"}},
@@ -263,7 +263,9 @@ def _row(stage: str, task: str, alone: float | None, given: float | None) -> dic
 
 
 def test_recovery_by_hand() -> None:
-    stages = [Row(name, tuple(name.split("-")[1:]), follows=True) for name in ("0", "1-a", "2-b", "3-c")]
+    stages = [
+        MatrixRow(name, tuple(name.split("-")[1:]), follows=True) for name in ("0", "1-a", "2-b", "3-c")
+    ]
     rows = [_row(stage.name, task, 0.5, 0.5) for stage in stages for task in "abc"]
     rows[3] = _row("1-a", "a", 0.9, 0.9)
     rows[9] = _row("3-c", "a", 0.6, 0.75)

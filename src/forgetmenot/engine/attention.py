@@ -1,4 +1,4 @@
-"""How a model masks tries: through which kernel, and how it is brought into that."""
+"""Attention kernels: which one a model uses for tries, and how it is switched to it."""
 
 from typing import Any, Literal, get_args
 

@@ -40,7 +40,7 @@ def chunk_mask(end: Tensor, depth: Tensor, window: int | None, prefix: int) -> C
         end: The trie's subtree ends [n].
         depth: The trie's depths [n], counted from the beginning of the prefix.
         window: Attend only where depth[i] − depth[j] < window.
-        prefix: How many keys stand before the trie, which all of it attends to.
+        prefix: How many keys are before the trie, which all of it attends to.
     """
     n, device = len(end), end.device
     chunks = -(-n // CHUNK)

@@ -1,4 +1,4 @@
-"""Settings of how answers are written, and an answer."""
+"""Settings of generation, and a generated answer."""
 
 from dataclasses import dataclass
 

@@ -170,7 +170,7 @@ def _run(model: Any, pack: Pack, cache: Any = None, **how: Any) -> Any:
 
 
 def _one_logit(pack: Pack) -> dict[str, int]:
-    """Spare the LM head where only hidden states are asked; padded models may not know the option."""
+    """Spare the LM head where only hidden states are needed; padded models may not know the option."""
     return {"logits_to_keep": 1} if pack.end is not None else {}
 
 

@@ -1,4 +1,4 @@
-"""Generated answers: greedy or drawn, in batches of like length, over a prefix that is computed once."""
+"""Generated answers: greedy or drawn, in batches of similar length, over a prefix that is computed once."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -116,7 +116,7 @@ class Writer:
         return [answers[k] for k in range(len(prompts))]
 
     def _batches(self, prompts: Sequence[tuple[int, ...]], decoding: Decoding) -> Iterator[list[int]]:
-        """Prompts of like length together: a pure function of the prompts, the model and the settings."""
+        """Prompts of similar length together: a pure function of the prompts, the model and the settings."""
         most = self.batch_positions or min(
             TOKENS, CACHE_BYTES[self._device.type] // self._bytes_per_position()
         )

@@ -1,4 +1,4 @@
-"""Whether a model can take a layout, a prefix or a batch: compared with one sequence at a time."""
+"""The guard: a check that a layout, a prefix or a batch gives the numbers of one sequence at a time."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

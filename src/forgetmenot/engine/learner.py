@@ -30,7 +30,7 @@ from forgetmenot.engine.pack import Arrangement, Layout, Pack, arrange, cut, pac
 from forgetmenot.engine.precision import Precision, autocast, rounded_once
 from forgetmenot.engine.predictions import Predictions, predictions
 from forgetmenot.engine.prefix import compute_prefix
-from forgetmenot.engine.ranks import Turn
+from forgetmenot.engine.ranks import PackTurn
 from forgetmenot.engine.vllm_backend import write_by_vllm
 from forgetmenot.errors import UserError
 from forgetmenot.models.adapters.prompt import soft_prompt
@@ -48,7 +48,7 @@ Progress = Callable[[str, int], AbstractContextManager[Advance]]
 
 
 def unseen(description: str, total: int) -> AbstractContextManager[Advance]:
-    """Progress that nobody watches."""
+    """Progress that is not shown."""
     return nullcontext(lambda count: None)
 
 
@@ -96,7 +96,7 @@ class Learner:
 
     def counted(self) -> dict[str, int]:
         """The counts, summed over the processes."""
-        summed = ranks.total(torch.tensor(list(self.counts.values()), dtype=torch.int64))
+        summed = ranks.all_reduce(torch.tensor(list(self.counts.values()), dtype=torch.int64))
         return dict(zip(self.counts, summed.tolist(), strict=True))
 
     @property
@@ -156,7 +156,7 @@ class Learner:
 
     @property
     def soft_tokens(self) -> tuple[int, ...]:
-        """The ids of the soft prompt that stands before every sequence; none where there is none."""
+        """The ids of the soft prompt before every sequence; empty if there is none."""
         prompt = soft_prompt(self.model)
         return () if prompt is None else prompt.tokens
 
@@ -187,13 +187,13 @@ class Learner:
             budget = min(budget, -(-positions(sequences, self._layout) // parts))
         return cut(sequences, self._layout, budget)
 
-    def turns(self, packs: Sequence[Sequence[TokenSequence]]) -> Iterator[Turn]:
+    def turns(self, packs: Sequence[Sequence[TokenSequence]]) -> Iterator[PackTurn]:
         """Which of these packs this process computes, in turn; see `forgetmenot.engine.ranks`."""
-        dealt = ranks.size() > 1
+        dealt = ranks.world_size() > 1
         sizes = [positions(self.behind_prompt(pack), self._layout) if dealt else 0 for pack in packs]
         return self._turns(sizes)
 
-    def _turns(self, sizes: Sequence[int]) -> Iterator[Turn]:
+    def _turns(self, sizes: Sequence[int]) -> Iterator[PackTurn]:
         return ranks.turns(sizes, keep_step=shards.is_sharded(self.model))
 
     def arrange(self, sequences: Sequence[TokenSequence]) -> Arrangement:
@@ -240,7 +240,7 @@ class Learner:
             result[indices] = values.double().cpu()
         if ranks.writes():  # counts are summed over the processes
             self.counts["without_sharing"] += arranged.without_sharing
-        return ranks.total(result)
+        return ranks.all_reduce(result)
 
     def score(self, examples: Sequence[Encoded], advance: Advance | None = None) -> list[np.ndarray]:
         """Log-likelihood of each example's candidates, in nats: one array [candidates] for each example.
@@ -270,7 +270,7 @@ class Learner:
                 states = hidden_states(self.model, self._pack([sequences[k] for k in indices]), layer)
                 if turn.counts:
                     result[indices] = states.cpu()
-        return ranks.total(result)
+        return ranks.all_reduce(result)
 
     def layer_inputs(
         self,
@@ -306,7 +306,7 @@ class Learner:
             for name, gradient in zip(parameters, found, strict=True):
                 if gradient is not None:
                     total[name] += gradient
-        return {name: ranks.total(gradient) for name, gradient in total.items()}
+        return {name: ranks.all_reduce(gradient) for name, gradient in total.items()}
 
     def dot(self, one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> float:
         """The inner product over all parameters of two sets of values for them, summed in fp64."""
@@ -371,8 +371,8 @@ class Learner:
                 merging changes its answers.
         """
         if self.soft_tokens:
-            raise UserError("evaluation.generation.backend: vllm takes no soft prompt; take transformers.")
-        if ranks.size() > 1:
+            raise UserError("evaluation.generation.backend: vllm takes no soft prompt; use transformers.")
+        if ranks.world_size() > 1:
             raise UserError("evaluation.generation.backend: vllm runs in one process; launch one.")
         with evaluating(self.model), TemporaryDirectory() as folder:
             plain = merged(deepcopy(self.model))
@@ -430,18 +430,18 @@ class Learner:
         parameters = dict(self.model.named_parameters())
         present = {name: parameters[name].detach().clone() for name in snapshot}
         try:
-            load_weights(parameters, snapshot)
+            copy_weights(parameters, snapshot)
             yield
         finally:
             shards.put_away(self.model)
-            load_weights(parameters, present)
+            copy_weights(parameters, present)
 
     @property
     def _layout(self) -> Layout:
         return self.training_layout if self.model.training else self.layout
 
 
-def load_weights(parameters: Mapping[str, Tensor], values: Snapshot) -> None:
+def copy_weights(parameters: Mapping[str, Tensor], values: Snapshot) -> None:
     """Copy values into the parameters of the same names.
 
     Autocast keeps what it has rounded of a weight as long as its context lasts, and would go on with that.

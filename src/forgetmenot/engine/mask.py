@@ -23,7 +23,7 @@ def attention_mask(config: Any, end: Tensor, depth: Tensor, dtype: torch.dtype, 
         end: The trie's subtree ends [n], on the model's device.
         depth: The trie's depths [n], counted from the beginning of the prefix.
         dtype: The activations' dtype, for models that add the mask to the attention scores.
-        prefix: How many positions stand before the trie, which all of it attends to.
+        prefix: How many positions are before the trie, which all of it attends to.
 
     Returns:
         A mask [1, 1, n, prefix + n]; for a model whose layers differ, one for each layer type. Boolean for

@@ -1,4 +1,4 @@
-"""Which token comes next, and where an answer ends."""
+"""The choice of the next token, and the end of an answer."""
 
 import re
 from collections.abc import Collection, Sequence

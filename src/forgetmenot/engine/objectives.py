@@ -1,4 +1,4 @@
-"""What a batch is trained to: its answers' likelihood, or the preference of one answer over another."""
+"""Training objectives: the likelihood of answers, or the preference of one answer over another."""
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -1,17 +1,15 @@
-"""What goes through the model at once: a trie, or padded rows, and the predictions that are read from it."""
+"""A pack: a trie or padded rows that go through the model at once, and the predictions read from it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from forgetmenot.engine.trie import build_trie, common_prefixes
+from forgetmenot.engine.trie import Ints, build_trie, common_prefixes
 from forgetmenot.prompting.encoded import TokenSequence
 
 Layout = Literal["trie", "blocks", "padded", "single"]
-Ints = NDArray[np.int64]
 
 PREFIX_SHARE = 1 / 8
 """The least share of the budget for which a common prefix is computed once for all packs."""
@@ -37,7 +35,7 @@ def node_budget(device: str, attention: str, threads: int = 1) -> int:
 
 @dataclass(frozen=True)
 class Pack:
-    """One forward pass: input tokens, and the edges (position, next token) whose probability is asked.
+    """One forward pass: input tokens, and the edges (position, next token) whose probability is needed.
 
     The last token of a sequence is only ever predicted, so it is an edge and no input: candidates of one
     token cost nothing beyond their prompt.
@@ -184,7 +182,7 @@ def cut(sequences: Sequence[TokenSequence], layout: Layout, budget: int, prefix:
 
 @dataclass(frozen=True)
 class Arrangement:
-    """Sequences laid out for scoring, which may be asked again as often as the weights change.
+    """Sequences laid out for scoring, which may be scored again whenever the weights change.
 
     Attributes:
         prefix: The tokens that every sequence begins with and that are computed once for all packs.

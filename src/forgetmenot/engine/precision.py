@@ -32,10 +32,10 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
 
 @contextmanager
 def rounded_once(model: Any, precision: Precision) -> Iterator[None]:
-    """Hold the linear weights that do not learn in the precision, but for the LM head, and put them back.
+    """Keep frozen linear weights, except the LM head, in the precision, and restore them afterwards.
 
     Autocast keeps what it has rounded only of weights that learn; the others it would round in every pass
-    anew, which takes longer than to multiply by them. The numbers are the same. The head runs in fp32.
+    again, which takes longer than to multiply by them. The numbers are the same. The head runs in fp32.
     """
     held = []
     if precision == "bf16":

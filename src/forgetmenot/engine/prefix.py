@@ -1,4 +1,4 @@
-"""What all sequences begin with, computed once: its keys and values, from which every pack continues."""
+"""The common prefix of all sequences, computed once: its keys and values, which every pack continues."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +15,7 @@ from forgetmenot.engine.mask import attention_mask
 class Prefix:
     """The keys and values of a common prefix, for each layer [1, heads, length, head size].
 
-    Only where no gradient is asked: training shares prefixes within its packs.
+    Only where no gradient is needed: training shares prefixes within its packs.
     """
 
     layers: tuple[tuple[Tensor, Tensor], ...]

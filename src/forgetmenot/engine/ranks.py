@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 PATIENCE = timedelta(hours=4)  # others wait while the writer writes; a process that died is noticed at once
-NO_FSDP = "FSDP is asked for but has no effect"
+NO_FSDP = "FSDP was requested but has no effect"
 BUCKET = 1 << 25  # elements that are summed in one message
 LAUNCHERS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 """What launchers set, torchrun's and those of MPI; Accelerate's own variables begin with its name."""
@@ -105,7 +105,7 @@ def joined() -> bool:
     return dist.is_initialized()
 
 
-def size() -> int:
+def world_size() -> int:
     """How many processes there are."""
     if not joined():
         return 1
@@ -129,7 +129,7 @@ def writes() -> bool:
 
 
 def speaks() -> bool:
-    """Whether this process tells the person why the run ends: of several, the one that ends first.
+    """Whether this process tells the user why the run ends: of several, the one that ends first.
 
     Before they are joined they fail alike, and the first of them speaks.
     """
@@ -146,7 +146,7 @@ def speaks() -> bool:
 
 def wait() -> None:
     """Go on when all processes have come here."""
-    if size() > 1:
+    if world_size() > 1:
         import torch.distributed as dist
 
         with _together():
@@ -156,7 +156,7 @@ def wait() -> None:
 def agreed(find: Callable[[], T]) -> T:
     """What the writer finds: the others do not look themselves."""
     found = [find() if writes() else None]
-    if size() > 1:
+    if world_size() > 1:
         import torch.distributed as dist
 
         with _together():
@@ -164,9 +164,9 @@ def agreed(find: Callable[[], T]) -> T:
     return found[0]  # type: ignore[return-value]
 
 
-def total(values: Tensor) -> Tensor:
+def all_reduce(values: Tensor) -> Tensor:
     """The sum of a tensor over the processes, on every one of them."""
-    if size() == 1:
+    if world_size() == 1:
         return values
     import torch.distributed as dist
 
@@ -178,11 +178,11 @@ def total(values: Tensor) -> Tensor:
 
 def gathered(found: Mapping[int, T]) -> dict[int, T]:
     """The entries that the processes found, all together on every one of them."""
-    if size() == 1:
+    if world_size() == 1:
         return dict(found)
     import torch.distributed as dist
 
-    parts: list[dict[int, T]] = [{} for _ in range(size())]
+    parts: list[dict[int, T]] = [{} for _ in range(world_size())]
     with _together():
         dist.all_gather_object(parts, dict(found))
     return {key: value for part in parts for key, value in part.items()}
@@ -199,9 +199,9 @@ def sum_gradients(parameters: Iterable[Tensor]) -> None:
     from torch.distributed.tensor import DTensor
 
     whole = [p for p in parameters if not isinstance(p, DTensor)]
-    if size() == 1 or not whole:
+    if world_size() == 1 or not whole:
         return
-    present = total(torch.tensor([p.grad is not None for p in whole], dtype=torch.int32))
+    present = all_reduce(torch.tensor([p.grad is not None for p in whole], dtype=torch.int32))
     gradients = []
     for parameter, count in zip(whole, present.tolist(), strict=True):
         if count and parameter.grad is None:
@@ -218,7 +218,7 @@ def sum_gradients(parameters: Iterable[Tensor]) -> None:
 
 
 def check_alike(parameters: Iterable[Tensor]) -> None:
-    """Hold the parameters that every process has whole against the writer's.
+    """Compare the parameters that every process has whole with the writer's.
 
     Raises:
         RuntimeError: If their sums differ: some hook did not do the same on every process.
@@ -227,7 +227,7 @@ def check_alike(parameters: Iterable[Tensor]) -> None:
     from torch.distributed.tensor import DTensor
 
     whole = [p.detach() for p in parameters if not isinstance(p, DTensor)]
-    if size() == 1 or not whole:
+    if world_size() == 1 or not whole:
         return
     sums = torch.stack([p.double().sum() for p in whole]).cpu()
     if not torch.allclose(sums, agreed(lambda: sums), rtol=1e-9, atol=1e-9, equal_nan=True):
@@ -235,7 +235,7 @@ def check_alike(parameters: Iterable[Tensor]) -> None:
 
 
 @dataclass(frozen=True)
-class Turn:
+class PackTurn:
     """One of the packs that this process computes.
 
     Attributes:
@@ -249,7 +249,7 @@ class Turn:
     dealt: tuple[int, ...]
 
 
-def turns(sizes: Sequence[int], *, keep_step: bool = False) -> Iterator[Turn]:
+def turns(sizes: Sequence[int], *, keep_step: bool = False) -> Iterator[PackTurn]:
     """What this process computes of packs of so many input positions.
 
     Args:
@@ -257,14 +257,14 @@ def turns(sizes: Sequence[int], *, keep_step: bool = False) -> Iterator[Turn]:
         keep_step: Whether a process whose packs are done repeats others' (with weight 0) until all are: the
             processes of a sharded model must make the same number of forward passes.
     """
-    hands = deal(sizes, size())
+    hands = deal(sizes, world_size())
     for turn in range(len(hands[0])):
         dealt = tuple(hand[turn] for hand in hands if turn < len(hand))
         own = hands[rank()]
         if turn < len(own):
-            yield Turn(own[turn], True, dealt)
+            yield PackTurn(own[turn], True, dealt)
         elif keep_step:
-            yield Turn(dealt[0], False, dealt)
+            yield PackTurn(dealt[0], False, dealt)
 
 
 def deal(sizes: Sequence[int], hands: int) -> list[list[int]]:

@@ -110,7 +110,7 @@ def fit(
                     torch.autograd.backward(part)
                 loss += part.detach()
         ranks.sum_gradients(learner.trainable().values())
-        loss = ranks.total(loss)
+        loss = ranks.all_reduce(loss)
         penalty = objective.penalty(learner)
         if penalty is not None:
             torch.autograd.backward(penalty)
@@ -161,7 +161,7 @@ def _micro_batches(
     learner: Learner, batch: Sequence[Encoded], micro_batch: int | Literal["auto"]
 ) -> Iterator[list[Encoded]]:
     """The batch in parts that go through the model at once: packs of the budget, or so many examples."""
-    for indices in learner.cut([example.answer for example in batch], parts=ranks.size()):
+    for indices in learner.cut([example.answer for example in batch], parts=ranks.world_size()):
         size = len(indices) if micro_batch == "auto" else micro_batch
         for begin in range(0, len(indices), size):
             yield [batch[k] for k in indices[begin : begin + size]]

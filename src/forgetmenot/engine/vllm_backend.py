@@ -24,12 +24,12 @@ def check_vllm() -> Any:
     """
     where = "evaluation.generation.backend: vllm"
     if not torch.cuda.is_available():
-        raise UserError(f"{where} needs a GPU, and there is none here; take transformers.")
+        raise UserError(f"{where} needs a GPU, and there is no GPU here; use transformers.")
     try:
         return importlib.import_module("vllm")
     except ImportError as error:
         raise UserError(
-            f"{where} needs vLLM: pip install 'forgetmenot[vllm]', or take transformers."
+            f"{where} needs vLLM: pip install 'forgetmenot[vllm]', or use transformers."
         ) from error
 
 
@@ -44,9 +44,9 @@ def write_by_vllm(
     seeds: Sequence[int] | None = None,
     margins: bool = False,
 ) -> list[Answer]:
-    """The answer to each prompt, by the model that lies in a folder; vLLM gives its memory back afterwards.
+    """The answer to each prompt, by the model in a folder; vLLM frees its memory afterwards.
 
-    Answers equal the other backend's but where two tokens are all but equally likely, and draws come from
+    Answers equal the other backend's unless two tokens are almost equally likely, and samples come from
     vLLM's own generator: what a seed draws is repeatable here and differs from there.
 
     Args:

@@ -1,1 +1,1 @@
-"""How a task is put to the model and its answer is read: settings, scoring, routing, readings."""
+"""The scoring of tasks: settings, ways of scoring, routing, readings."""

@@ -1,4 +1,4 @@
-"""Generated answers kept as they come, so that an interrupted evaluation writes none of them twice."""
+"""The log of generated answers: an interrupted evaluation generates none of them twice."""
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +22,7 @@ class AnswerLog:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.kept: dict[str, dict[str, Answer]] = {}
-        if ranks.size() == 1 and path.is_file():
+        if ranks.world_size() == 1 and path.is_file():
             self._read()
 
     def begin(
@@ -31,9 +31,9 @@ class AnswerLog:
         """The answers that are there already, by the example's place, and what keeps further ones.
 
         They are those of the same weights, prompts and settings: a stage that was trained again ends in the
-        same weights, or its answers begin anew.
+        same weights, or its answers start again.
         """
-        if ranks.size() > 1:
+        if ranks.world_size() > 1:
             return {}, lambda answers: None
         key = _key(model, asked, decoding)
         there = self.kept.get(key, {})

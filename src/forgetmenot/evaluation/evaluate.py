@@ -1,4 +1,4 @@
-"""Put the examples of a task to the model and take down its answers."""
+"""Evaluation of one task: the model's answers to its examples."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ class Reading:
 
     Attributes:
         name: What tells it from the run's others: "instruction", "generation", "8-shot"; "" for its own.
-        prompts: The prompt of each task that is asked; tasks that would be asked as in the run's own reading
+        prompts: The prompt of each scored task; tasks that would be scored as in the run's own reading
             are left out of others.
         rule: How a choice among labels is scored.
     """
@@ -86,7 +86,7 @@ def reading_of(
         asking: How the run asks; what `settings` does not name is as there.
         settings: What differs.
         tasks: Those that the run scores.
-        where: The key that it stands under, for what is wrong with it.
+        where: Its key in the config, for error messages.
         name: Of the reading.
     """
     chosen = asking.prompt if settings.prompt is None else settings.prompt
@@ -149,7 +149,7 @@ def variant_for(chosen: PromptVariants, task: str) -> str:
 def scoring_rule_of(
     evaluation: EvaluationSettings, tasks: Sequence[Task], prompts: dict[str, Prompt], where: str
 ) -> ScoringRule:
-    """How choices are scored, held against the tasks that are.
+    """How choices are scored, checked against the scored tasks.
 
     Raises:
         UserError: A setting is used by none of the tasks, or does not fit one of them.
@@ -159,7 +159,7 @@ def scoring_rule_of(
         return rule
     choices = [task for task in tasks if task.kind == "choice" and (task.score or task.select)]
     if not choices:
-        raise UserError(f"{where}: {rule} is for tasks that choose among labels, and there is none here.")
+        raise UserError(f"{where}: {rule} is for classification tasks, and there is none here.")
     if rule.generates and (rule.normalization, rule.calibration) != ("none", "none"):
         raise UserError(
             f"{where}: normalization and calibration are for scoring: likelihood; "
@@ -189,7 +189,7 @@ def scored_task(
     max_length: int,
     rule: ScoringRule = BY_LIKELIHOOD,
 ) -> ScoredTask:
-    """A task as it is put to the model: the examples within the limit, as tokens."""
+    """A task ready for scoring: the examples within the limit, as tokens."""
     limit = asking.evaluation.limit
     examples = sample(task.name, scored_split(asking.evaluation, task), limit)
     plan = generation_plan(asking, task)

@@ -1,4 +1,4 @@
-"""A task as it is put to the model: its examples, their prompt and tokens, and how answers are scored."""
+"""A task ready for scoring: its examples, their prompt and tokens, and how answers are scored."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ class GenerationPlan:
 
 @dataclass(frozen=True)
 class ScoredTask:
-    """A task as it is put to the model.
+    """A task ready for scoring.
 
     Attributes:
         examples: Those that are scored.
@@ -67,7 +67,7 @@ class ScoredTask:
         )
 
     def count(self) -> int:
-        """How many sequences the model is asked."""
+        """How many sequences the model scores."""
         return len(self.encoded) * (1 if self.rule.generates else max(1, len(self.task.labels)))
 
     @property
@@ -82,7 +82,7 @@ class ScoredTask:
     def arranged(self, learner: "Learner") -> "Arrangement":
         """The sequences laid out for the model; kept, for every stage asks them again.
 
-        Behind a soft prompt of another length they are laid out anew. It costs as much memory as the tokens.
+        Behind a soft prompt of another length they are laid out again. It costs as much memory as the tokens.
         """
         behind = len(learner.soft_tokens)
         if behind not in self._arranged:

@@ -1,6 +1,6 @@
-"""How an example of a classification task is scored: the likelihood of its candidates, or parsed text.
+"""Scoring of a classification example: the likelihood of its candidates, or parsed text.
 
-A way of scoring is a function from a learner and what is asked to `Choices`; `SCORINGS` has it by the name
+A way of scoring is a function from a learner and the examples to `Choices`; `SCORINGS` has it by the name
 that `evaluation.scoring` takes. Likelihoods may be normalised by length and calibrated (`ScoringRule`).
 """
 
@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from forgetmenot.engine.decoding import Decoding
 from forgetmenot.errors import UserError
 from forgetmenot.metrics import metric_named
+from forgetmenot.metrics.metric import Floats
 from forgetmenot.prompting import EncodedExamples, Prompt, TokenSequence, lm_eval_prefix, parse_choice
 from forgetmenot.tasks import Example, Task
 
@@ -21,10 +21,9 @@ if TYPE_CHECKING:
     from forgetmenot.engine.learner import Learner
     from forgetmenot.engine.pack import Arrangement
 
-Floats = NDArray[np.float64]
 
 CONTENT_FREE = "N/A"
-SPARE_TOKENS = 16  # that a written answer may have beyond the longest choice; ours
+SPARE_TOKENS = 16  # that a written answer may have beyond the longest choice; our own choice
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ class ScoringRule:
                 if not isinstance(value := _any(task).fields.get(name, ""), str):
                     raise UserError(
                         f"{where}: calibration: contextual puts {CONTENT_FREE!r} in place of each field, and "
-                        f"the field {name!r} of task {task.name!r} is no text ({value!r}); use prior."
+                        f"the field {name!r} of task {task.name!r} is not text ({value!r}); use prior."
                     )
 
     def reference(self, task: Task, prompt: Prompt) -> Sequence[Example]:
@@ -146,7 +145,7 @@ class Scoring:
     """A way of scoring.
 
     Attributes:
-        read: From a learner, what is asked, and a function that is told how many examples are done.
+        read: From a learner, the examples, and a function that is told how many examples are done.
         generates: Whether it reads what the model writes; else it compares candidates, which may be
             normalised and calibrated, and graded.
     """

@@ -1,4 +1,4 @@
-"""The `evaluation` part of a config: what is scored after every stage and how it is asked."""
+"""The `evaluation` part of a config: what is scored after every stage, and how."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -31,7 +31,7 @@ def _probes(value: Any) -> Any:
     named = [{"name": entry} if isinstance(entry, str) else entry for entry in entries]
     names = [entry.get("name") for entry in named if isinstance(entry, Mapping)]
     if twice := next((name for name in names if names.count(name) > 1), None):
-        raise ValueError(f"the probe {twice} stands there twice")
+        raise ValueError(f"the probe {twice} is listed twice")
     return named
 
 
@@ -60,7 +60,7 @@ class ReadingSettings(BaseModel):
     @model_validator(mode="after")
     def _something(self) -> Self:
         if not self.model_dump(exclude_none=True):
-            raise ValueError("name what differs from the run's own, such as {scoring: generation}")
+            raise ValueError("give a setting that differs from the run's own, such as {scoring: generation}")
         return self
 
 
@@ -92,7 +92,9 @@ class GenerationSettings(BaseModel):
     @model_validator(mode="after")
     def _draws_if_it_chooses_among(self) -> Self:
         if self.temperature == 0 and (self.top_k or self.top_p < 1):
-            raise ValueError("top_k and top_p have no effect at temperature 0, which takes the likeliest")
+            raise ValueError(
+                "top_k and top_p have no effect at temperature 0, which takes the most likely token"
+            )
         return self
 
 

@@ -1,4 +1,4 @@
-"""Ways not to forget: the protocol, and one file for each method.
+"""Continual-learning methods: the protocol, and one file for each method.
 
 No file here imports torch before a hook is called: a method's name, options and needs are there at once.
 """

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class AdapterPerTask(Routing):
-    """Learn each task in a LoRA adapter of its own, and route each prompt by its nearest centroid."""
+    """Train a LoRA adapter for each task, and route each prompt to that of the nearest centroid."""
 
     keeps: ClassVar[str] = "an adapter and the centroid of its prompts; in all one covariance of them"
     needs: ClassVar[Mapping[str, tuple[str, ...]]] = {"kind": ("lora",), "per_stage": ("new",)}

@@ -18,15 +18,15 @@ class AGemOptions(RehearsalOptions):
     """What the reference gradient is taken over.
 
     Attributes:
-        batch: How many remembered examples, of all past tasks together, are drawn anew for each step. The
-            default is ours: the default batch of training, which doubles the cost of a step.
+        batch: How many remembered examples, of all past tasks together, are drawn for each step. The
+            default is our own: the default batch of training, which doubles the cost of a step.
     """
 
     batch: PositiveInt = 32
 
 
 class AGEM(GradientMemory):
-    """Take out of each gradient what would raise the loss on a batch of past examples (A-GEM).
+    """Remove from each gradient what would raise the loss on a batch of past examples (A-GEM).
 
     With g the step's gradient and r that of the remembered batch, a g with g·r < 0 becomes
     g − (g·r / r·r) r.

@@ -16,19 +16,19 @@ from typing import Literal
 import numpy as np
 from pydantic import Field, NonNegativeFloat
 
-from forgetmenot.methods.shared.merge import Stream, Vector, dropped, elected, total
+from forgetmenot.methods.shared.merge import Stream, Vector, dropped, elected, vector_sum
 from forgetmenot.methods.shared.task_vectors import MergingOptions, TaskVectors
 
 
 class DARE(TaskVectors):
-    """Train each task from the base, and merge random shares of what they changed, rescaled (DARE)."""
+    """Train each task from the base, and merge random rescaled shares of the weight changes (DARE)."""
 
     class Options(MergingOptions):
         """The settings of `dare`.
 
         Attributes:
             rate: p, the share that is dropped; 0 with merge: linear is `task-arithmetic`. The default is
-                ours.
+                our own.
             merge: The sum of what is left (linear), or the mean of entries with the elected sign (ties).
             scale: λ; 0 is the base model. The default is that of `task-arithmetic`; with ties 1 is usual.
         """
@@ -45,4 +45,4 @@ class DARE(TaskVectors):
         for place, vector in enumerate(vectors):
             seed = int(np.random.SeedSequence([self.seed, place]).generate_state(1)[0])
             left.append(dropped(vector, self.options.rate, torch.Generator().manual_seed(seed)))
-        return total(left) if self.options.merge == "linear" else elected(left)
+        return vector_sum(left) if self.options.merge == "linear" else elected(left)

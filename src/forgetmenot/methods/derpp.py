@@ -23,7 +23,7 @@ Logits: TypeAlias = "tuple[Tensor, Tensor]"
 
 
 class DerOptions(ReplayOptions):
-    """How much past answers and past logits count. The paper tunes α and β; the defaults are ours.
+    """How much past answers and past logits count. The paper tunes α and β; the defaults are our own.
 
     Attributes:
         alpha: α, the weight of the squared distance from the remembered logits.
@@ -37,7 +37,7 @@ class DerOptions(ReplayOptions):
 
 
 class DarkExperienceReplay(Replay):
-    """Replay past examples with what the model answered to them then, logits included (DER++).
+    """Replay past examples together with the model's logits from that time (DER++).
 
     A past example counts β · NLL + α · Σ mean_k (z_k − z'_k)² over its answer tokens, where z'
     are logits of the model at the end of the example's stage. Three things differ from the paper. A

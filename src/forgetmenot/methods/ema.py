@@ -47,10 +47,10 @@ class EMA(Method):
         """The settings of `ema`.
 
         Attributes:
-            decay: d; with 0 the slow learner is the fast one. The default is ours.
+            decay: d; with 0 the slow learner is the fast one. The default is our own.
             strength: Of the divergence from the slow learner; 0 takes no pass of its own. The default is
-                ours.
-            answers: Which of the two is scored and exported; the fast one is what goes on learning.
+                our own.
+            answers: Which of the two is scored and exported; the fast one continues to learn.
         """
 
         decay: float = Field(default=0.99, ge=0, lt=1)

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 
 class EWC(Importances):
-    """Hold the weights that earlier tasks need most, by their Fisher information (EWC)."""
+    """Penalize changes of the weights that earlier tasks need most, by Fisher information (EWC)."""
 
     name = "ewc"
 
@@ -55,7 +55,7 @@ class EWC(Importances):
 
         Attributes:
             strength: λ; 0 is `sequential`. The paper chose it for each experiment, and so should you, on the
-                `select` split (`recipes/methods-select.yaml` does); the default is ours, from no such search.
+                `select` split (`recipes/methods-select.yaml` does); our default comes from no such search.
             fisher: Over answers that the model draws, or over the data's own.
             fisher_per: Whether the gradient is that of a whole `answer`'s log-likelihood, as the formula has
                 it, or of its mean per `token`. The loss is a mean over tokens, so F of long answers is larger

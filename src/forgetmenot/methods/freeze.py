@@ -53,7 +53,7 @@ class Freeze(Method):
         super().check(adapter)
         if self.options.share == 1 and not used_by(adapter.kind).base_learns:
             raise UserError(
-                "method.share: 1 freezes all that LoRA adapts; choose less, or adapter.kind full."
+                "method.share: 1 freezes everything that LoRA adapts; choose less, or adapter.kind: full."
             )
 
     def adapt(self, learner: Learner, stage: Stage) -> None:
@@ -66,8 +66,8 @@ class Freeze(Method):
             module.requires_grad_(False)
         if not learner.trainable():
             raise UserError(
-                f"method.share: {self.options.share} freezes all that learns in the {len(layers)} layers of "
-                "this model; choose less."
+                f"method.share: {self.options.share} freezes all that is trained in the {len(layers)} "
+                "layers of this model; choose less."
             )
 
 

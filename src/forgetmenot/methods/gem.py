@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import NonNegativeFloat, PositiveInt
 
 from forgetmenot.methods.shared.gradient_memory import GradientMemory
 from forgetmenot.methods.shared.memory import answer_lengths
 from forgetmenot.methods.shared.method import Options
 from forgetmenot.methods.shared.rehearsal import RehearsalOptions
+from forgetmenot.metrics.metric import Floats
 from forgetmenot.prompting.encoded import Encoded
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from forgetmenot.engine.learner import Learner
 
-Floats = NDArray[np.float64]
 RANK_TOLERANCE = 1e-10
 
 
@@ -28,8 +27,8 @@ class GemOptions(RehearsalOptions):
     """What the constraints are taken over.
 
     Attributes:
-        batch: How many remembered examples of each past task are drawn anew for each step; null takes all,
-            as the paper does, at their cost. The default is ours.
+        batch: How many remembered examples of each past task are drawn for each step; null takes all,
+            as the paper does, at their cost. The default is our own.
         margin: γ, which the paper adds to the dual solution so that past losses go down rather than stay.
     """
 
@@ -38,7 +37,7 @@ class GemOptions(RehearsalOptions):
 
 
 class GEM(GradientMemory):
-    """Change each gradient as little as is needed to raise no past task's loss (GEM).
+    """Change each gradient as little as possible so that no past task's loss rises (GEM).
 
     With g the step's gradient and the rows of G those of the past tasks' remembered examples, the step takes
     the g̃ nearest to g with G g̃ ≥ 0: g̃ = Gᵀv + g, where v ≥ 0 minimises ½ vᵀGGᵀv + (Gg)ᵀv. One

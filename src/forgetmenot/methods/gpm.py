@@ -26,8 +26,8 @@ class GpmOptions(Options):
 
     Attributes:
         threshold: ε, the part of the squared norm of each layer's inputs that is protected. 0 is
-            `sequential`; at 1 nothing changes that these inputs see. The default is ours.
-        examples: Of how many examples the inputs are looked at. The default is ours.
+            `sequential`; at 1 nothing changes that these inputs see. The default is our own.
+        examples: Of how many examples the inputs are looked at. The default is our own.
     """
 
     threshold: float = Field(default=0.97, ge=0, le=1)
@@ -35,7 +35,7 @@ class GpmOptions(Options):
 
 
 class GPM(Projection):
-    """Change linear layers only orthogonally to the inputs that past tasks give them (GPM).
+    """Update linear layers only orthogonally to the inputs of past tasks (GPM).
 
     After a task each layer's inputs R on some examples are looked at, and the fewest directions added to M
     with which it holds ε of ‖R‖² (left singular vectors of R, found as eigenvectors of R Rᵀ). Each token of
@@ -99,7 +99,7 @@ class GPM(Projection):
         return grams
 
     def _layers(self, learner: Learner) -> Iterator[tuple[str, tuple[str, nn.Module]]]:
-        """The linear layers that learn: the weight's name, and the layer's (less the adapter's) with it."""
+        """The trained linear layers: the weight's name, and the layer's (without the adapter's) with it."""
         from torch import nn
         from transformers.pytorch_utils import Conv1D
 

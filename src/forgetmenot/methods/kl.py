@@ -56,8 +56,8 @@ class KL(Method):
         super().check(adapter)
         if adapter.per_stage == "merge":
             raise UserError(
-                "method kl needs the base model's answers, but adapter.per_stage: merge writes each adapter "
-                "into the base. Take per_stage: continue or new, or method lwf."
+                "method kl needs the base model's answers, but adapter.per_stage: merge merges each adapter "
+                "into the base model. Use per_stage: continue or new, or method lwf."
             )
 
     def begin(self, learner: Learner, stage: Stage) -> None:

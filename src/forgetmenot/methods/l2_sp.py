@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 class L2SP(Method):
-    """Pull the weights towards where the stage, or the whole run, began (L2-SP)."""
+    """Pull the weights towards their values at the start of the stage or the run (L2-SP)."""
 
     keeps = "one copy of what learns, with anchor: base; else nothing"
     shards = False
@@ -43,7 +43,7 @@ class L2SP(Method):
         """The settings of `l2-sp`.
 
         Attributes:
-            strength: α; 0 is `sequential`. The default is ours.
+            strength: α; 0 is `sequential`. The default is our own.
             anchor: θ⁰: the weights that the stage began with, or those that the first stage began with.
         """
 

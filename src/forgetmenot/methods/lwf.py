@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class LwF(Method):
-    """Answer the new task's prompts also as the model of the stage before did (LwF)."""
+    """Keep the previous stage's answers to the new task's prompts (LwF)."""
 
     keeps = "nothing; while it trains, one copy of what learns"
     shards = False
@@ -63,7 +63,7 @@ class LwF(Method):
                 if not all(example.candidates for example in examples):
                     raise UserError(
                         f"method.over: labels is for tasks that choose among labels, and {task!r} does not. "
-                        "Take over: vocabulary."
+                        "Use over: vocabulary."
                     )
         self.teacher = learner.snapshot()
 

@@ -15,7 +15,7 @@ from forgetmenot.methods.shared.task_vectors import MergingOptions, TaskVectors
 
 
 class MagMax(TaskVectors):
-    """Train task after task, and answer with each weight's largest change since the base (MagMax)."""
+    """Train task after task, and keep each weight's largest change since the base (MagMax)."""
 
     sequential: ClassVar[bool] = True
 
@@ -23,7 +23,7 @@ class MagMax(TaskVectors):
         """The settings of `magmax`.
 
         Attributes:
-            scale: λ; 0 is the base model. The default is ours.
+            scale: λ; 0 is the base model. The default is our own.
         """
 
     def merged(self, vectors: Sequence[Vector]) -> Stream:

@@ -6,7 +6,7 @@ arXiv 2403.08350): experts (A_e, B_e) beside each linear layer, weighed by a sof
     W x + α/r Σ_e E · softmax(G x)_e · B_e A_e x.
 
 The configured rank is divided among the E experts, so the adapter is as large as plain LoRA's and lies in the
-same files: expert e is block e of A's rows and of B's columns. The factor E is ours: with the gate at its
+same files: expert e is block e of A's rows and of B's columns. The factor E is our own: with the gate at its
 start, G = 0, all weights are 1 and the layer is plain LoRA. LoRAMoE's balancing of experts needs examples
 that are labelled by kind of task, and is left out. The gate looks at one token, so shared prefixes are
 exact.
@@ -39,14 +39,14 @@ class Options(BaseOptions):
     """How many experts there are.
 
     Attributes:
-        experts: So many divide `adapter.rank` among them; one is plain LoRA. The default is ours.
+        experts: So many divide `adapter.rank` among them; one is plain LoRA. The default is our own.
     """
 
     experts: PositiveInt = 4
 
 
 class MoELoRA(Method):
-    """Learn all tasks in LoRA experts that a gate weighs token by token (MoE-LoRA)."""
+    """Train LoRA experts for all tasks, which a gate weighs token by token (MoE-LoRA)."""
 
     Options = Options
     keeps: ClassVar[str] = "the gates of its experts, however many tasks"
@@ -67,7 +67,7 @@ class MoELoRA(Method):
         if adapter.rank % self.options.experts:
             raise UserError(
                 f"method.experts: {self.options.experts} experts cannot share adapter.rank {adapter.rank} "
-                "evenly; choose a multiple as the rank."
+                "evenly; choose a rank that is a multiple of the number of experts."
             )
 
     def adapt(self, learner: Learner, stage: Stage) -> None:

@@ -39,7 +39,7 @@ class Options(BaseOptions):
 
     Attributes:
         strength: λ, in nats per token for a full overlap; 0 is plain training of new adapters. The default
-            is ours, since the paper's refers to another scale: within twenty steps it takes random rows'
+            is our own, since the paper's refers to another scale: within twenty steps it takes random rows'
             overlap down to a twentieth, where 1 only halves it.
     """
 
@@ -47,7 +47,7 @@ class Options(BaseOptions):
 
 
 class OLoRA(Method):
-    """Learn each task in a new LoRA adapter that is kept orthogonal to the earlier ones (O-LoRA)."""
+    """Train a new LoRA adapter for each task, kept orthogonal to the earlier ones (O-LoRA)."""
 
     Options = Options
     keeps: ClassVar[str] = "an orthonormal basis of its A's rows"

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from forgetmenot.engine.learner import Learner
 
 DEPENDENT = 1e-3
-"""A gradient of which less than this part is new adds no direction: it would be mostly rounding."""
+"""If less than this share of a gradient's norm is new, its direction is dropped as rounding noise."""
 
 
 class OgdOptions(Options):
@@ -27,7 +27,7 @@ class OgdOptions(Options):
 
     Attributes:
         memory: The gradients of how many examples of each task are remembered, each as large as what learns.
-            0 is `sequential`. The default is ours; the paper takes 200.
+            0 is `sequential`. The default is our own; the paper takes 200.
     """
 
     memory: NonNegativeInt = 32

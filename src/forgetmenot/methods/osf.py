@@ -9,7 +9,7 @@ before.
 PEFT projects the gradients. AdamW then scales every entry by itself, and its step is orthogonal no longer, so
 the parameters are projected as well after each step. After each stage the two parts become one matrix again
 and the next stage splits that. The paper weighs layers by how much they change their input; PEFT gives all
-the same share. How it grows is ours: each stage sets aside the same share of what was still free,
+the same share. How it grows is our own rule: each stage sets aside the same share of what was still free,
 
     preserved at stage t = 1 − (1 − p)^t.
 

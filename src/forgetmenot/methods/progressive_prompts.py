@@ -2,7 +2,7 @@
 
 Progressive Prompts (Razdaibiedina et al. 2023, ICLR, arXiv 2301.12314). Task t learns P_t, and the model
 reads [P_1 … P_t] x: what earlier tasks learned is there to attend to, and cannot be overwritten. Three things
-are ours. The new prompt comes last, so that in a causal model the earlier ones are read as when they were
+are our own. The new prompt comes last, so that in a causal model the earlier ones are read as when they were
 learned. There is no residual MLP around a prompt while it trains. And which prompts answer:
 
 - `routed` (default): a prompt x of task t is answered behind P_1 … P_t, as when t was learned, and t is found
@@ -34,7 +34,7 @@ class ProgressiveOptions(RoutingOptions):
 
 
 class ProgressivePrompts(Routing):
-    """Learn each task in a soft prompt behind those of the tasks before (Progressive Prompts)."""
+    """Train a soft prompt for each task, after those of earlier tasks (Progressive Prompts)."""
 
     Options = ProgressiveOptions
     keeps: ClassVar[str] = "a soft prompt and the centroid of its prompts; in all one covariance of them"

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from forgetmenot.errors import UserError, nearest
-from forgetmenot.methods.shared.memory import answer_lengths, spread
+from forgetmenot.methods.shared.memory import answer_lengths, even_shares
 from forgetmenot.methods.shared.method import Stage
 from forgetmenot.methods.shared.rehearsal import Rehearsal, RehearsalOptions
 from forgetmenot.prompting.encoded import Encoded
@@ -27,7 +27,7 @@ class ReplayOptions(RehearsalOptions):
 
     Attributes:
         share: The part of the mix, as it is trained on, that past examples are: 0.05 adds 5 of them to 95 new
-            ones. 0 is `sequential`. The default is ours. `all` replays everything that is remembered: with
+            ones. 0 is `sequential`. The default is our own. `all` replays everything that is remembered: with
             `memory: 0.1` TRACE's 10 % of each past task.
         share_in: What the share is counted in. By default the loss is a mean over answer tokens, so five
             percent of two-token `examples` in a stage of 150-token answers have .07 % of it: take `tokens`
@@ -79,7 +79,7 @@ class Replay(Rehearsal):
                 )
         learned = [task for task in tasks if task not in sources]
         if not learned:
-            raise UserError("method.sources: every task is one, so that none is learned; leave one out.")
+            raise UserError("method.sources: every task is a source, so none is trained on; leave one out.")
         return [replace(stage, sources=sources) for stage in super().stages(learned)]
 
     def examples(self, learner: Learner, stage: Stage) -> Sequence[Encoded]:
@@ -110,7 +110,7 @@ class Replay(Rehearsal):
 
     def _drawn(self, learner: Learner, stage: Stage, count: int) -> list[Encoded]:
         random = self.random(stage, "draw")
-        shares = spread(count, [sum(self._sizes(examples)) for examples in self.memory.values()])
+        shares = even_shares(count, [sum(self._sizes(examples)) for examples in self.memory.values()])
         drawn = []
         for (task, examples), share in zip(self.memory.items(), shares, strict=True):
             if self.options.draw == "random":
@@ -143,7 +143,7 @@ class Replay(Rehearsal):
 
 
 class Mix(Sequence[Encoded]):
-    """New examples, each made when it is asked for, and past ones after them.
+    """New examples, each made when it is needed, and past ones after them.
 
     Args:
         new: As they lie in memory: a list of them would take ten times as much.

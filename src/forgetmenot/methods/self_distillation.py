@@ -1,4 +1,4 @@
-"""Self-distillation fine-tuning: learn from the demonstration through one's own answers.
+"""Self-distillation fine-tuning: learning from the demonstration through the model's own answers.
 
 Shenfeld, Damani, Hübotter and Agrawal (2026), "Self-Distillation Enables Continual Learning", arXiv
 2601.19897 (SDFT). For each prompt x with its demonstration c, the model draws an answer y of its own, and
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 
 class SelfDistillation(Method):
-    """Learn to answer alone as one does with the demonstration in view, on one's own answers (SDFT)."""
+    """Learn from the model's own answers, with a teacher that sees the demonstration (SDFT)."""
 
     keeps = "nothing; while it trains, one copy of what learns"
     shards = False

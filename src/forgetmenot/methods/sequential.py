@@ -4,4 +4,4 @@ from forgetmenot.methods.shared.method import Method
 
 
 class Sequential(Method):
-    """Train on one task after another, with nothing against forgetting."""
+    """Train on one task after another, with no protection against forgetting."""

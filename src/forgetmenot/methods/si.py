@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class SI(Importances):
-    """Hold the weights that lowered earlier losses most along their path (SI)."""
+    """Penalize changes of the weights that lowered earlier losses most along their path (SI)."""
 
     name = "si"
 
@@ -37,7 +37,7 @@ class SI(Importances):
         """The settings of `si`.
 
         Attributes:
-            strength: c; 0 is `sequential`. The default is ours, from no search; choose it on the `select`
+            strength: c; 0 is `sequential`. Our default comes from no search; choose it on the `select`
                 split (`recipes/methods-select.yaml` does).
             damping: ξ, against division by nothing where a parameter hardly moved. The authors' experiments
                 have 0.1 and 0.001.

@@ -6,7 +6,7 @@ from forgetmenot.methods.shared.method import Method, Stage
 
 
 class Single(Method):
-    """Train each task from the base model, apart from the others."""
+    """Train each task alone from the base model."""
 
     def start(self, stage: Stage) -> Literal["previous", "base"]:
         """Every stage begins with the base model."""

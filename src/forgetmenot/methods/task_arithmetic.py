@@ -11,12 +11,12 @@ from collections.abc import Sequence
 
 from pydantic import NonNegativeFloat
 
-from forgetmenot.methods.shared.merge import Stream, Vector, total
+from forgetmenot.methods.shared.merge import Stream, Vector, vector_sum
 from forgetmenot.methods.shared.task_vectors import MergingOptions, TaskVectors
 
 
 class TaskArithmetic(TaskVectors):
-    """Train each task from the base, and add the scaled sum of what they changed (task arithmetic)."""
+    """Train each task from the base, and add the scaled sum of the weight changes (task arithmetic)."""
 
     class Options(MergingOptions):
         """The settings of `task-arithmetic`.
@@ -30,4 +30,4 @@ class TaskArithmetic(TaskVectors):
 
     def merged(self, vectors: Sequence[Vector]) -> Stream:
         """Σₜ τₜ."""
-        return total([vector.items() for vector in vectors])
+        return vector_sum([vector.items() for vector in vectors])

@@ -16,7 +16,7 @@ from forgetmenot.methods.shared.task_vectors import MergingOptions, TaskVectors
 
 
 class TIES(TaskVectors):
-    """Train each task from the base, and merge: trim, elect signs, average those that agree (TIES)."""
+    """Train each task from the base, and merge: trim, elect signs, average what agrees (TIES)."""
 
     class Options(MergingOptions):
         """The settings of `ties`.

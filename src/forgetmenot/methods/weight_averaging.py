@@ -5,7 +5,7 @@ WiSE-FT (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models", CVPR, a
     θ ← (1 − α) θ_anchor + α θ
 
 The paper has one transfer and anchors at the pre-trained model. Over several stages the anchor is either
-where the stage began (`previous`) or the base model (`base`). The next stage goes on from the average. With
+where the stage began (`previous`) or the base model (`base`). The next stage starts from the average. With
 LoRA it is the weights that are averaged, α/r · B A added, not A and B; the average of two products has twice
 their rank, so it goes into the weights. What is kept of the way from the base are then the factors.
 """

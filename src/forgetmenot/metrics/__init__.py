@@ -7,7 +7,7 @@ from forgetmenot.metrics.intervals import Intervals, bootstrap, replicates
 from forgetmenot.metrics.label_metrics import NO_LABEL
 from forgetmenot.metrics.matrix import (
     FIGURES,
-    Row,
+    MatrixRow,
     ScoreMatrix,
     UndefinedError,
     ability_delta,
@@ -30,7 +30,7 @@ from forgetmenot.metrics.matrix import (
 from forgetmenot.metrics.metric import Formula, Metric
 from forgetmenot.metrics.noise_floor import MAXIMA, noise_floor
 from forgetmenot.metrics.overrides import Overrides, by_confidence, calibration_error, overrides
-from forgetmenot.metrics.ranking import Ranked, Ranking, rank
+from forgetmenot.metrics.ranking import Ranked, Ranking, rank_variants
 from forgetmenot.metrics.significance import PairedDifference, holm, mcnemar, paired_difference, significance
 from forgetmenot.metrics.spread import Spread, spread
 from forgetmenot.metrics.summary import Summary, comparable, summarize
@@ -46,13 +46,13 @@ __all__ = [
     "Contrast",
     "Formula",
     "Intervals",
+    "MatrixRow",
     "Measured",
     "Metric",
     "Overrides",
     "PairedDifference",
     "Ranked",
     "Ranking",
-    "Row",
     "ScoreMatrix",
     "Spread",
     "Summary",
@@ -85,7 +85,7 @@ __all__ = [
     "overrides",
     "paired_difference",
     "pretrained_mean",
-    "rank",
+    "rank_variants",
     "replicates",
     "significance",
     "spread",

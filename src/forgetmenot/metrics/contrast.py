@@ -1,11 +1,11 @@
-"""Is one better than another, or is it chance? Many runs on either side, over the same examples."""
+"""Tests of one group of runs against another, over the same examples and, if there are several, seeds."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from forgetmenot.metrics.matrix import Floats
+from forgetmenot.metrics.metric import Floats
 from forgetmenot.metrics.resampling import Interval, percentiles
 
 
@@ -19,7 +19,7 @@ class Contrast:
         p: Two-sided, of the hypothesis that the two do not differ; None where no resample differs from
             another though the two do.
         seeds: Over how many training seeds it was tested, together with the examples. With 1 it speaks of
-            these checkpoints: whether others of the same methods would differ alike, nobody knows.
+            these checkpoints: whether others of the same methods would differ alike is unknown.
     """
 
     difference: float
@@ -39,7 +39,7 @@ def contrast(
 
     With two seeds or more it is Student's t test on the seed-paired differences, n − 1 degrees of freedom,
     whose standard error is not below that of the examples: max(sd(by_seed) / √n, sd(resampled)). The same
-    examples are asked with every seed, so that what they have in common does not show between the seeds. By
+    examples are scored with every seed, so that what they have in common does not show between the seeds. By
     simulation (`scripts/false_positives.py`) two equal methods are told apart in at most 6 % of comparisons
     with 3 and 5 seeds, where the examples alone would give up to 64 %.
 

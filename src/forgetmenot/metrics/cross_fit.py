@@ -13,7 +13,8 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from forgetmenot.metrics.matrix import Floats, ScoreMatrix, learned, learned_before_last, learned_in_sequence
+from forgetmenot.metrics.matrix import ScoreMatrix, learned, learned_before_last, learned_in_sequence
+from forgetmenot.metrics.metric import Floats
 
 Pair = tuple[ScoreMatrix, ScoreMatrix]
 """The scores on either half of the examples."""

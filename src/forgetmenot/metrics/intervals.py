@@ -11,7 +11,7 @@ from forgetmenot.metrics import cross_fit
 from forgetmenot.metrics.answers import Answers
 from forgetmenot.metrics.matrix import (
     FIGURES,
-    Row,
+    MatrixRow,
     ScoreMatrix,
     UndefinedError,
     haque_forgetting,
@@ -58,7 +58,7 @@ class Intervals:
 
 
 def bootstrap(
-    stages: Sequence[Row],
+    stages: Sequence[MatrixRow],
     columns: Mapping[str, Answers],
     *,
     resamples: int = 1000,
@@ -122,7 +122,7 @@ def _cell(answers: Answers, stage: int, scores: Floats, level: float) -> Interva
 
 
 def _cross_fitted(
-    stages: Sequence[Row], columns: Mapping[str, Answers], stack: ScoreMatrix, level: float, seed: int
+    stages: Sequence[MatrixRow], columns: Mapping[str, Answers], stack: ScoreMatrix, level: float, seed: int
 ) -> dict[str, tuple[float, Interval] | None]:
     """Each figure that takes a maximum, and each task's part of it, cross-fitted, with its interval.
 
@@ -158,7 +158,7 @@ def _cross_fitted(
 
 
 def _halves(
-    stages: Sequence[Row], columns: Mapping[str, Answers], resamples: int | None, seed: int
+    stages: Sequence[MatrixRow], columns: Mapping[str, Answers], resamples: int | None, seed: int
 ) -> tuple[ScoreMatrix, ScoreMatrix]:
     """The scores on either half of each task's examples (clusters stay whole), plain or in each resample."""
     shape = (resamples or 1, len(stages), len(columns))
@@ -187,7 +187,7 @@ def _halves(
 
 
 def replicates(
-    stages: Sequence[Row], columns: Mapping[str, Answers], *, resamples: int = 1000, seed: int = 0
+    stages: Sequence[MatrixRow], columns: Mapping[str, Answers], *, resamples: int = 1000, seed: int = 0
 ) -> ScoreMatrix:
     """Return the score matrix of each bootstrap draw of the examples, a stack [resamples, stages, tasks].
 

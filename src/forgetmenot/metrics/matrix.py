@@ -14,9 +14,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from forgetmenot.metrics.metric import Floats
 
 
 class UndefinedError(Exception):
@@ -24,8 +23,8 @@ class UndefinedError(Exception):
 
 
 @dataclass(frozen=True)
-class Row:
-    """A row of the score matrix: a stage, the tasks it trains on, and whether it goes on from the last.
+class MatrixRow:
+    """A row of the score matrix: a stage, the tasks it trains on, and whether it continues the last one.
 
     `follows` is False where a stage starts from the base model, as all those of the method `single` do.
     """
@@ -49,7 +48,7 @@ class ScoreMatrix:
     """
 
     tasks: tuple[str, ...]
-    stages: tuple[Row, ...]
+    stages: tuple[MatrixRow, ...]
     values: Floats
 
     def __post_init__(self) -> None:
@@ -278,14 +277,14 @@ def learned(matrix: ScoreMatrix) -> tuple[str, ...]:
 
 
 def learned_in_sequence(matrix: ScoreMatrix) -> tuple[str, ...]:
-    """Return the same, where each stage goes on from the one before.
+    """Return the same, where each stage continues the one before.
 
     Raises:
         UndefinedError: There are none, or stages start from the base model.
     """
     # Stage 1 starts from the base model in any case.
     if not all(stage.follows for stage in matrix.stages[2:]):
-        raise UndefinedError("The stages start from the base model each, so none can forget another's task.")
+        raise UndefinedError("Each stage starts from the base model, so none can forget another's task.")
     return learned(matrix)
 
 

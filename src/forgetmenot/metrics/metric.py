@@ -46,7 +46,7 @@ class Metric:
         kinds: The kinds of a user's own task that may be scored by it.
         unit: What a score counts, for the axis of a figure.
         direction: Whether people write it so that `higher` or so that `lower` is better; `shown` turns it.
-        bounded: Whether scores lie in a fixed range, so that averaging it with other metrics makes sense.
+        bounded: Whether scores have a fixed range, so that averaging it with other metrics makes sense.
         chance: What answering without looking scores: that of the `majority` label, or a number that is the
             same for all data; None where there is no such answer.
         test: How two answers to the same examples are compared: by McNemar's exact test, for the mean of

@@ -1,4 +1,4 @@
-"""What a maximum over noisy scores shows where nothing changed."""
+"""Noise floors: the value of a maximum over noisy scores if nothing changed."""
 
 import zlib
 from collections.abc import Mapping, Sequence
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from forgetmenot.metrics.answers import Answers
-from forgetmenot.metrics.matrix import FIGURES, Row, ScoreMatrix, UndefinedError
+from forgetmenot.metrics.matrix import FIGURES, MatrixRow, ScoreMatrix, UndefinedError
 from forgetmenot.metrics.summary import comparable
 from forgetmenot.metrics.task_metrics import metric_named
 
@@ -22,7 +22,7 @@ MAXIMA = {
 
 
 def noise_floor(
-    stages: Sequence[Row],
+    stages: Sequence[MatrixRow],
     columns: Mapping[str, Answers],
     *,
     permutations: int = 200,
@@ -31,7 +31,7 @@ def noise_floor(
     """Return the value to expect of each figure that takes a maximum if no stage were better than another.
 
     Our definition: the answers that an example got after the stages concerned (1 to T for `forgetting`, 0 to
-    T for Haque's) are permuted among those stages, for each example by itself; the figure is computed anew;
+    T for Haque's) are permuted among those stages, for each example by itself; the figure is computed again;
     the floor is its mean over the permutations. Each example keeps its own mix of right and wrong, so no
     stage differs from another on average, and the maximum shows what it makes of noise alone.
 
@@ -62,7 +62,7 @@ def noise_floor(
 
 
 def _permuted(
-    stages: Sequence[Row], columns: Mapping[str, Answers], first: int, permutations: int, seed: int
+    stages: Sequence[MatrixRow], columns: Mapping[str, Answers], first: int, permutations: int, seed: int
 ) -> ScoreMatrix:
     """Return a stack of matrices, the answers to each example permuted among the stages from `first` on."""
     scores = np.full((permutations, len(stages), len(columns)), np.nan)

@@ -1,4 +1,4 @@
-"""What a model makes of a receipt: how often it overrides it, and how well; accuracy by confidence."""
+"""Override rates: how often a model overrides a receipt, and how well; accuracy by confidence."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -14,7 +14,7 @@ BINS = 10
 class Overrides:
     """How a model that was shown receipts has answered.
 
-    SuperContext (Yang et al. 2024) speaks of overriding and gives no formula; these definitions are ours. An
+    SuperContext (Yang et al. 2024) speaks of overriding without a formula; these definitions are our own. An
     answer overrides a receipt where it is another label.
 
     Attributes:

@@ -35,7 +35,7 @@ class Ranking:
     Attributes:
         best: The name of the highest score, the first among equals; None where no score is defined.
         ranked: Name to what became of it, in the order that they were given in.
-        range: The highest score less the lowest.
+        range: The highest score minus the lowest.
         range_by_chance: The range to expect if no answer were better than another.
         p: Of the hypothesis that none is: the share of permutations whose range is at least as wide.
     """
@@ -47,7 +47,7 @@ class Ranking:
     p: float | None
 
 
-def rank(
+def rank_variants(
     metric: str,
     gold: Any,
     answers: Mapping[str, Any],

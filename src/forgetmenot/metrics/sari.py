@@ -23,7 +23,7 @@ _APART = [
 
 
 def sari(source: str, predicted: str, gold: str) -> float:
-    """How well `predicted` rewrites `source`, held against one reference; from 0 to 1."""
+    """How well `predicted` rewrites `source`, compared with one reference; from 0 to 1."""
     texts = [tokens_13a(text.lower()) or [""] for text in (source, predicted, gold)]
     parts = [_parts(*(_ngrams(tokens, n) for tokens in texts)) for n in range(1, ORDERS + 1)]
     return sum(map(sum, parts)) / (3 * ORDERS)

@@ -1,4 +1,4 @@
-"""Was a task forgotten, or is it chance? Paired tests, one example at a time, never on a maximum."""
+"""Paired tests of whether a task was forgotten, one example at a time, never on a maximum."""
 
 import zlib
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forgetmenot.metrics.answers import Answers
-from forgetmenot.metrics.matrix import Row, ScoreMatrix, UndefinedError, learned_before_last
+from forgetmenot.metrics.matrix import MatrixRow, ScoreMatrix, UndefinedError, learned_before_last
 from forgetmenot.metrics.resampling import Interval, percentiles, resample
 from forgetmenot.metrics.task_metrics import metric_named
 
@@ -94,7 +94,7 @@ def paired_difference(
         before: The answers right after the task was learned.
         after: The answers at the end.
         clusters: The number of each example's cluster, [n]; see `Answers`. McNemar's test takes examples for
-            independent, so that with clusters the bootstrap's stands in its place.
+            independent, so that with clusters the bootstrap's replaces it.
         options: How many labels there are to choose among.
         resamples: Bootstrap draws of the examples, the same for both answers.
         level: Of the interval.
@@ -138,7 +138,7 @@ def paired_difference(
 
 
 def significance(
-    stages: Sequence[Row],
+    stages: Sequence[MatrixRow],
     columns: Mapping[str, Answers],
     *,
     resamples: int = 4000,

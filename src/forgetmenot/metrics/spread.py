@@ -1,4 +1,4 @@
-"""How a figure spreads over the training seeds of one cell of a study."""
+"""The spread of a figure over the training seeds of one cell of a study."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -16,7 +16,7 @@ class Spread:
     Attributes:
         mean: Over the seeds.
         std: The sample standard deviation, with n − 1 in the denominator; None for a single seed.
-        interval: Where the mean over all seeds lies with 95 % confidence: mean ± t(n−1) · std / √n, the seeds
+        interval: The 95 % confidence interval of the mean over all seeds: mean ± t(n−1) · std / √n, the seeds
             being taken as drawn from a normal distribution (Student 1908); None for a single seed.
         n: Seeds.
     """

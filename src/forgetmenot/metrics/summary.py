@@ -4,14 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from forgetmenot.metrics.matrix import (
-    FIGURES,
-    Floats,
-    ScoreMatrix,
-    UndefinedError,
-    haque_forgetting,
-    haque_learning,
-)
+from forgetmenot.metrics.matrix import FIGURES, ScoreMatrix, UndefinedError, haque_forgetting, haque_learning
+from forgetmenot.metrics.metric import Floats
 from forgetmenot.metrics.task_metrics import metric_named
 
 
@@ -34,7 +28,7 @@ class Summary:
     reasons: dict[str, str]
 
     def to_json(self) -> dict[str, Any]:
-        """Return the `summary` of results.json: Haque's figures stand under "haque" without their prefix."""
+        """Return the `summary` of results.json: Haque's figures are under "haque" without their prefix."""
         prefix = "haque_"
         plain = {name: value for name, value in self.figures.items() if not name.startswith(prefix)}
         haque = {

@@ -185,7 +185,7 @@ SARI = Metric(
         "mean over examples and n = 1…4 of (F_keep + P_delete + F_add) / 3, over lower-case n-grams of the "
         "text that was rewritten, the answer and the gold text",
         "Xu et al. 2016, TACL 4; as Hugging Face's metric and TRACE, arXiv 2310.06762, read it",
-        "How well a text was made simpler: what was kept, left out and added, held against the gold text.",
+        "How well a text was made simpler: what was kept, left out and added, compared with the gold text.",
     ),
     "rewrites",
     _sari_terms,

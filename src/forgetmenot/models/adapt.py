@@ -1,4 +1,4 @@
-"""Which parameters learn: the table of the kinds of adapters, and a stage's two calls to the chosen one."""
+"""The table of the kinds of adapters, and a stage's two calls to the chosen one."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Load a causal language model and its tokenizer, from the hub or a directory; safe by default."""
+"""The loader of causal language models and tokenizers, from the hub or a directory; safe by default."""
 
 import hashlib
 from collections.abc import Iterator
@@ -209,12 +209,12 @@ def _explain(settings: ModelSettings, error: Exception) -> str:
 def _revision(source: str, options: dict[str, Any]) -> str:
     """The commit of a hub repository, by the place of its files in the cache; a hash for a directory."""
     if Path(source).is_dir():
-        return fingerprint(Path(source))
+        return weights_fingerprint(Path(source))
     commit: str = extract_commit_hash(cached_file(source, "config.json", revision=options["revision"]), None)
     return commit
 
 
-def fingerprint(folder: Path) -> str:
+def weights_fingerprint(folder: Path) -> str:
     """A hash over all of a directory that shapes the model and its tokens."""
     digest = hashlib.sha256()
     for file in sorted(file for pattern in SHAPING for file in folder.glob(pattern)):

@@ -15,7 +15,7 @@ from forgetmenot.models.settings import AdapterSettings, ModelSettings
 
 
 def check_quantization(model: ModelSettings, adapter: AdapterSettings) -> None:
-    """Hold the quantization against what learns and what is installed.
+    """Check the quantization against the trained weights and the installed packages.
 
     Raises:
         UserError: If quantized weights would have to change, or bitsandbytes is not there.
@@ -27,7 +27,7 @@ def check_quantization(model: ModelSettings, adapter: AdapterSettings) -> None:
         wrong = f"kind: {adapter.kind}" if base_learns else "per_stage: merge"
         raise UserError(
             f"adapter.{wrong} changes weights that model.quantization has rounded to four bits; "
-            "take kind: lora with per_stage: continue or new."
+            "use kind: lora with per_stage: continue or new."
         )
     if importlib.util.find_spec("bitsandbytes") is None:
         raise UserError(

@@ -131,7 +131,7 @@ class AdapterSettings(BaseModel):
         uses = used_by(self.kind)
         for name, field in type(self).model_fields.items():
             if name not in ("kind", *uses.keys) and getattr(self, name) != field.default:
-                raise ValueError(f"{name} means nothing with kind: {self.kind}; leave it out")
+                raise ValueError(f"{name} has no effect with kind: {self.kind}; leave it out")
         if self.per_stage == "merge" and not uses.merges:
             raise ValueError(f"a {self.kind} cannot be merged into the weights; per_stage is continue or new")
         return self

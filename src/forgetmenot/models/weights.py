@@ -1,4 +1,4 @@
-"""A stage's weights on disk: one folder under the stage's, by whose name the kind of adapter is known."""
+"""A stage's weights on disk: one folder in the stage's, whose name tells the kind of adapter."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -46,7 +46,7 @@ def load_weights(base: Any, stage: Path, *, trainable: bool) -> Any:
         base: A fresh base model: adapters are put into it; with full weights only its device, dtype and
             configuration are used.
         stage: The stage's folder.
-        trainable: Whether training goes on from here (only the last adapter learns).
+        trainable: Whether training continues from here (only the last adapter learns).
 
     Raises:
         UserError: If the folder holds no weights, or damaged ones.

@@ -1,4 +1,4 @@
-"""What else changed: the protocol of a probe, and one file for each."""
+"""Probes, measurements beside the tasks: the protocol, and one file for each."""
 
 from collections.abc import Mapping
 from importlib.metadata import entry_points

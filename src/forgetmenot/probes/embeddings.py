@@ -1,4 +1,4 @@
-"""The `embeddings` probe: whether the model's sentence embeddings still know what is alike (STS-B)."""
+"""The `embeddings` probe: whether the model's sentence embeddings still know similarity (STS-B)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SEED = 20230731
 
 
 class EmbeddingsOptions(ProbeOptions):
-    """How sentences are put to the model.
+    """How sentences become prompts.
 
     Attributes:
         limit: Take the first so many pairs of STS-B's dev split.
@@ -49,7 +49,7 @@ class Embeddings(Probe):
 
     A sentence's embedding is the last layer's state of the last token of `This sentence : "…" means in one
     word:"`, with the authors' preparation of the text (Jiang et al., arXiv 2307.16645; `_` for a blank in
-    their code, kongds/scaling_sentemb). STS-B's dev split stands in for its test split, whose labels GLUE
+    their code, kongds/scaling_sentemb). STS-B's dev split replaces its test split, whose labels GLUE
     hides. The interval is a bootstrap over pairs.
     """
 
@@ -64,7 +64,7 @@ class Embeddings(Probe):
             for one in task.score[: options.limit]
         ]
         if len(self.pairs) < 3:
-            raise UserError("evaluation.probes.embeddings: it takes three pairs or more.")
+            raise UserError("evaluation.probes.embeddings: it needs three pairs or more.")
 
     def measure(self, learner: Learner, stage: str, base: str, folder: Path) -> Sequence[Part]:
         """One part."""

@@ -1,4 +1,4 @@
-"""The `general` probe: what lm-evaluation-harness says of the model, after each stage."""
+"""The `general` probe: lm-evaluation-harness's tasks, after each stage."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 FEWSHOT_SEED = 1234  # lm-eval's own default
 BOOTSTRAPS = 1000  # only for metrics whose standard error has no formula
-WHOLE = ("mmlu", "bbh", "bbh_cot_fewshot")  # groups of which every task lies in one folder of lm-eval's
+WHOLE = ("mmlu", "bbh", "bbh_cot_fewshot")  # groups all of whose tasks are in one folder of lm-eval's
 PROPORTIONS = ("acc", "acc_norm", "exact_match")
 UNREADABLE = (OSError, KeyError, ValueError, IndexError, RuntimeError, ImportError)
 
@@ -48,9 +48,9 @@ class GeneralOptions(ProbeOptions):
 
 
 class General(Probe):
-    """General ability: any of lm-evaluation-harness's tasks on the model as it stands.
+    """General ability: any of lm-evaluation-harness's tasks.
 
-    Prompts, shots, filters and metrics are lm-eval's own; the model is asked through the trie, which gives
+    Prompts, shots, filters and metrics are lm-eval's own; the model is scored through the trie, which gives
     the same results (see `lm_eval_model`). Where the data folder has general/, the rows of MMLU, GSM8K, BBH,
     PIQA and ARC come from there. The value of a part is the task's first metric under its first filter, the
     interval ±1.96 of lm-eval's standard errors, within what a proportion can be; beside it stand the other
@@ -122,7 +122,7 @@ class General(Probe):
         for name in asked:
             if name not in self.names:
                 raise UserError(
-                    f"evaluation.probes.general.num_fewshot: {name!r} is none of its tasks. "
+                    f"evaluation.probes.general.num_fewshot: {name!r} is not one of its tasks. "
                     f"{nearest(name, self.names)}"
                 )
         return dict(asked)
@@ -130,7 +130,7 @@ class General(Probe):
     def _check_names(self) -> None:
         twice = next((name for name in self.names if self.names.count(name) > 1), None)
         if twice is not None:
-            raise UserError(f"evaluation.probes.general.tasks: {twice!r} stands there twice.")
+            raise UserError(f"evaluation.probes.general.tasks: {twice!r} is listed twice.")
         self._manager = _manager([name for name in self.names if not self._is_own(name)])
 
     def _is_own(self, name: str) -> bool:
@@ -258,6 +258,6 @@ def _explaining(name: str, *kinds: type[Exception]) -> Iterator[None]:
         first = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise UserError(
             f"evaluation.probes.general: lm-eval cannot take the task {name} "
-            f"({type(error).__name__}: {first}). If its data is on no disk here, it needs "
+            f"({type(error).__name__}: {first}). If its data is not on this disk, it needs "
             "the hub, or data_dir with general/ (docs/probes.md)."
         ) from error

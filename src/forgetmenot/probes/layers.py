@@ -1,4 +1,4 @@
-"""The `layers` probe: how like the base model's the hidden states still are, layer by layer."""
+"""The `layers` probe: the similarity of the hidden states to the base model's, layer by layer."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Layers(Probe):
         super().__init__(options, data_dir)
         self.prompts = read_prompts(options.prompts, data_dir)[: options.limit]
         if len(self.prompts) < 4:
-            raise UserError("evaluation.probes.layers: it takes four prompts or more to compare layers.")
+            raise UserError("evaluation.probes.layers: it needs four prompts or more to compare layers.")
 
     def measure(self, learner: Learner, stage: str, base: str, folder: Path) -> Sequence[Part]:
         """A part for each layer."""

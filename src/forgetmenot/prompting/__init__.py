@@ -1,4 +1,4 @@
-"""Examples become prompts, and prompts become tokens."""
+"""Prompts from examples, and tokens from prompts."""
 
 from forgetmenot.prompting.demonstrations import CountOrSettings, Demonstrations, DemonstrationSettings
 from forgetmenot.prompting.encoded import Encoded, TokenSequence

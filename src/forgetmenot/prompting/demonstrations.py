@@ -1,4 +1,4 @@
-"""Demonstrations: solved examples of a task that stand in the prompt before the one that is asked."""
+"""Demonstrations: solved examples in the prompt, before the example to answer."""
 
 import hashlib
 import json
@@ -76,11 +76,11 @@ class Demonstrations:
         for row, example in enumerate(task.train):
             self._pools[example.label if self._balanced else None].append(row)
         self._labels = list(task.labels) if self._balanced else [None]
-        self._first = self._drawn(())  # what cannot be drawn for nobody cannot be drawn at all
+        self._first = self._drawn(())  # what cannot be drawn for no example cannot be drawn at all
         self._said_first = {digest_of(example) for example in self._first}
 
     def before(self, asked: Example) -> list[Example]:
-        """Return what stands before this example, in order."""
+        """Return the demonstrations of this example, in order."""
         said = digest_of(asked)
         if self.settings.draw == "each":
             return self._drawn([zlib.crc32(said)], said)
@@ -141,5 +141,5 @@ class Demonstrations:
         of = "" if label is None else f" of {label!r}"
         raise UserError(
             f"demonstrations: task {self._name!r} has too few examples{of} in train for {self.count} "
-            "that differ from one another and from the one that is asked; set a smaller count."
+            "that differ from one another and from the example to answer; set a smaller count."
         )

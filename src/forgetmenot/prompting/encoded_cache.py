@@ -1,6 +1,6 @@
 """Encoded examples on disk, so that the same examples are tokenized once, not once for each run.
 
-They lie under `$FORGETMENOT_CACHE`, or `forgetmenot` under `$XDG_CACHE_HOME` or `~/.cache`, one file for each
+They are under `$FORGETMENOT_CACHE`, or `forgetmenot` under `$XDG_CACHE_HOME` or `~/.cache`, one file for each
 set of examples; the folder may be removed at any time. It is kept under `MOST_BYTES` by removing what was not
 used for longest. Where none is named and there is no home that can be written, none is kept.
 """

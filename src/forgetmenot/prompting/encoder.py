@@ -1,4 +1,4 @@
-"""Examples become tokens: the prompt, its candidates, and what training learns."""
+"""The encoder of examples as tokens: the prompt, its candidates, and what training learns."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,7 +15,7 @@ from forgetmenot.tasks.task import PAIR, Example, Task
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-BETWEEN = "\n\n"  # a blank line, between demonstrations and before the example that is asked
+BETWEEN = "\n\n"  # a blank line, between demonstrations and before the example to answer
 _BATCH = 1024  # examples whose texts go through the tokenizer in one call
 
 
@@ -34,7 +34,7 @@ class Encoder:
 
         Args:
             task: Whose examples will be encoded.
-            prompt: How they are put to the model.
+            prompt: The prompt of the examples.
             tokenizer: The model's own.
             max_length: The most tokens that a prompt may have with its longest answer and its end.
             reserved: The tokens that a prompt leaves free for an answer that is generated, whatever the gold
@@ -49,8 +49,8 @@ class Encoder:
         self._tokens = Tokens(tokenizer)
         if prompt.chat and not self._tokens.has_chat_template:
             raise UserError(
-                f"task {task.name!r} is put as a chat by prompt {prompt.name!r}, but the tokenizer has "
-                "no chat template; take a model tuned for chat, or another prompt."
+                f"prompt {prompt.name!r} of task {task.name!r} is a chat, but the tokenizer has no chat "
+                "template; use a model tuned for chat, or another prompt."
             )
         # What ends an answer is learned with it, and is what ends one that is written.
         self._closing: Ids = (self._tokens.answer_end if prompt.chat else self._tokens.eos,)
@@ -109,14 +109,18 @@ class Encoder:
             return [prompt, *(prompt + answer for answer in answers)]
 
     def _shown(self, example: Example) -> list[tuple[str, str]]:
-        """The prompt and the answer of each demonstration that stands before an example."""
+        """The prompt and the answer of each demonstration of an example."""
         if self._prompt.demonstrations is None:
             return []
         shown = []
-        for one in self._prompt.demonstrations.before(example):
+        for demonstration in self._prompt.demonstrations.before(example):
             is_choice = self._task.kind == "choice"
-            answer = self._prompt.choices[str(one.label)] if is_choice else self._answers(one)[0]
-            shown.append((self._prompt.render(one.fields), answer))
+            answer = (
+                self._prompt.choices[str(demonstration.label)]
+                if is_choice
+                else self._answers(demonstration)[0]
+            )
+            shown.append((self._prompt.render(demonstration.fields), answer))
         return shown
 
     def _answers(self, example: Example) -> list[str]:
@@ -224,7 +228,7 @@ class Encoder:
     def _gold(self, example: Example) -> int:
         if example.label not in self._task.labels:
             labels = ", ".join(self._task.labels)
-            raise UserError(f"its label is {example.label!r}, which is none of: {labels}.")
+            raise UserError(f"its label is {example.label!r}, which is not one of: {labels}.")
         return self._task.labels.index(example.label)
 
     def _check_distinct(self, answers: Sequence[Ids]) -> None:

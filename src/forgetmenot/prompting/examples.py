@@ -13,7 +13,7 @@ Arrays = dict[str, NDArray[np.int32]]
 
 
 class EncodedExamples(Sequence[Encoded]):
-    """A sequence of encoded examples, each made when it is asked for.
+    """A sequence of encoded examples, each made when it is needed.
 
     Attributes:
         ids: The examples' ids.

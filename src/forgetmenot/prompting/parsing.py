@@ -1,9 +1,9 @@
-"""Which label a written answer names: the reading of an answer that a model was free to write."""
+"""The parser of written answers: the label that a freely written answer names."""
 
 import re
 from collections.abc import Mapping
 
-_MARKS = " \t\"'`*_([{<«“‘„-:>#."  # what may stand before an answer and means nothing
+_MARKS = " \t\"'`*_([{<«“‘„-:>#."  # allowed before an answer, without a meaning
 _NEGATED = re.compile(r"(?:\bnot|n't|\bnever|\bneither|\bnor)\s+(?:an?\s+)?$", re.IGNORECASE)
 
 
@@ -14,7 +14,7 @@ def parse_choice(text: str, choices: Mapping[str, str]) -> str | None:
     "acceptable" is not in "unacceptable", "3" not in "3.5". Of choices that overlap the longest counts. An
     answer that begins with a choice is that choice, whatever follows. Otherwise it must name one choice
     alone, and not deny it: "It is positive" is read, "positive or negative, I think" by its first word, "not
-    positive" and "either positive or negative" are not. These rules are ours.
+    positive" and "either positive or negative" are not. These rules are our own.
 
     Args:
         text: What the model wrote after the prompt.

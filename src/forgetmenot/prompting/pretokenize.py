@@ -1,4 +1,4 @@
-"""Where a text may be cut so that its tokens are those of its parts."""
+"""Places where a text may be cut so that its tokens are those of its parts."""
 
 import json
 import re

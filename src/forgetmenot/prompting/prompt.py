@@ -1,4 +1,4 @@
-"""What a prompt is, and how an example's fields are written into it."""
+"""A prompt: a template into which an example's fields are written."""
 
 import hashlib
 import json
@@ -81,7 +81,7 @@ def _compiled(template: str) -> Template:
 
 @dataclass(frozen=True)
 class Prompt:
-    r"""How an example is put to the model: a template, and the words that stand for labels.
+    r"""How an example becomes text: a template, and the words that stand for labels.
 
     Attributes:
         name: The variant's name, as "default".
@@ -97,7 +97,7 @@ class Prompt:
         cut_answer: Whether a training answer may be cut too, at its end, where a third of `max_length` and
             what the prompt leaves free do not hold it. Else it is an error that names the row.
         end: Written after each candidate, as "\n", where the tokens of one begin another's.
-        demonstrations: What chooses the solved examples that stand before the asked one; None for none.
+        demonstrations: The choice of the solved examples before the one to answer; None for none.
     """
 
     name: str
@@ -122,7 +122,7 @@ class Prompt:
             _compiled(self.template)
         except TemplateSyntaxError as error:
             raise UserError(
-                f"prompt {self.name!r}: the template's line {error.lineno} is no valid Jinja: "
+                f"prompt {self.name!r}: the template's line {error.lineno} is not valid Jinja: "
                 f"{str(error.message).rstrip('.')}."
             ) from error
 

@@ -1,4 +1,4 @@
-"""How a receipt is put into a prompt, any prompt, and how an interpreter's answer is read."""
+"""Receipts in prompts: where any prompt shows one, and how an interpreter's answer is parsed."""
 
 import json
 import re
@@ -34,7 +34,7 @@ def with_receipt(prompt: Prompt, *, confidence: bool = True, interpret: bool = F
     """The prompt with a receipt between the input and the line that asks for the answer.
 
     The receipt's label is written in the prompt's own words for it. A prompt's last line asks for the answer
-    and stays last, but for a chat whose last line is the input itself. The receipt is never cut.
+    and stays last, except in a chat whose last line is the input itself. The receipt is never cut.
 
     Args:
         prompt: Of a task of kind `choice`, of any variant.
@@ -106,6 +106,6 @@ def read_interpretation(text: str, choices: Mapping[str, str]) -> Interpretation
 
 
 def _after(title: str, text: str) -> str | None:
-    """What stands behind a title on its line."""
+    """The text after a title on its line."""
     found = re.search(rf"{title}\W*?:(.*)", text, flags=re.IGNORECASE)
     return found[1].strip(_AROUND) if found else None

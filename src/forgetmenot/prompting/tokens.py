@@ -44,7 +44,7 @@ class Tokens:
         eos: The tokenizer's EOS, which ends a text.
         head: What the tokenizer itself puts in front of every plain text: BOS for some, nothing for others.
         prefix: What stands in front where otherwise nothing would be given: the head or, where there is
-            none, BOS, or EOS for want of a BOS (lm-eval's prefix token).
+            none, BOS, or EOS if there is no BOS (lm-eval's prefix token).
     """
 
     def __init__(self, tokenizer: "PreTrainedTokenizerBase"):
@@ -233,5 +233,5 @@ def _any_of(words: Iterable[str]) -> re.Pattern[str]:
 
 
 def lm_eval_prefix(tokenizer: "PreTrainedTokenizerBase") -> Ids:
-    """What stands before an answer that is asked without any prompt: see `Tokens.prefix`."""
+    """The tokens before an answer that is scored without any prompt: see `Tokens.prefix`."""
     return Tokens(tokenizer).prefix

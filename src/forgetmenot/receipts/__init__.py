@@ -1,1 +1,1 @@
-"""Receipts (SuperContext, Yang et al. 2024): what a small supervised model says, shown to the large one."""
+"""Receipts (SuperContext, Yang et al. 2024): a small supervised model's prediction in a prompt."""

@@ -1,8 +1,9 @@
-"""A confidence that means what it says: temperature scaling."""
+"""Calibrated confidence: temperature scaling."""
 
 import numpy as np
 
-from forgetmenot.receipts.classifier import Floats, Labels
+from forgetmenot.metrics.metric import Floats
+from forgetmenot.receipts.classifier import Labels
 
 WIDEST = 5.0  # the logarithm of the temperature is sought within ± this: 1/148 to 148
 

@@ -1,4 +1,4 @@
-"""What a small supervised model must do to write receipts."""
+"""The protocol of a small supervised model that writes receipts."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -6,9 +6,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from forgetmenot.metrics.metric import Floats
+
 Texts = tuple[str, ...]
 """The texts of one example: a sentence, or a pair of them."""
-Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
 
 

@@ -19,7 +19,8 @@ from transformers.utils import logging
 
 from forgetmenot.engine.precision import autocast
 from forgetmenot.errors import UserError
-from forgetmenot.receipts.classifier import Floats, Labels, Texts
+from forgetmenot.metrics.metric import Floats
+from forgetmenot.receipts.classifier import Labels, Texts
 from forgetmenot.receipts.held_out import SEED
 from forgetmenot.receipts.settings import TFIDF, ReceiptSettings
 
@@ -39,7 +40,7 @@ def check_model(settings: ReceiptSettings) -> None:
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
     if tokenizer.pad_token_id is None:
         raise UserError(
-            f"receipts.model: the tokenizer of {settings.model!r} has no padding; take an encoder."
+            f"receipts.model: the tokenizer of {settings.model!r} has no padding; use an encoder."
         )
 
 
@@ -65,7 +66,7 @@ class EncoderClassifier:
             self._train(texts, torch.from_numpy(labels))
 
     def scores(self, texts: Sequence[Texts]) -> Floats:
-        """Logits, texts of like length together."""
+        """Logits; texts of similar length are batched together."""
         self._model.eval()
         found = np.zeros((len(texts), self._model.config.num_labels))
         order = sorted(range(len(texts)), key=lambda k: sum(map(len, texts[k])))

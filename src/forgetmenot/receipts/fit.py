@@ -1,4 +1,4 @@
-"""A task gets receipts: further fields of its examples, and prompts that show them."""
+"""Tasks with receipts: further fields of their examples, and prompts that show them."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -86,7 +86,7 @@ def issue_receipts(
     It reads the fields that the `default` prompt names, in the example's order.
 
     Raises:
-        UserError: A task is no choice, they have other labels or another number of texts, or there is nothing
+        UserError: A task is not a choice, labels or numbers of texts differ, or there is nothing
             to learn from.
     """
     _check(task, source)
@@ -100,7 +100,8 @@ def issue_receipts(
     widths = {len(one) for one in (*train.texts, *(one for group in asked.values() for one in group))}
     if len(widths) > 1:
         raise UserError(
-            f"receipts.sources: {task.name!r} has another number of texts in an example than {source.name!r}."
+            f"receipts.sources: examples of {task.name!r} and {source.name!r} have different numbers of "
+            "texts."
         )
     began = time.perf_counter()
     try:
@@ -181,11 +182,11 @@ def takes_receipts(task: Task) -> bool:
 
 
 def _check(task: Task, source: Task) -> None:
-    for one in (task, source):
-        if not takes_receipts(one):
+    for checked in (task, source):
+        if not takes_receipts(checked):
             raise UserError(
-                f"receipts: task {one.name!r} does not choose among labels of which one is right, so a small "
-                "model cannot be asked; leave it out."
+                f"receipts: task {checked.name!r} does not choose among labels of which one is right, so a "
+                "small model cannot answer it; leave it out."
             )
     if not source.train:
         raise UserError(
@@ -195,7 +196,7 @@ def _check(task: Task, source: Task) -> None:
     if set(task.labels) != set(source.labels):
         raise UserError(
             f"receipts.sources: {task.name!r} has the labels {', '.join(task.labels)}, but {source.name!r} "
-            f"has {', '.join(source.labels)}; a small model can only answer with those that it has learned."
+            f"has {', '.join(source.labels)}; a small model only knows the labels that it was trained on."
         )
 
 

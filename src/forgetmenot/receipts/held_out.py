@@ -1,4 +1,4 @@
-"""No small model answers an example that it was fitted on: leakage is impossible by construction."""
+"""Held-out receipts: no small model predicts an example that it was fitted on."""
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from forgetmenot.errors import UserError
+from forgetmenot.metrics.metric import Floats
 from forgetmenot.receipts.calibration import fitted_temperature, log_softmax
-from forgetmenot.receipts.classifier import Classifier, Floats, Labels, Texts
+from forgetmenot.receipts.classifier import Classifier, Labels, Texts
 
 SEED = 20250403  # fixed, whatever the seed of a run: all runs over the same data get the same receipts
 
@@ -48,9 +49,9 @@ def answer_held_out(
 ) -> HeldOut:
     """Fit small models on train and answer groups of examples, each by a model that never saw its text.
 
-    An example of the group "train" whose text stands in `train` is answered by the model of its fold, fitted
+    An example of the group "train" whose text occurs in `train` is answered by the model of its fold, fitted
     on the other folds; copies of a text are in one fold, and labels are spread evenly over the folds. All
-    else is answered by the model of the whole of train. What stands in `select` or in another group is left
+    else is answered by the model of the whole of train. Texts of `select` or of another group are left
     out of train. Each model is fitted, calibrated on `select` (temperature 1 where that is empty), asked, and
     let go.
 

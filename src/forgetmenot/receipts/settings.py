@@ -57,7 +57,9 @@ class ReceiptSettings(BaseModel):
         changed = sorted(self.model_fields_set - {"model"})
         idle = [key for key in changed if getattr(self, key) != type(self).model_fields[key].default]
         if self.model is None and idle:
-            raise ValueError(f"{idle[0]} has no effect without receipts.model; set that to {TFIDF}, say")
+            raise ValueError(
+                f"{idle[0]} has no effect without receipts.model; set that to {TFIDF}, for example"
+            )
         of_encoders = [key for key in ("revision", "allow_bin", "epochs", "learning_rate") if key in idle]
         if self.model == TFIDF and of_encoders:
             raise ValueError(f"{of_encoders[0]} is for an encoder by hub id or directory, not for {TFIDF}")

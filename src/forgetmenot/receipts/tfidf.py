@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from forgetmenot.errors import UserError
-from forgetmenot.receipts.classifier import Floats, Labels, Texts
+from forgetmenot.metrics.metric import Floats
+from forgetmenot.receipts.classifier import Labels, Texts
 
 STRENGTH = 10.0  # scikit-learn's C, the inverse of the penalty; our choice
 

@@ -1,1 +1,1 @@
-"""What lies on disk: layout, predictions, results, files written whole; knows no torch."""
+"""The files of a run: layout, predictions, results, atomic writes; knows no torch."""

@@ -1,4 +1,4 @@
-"""From predictions to results.json: the score matrices of a run, and all that follows from them."""
+"""The assembly of results.json from predictions: the score matrices of a run and the figures from them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,8 +8,8 @@ import numpy as np
 
 from forgetmenot.metrics import (
     Answers,
+    MatrixRow,
     Measured,
-    Row,
     ScoreMatrix,
     bootstrap,
     measure,
@@ -24,10 +24,10 @@ from forgetmenot.record.result_schema import (
     Cost,
     IntervalsOf,
     Matrix,
-    PairedTest,
-    Reading,
+    ReadingResults,
     Results,
-    Summary,
+    SignificanceTest,
+    SummaryFigures,
 )
 
 NOT_ASKED = "The stage's weights were no longer on disk when this task was added."
@@ -75,7 +75,7 @@ class AskedTask:
 
 
 def assemble(
-    rows: Sequence[Row],
+    rows: Sequence[MatrixRow],
     readings: Sequence[Sequence[AskedTask]],
     described: Mapping[str, Any],
     cost: Cost,
@@ -109,11 +109,11 @@ def assemble(
         metrics=metrics,
         majority=chance,
         not_learned=_not_learned(rows, tasks, matrix, chance),
-        summary=cast(Summary, summarize(_score_matrix(rows, tasks, matrix), metrics).to_json()),
+        summary=cast(SummaryFigures, summarize(_score_matrix(rows, tasks, matrix), metrics).to_json()),
         intervals=cast(IntervalsOf, bootstrap(rows, columns).to_json()),
         noise_floor=noise_floor(rows, columns),
         significance={
-            task: cast(PairedTest, test.to_json()) for task, test in significance(rows, columns).items()
+            task: cast(SignificanceTest, test.to_json()) for task, test in significance(rows, columns).items()
         },
         readings=[
             reading(rows, asked, chosen, tasks) for asked in readings for chosen in _metric_choices(asked)
@@ -124,8 +124,8 @@ def assemble(
 
 
 def reading(
-    rows: Sequence[Row], asked: Sequence[AskedTask], metrics: Mapping[str, str], tasks: Sequence[str]
-) -> Reading:
+    rows: Sequence[MatrixRow], asked: Sequence[AskedTask], metrics: Mapping[str, str], tasks: Sequence[str]
+) -> ReadingResults:
     """One matrix: one choice of metric for each task; tasks that the choice leaves out are null.
 
     Args:
@@ -165,7 +165,7 @@ def reading(
             ]
             for i in range(len(rows))
         ]
-    return cast(Reading, found)
+    return cast(ReadingResults, found)
 
 
 def _how(asked: Sequence[AskedTask]) -> dict[str, Any]:
@@ -215,13 +215,13 @@ def _values(cells: Mapping[str, Sequence[Measured]], tasks: Sequence[str] | None
     ]
 
 
-def _score_matrix(rows: Sequence[Row], tasks: Sequence[str], matrix: Matrix) -> ScoreMatrix:
+def _score_matrix(rows: Sequence[MatrixRow], tasks: Sequence[str], matrix: Matrix) -> ScoreMatrix:
     values = np.array([[np.nan if v is None else v for v in row] for row in matrix], dtype=np.float64)
     return ScoreMatrix(tuple(tasks), tuple(rows), values)
 
 
 def _not_learned(
-    rows: Sequence[Row], tasks: Sequence[str], matrix: Matrix, chance: Mapping[str, float | None]
+    rows: Sequence[MatrixRow], tasks: Sequence[str], matrix: Matrix, chance: Mapping[str, float | None]
 ) -> list[str]:
     """The trained tasks whose score after their own stage is not above answering without looking."""
     found = []

@@ -1,7 +1,7 @@
 """Predictions on disk: what the model answered to each example, and how a metric takes it.
 
 predictions.parquet has one row for each (task, example). What belongs to a task as a whole, the order of its
-labels, stands in the file's metadata under "forgetmenot", as JSON: {"labels": {task: [label, …]}}.
+labels, is in the file's metadata under "forgetmenot", as JSON: {"labels": {task: [label, …]}}.
 """
 
 import json
@@ -49,16 +49,16 @@ class Predictions:
         ids: The examples' names.
         gold: What is right: a label, a number for a graded choice, or a text.
         predicted: The label for a choice, a number for a graded one, the text for a generated answer; None
-            where only the loss is asked, and where a written answer names no label.
+            where only the loss is measured, and where a written answer names no label.
         log_likelihoods: Of each candidate, in the order of `labels`, in nats; of the answer where only the
-            loss is asked.
+            loss is measured.
         tokens: How many tokens were predicted, where only the loss is asked.
         generated: What was written, where `predicted` was read off that.
         margins: How far the likeliest logit lay above the second, for each token of it, where that was asked.
         prompt_text: The example's fields for people to read.
         source: The text that was rewritten, where the answer is a rewriting of it.
         cluster: What examples that are not independent share, such as the passage that several questions are
-            on; None for an example that stands by itself.
+            on; None for an independent example.
         labels: The labels of a choice, in the task's order; empty for other tasks, None where the file was
             written by a version that did not keep them.
         routed: How many examples each part of a method that routes has answered; not in the file.
@@ -88,7 +88,7 @@ class Predictions:
 
     @property
     def clusters(self) -> NDArray[np.int64] | None:
-        """The number of each example's cluster, from 0 on; None where every example stands by itself."""
+        """The number of each example's cluster, from 0 on; None if all examples are independent."""
         if not any(one is not None for one in self.cluster):
             return None
         names = [f"={name}" if name is not None else f"#{k}" for k, name in enumerate(self.cluster)]
@@ -163,7 +163,7 @@ def as_measured(metric: str, predictions: Predictions) -> tuple[Any, Any]:
         if predictions.labels is None:
             raise UserError(
                 f"{metric} needs the order of the labels, which the version of forgetmenot that wrote these "
-                "predictions did not keep; run the same command with --fresh."
+                "predictions did not save; run the same command with --fresh."
             )
         index: dict[str | None, int] = {label: k for k, label in enumerate(predictions.labels)}
         index[None] = NO_LABEL
@@ -222,10 +222,10 @@ def write_predictions(path: Path, answers: Mapping[str, Predictions]) -> None:
         answers: Task to its predictions.
     """
     rows: dict[str, list[Any]] = {name: [] for name in _SCHEMA.names}
-    for task, one in answers.items():
-        rows["task"] += [task] * len(one)
+    for task, predictions in answers.items():
+        rows["task"] += [task] * len(predictions)
         for name in _COLUMNS:
-            rows["example" if name == "ids" else name] += getattr(one, name)
+            rows["example" if name == "ids" else name] += getattr(predictions, name)
     table, labels = pa.table(rows, schema=_SCHEMA), {}
     if path.is_file():
         before = _read(path)

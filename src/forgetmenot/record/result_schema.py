@@ -1,7 +1,7 @@
 """results.json, key by key. Adding a key is no break; changing or removing one raises `VERSION`.
 
 `Results` is what a finished run's file holds, `record.assemble` makes it, `record.results` reads it. Nothing
-in it differs between two equal runs: wall times stand in timing.json.
+in it differs between two equal runs: wall times are in timing.json.
 """
 
 from typing import Any, NotRequired, TypedDict
@@ -10,13 +10,13 @@ VERSION = 1
 
 Matrix = list[list[float | None]]
 """[stages][tasks]; null where `missing` says why."""
-Interval = list[float]
+Bounds = list[float]
 """[low, high], 95 %."""
-Intervals = list[list[Interval | None]]
+IntervalMatrix = list[list[Bounds | None]]
 
 
 class StageRow(TypedDict):
-    """A row of the matrix: a stage, the tasks it trains on, and whether it goes on from the last."""
+    """A row of the matrix: a stage, the tasks it trains on, and whether it continues the last one."""
 
     name: str
     trains_on: list[str]
@@ -38,7 +38,7 @@ class Haque(TypedDict, total=False):
     diagonal_mean: float | None
 
 
-class Summary(TypedDict, total=False):
+class SummaryFigures(TypedDict, total=False):
     """The figures of the headline matrix.
 
     `over` names the tasks that they are taken over. `reasons` says why a figure is null, by the figure's
@@ -59,7 +59,7 @@ class CrossFitted(TypedDict):
     """A figure that takes a maximum, cross-fitted; see `metrics.cross_fit`."""
 
     value: float
-    interval: Interval
+    interval: Bounds
 
 
 class IntervalsOf(TypedDict, total=False):
@@ -68,18 +68,18 @@ class IntervalsOf(TypedDict, total=False):
     Figures that take a maximum have none: their cross-fitted values have, under `cross_fitted`.
     """
 
-    matrix: Intervals
-    summary: dict[str, Interval | None]
+    matrix: IntervalMatrix
+    summary: dict[str, Bounds | None]
     cross_fitted: dict[str, CrossFitted | None]
     level: float
     resamples: int
 
 
-class PairedTest(TypedDict, total=False):
+class SignificanceTest(TypedDict, total=False):
     """What a task lost between its own stage and the end, on the same examples; see `PairedDifference`."""
 
     difference: float | None
-    interval: Interval | None
+    interval: Bounds | None
     p: float | None
     p_holm: float | None
     test: str | None
@@ -98,7 +98,7 @@ class MissingCell(TypedDict):
     reason: str
 
 
-class Reading(TypedDict):
+class ReadingResults(TypedDict):
     """One score matrix: one metric for each task, one choice of prompts, one way of scoring.
 
     `metric` is a name, or a name for each task where they differ; `version` that of each metric's formula.
@@ -117,13 +117,13 @@ class Reading(TypedDict):
     demonstrations: dict[str, dict[str, Any]]
     matrix: Matrix
     n: dict[str, int]
-    intervals: Intervals
+    intervals: IntervalMatrix
     missing: list[MissingCell]
     truncated: dict[str, dict[str, int]]
     unparsed: NotRequired[list[list[int | None]]]
 
 
-class SavedReading(Reading):
+class SavedReading(ReadingResults):
     """A reading that was taken of saved stages: a file under readings/."""
 
     tasks: list[str]
@@ -154,7 +154,7 @@ class ProbeTable(TypedDict):
     metrics: dict[str, str]
     stages: list[str]
     values: Matrix
-    intervals: Intervals
+    intervals: IntervalMatrix
     n: list[list[int | None]]
     more: list[list[dict[str, Any] | None]]
     missing: list[MissingPart]
@@ -203,11 +203,11 @@ class Results(TypedDict):
     metrics: dict[str, str]
     majority: dict[str, float | None]
     not_learned: list[str]
-    summary: Summary
+    summary: SummaryFigures
     intervals: IntervalsOf
     noise_floor: dict[str, float | None]
-    significance: dict[str, PairedTest]
-    readings: list[Reading]
+    significance: dict[str, SignificanceTest]
+    readings: list[ReadingResults]
     probes: dict[str, ProbeTable]
     cost: Cost
     asked_again: NotRequired[dict[str, AskedAgain]]

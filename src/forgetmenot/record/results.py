@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from forgetmenot.errors import UserError
-from forgetmenot.metrics import Row, metric_named
+from forgetmenot.metrics import MatrixRow, metric_named
+from forgetmenot.metrics.resampling import Interval
 from forgetmenot.record.layout import RESULTS
 from forgetmenot.record.predictions import NOT_FINITE
 from forgetmenot.record.result_schema import VERSION
 
-Interval = tuple[float, float]
 State = Literal["forgotten", "improved", "kept", "untested", "last", "ahead", "apart", "scored", "unknown"]
 
 SIGNIFICANT = 0.05
@@ -20,7 +20,7 @@ SIGNIFICANT = 0.05
 
 @dataclass(frozen=True, slots=True)
 class TaskOutcome:
-    """What became of one task.
+    """The outcome of one task.
 
     Attributes:
         base: Its score before any training, R[0][j].
@@ -68,7 +68,7 @@ class RunResults:
         self.seed: int | None = results.get("seed")
         self.tasks: tuple[str, ...] = tuple(results["tasks"])
         self.stages = tuple(
-            Row(stage["name"], tuple(stage["trains_on"]), stage.get("follows", True))
+            MatrixRow(stage["name"], tuple(stage["trains_on"]), stage.get("follows", True))
             for stage in results["stages"]
         )
         self.measured = len(results["matrix"])
@@ -168,7 +168,7 @@ class RunResults:
         return now - then if now is not None and then is not None else None
 
     def outcome(self, task: str) -> TaskOutcome:
-        """What became of one task between the base model, its own stage and the last measured stage."""
+        """The outcome of one task between the base model, its own stage and the last measured stage."""
         column, own, last = self.column(task), self.own_stage(task), self.measured - 1
         base, end = column[0], column[last]
         learned = column[own] if own is not None else None

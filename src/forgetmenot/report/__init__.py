@@ -1,1 +1,1 @@
-"""What people see of runs: the score matrix in a terminal, the reports as HTML files, and tables of many."""
+"""Reports: the score matrix in a terminal, HTML pages, and tables of many runs."""

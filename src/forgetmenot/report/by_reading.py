@@ -1,4 +1,4 @@
-"""Form or knowledge: what became of each task by every way of asking that a run was read in."""
+"""Results by reading: the outcome of each task under every reading of a run."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class Move:
 
 @dataclass(frozen=True, slots=True)
 class AskedBy:
-    """One way of asking: its title, and what became of each task; None for tasks that it did not ask."""
+    """One way of asking: its title, and the outcome of each task; None for tasks that it did not ask."""
 
     title: str
     moves: tuple[Move | None, ...]

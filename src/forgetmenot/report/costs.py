@@ -1,9 +1,9 @@
-"""What a run cost beside what it saved: what its method keeps, adds and needs, and what was computed."""
+"""The costs of a run: what its method stores, adds and needs, and what was computed."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from forgetmenot.report.wording import duration, size
+from forgetmenot.report.wording import byte_size, duration
 
 
 def costs(cost: Mapping[str, Any], timing: Mapping[str, Any] | None = None) -> dict[str, str]:
@@ -40,5 +40,5 @@ def _kept(bytes_after: list[int]) -> str:
     """What the method stores for later stages, after the last one and for each."""
     if not bytes_after[-1]:
         return "nothing beside the weights"
-    each = f", {size(bytes_after[-1] / len(bytes_after))} for each stage" if len(bytes_after) > 1 else ""
-    return f"{size(bytes_after[-1])} beside the weights{each}"
+    each = f", {byte_size(bytes_after[-1] / len(bytes_after))} for each stage" if len(bytes_after) > 1 else ""
+    return f"{byte_size(bytes_after[-1])} beside the weights{each}"

@@ -1,4 +1,4 @@
-"""What the figures are drawn of: axes, lines, dots and words as SVG elements.
+"""Elements of the figures: axes, lines, dots and words as SVG.
 
 Colours and strokes are the style sheet's (classes), so that a figure follows light, dark and print.
 """
@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from markupsafe import Markup, escape
 
-from forgetmenot.record.results import Interval
+from forgetmenot.metrics.resampling import Interval
 from forgetmenot.report.wording import MINUS
 
 Axis = Callable[[float], float]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from forgetmenot.record.results import Interval
+from forgetmenot.metrics.resampling import Interval
 from forgetmenot.report import drawing
 from forgetmenot.report.drawing import Axis
 from forgetmenot.report.wording import number

@@ -10,9 +10,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from forgetmenot.metrics import FORMULAS, metric_named
+from forgetmenot.metrics.resampling import Interval
 from forgetmenot.record.files import write_text
 from forgetmenot.record.layout import CONFIG, ENVIRONMENT, REPORT, TIMING, TRAINING, stage_folder
-from forgetmenot.record.results import Interval, RunResults, TaskOutcome, load_results
+from forgetmenot.record.results import RunResults, TaskOutcome, load_results
 from forgetmenot.report.by_reading import asked_otherwise
 from forgetmenot.report.costs import costs
 from forgetmenot.report.figures import curve, dumbbell, loss_line, score_scale
@@ -88,7 +89,7 @@ def write_report(run_dir: Path) -> Path:
 
 
 def template(name: str) -> Any:
-    """A page of `templates/`, with the filters that write numbers as a person reads them."""
+    """A page of `templates/`, with the filters that write numbers in readable form."""
     environment = Environment(
         loader=PackageLoader("forgetmenot.report"),
         autoescape=True,
@@ -226,7 +227,7 @@ def _breakable(name: str) -> Markup:
 
 
 def _plain(value: Any) -> str:
-    """A recorded value as a person writes it."""
+    """A recorded value as a user writes it."""
     if value is None:
         return NONE
     if isinstance(value, bool):

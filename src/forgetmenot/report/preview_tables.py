@@ -1,4 +1,4 @@
-"""What a run would do, in a terminal."""
+"""Tables of a preview, for a terminal."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -22,9 +22,13 @@ def print_preview(found: Mapping[str, Any], console: Console) -> None:
     scoring = Table("task", "prompt", box=None, pad_edge=False)
     for name in ("examples", "tokens", "with sharing", "time"):
         scoring.add_column(name, justify="right")
-    for one in found["scoring"]:
+    for scored in found["scoring"]:
         scoring.add_row(
-            one["task"], one["prompt"], f"{one['examples']:,}", *_tokens(one), duration(one["seconds"])
+            scored["task"],
+            scored["prompt"],
+            f"{scored['examples']:,}",
+            *_tokens(scored),
+            duration(scored["seconds"]),
         )
 
     times = len(found["stages"]) + 1
@@ -57,5 +61,5 @@ def _tokens(counts: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _size(count: int) -> str:
-    """Bytes for a person."""
+    """Bytes in readable units."""
     return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"

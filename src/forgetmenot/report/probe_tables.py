@@ -1,4 +1,4 @@
-"""What the probes of a run found, in the terminal."""
+"""Tables of probe results, for a terminal."""
 
 from collections.abc import Mapping
 from typing import Any

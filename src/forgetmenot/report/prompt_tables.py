@@ -1,4 +1,4 @@
-"""Prompt variants side by side: in a terminal, and as one HTML page."""
+"""Tables of prompt variants: for a terminal, and as one HTML page."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from forgetmenot.record.results import SIGNIFICANT, Interval
+from forgetmenot.metrics.resampling import Interval
+from forgetmenot.record.results import SIGNIFICANT
 from forgetmenot.report.figures import score_scale, whisker
 from forgetmenot.report.html import template
 from forgetmenot.report.wording import NONE, number, p_value, span
@@ -26,14 +27,14 @@ def print_prompts(found: Mapping[str, Any], console: Console) -> None:
         written = ["unparsed"] if _written(task) else []
         for title in (name, task["metric"], "95 % interval", "behind the best", "p", *written):
             table.add_column(title, no_wrap=True)
-        for variant, one in _sorted(task):
-            style = "bold" if variant == task["chosen"] else "" if _above(task, one) else "dim"
-            cells = [*_cells(variant, one), *([str(one["unparsed"])] if written else [])]
+        for variant, score in _sorted(task):
+            style = "bold" if variant == task["chosen"] else "" if _above(task, score) else "dim"
+            cells = [*_cells(variant, score), *([str(score["unparsed"])] if written else [])]
             table.add_row(*(Text(cell, style=style) for cell in cells))
         console.print(table)
         for variant, reason in task["left_out"].items():
             console.print(Text(f"{variant} was left out: {reason}.", style="dim"))
-        console.print(Text(verdict(name, task)), "", sep="\n")
+        console.print(Text(conclusion(name, task)), "", sep="\n")
     console.print(Text(f"Dim: not above chance. {CHOSEN_HERE}", style="dim"))
 
 
@@ -43,7 +44,7 @@ def prompts_page(found: Mapping[str, Any]) -> str:
         {
             **task,
             "name": name,
-            "verdict": verdict(name, task),
+            "verdict": conclusion(name, task),
             "rows": [
                 {**one, "name": variant, "picture": _picture(task, variant, one)}
                 for variant, one in _sorted(task)
@@ -59,7 +60,7 @@ def prompts_page(found: Mapping[str, Any]) -> str:
     return page
 
 
-def verdict(name: str, task: Mapping[str, Any]) -> str:
+def conclusion(name: str, task: Mapping[str, Any]) -> str:
     """How much the prompt matters for a task, in a sentence or two."""
     if task["chosen"] is None:
         return f"{name}: no prompt has a score."

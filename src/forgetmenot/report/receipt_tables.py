@@ -1,4 +1,4 @@
-"""The tables on receipts: who is right alone and together, what is overridden, and what is recovered."""
+"""Tables on receipts: accuracy alone and with receipts, overrides, and what is recovered."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -94,10 +94,10 @@ def _overrides(found: Mapping[str, Any]) -> Rows:
 def _bins(found: Mapping[str, Any]) -> Rows:
     rows = [["stage", "task", "confidence", "n", *found["rows"][0]["bins"][0]["accuracy"]]]
     for row in found["rows"]:
-        for one in row["bins"]:
-            ends = f"{one['from']:.1f} to {one['to']:.1f}"
-            shares = [number(value) for value in one["accuracy"].values()]
-            rows.append([row["stage"], row["task"], ends, str(one["n"]), *shares])
+        for bin_ in row["bins"]:
+            ends = f"{bin_['from']:.1f} to {bin_['to']:.1f}"
+            shares = [number(value) for value in bin_["accuracy"].values()]
+            rows.append([row["stage"], row["task"], ends, str(bin_["n"]), *shares])
     return rows
 
 

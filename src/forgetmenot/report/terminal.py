@@ -76,7 +76,7 @@ class LiveTable:
         matrix[stage_index] = [row.get(task) for task in tasks]
 
     def finish(self, summary: Mapping[str, Any]) -> None:
-        """Set the footer: the run's summary as it stands in `results.json`."""
+        """Set the footer: the run's summary as in `results.json`."""
         self._results["summary"] = dict(summary)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -92,7 +92,7 @@ class LiveTable:
 
 
 def print_matrix(content: Mapping[str, Any], console: Console) -> None:
-    """Print a finished run: its score matrix, what became of each task, the summary and the verdict.
+    """Print a finished run: its score matrix, the outcome of each task, the summary and the verdict.
 
     Args:
         content: That of `results.json`.
@@ -201,9 +201,9 @@ def _by_way(results: RunResults, ways: Sequence[AskedBy]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for title in ("asked by", *results.tasks):
         table.add_column(title, overflow="fold")
-    for one in ways:
+    for reading in ways:
         cells = []
-        for task, move in zip(results.tasks, one.moves, strict=True):
+        for task, move in zip(results.tasks, reading.moves, strict=True):
             cell = Text("")
             if move is not None:
                 ends = (number(results.shown(task, value)) for value in (move.learned, move.end))
@@ -214,7 +214,7 @@ def _by_way(results: RunResults, ways: Sequence[AskedBy]) -> Table:
             if move is not None and move.unparsed is not None:
                 cell.append(f"\n{move.unparsed} of {move.n} no label", style="dim")
             cells.append(cell)
-        table.add_row(one.title, *cells)
+        table.add_row(reading.title, *cells)
     return table
 
 

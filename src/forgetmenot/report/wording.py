@@ -1,11 +1,12 @@
-"""Numbers and results as a person reads them."""
+"""Numbers and results in readable words."""
 
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from forgetmenot.metrics import metric_named
-from forgetmenot.record.results import Interval, RunResults, TaskOutcome
+from forgetmenot.metrics.resampling import Interval
+from forgetmenot.record.results import RunResults, TaskOutcome
 
 NONE = "–"
 MINUS = "\N{MINUS SIGN}"
@@ -39,7 +40,7 @@ OUTCOMES: dict[str, tuple[str, str]] = {
 
 
 def outcome_words(results: RunResults, outcome: TaskOutcome) -> tuple[str, str]:
-    """What became of a task, in words, and their kind."""
+    """The outcome of a task, in words, and their kind."""
     if outcome.not_learned:
         return OUTCOMES["not learned"]
     if outcome.state == "last" and len(results.stages) == 2:
@@ -91,7 +92,7 @@ def cross_fitted(found: Mapping[str, Any] | None) -> str:
 
 
 def p_value(p: float | None) -> str:
-    """A p value with three decimals, never rounded to nought."""
+    """A p value with three decimals, never rounded to zero."""
     if p is None:
         return NONE
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
@@ -110,7 +111,7 @@ def way(reading: Mapping[str, Any]) -> str:
     """How a reading was asked: "by likelihood / tokens, contextual calibration, 4 demonstrations"."""
     said = f"by {reading['scoring']}"
     if (per := reading.get("normalization", "none")) != "none":
-        said += " less the unconditional one" if per == "unconditional" else f" / {per}"
+        said += " minus the unconditional one" if per == "unconditional" else f" / {per}"
     if (calibration := reading.get("calibration", "none")) != "none":
         said += f", {calibration} calibration"
     counts = sorted({shown["count"] for shown in reading.get("demonstrations", {}).values()})
@@ -136,7 +137,7 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
 
 
-def size(count: float) -> str:
+def byte_size(count: float) -> str:
     """So many bytes as people say it: 12 B, 2.5 MB."""
     units = ["GB", "MB", "kB", "B"]
     while count >= 1000 and len(units) > 1:

@@ -1,1 +1,1 @@
-"""The continual loop, the run directory and resume, the study (many runs)."""
+"""One run: the continual loop, its directory and resume, preview and export."""

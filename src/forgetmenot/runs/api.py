@@ -1,4 +1,4 @@
-"""Run a config from Python, and look at what a run found."""
+"""The Python interface: run a config, and read its results."""
 
 import errno
 from collections.abc import Mapping
@@ -61,7 +61,7 @@ class Run:
         return pd.read_parquet(stage_folder(self.path, name) / PREDICTIONS)
 
     def report(self) -> Path:
-        """Write report.html anew; returns its path."""
+        """Write report.html again; returns its path."""
         return write_report(self.path)
 
     def print(self, console: Console | None = None) -> None:
@@ -77,13 +77,13 @@ def run(
 ) -> Run:
     """Train on one task after another, score all of them after each, and report what was forgotten.
 
-    A run that was interrupted goes on from its last finished stage; a finished one is only read; one whose
-    list of tasks has grown goes on with the new ones. In processes that a launcher started (`accelerate
+    A run that was interrupted resumes from its last finished stage; a finished one is only read; one whose
+    list of tasks has grown continues with the new ones. In processes that a launcher started (`accelerate
     launch`, `torchrun`) all of them call this, and share the work.
 
     Args:
         config: A config, a path to one, or dotted keys to values; None for the bundled model and suite.
-        fresh: Remove what is in the run directory and start anew.
+        fresh: Delete the contents of the run directory and start over.
         console: Where to show progress; None shows nothing.
 
     Raises:
@@ -103,14 +103,14 @@ def run(
                 raise UserError(
                     "The device's memory is full: set training.micro_batch to fewer examples, a smaller "
                     "training.max_length, or training.activation_checkpointing: true. "
-                    "Finished stages are kept; the same command goes on from there."
+                    "Finished stages are kept; run the same command again to resume."
                 ) from error
             except OSError as error:
                 if error.errno != errno.ENOSPC:
                     raise
                 raise UserError(
                     f"The disk of {directory.path} is full: make room, or set checkpoints: last. "
-                    "Finished stages are kept; the same command goes on from there."
+                    "Finished stages are kept; run the same command again to resume."
                 ) from error
     return Run(directory.path)
 
@@ -128,7 +128,7 @@ def is_finished(directory: RunDirectory, config: RunConfig) -> bool:
     """Whether the directory holds this run, finished.
 
     Raises:
-        UserError: If it holds another one that this does not go on from.
+        UserError: If it holds another run, which this one does not continue.
     """
     path = directory.path / CONFIG
     if not path.is_file():
@@ -141,7 +141,7 @@ def is_finished(directory: RunDirectory, config: RunConfig) -> bool:
     if different:
         raise UserError(
             f"{directory.path} holds a run of another config: {', '.join(different)} differ. "
-            "Choose another output, or start anew with --fresh."
+            "Choose another output, or start over with --fresh."
         )
     return finished
 

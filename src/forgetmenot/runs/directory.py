@@ -1,4 +1,4 @@
-"""A run's directory: what lies where, and nothing half-written is ever read."""
+"""A run's directory: its files, none of which is ever read half-written."""
 
 import fcntl
 import json
@@ -161,7 +161,7 @@ class RunDirectory:
         try:
             return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
         except ValueError as error:
-            raise UserError(f"{path} is not JSON ({error}); start the run anew with --fresh.") from error
+            raise UserError(f"{path} is not JSON ({error}); start the run over with --fresh.") from error
 
     @_by_the_writer
     def write_json(self, name: str, content: Any) -> None:

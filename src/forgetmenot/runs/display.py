@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: a table that fills, and a bar with a rate and an end time."""
+"""The display of a run: a table that fills, and a bar with a rate and an end time."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,7 +20,7 @@ from rich.text import Text
 
 from forgetmenot.report.terminal import LiveTable
 
-Advance = Callable[..., None]
+Update = Callable[..., None]
 
 
 class _Rate(ProgressColumn):
@@ -67,7 +67,7 @@ class Display:
         self._live.update(Group(table, self.bars))
 
     def say(self, sentence: str) -> None:
-        """Tell the person something that stays on the screen."""
+        """Show the user a message that stays on the screen."""
         self.console.print(Text(sentence, style="dim"))
 
     def stage_done(self, number: int, name: str, row: Mapping[str, float | None]) -> None:
@@ -81,7 +81,7 @@ class Display:
             self.console.print(f"{name}:  {cells}", highlight=False)
 
     @contextmanager
-    def progress(self, description: str, total: int) -> Iterator[Advance]:
+    def progress(self, description: str, total: int) -> Iterator[Update]:
         """A bar; call what it gives with how many were done, and a note if there is one."""
         bar = self.bars.add_task(description, total=total, note="")
 

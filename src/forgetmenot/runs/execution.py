@@ -1,4 +1,4 @@
-"""A plan carried out: the model loaded, every stage trained and scored, and the results written."""
+"""The execution of a plan: the model loaded, every stage trained and scored, the results written."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -32,7 +32,7 @@ def carry_out(
     *,
     fresh: bool,
 ) -> None:
-    """Take a run from wherever its directory stands to its end, and write what follows from it.
+    """Continue a run from the state of its directory to its end, and write its results.
 
     Args:
         plan: What the run's config amounts to.
@@ -43,7 +43,7 @@ def carry_out(
         fresh: Remove what is in the directory first.
 
     Raises:
-        UserError: If something does not fit the model, or the directory began otherwise.
+        UserError: If something does not fit the model, or the directory was created with other settings.
     """
     config = plan.config
     session = open_session(config, None if fresh else begun_with(directory).get("threads"))
@@ -91,10 +91,10 @@ def deterministic() -> Iterator[None]:
 
 
 def _identify(plan: Plan, session: Session, directory: RunDirectory, display: Display) -> None:
-    """Hold what this process would compute with against what the run began with, and record it.
+    """Check what this process would compute with against what the run began with, and record it.
 
     Raises:
-        UserError: If they differ, so that going on would mix two runs.
+        UserError: If they differ, so that resuming would mix two runs.
     """
     tasks = {task.name: task for task in (*plan.trained, *plan.scored)}
     identity = {
@@ -110,8 +110,8 @@ def _identify(plan: Plan, session: Session, directory: RunDirectory, display: Di
             now = {name: now.get(name) for name in value}
         if now != value:
             raise UserError(
-                f"{directory.path} began with {key} {value!r}; by this command, machine and data "
-                f"it is {now!r} now: going on would mix two runs. Put it back, or start anew with --fresh."
+                f"{directory.path} was created with {key} {value!r}; now it would be {now!r}. Resuming would "
+                "mix two runs. Restore the command, machine or data, or start over with --fresh."
             )
     directory.write_json(ENVIRONMENT, {"identity": identity, **session.record})
     if session.learner.layout != "trie":

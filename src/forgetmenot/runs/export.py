@@ -1,4 +1,4 @@
-"""Write a saved stage as one loadable model."""
+"""The export of a saved stage as one loadable model."""
 
 from __future__ import annotations
 
@@ -55,14 +55,14 @@ def export(run_dir: Path, stage: str, out: Path) -> str:
     if found[0] != BASE and method.not_one_model:
         raise UserError(
             f"This run's method, {config.method.name}, {method.not_one_model} "
-            f"What it has lies in {directory.stage(found[0])}."
+            f"Its weights are in {directory.stage(found[0])}."
         )
     from forgetmenot.models.adapt import kind_of
 
     kind = kind_of(config.adapter)
     if found[0] != BASE and kind.not_one_model:
         raise UserError(
-            f"{kind.not_one_model} What was learned lies in {directory.stage(found[0]) / kind.folder}."
+            f"{kind.not_one_model} The learned weights are in {directory.stage(found[0]) / kind.folder}."
         )
     try:
         out.mkdir(parents=True, exist_ok=True)

@@ -48,7 +48,7 @@ from forgetmenot.runs.session import Session
 
 
 class Loop:
-    """Takes one run from wherever its directory stands to its last stage."""
+    """Takes one run from the state of its directory to its last stage."""
 
     def __init__(
         self,
@@ -197,7 +197,7 @@ class Loop:
         )
 
     def _say_notes(self, stage: Stage) -> None:
-        """Pass on what the method has to say to the person."""
+        """Pass on the method's messages to the user."""
         for note in self.method.notes:
             self.display.say(f"{stage.name}: {note}")
             self.directory.event("note", stage=stage.name, note=note)

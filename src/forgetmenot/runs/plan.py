@@ -1,4 +1,4 @@
-"""What a config amounts to, before any model is loaded: tasks, prompts, method, stages.
+"""The plan of a run, before any model is loaded: tasks, prompts, method, stages.
 
 What is wrong with a config is said at once: torch is imported only where a setting cannot be checked without.
 """
@@ -15,7 +15,7 @@ from forgetmenot.engine import shards
 from forgetmenot.errors import UserError, nearest
 from forgetmenot.evaluation.readings import Reading, further_readings, own_reading, sample, scored_split
 from forgetmenot.methods import Method, Stage, make_method
-from forgetmenot.metrics import Row
+from forgetmenot.metrics import MatrixRow
 from forgetmenot.paths import at_home
 from forgetmenot.probes import check_probe
 from forgetmenot.prompting import EncodedExamples, Prompt, encode_cached, why_no_cache
@@ -30,7 +30,7 @@ class Plan:
         trained: The tasks with a train split, in order.
         scored: The tasks whose scored split has examples, those of `also_score` last: the columns of R.
         prompts: Each task's prompt, in training and in the run's own reading.
-        readings: How tasks are put to the model after each stage, the run's own reading first.
+        readings: How tasks are scored after each stage, the run's own reading first.
         stages: The training episodes, without the base.
     """
 
@@ -43,14 +43,14 @@ class Plan:
     stages: tuple[Stage, ...]
 
     @property
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[MatrixRow]:
         """The stages as the score matrix knows them, the base first."""
-        trained = [Row(s.name, s.tasks, self.method.follows(s)) for s in self.stages]
-        return [Row("00-base"), *trained]
+        trained = [MatrixRow(s.name, s.tasks, self.method.follows(s)) for s in self.stages]
+        return [MatrixRow("00-base"), *trained]
 
     @property
     def notes(self) -> list[str]:
-        """What a person should hear about the data."""
+        """Messages to the user about the data."""
         notes = [] if (reason := why_no_cache()) is None else [reason]
         for task in {task.name: task for task in (*self.trained, *self.scored)}.values():
             notes += [f"{task.name}: {note}" for note in task.notes]
@@ -132,7 +132,7 @@ def for_task(setting: int | dict[str, int] | None, name: str) -> int | None:
 
 
 def data_folder(config: RunConfig) -> Path | None:
-    """Where public data sets lie on disk, environment variables filled in; None for the hub."""
+    """The folder of public data sets, environment variables filled in; None for the hub."""
     if config.data_dir is None:
         return None
     written = os.path.expandvars(config.data_dir)
@@ -148,7 +148,7 @@ def data_folder(config: RunConfig) -> Path | None:
 
 
 def check_trackers(config: RunConfig) -> None:
-    """Hold `trackers` against what Accelerate knows and what is installed; it passes over the latter.
+    """Check `trackers` against what Accelerate knows and what is installed; it passes over the latter.
 
     Raises:
         UserError: If one is unknown or not installed.

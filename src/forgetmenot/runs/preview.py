@@ -1,4 +1,4 @@
-"""What a run would compute, and about how long it would take, before it trains anything.
+"""The preview of a run: what it would compute, and about how long it would take, before any training.
 
 Examples, steps and input positions are counted as the run will count them, from the same batches and packs.
 Seconds are those of a few real training steps of each stage and of some examples of each question, times the
@@ -79,7 +79,7 @@ class ScoringWork:
     """What a task costs each time that it is scored.
 
     Attributes:
-        computed: Input positions; 0 for answers that are generated, whose length nobody knows before.
+        computed: Input positions; 0 for answers that are generated, whose length is not known before.
         seconds: By the model with what a stage adds to it.
         base_seconds: By the untouched base model.
     """

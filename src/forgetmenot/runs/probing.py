@@ -33,7 +33,7 @@ def make_probes(config: RunConfig, wanted: Iterable[NamedSettings]) -> dict[str,
     return {one.name: make_probe(one.name, one.options, data_folder(config)) for one in wanted}
 
 
-def measure(
+def measure_probe(
     probe: Probe,
     name: str,
     learner: Learner,
@@ -55,7 +55,8 @@ def measure(
             return list(probe.measure(answering, stage, base, directory.path / "probes" / name))
     except UserError as error:
         raise UserError(
-            f"Probe {name}, stage {stage}: {error} What was finished is kept; the same command goes on."
+            f"Probe {name}, stage {stage}: {error} What is finished is kept; run the same command again "
+            "to resume."
         ) from error
 
 
@@ -72,7 +73,7 @@ def measure_stage(
     began = time.perf_counter()
     for name, probe in probes.items():
         if name not in measured(directory, stage):
-            found = measure(probe, name, learner, method, stage, base, directory)
+            found = measure_probe(probe, name, learner, method, stage, base, directory)
             done = {**measured(directory, stage), name: [asdict(part) for part in found]}
             directory.write_json(_file(stage), done)
             directory.event("probed", stage=stage, probe=name)
@@ -86,7 +87,7 @@ def measured(directory: RunDirectory, stage: str) -> dict[str, list[dict[str, An
 
 
 def written(directory: RunDirectory, stage: str) -> dict[str, list[dict[str, Any]]]:
-    """The same, as it lies on disk."""
+    """The same, as saved on disk."""
     return directory.read_json(_file(stage)) or {}
 
 

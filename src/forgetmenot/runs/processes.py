@@ -24,7 +24,7 @@ def launched() -> bool:
 
 
 def check_processes(asked: int) -> None:
-    """Hold the number of processes against the machine's GPUs, or against what a launcher started.
+    """Check the number of processes against the machine's GPUs, or against what a launcher started.
 
     Raises:
         UserError: If they do not fit.
@@ -71,7 +71,7 @@ def _status(codes: Sequence[int]) -> int:
         return next(iter(own), TERMINATED)
     print(
         f"forgetmenot: a process of the run was ended by signal {killed[0]}; "
-        "the same command goes on from the last finished stage.",
+        "run the same command again to resume from the last finished stage.",
         file=sys.stderr,
     )
     return 128 + killed[0]

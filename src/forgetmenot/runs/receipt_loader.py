@@ -1,4 +1,4 @@
-"""Tasks are loaded with their receipts, so that whatever comes after shows them: prompts, demonstrations."""
+"""The loader of tasks with their receipts, so that prompts and demonstrations show them."""
 
 import hashlib
 import json
@@ -24,7 +24,7 @@ FORMAT = 1
 class ReceiptLoader:
     """Loads tasks as `load_tasks` does, and puts receipts on those that `receipts.tasks` names.
 
-    Receipts lie in the run's directory under a name that stands for all they depend on, so that a run that
+    Receipts are in the run's directory under a hash of all that they depend on, so that a run that
     goes on reads what it began with. A receipt is a further field, and so a part of the run's identity.
 
     Attributes:
@@ -78,7 +78,7 @@ class ReceiptLoader:
         ):
             for name in names:
                 if name not in known:
-                    which = "this run has no task" if key == "tasks" else "no receipts are asked for task"
+                    which = "this run has no task" if key == "tasks" else "there are no receipts for task"
                     raise UserError(f"receipts.{key}: {which} {name!r}. {nearest(name, known)}")
 
     def _with_receipts(self, task: Task, source: Task, make: Make) -> Task:
@@ -102,13 +102,13 @@ class ReceiptLoader:
         return receipts
 
     def _key(self, task: Task, source: Task) -> str:
-        """A hash of all that receipts depend on, but for what is installed."""
+        """A hash of all that receipts depend on, except the installed packages."""
         settings = self._settings.model_dump(mode="json", exclude={"tasks", "sources", "confidence"})
         folder = Path(str(self._settings.model))
         weights = None
         if folder.is_dir():
-            from forgetmenot.models.load import fingerprint as fingerprint_of_weights
+            from forgetmenot.models.load import weights_fingerprint
 
-            weights = fingerprint_of_weights(folder)
+            weights = weights_fingerprint(folder)
         about = [FORMAT, settings, weights, fingerprint(task), fingerprint(source)]
         return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from forgetmenot.evaluation.scored_task import ScoredTask
-from forgetmenot.metrics import Row
+from forgetmenot.metrics import MatrixRow
 from forgetmenot.probes import Probe
 from forgetmenot.record.assemble import assemble
 from forgetmenot.record.layout import ASKED_AGAIN, BASE, STAGES, read_cost
@@ -16,7 +16,7 @@ from forgetmenot.runs.probing import table, written
 
 def read_results(
     directory: RunDirectory,
-    rows: Sequence[Row],
+    rows: Sequence[MatrixRow],
     scored: Mapping[str, Sequence[ScoredTask]],
     described: Mapping[str, Any],
     further_cost: Cost,
@@ -46,7 +46,7 @@ def read_results(
 
 
 def _probe_tables(
-    directory: RunDirectory, rows: Sequence[Row], probes: Mapping[str, Probe]
+    directory: RunDirectory, rows: Sequence[MatrixRow], probes: Mapping[str, Probe]
 ) -> dict[str, ProbeTable]:
     """What each probe found over all stages."""
     found = [written(directory, row.name) for row in rows]

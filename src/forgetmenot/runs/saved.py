@@ -1,4 +1,4 @@
-"""The saved stages of a run, taken up again: its model, computing as the run began."""
+"""The saved stages of a run, opened again: its model, with the same layout and threads."""
 
 from __future__ import annotations
 

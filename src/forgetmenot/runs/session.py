@@ -1,4 +1,4 @@
-"""A model at work: loaded, its layout chosen, taken to the weights of any stage."""
+"""A session: a loaded model with its layout chosen, taken to the weights of any stage."""
 
 import platform
 from collections.abc import Sequence
@@ -64,7 +64,7 @@ class Session:
 
     @property
     def in_words(self) -> str:
-        """What it computes on and how, in one line; (auto) stands beside what `auto` chose."""
+        """What it computes on and how, in one line; (auto) marks what `auto` chose."""
         model, training, found = self.config.model, self.config.training, self.identity
         threads = f", threads {found['threads']}" if found["device"] == "cpu" else ""
         precision = f"precision {found['precision']}{_chosen(training.precision)}"
@@ -174,7 +174,7 @@ def open_session(config: RunConfig, threads: int | None = None) -> Session:
         "model_revision": loaded.revision,
         "device": torch.cuda.get_device_name() if device.type == "cuda" else device.type,
         "threads": torch.get_num_threads(),
-        "processes": ranks.size(),
+        "processes": ranks.world_size(),
         "sharded": shards.wanted(),
         "precision": precision,
         "dtype": str(model.dtype).removeprefix("torch."),

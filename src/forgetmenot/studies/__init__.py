@@ -1,1 +1,1 @@
-"""Many runs: the grid of a study, launching its runs, and runs held side by side."""
+"""Many runs: the grid of a study, launching its runs, and comparing runs."""

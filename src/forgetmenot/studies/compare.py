@@ -1,4 +1,4 @@
-"""Put finished runs and studies side by side: what varies among them is read from their configs."""
+"""The comparison of finished runs and studies: what varies among them is read from their configs."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +18,7 @@ WHOLE = ("model", "method", "prompt")
 
 
 def compare(paths: Sequence[Path], output: Path = Path()) -> Comparison:
-    """Hold runs against one another, and write compare.html and its tables.
+    """Compare runs, and write compare.html and its tables.
 
     Args:
         paths: Directories of runs and of studies; a study stands for its runs, those that failed too.
@@ -46,7 +46,7 @@ def compare(paths: Sequence[Path], output: Path = Path()) -> Comparison:
 
 
 def compare_study(results: Mapping[str, Any], folder: Path) -> Comparison:
-    """Hold the runs of a study against one another.
+    """Compare the runs of a study.
 
     Args:
         results: The content of study.json.
@@ -72,7 +72,7 @@ def write_comparison(
         comparison: What was compared.
         directory: Where to.
         name: What the files' names begin with.
-        published: Whose figures the page shows beside ours.
+        published: The paper whose figures the page shows beside the runs'.
     """
     page = comparison_page(comparison, load_published(published) if published else None)
     for file, text in {f"{name}.html": page, **table_files(comparison, name)}.items():

@@ -46,11 +46,11 @@ class StudyConfig(BaseModel):
         base: A config; what it does not name has the defaults of a run.
         grid: What varies: any dotted key of the config to the list of its values. `order` is a key besides:
             orders of the base's tasks as lists, "permutations" for all of them, or {random: k} for k. Keys
-            that vary together stand in one, with commas between, and their values in lists:
+            that vary together share one entry, with commas between, and their values in lists:
             "method, adapter": [[sequential, {kind: full}], [o-lora, {rank: 16}]].
         resources: What each run gets.
         published: Figures of a paper that the report shows beside the study's own: haque-2025 or trace.
-        output: The study's directory; {hash} stands for the base, so that a grid that grows goes on in it.
+        output: The study's directory; {hash} stands for the base, so that a larger grid continues in it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -101,7 +101,7 @@ def load_study(
     """Read a study's file and put the command line's values over it.
 
     Args:
-        source: The path of a YAML file, or what would stand in one.
+        source: The path of a YAML file, or its content.
         overrides: Dotted keys to values: {"base.training.epochs": 2, "grid.seed": [0, 1], "output": "out"}.
 
     Raises:
@@ -162,20 +162,20 @@ def titled(varies: Mapping[str, Any]) -> str:
 
 def _check_grid(study: StudyConfig) -> None:
     if "output" in study.base:
-        raise UserError("base.output: the runs of a study lie in the study's directory; set its own output.")
+        raise UserError("base.output: the runs of a study are in the study's directory; set its own output.")
     seen = set[str]()
     for axis, values in study.grid.items():
         keys = _keys(axis)
         for key in keys:
             if key == "output":
                 raise UserError(
-                    "grid.output: the runs of a study lie in the study's directory; leave it out."
+                    "grid.output: the runs of a study are in the study's directory; leave it out."
                 )
             if key.partition(".")[0] not in {*RunConfig.model_fields, "order"}:
                 known = nearest(key, {*RunConfig.model_fields, "order"})
                 raise UserError(f"grid.{axis}: there is no key {key!r} of a config. {known}")
             if key in seen or (key == "order" and len(keys) > 1):
-                raise UserError(f"grid.{axis}: {key} must be a key of its own, named once.")
+                raise UserError(f"grid.{axis}: {key} must be a separate key, named once.")
             seen.add(key)
         if axis != "order" and (not isinstance(values, list) or not values):
             raise UserError(f"grid.{axis}: write a list of the values that it takes (given: {values!r}).")
@@ -233,7 +233,9 @@ def _orders(axis: Any, tasks: Any) -> list[list[str]]:
     orders = [expand(_names(order)) for order in axis]
     for order in orders:
         if sorted(order) != sorted(names):
-            raise UserError(f"grid.order: {', '.join(order)} is no order of the tasks {', '.join(names)}.")
+            raise UserError(
+                f"grid.order: {', '.join(order)} is not an order of the tasks {', '.join(names)}."
+            )
     return orders
 
 

@@ -1,4 +1,4 @@
-"""What a person sees while a study goes on: a line for each run at work, and how far the whole is."""
+"""The display of a study: a line for each active run, and the progress of the whole."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""Start the runs of a study, each in a process of its own: on this machine, or wherever Ray finds room.
+"""The launcher of a study: each run in a separate process, on this machine or wherever Ray finds room.
 
 A process of its own costs the seconds that it takes to import torch. In return a run that crashes, leaks or
 is killed for its memory takes nothing with it, its thread count is its own, and it is the same run anywhere.
@@ -23,7 +23,7 @@ class Started(Protocol):
     """A run on its way."""
 
     def poll(self) -> int | None:
-        """Its exit status, below 0 for the signal that killed it; None while it goes on."""
+        """Its exit status, below 0 for the signal that killed it; None while it runs."""
         ...
 
     def stop(self) -> None:
@@ -48,9 +48,9 @@ class Place:
 
 @contextmanager
 def this_machine(resources: Resources, workers: int) -> Iterator[Place]:
-    """So many runs at a time on this machine; its cores are shared out unless the resources say."""
+    """A number of runs at a time on this machine; its cores are shared equally unless the resources say."""
     if resources.gpus is not None:
-        raise UserError("resources.gpus: it is Ray that shares out GPUs; add --ray, or leave it out.")
+        raise UserError("resources.gpus: only Ray assigns GPUs to runs; add --ray, or leave it out.")
     yield Place(workers, resources.cpus or max(1, _cores() // workers), Process)
 
 
@@ -123,7 +123,7 @@ class _RayTask:
         self._job, self._reference = job, reference
 
     def poll(self) -> int | None:
-        """Its exit status, below 0 for the signal that killed it; None while it goes on."""
+        """Its exit status, below 0 for the signal that killed it; None while it runs."""
         import ray
 
         ready, _ = ray.wait([self._reference], timeout=0)

@@ -1,4 +1,4 @@
-"""A study: every run of a grid, held side by side."""
+"""A study: every run of a grid, and their comparison."""
 
 import json
 import time
@@ -51,7 +51,7 @@ class Study:
         self.path = Path(path)
         results = RunDirectory(self.path).read_json("study.json")
         if results is None:
-            raise UserError(f"{self.path} holds no study that has ended: there is no study.json.")
+            raise UserError(f"{self.path} holds no finished study: there is no study.json.")
         self.results: dict[str, Any] = results
 
     @property
@@ -93,10 +93,10 @@ def study(
 ) -> Study:
     """Take every run of a study to its end, report those that fail, and put the others side by side.
 
-    Runs that are finished are only read; one that was interrupted goes on from its last finished stage.
+    Runs that are finished are only read; one that was interrupted resumes from its last finished stage.
 
     Args:
-        config: A study, a path to one, or what would stand in its file.
+        config: A study, a path to one, or the content of its file.
         workers: Runs at a time on a machine, which share its cores unless `resources` says otherwise.
         ray: Start them by Ray: True on this machine, an address on a running cluster.
         console: Where to show progress; None shows nothing.
@@ -105,7 +105,7 @@ def study(
         UserError: If anything that the study names is not there or does not fit, before a run is started.
     """
     if workers < 1:
-        raise UserError(f"--workers: give a number from 1 on (given: {workers}).")
+        raise UserError(f"--workers: give a number of at least 1 (given: {workers}).")
     if not isinstance(config, StudyConfig):
         config = load_study(config)
     console = console or Screen(quiet=True)
@@ -134,7 +134,7 @@ def study(
 
 
 def _check(runs: Sequence[StudyRun]) -> None:
-    """Hold every run against its tasks, prompts and method, before hours are spent on the first.
+    """Check every run's tasks, prompts and method, before hours are spent on the first.
 
     Raises:
         UserError: If one would end with it, naming the run.

@@ -1,1 +1,1 @@
-"""Text from a model that is asked for it: rationales for answers that are known, a model at an endpoint."""
+"""Text from a model on request: rationales for known answers, and a model at an endpoint."""

@@ -18,14 +18,14 @@ Messages = Sequence[Mapping[str, str]]
 """A conversation: turns, each with `role` and `content`."""
 
 PASSES = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
-"""The statuses of an endpoint that may answer when it is asked again."""
+"""The statuses of an endpoint that may answer a second request."""
 
 LONGEST_WAIT = 120.0
-"""The most seconds between two attempts; an endpoint that asks for more has the person come back later."""
+"""The most seconds between two attempts; an endpoint that asks for more makes the user come back later."""
 
 
 class EndpointSettings(BaseModel):
-    """Where the other model answers, and how it is asked.
+    """The address of the other model, and the settings of requests.
 
     Attributes:
         base_url: Up to the version, without `/chat/completions`: "http://localhost:8000/v1".
@@ -55,7 +55,7 @@ class EndpointSettings(BaseModel):
     def _is_a_bare_address(cls, value: str) -> str:
         url = httpx2.URL(value)
         if url.scheme not in ("http", "https") or not url.host:
-            raise ValueError("it is no address such as http://localhost:8000/v1")
+            raise ValueError("it is not an address such as http://localhost:8000/v1")
         if url.userinfo or url.query:
             raise ValueError("it holds a secret or a query; put the key into the variable of api_key_env")
         return value.rstrip("/")
@@ -163,7 +163,7 @@ class Endpoint:
         if content is None:
             return ""
         if not isinstance(content, str):
-            raise _Again("gave an answer that is no text")
+            raise _Again("gave an answer that is not text")
         return content
 
     def _pause(self, attempt: int, problem: "_Again") -> float:

@@ -3,7 +3,7 @@
 TRACE (Wang et al. 2023, arXiv 2310.06762, section on RCL) has GPT-4 write a rationale for every training
 item from three that experts wrote, and keeps those whose answer is the gold one. It does not say how the
 answer of a summary is compared: a task whose answers are not right or wrong has its gold answer shown to the
-teacher here, who gives the reasoning alone. That, and the wording of the request, are ours.
+teacher here, who gives the reasoning alone. That, and the wording of the request, are our own.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,7 +26,7 @@ READ = ("after-answer", "strip")
 
 
 class Teacher(Protocol):
-    """Another model that is asked: `forgetmenot.synthesis.Endpoint`, or a `LocalTeacher`."""
+    """Another model that answers requests: `forgetmenot.synthesis.Endpoint`, or a `LocalTeacher`."""
 
     def complete_all(self, conversations: Sequence[Messages], **options: Any) -> Iterator[tuple[int, str]]:
         """Each conversation's number and answer, as they come."""
@@ -83,14 +83,14 @@ def write_rationales(
 ) -> RationaleCounts:
     """Ask a teacher for a rationale of each training example, and write those that hold as TRACE's files are.
 
-    What was asked before is not asked again: the answers lie in a file beside `path` as they come.
+    What was requested before is not requested again: answers are saved in a file beside `path`.
 
     Args:
         task: A task of kind `answer` with one text field that is the prompt, as TRACE's.
         teacher: Who writes.
         path: The train.json that is written: a list of {"prompt", "answer"}, the answer being the rationale,
             "Answer:", and the gold answer.
-        shown: Pairs of a prompt and its rationale with answer, written by hand, that stand before each.
+        shown: Pairs of a prompt and its rationale with answer, written by hand, shown before each.
         limit: At most so many examples, the first ones.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What is asked: public data sets, suites, and files of one's own; knows nothing of models."""
+"""Tasks: public data sets, suites, and a user's own files; knows nothing of models."""
 
 from forgetmenot.tasks.splits import digest_of
 from forgetmenot.tasks.suites import expand, fingerprint, known_suites, known_tasks, load_tasks

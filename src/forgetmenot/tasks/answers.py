@@ -1,4 +1,4 @@
-"""What is read from a text that a model wrote: rules by name, applied in turn to answer and gold alike."""
+"""Rules that extract an answer from generated text, applied in turn to answer and gold text alike."""
 
 import re
 from collections.abc import Callable, Sequence

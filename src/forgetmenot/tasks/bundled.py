@@ -26,7 +26,7 @@ BUNDLED: dict[str, BundledTask] = {
         "is a sentence negative or positive?", ("sentence",), ("negative", "positive")
     ),
     "qs-paraphrase": BundledTask(
-        "do two sentences say the same?",
+        "do two sentences mean the same?",
         ("sentence1", "sentence2"),
         ("not_equivalent", "equivalent"),
         ("f1",),

@@ -1,4 +1,4 @@
-"""A task of one's own: a YAML file beside its rows, and no Python."""
+"""A user's own task: a YAML file beside its rows, and no Python."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +13,7 @@ from forgetmenot.paths import LONGEST
 from forgetmenot.tasks.answers import RULES
 from forgetmenot.tasks.rows import BadRowError, Converted, cell, examples, label_in, plain
 from forgetmenot.tasks.splits import divide
-from forgetmenot.tasks.tables import Row, Table, read, read_hub
+from forgetmenot.tasks.tables import Row, Table, read_hub, read_table
 from forgetmenot.tasks.task import PAIR, Example, Generation, Kind, Task
 from forgetmenot.tasks.yaml_file import read_yaml
 
@@ -225,7 +225,7 @@ def _tables(path: Path, data: _Data) -> dict[str, Table]:
     for split, name in splits.items():
         if not (path.parent / name).is_file():
             raise UserError(f"{path}: the file of data.{split}, {path.parent / name}, does not exist.")
-    return {split: read(path.parent / name) for split, name in splits.items()}
+    return {split: read_table(path.parent / name) for split, name in splits.items()}
 
 
 def _unpinned(data: _Data) -> tuple[str, ...]:

@@ -56,7 +56,7 @@ GLUE: dict[str, GlueTask] = {
         "SST-2", "sst2", {"sentence": "sentence"}, ("negative", "positive"),
     ),
     "mrpc": GlueTask(
-        "MRPC: do two sentences of news say the same?",
+        "MRPC: do two sentences of news mean the same?",
         "MRPC", "mrpc", {"sentence1": "#1 String", "sentence2": "#2 String"},
         ("not_equivalent", "equivalent"), label="Quality", further_metrics=("f1",),
     ),

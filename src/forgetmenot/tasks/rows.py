@@ -1,4 +1,4 @@
-"""A row becomes an example, and what is wrong with a row is said with its file and number."""
+"""Rows turned into examples; what is wrong with a row is reported with its file and number."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -55,7 +55,7 @@ def label_in(row: Row, column: str, labels: Sequence[str]) -> str:
 
 
 def plain(value: Any) -> str:
-    """Write a scalar as the text that a person would type for it: true, 3, billing."""
+    """Write a scalar as the text that a user would type for it: true, 3, billing."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float) and value.is_integer():

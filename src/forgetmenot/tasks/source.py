@@ -1,4 +1,4 @@
-"""Where tasks of a name come from: a public benchmark, or the bundled suite."""
+"""The source of tasks by name: a public benchmark, or the bundled suite."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field

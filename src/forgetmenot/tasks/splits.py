@@ -1,4 +1,4 @@
-"""What is learned, what is chosen on, what is measured on: three splits that do not overlap."""
+"""The splits of a task, to learn, to choose and to measure on, without overlap."""
 
 import hashlib
 import json
@@ -83,6 +83,6 @@ def _repeats(said: Mapping[str, list[bytes]]) -> tuple[str, ...]:
         known = set(said[other])
         if leaks := sum(digest in known for digest in said[split]):
             notes.append(
-                f"{leaks:,} of {len(said[split]):,} examples of {split} stand in {other} word for word."
+                f"{leaks:,} of {len(said[split]):,} examples of {split} also occur in {other}, word for word."
             )
     return tuple(notes)

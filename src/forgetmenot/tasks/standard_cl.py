@@ -23,7 +23,7 @@ _TRUTH = ("True", "False")
 
 @dataclass(frozen=True, slots=True)
 class StandardTask:
-    """Where a task lies under CL_Benchmark, and its labels in the order of its labels.json."""
+    """The folder of a task under CL_Benchmark, and its labels in the order of its labels.json."""
 
     title: str
     folder: str
@@ -81,10 +81,10 @@ STANDARD_CL: dict[str, StandardTask] = {
         "NLI/CB",
         ("entailment", "contradiction", "neutral"),
     ),
-    "copa": StandardTask("COPA: which of two is the cause, or the effect?", "COPA/COPA", ("A", "B")),
-    "multirc": StandardTask("MultiRC: is an answer to a question right?", "MultiRC/MultiRC", _TRUTH[::-1]),
-    "boolq": StandardTask("BoolQ: is the answer yes, by a passage?", "BoolQA/BoolQA", _TRUTH),
-    "wic": StandardTask("WiC: has a word one sense in two sentences?", "WiC/WiC", _TRUTH),
+    "copa": StandardTask("COPA: which of two sentences is the cause or the effect?", "COPA/COPA", ("A", "B")),
+    "multirc": StandardTask("MultiRC: is an answer to a question correct?", "MultiRC/MultiRC", _TRUTH[::-1]),
+    "boolq": StandardTask("BoolQ: does a passage answer a question with yes?", "BoolQA/BoolQA", _TRUTH),
+    "wic": StandardTask("WiC: does a word have the same sense in two sentences?", "WiC/WiC", _TRUTH),
     "cl-mnli": StandardTask(
         "CL_Benchmark's sample of MNLI", "NLI/MNLI", ("neutral", "entailment", "contradiction")
     ),
@@ -93,7 +93,7 @@ STANDARD_CL: dict[str, StandardTask] = {
     "cl-sst2": StandardTask("CL_Benchmark's sample of SST-2", "SC/SST-2", ("Good", "Bad")),
 }
 
-# Orders 1 to 3 and 4 to 6 of O-LoRA. `standard-cl-local` is ours: it needs no file that is hard to come by.
+# Orders 1 to 3 and 4 to 6 of O-LoRA. `standard-cl-local` is our own: it needs no file that is hard to get.
 ORDERS: dict[str, tuple[str, ...]] = {
     "standard-cl": ("dbpedia", "amazon", "yahoo", "agnews"),
     "standard-cl-2": ("dbpedia", "amazon", "agnews", "yahoo"),

@@ -1,4 +1,4 @@
-"""Names become tasks: those of public benchmarks, the bundled ones, suites of them, and one's own files."""
+"""Tasks by name: those of public benchmarks, the bundled ones, suites, and a user's own files."""
 
 import hashlib
 import json
@@ -42,7 +42,7 @@ def expand(names: Sequence[str]) -> list[str]:
     for task in tasks:
         if not _is_file(task) and task not in known:
             raise UserError(
-                f"There is no task or suite {task!r}; a task of one's own is a path that ends in .yaml. "
+                f"There is no task or suite {task!r}; your own task is a path that ends in .yaml. "
                 f"{nearest(task, [*known, *suites])}"
             )
     _refuse_twice(tasks)
@@ -97,4 +97,4 @@ def _is_file(name: str) -> bool:
 def _refuse_twice(names: Sequence[str]) -> None:
     for name in names:
         if names.count(name) > 1:
-            raise UserError(f"The task {name!r} is named twice; suites count by the tasks that they hold.")
+            raise UserError(f"The task {name!r} is named twice; a suite counts as the tasks that it holds.")

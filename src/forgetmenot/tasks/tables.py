@@ -17,7 +17,7 @@ class Table:
     """The rows of one split.
 
     Attributes:
-        source: The file, or the hub id with its revision, as a person would name it.
+        source: The file, or the hub id with its revision, as a user would name it.
         columns: The column names; those of the first row where rows are free (JSON).
         rows: Pairs of a 1-based number and the row; to be walked once.
         unit: What the numbers count: lines of a text file, else rows.
@@ -49,7 +49,7 @@ class _Typed(float):
     __repr__ = __str__
 
 
-def read(path: Path) -> Table:
+def read_table(path: Path) -> Table:
     """Read a file of rows by its suffix: .jsonl, .json, .csv, .tsv or .parquet.
 
     Raises:
@@ -58,7 +58,7 @@ def read(path: Path) -> Table:
     readers = {".jsonl": read_jsonl, ".json": read_json, ".csv": read_csv, ".tsv": read_tsv}
     if path.suffix != ".parquet" and path.suffix not in readers:
         raise UserError(
-            f"{path} is no file of rows that is known here. {nearest(path.suffix, [*readers, '.parquet'])}"
+            f"{path} is not a file format that can be read. {nearest(path.suffix, [*readers, '.parquet'])}"
         )
     return read_parquet([path]) if path.suffix == ".parquet" else readers[path.suffix](path)
 
@@ -219,7 +219,7 @@ def read_hub(name: str, config: str | None, revision: str | None, split: str) ->
         splits = datasets.load_dataset(name, config, revision=revision)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as problem:
         raise UserError(  # RuntimeError is how a data set that is a script is refused
-            f"The data set {source} could not be had from the hub: {_first_line(problem)}. "
+            f"The data set {source} could not be loaded from the hub: {_first_line(problem)}. "
             "Without a network, use files on disk (data_dir, or paths in a task file)."
         ) from None
     return _split(splits, split, source)
@@ -267,7 +267,7 @@ def _header(path: Path, cells: Sequence[str]) -> tuple[str, ...]:
     names = tuple(cell.strip() for cell in cells)
     for name in names:
         if names.count(name) > 1:
-            raise UserError(f"{path}, line 1: the column {name!r} stands twice in the header.")
+            raise UserError(f"{path}, line 1: the column {name!r} occurs twice in the header.")
     return names
 
 

@@ -1,4 +1,4 @@
-"""What a task is: a data set with a question and a way to score an answer."""
+"""A task: a data set with prompts and a metric."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ class Example:
 
     Attributes:
         id: Unique within its task and stable between runs: the file's split and the row, as "train-17".
-        fields: What a template may read. For `messages` the list of turns stands under "messages", for
+        fields: What a template may read. For `messages` the list of turns is under "messages", for
             `text` the text under "text", for `preference` the two answers under "chosen" and "rejected".
         label: The gold label's name, for `choice`; one of the task's labels.
         target: The gold answer as text, for `answer`; the gold number for a graded `choice` (STS-B).
@@ -58,11 +58,11 @@ class Task:
         metric: The name of the headline metric, and `further_metrics` those read beside it.
         train: What is learned; `select` is carved from it and everything is chosen there; `score` is what
             the score matrix is measured on. `train` or `score` may be empty, not both.
-        prompts: Prompt variants that came with the task (a file of one's own), as plain data.
+        prompts: Prompt variants that came with the task (a user's own task file), as plain data.
         origin: Where the rows came from (a folder, a file, a hub id with its revision), for the record.
-        notes: Sentences that a person should hear: repeats, leaks, rows left out.
+        notes: Messages for the user: repeats, leaks, rows left out.
         generation: How free answers are written and read.
-        source: The field that an answer is held against beside the gold one (SARI).
+        source: The field that an answer is compared with besides the gold text (SARI).
         cluster: The field that examples share which are not independent, such as the passage that several
             questions are on; intervals and tests draw them together. Rows that repeat are a cluster anyway.
     """

@@ -79,7 +79,7 @@ TRACE: dict[str, TraceTask] = {
         ("before-reasoning", "strip", "py150-literals"),
     ),
     "scienceqa": TraceTask(
-        "ScienceQA: an answer, and why",
+        "ScienceQA: an answer with its reason",
         "ScienceQA",
         "exact_match",
         _read("first-character", stop=("Question:",)),
@@ -100,13 +100,13 @@ TRACE: dict[str, TraceTask] = {
         ("after-answer", "strip"),
     ),
     "20minuten": TraceTask(
-        "20Minuten: a paragraph in plainer words (German)",
+        "20Minuten: a paragraph in simpler words (German)",
         "20Minuten",
         "sari",
         _read("strip", stop=("Paragraph",)),
         ("after-answer", "strip"),
     ),
-    "lima": TraceTask("LIMA: instructions with answers; only learned", "Lima", "loss", Generation()),
+    "lima": TraceTask("LIMA: instructions with answers; only trained on", "Lima", "loss", Generation()),
 }
 
 _FIRST: tuple[str, ...] = (

@@ -1,1 +1,1 @@
-"""Asking without training: prompts, receipts, and saved stages scored or probed anew."""
+"""Evaluation without training: prompts, receipts, and saved stages scored or probed again."""

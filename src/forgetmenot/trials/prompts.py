@@ -1,4 +1,4 @@
-"""Which prompt suits a model? The variants of each task, scored on `select` and held against the best."""
+"""The choice of a prompt: the variants of each task, scored on `select` and compared with the best."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from forgetmenot.evaluation.evaluate import evaluate
 from forgetmenot.evaluation.readings import prompt_for, scored_task, scoring_rule_of
 from forgetmenot.evaluation.scored_task import ScoredTask
 from forgetmenot.methods import make_method
-from forgetmenot.metrics import Ranking, metric_named, rank
+from forgetmenot.metrics import Ranking, metric_named, rank_variants
 from forgetmenot.paths import filled, path_safe
 from forgetmenot.prompting import Prompt, prompts_of
 from forgetmenot.record.predictions import Predictions, as_measured, require_finite
@@ -57,7 +57,7 @@ class PromptChoice:
 
     @property
     def table(self) -> pd.DataFrame:
-        """A row for each variant of each task: score, interval, and how far it lies behind the best."""
+        """A row for each variant of each task: score, interval, and the distance to the best."""
         import pandas as pd
 
         rows = [
@@ -92,7 +92,7 @@ def prompts(
         model: As a config's `model`; a directory that `fmn export` wrote is one, too.
         tasks: Names, suites and task files.
         data_dir: A folder with public data sets; None for the hub.
-        prompts: The variants; all that a task has if empty, but for chats where the model has no template.
+        prompts: The variants; all of a task if empty, except chats if the model has no template.
         limit: Of a fixed random sample of each task's `select`.
         output: A directory; made of the model's name and a hash if None.
         settings: Further dotted keys of a config, such as {"demonstrations": 4}.
@@ -125,7 +125,7 @@ def prompts(
                 else:
                     asked[name] = _scored(config, task, prompt, session)
             if not asked:
-                raise UserError(f"task {task.name!r} has no prompt that this model can be asked with.")
+                raise UserError(f"task {task.name!r} has no prompt that fits this model.")
             if not found:
                 first = next(iter(asked.values()))
                 session.examine(first.first_sequences(config.training.batch_size))
@@ -154,7 +154,7 @@ def _on_select(task: Task) -> Task:
         UserError: It has no `select`, or no prompt to choose.
     """
     if task.kind not in ("choice", "answer"):
-        raise UserError(f"task {task.name!r} is one of {task.kind}, which has no prompts to choose among.")
+        raise UserError(f"task {task.name!r} is one of {task.kind}, which has no prompts to choose from.")
     if not task.select:
         raise UserError(
             f"task {task.name!r} has no `select` split to choose a prompt on: its train split is missing or "
@@ -191,7 +191,7 @@ def _compared(
     require_finite(task.name, answers.values())
     pairs = {name: as_measured(task.metric, one) for name, one in answers.items()}
     gold = next(iter(pairs.values()))[0]
-    ranking = rank(task.metric, gold, {name: pair[1] for name, pair in pairs.items()})
+    ranking = rank_variants(task.metric, gold, {name: pair[1] for name, pair in pairs.items()})
     first = next(iter(asked.values()))
     return {
         "metric": task.metric,

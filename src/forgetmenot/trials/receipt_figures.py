@@ -9,7 +9,7 @@ import numpy as np
 from forgetmenot.evaluation.scored_task import ScoredTask
 from forgetmenot.metrics import (
     Answers,
-    Row,
+    MatrixRow,
     bootstrap,
     by_confidence,
     calibration_error,
@@ -25,12 +25,12 @@ from forgetmenot.tasks import Task
 
 SMALL, ALONE, WITH, WITHOUT_CONFIDENCE = "small model", "alone", "with receipt", "without confidence"
 COMPARED = ((WITH, ALONE), (WITH, SMALL), (WITHOUT_CONFIDENCE, ALONE), (WITH, WITHOUT_CONFIDENCE))
-_ONE_ROW = (Row("00-base", (), follows=False),)
+_ONE_ROW = (MatrixRow("00-base", (), follows=False),)
 
 
 @dataclass(frozen=True)
 class Case:
-    """A task with its receipts, and the three ways in which the language model is asked."""
+    """A task with its receipts, and the three ways of scoring the language model."""
 
     task: Task
     receipts: Receipts
@@ -39,7 +39,7 @@ class Case:
 
     @property
     def shown(self) -> list[Receipt]:
-        """The receipts of the examples that are asked, in order."""
+        """The receipts of the scored examples, in order."""
         by_id = {e.id: r for e, r in zip(self.task.score, self.receipts.given["score"], strict=True)}
         return [by_id[example.id] for example in self.scored[ALONE].examples]
 
@@ -148,11 +148,11 @@ def about_case(case: Case) -> dict[str, Any]:
     }
 
 
-def recovery(stages: Sequence[Row], rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def recovery(stages: Sequence[MatrixRow], rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """For each task learned before the last stage: what was lost, and what the receipt gives back.
 
     recovered = (with receipt at the end − alone at the end) / (alone once learned − alone at the end), a
-    definition of ours; None where nothing was lost, above 1 where the receipt gives more than was there.
+    definition of our own; None if nothing was lost, above 1 if the receipt gives more than was lost.
     """
     by_place = {(row["stage"], row["task"]): row for row in rows}
     last, found = stages[-1], []

@@ -1,4 +1,4 @@
-"""What receipts are worth: the small model, the language model, and both together, on every saved stage."""
+"""The value of receipts: the small model, the language model, and both together, on every saved stage."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from forgetmenot.evaluation.evaluate import evaluate
 from forgetmenot.evaluation.readings import prompt_for, scored_task
 from forgetmenot.evaluation.scored_task import ScoredTask
 from forgetmenot.methods import Method, make_method
-from forgetmenot.metrics import Row
+from forgetmenot.metrics import MatrixRow
 from forgetmenot.paths import path_safe
 from forgetmenot.prompting import Prompt
 from forgetmenot.prompting.receipt_prompt import with_receipt
@@ -93,7 +93,7 @@ def compare_with_receipts(
             display.say(f"{task.name}: {task.notes[-1]}")
         plan = make_plan(config) if saved else None
         method = plan.method if plan else make_method("sequential", {}, 0)
-        stages = plan.rows if plan else [Row(BASE, (), follows=False)]
+        stages = plan.rows if plan else [MatrixRow(BASE, (), follows=False)]
         session = open_saved(saved or directory, config, display)
         cases = [_case(config, loader, task, session, interpret=interpret) for task in asked]
         session.examine(cases[0].scored[ALONE].first_sequences())

@@ -1,4 +1,4 @@
-"""Take further measurements of the saved stages of a run."""
+"""Further probes of the saved stages of a run."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -18,7 +18,7 @@ from forgetmenot.record.result_schema import ProbeTable
 from forgetmenot.runs.directory import RunDirectory
 from forgetmenot.runs.opening import opened
 from forgetmenot.runs.plan import make_plan
-from forgetmenot.runs.probing import make_probes, measure, table
+from forgetmenot.runs.probing import make_probes, measure_probe, table
 from forgetmenot.runs.receipt_loader import ReceiptLoader
 from forgetmenot.runs.saved import open_saved, take_up
 from forgetmenot.settings import NamedSettings
@@ -55,7 +55,9 @@ def reprobe(
         for stage in stages:
             there = take_up(directory, session, plan.method, stage)
             for name, probe in wanted.items():
-                parts = there and measure(probe, name, session.learner, plan.method, stage, BASE, directory)
+                parts = there and measure_probe(
+                    probe, name, session.learner, plan.method, stage, BASE, directory
+                )
                 found[name].append([asdict(part) for part in parts] if parts else None)
         tables = {name: table(probe, stages, found[name]) for name, probe in wanted.items()}
         about = {name: [found["options"], found["made_with"]] for name, found in tables.items()}

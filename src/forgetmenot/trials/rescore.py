@@ -1,4 +1,4 @@
-"""Score the saved stages of a run anew: by another prompt, on other tasks, or in another way."""
+"""Further scores of the saved stages of a run: another prompt, other tasks, or another way of scoring."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def rescore(
 def _reading(
     asking: Asking, tasks: Sequence[Task], prompt: str | None, settings: Mapping[str, Any]
 ) -> Reading:
-    """The reading that is asked for; the run's own where nothing is."""
+    """The requested reading; the run's own if none is requested."""
     named = {**settings, **({} if prompt is None else {"prompt": prompt})}
     if not named:
         return own_reading(asking, tasks)

@@ -1,1 +1,1 @@
-"""What several methods share: the protocol and the hooks' helpers. No file here is a method."""
+"""Shared parts of the methods: the protocol and helpers of its hooks. No file here is a method."""

@@ -1,4 +1,4 @@
-"""What methods share that hold the weights near earlier values, or answer with these."""
+"""Anchors: earlier values of the weights that a method stays near, or answers with."""
 
 from __future__ import annotations
 
@@ -62,16 +62,16 @@ def squared_distance(learner: Learner, anchor: Snapshot, importance: Snapshot | 
 
 
 def require_the_same_parameters(method: str, adapter: AdapterSettings) -> None:
-    """Refuse adapters that begin anew: what was learned about an old one says nothing about its successor.
+    """Refuse adapters that start again: what was learned about an old one says nothing about its successor.
 
     Raises:
         UserError: If a later stage would learn other parameters than the first.
     """
     if adapter.per_stage != "continue":
         raise UserError(
-            f"method {method} compares what learns with its values in earlier stages, but with "
-            f"adapter.per_stage: {adapter.per_stage} each stage learns parameters of its own. "
-            "Take per_stage: continue, or kind: full."
+            f"method {method} compares the trained parameters with their values in earlier stages, but with "
+            f"adapter.per_stage: {adapter.per_stage} each stage trains new parameters. "
+            "Use per_stage: continue, or kind: full."
         )
 
 

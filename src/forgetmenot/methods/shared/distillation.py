@@ -1,8 +1,8 @@
-"""What methods share that learn from a teacher: the same model with other weights, or another prompt.
+"""The common base of distillation methods: a teacher with other weights, or with another prompt.
 
-A teacher's outputs are computed anew for each batch. Stored once they would take (answer tokens × vocabulary)
-numbers for each example; this costs one forward pass and a copy of what learns. Distributions are compared a
-chunk of rows at a time (`forgetmenot.engine.predictions`).
+A teacher's outputs are computed for each batch. Stored once they would take (answer tokens × vocabulary)
+numbers for each example; this costs one forward pass and a copy of what learns. Distributions are compared
+a chunk of rows at a time (`forgetmenot.engine.predictions`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What GEM and A-GEM have in common: each gradient is held against those of remembered examples."""
+"""The common base of GEM and A-GEM: each gradient is compared with those of remembered examples."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class GradientMemory(Rehearsal):
         """Change the gradient in place where the past objects to it, and say whether it did."""
 
     def begin(self, learner: Learner, stage: Stage) -> None:
-        """Count from here, and draw anew."""
+        """Count from here, and draw again."""
         self._draws = self.random(stage, "draw")
         self._steps = self._changed = 0
 

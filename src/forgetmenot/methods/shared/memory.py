@@ -28,7 +28,7 @@ def choose(
     classes: dict[int | None, list[int]] = {}
     for k, example in enumerate(examples):
         classes.setdefault(None if keep == "random" else example.gold, []).append(k)
-    shares = spread(count, [len(members) for members in classes.values()])
+    shares = even_shares(count, [len(members) for members in classes.values()])
     chosen = []
     for members, share in zip(classes.values(), shares, strict=True):
         if keep == "herding":
@@ -39,7 +39,7 @@ def choose(
     return [examples[k] for k in chosen]
 
 
-def spread(count: int, available: Sequence[int]) -> list[int]:
+def even_shares(count: int, available: Sequence[int]) -> list[int]:
     """Divide `count` as evenly as what is available allows; what one cannot give, the others do."""
     shares = [0] * len(available)
     for done, k in enumerate(sorted(range(len(available)), key=available.__getitem__)):

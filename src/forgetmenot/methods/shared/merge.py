@@ -1,4 +1,4 @@
-"""What the merging methods share: what a stage learned, and how task vectors become one.
+"""The common base of merging methods: what a stage learned, and how task vectors become one.
 
 A task vector τ = θ − θ₀ is what fine-tuning added to the base model, tensor by tensor (Ilharco et al. 2023,
 arXiv 2212.04089). With LoRA it is that of the weights themselves, α/r · B A: averages of A and of B are not
@@ -132,7 +132,7 @@ def interpolated(start: Vector, end: Vector, share: float) -> Stream:
     return ((name, torch.lerp(start[name].to(value.device), value, share)) for name, value in end.items())
 
 
-def total(vectors: Sequence[Stream]) -> Stream:
+def vector_sum(vectors: Sequence[Stream]) -> Stream:
     """Σₜ τₜ."""
     return ((name, stacked.sum(0)) for name, stacked in _together(vectors))
 

@@ -1,4 +1,4 @@
-"""What a method may do: the hooks that the continual loop calls, each with a default."""
+"""The protocol of a method: the hooks that the continual loop calls, each with a default."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Options(BaseModel):
-    """The settings of a method: what stands beside `name` under `method` in a config."""
+    """The settings of a method: the keys beside `name` under `method` in a config."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -59,7 +59,7 @@ class Method:
     draws at random owns its generator, so that it never shifts the others' streams.
 
     Attributes:
-        notes: Sentences for the person, such as a shortfall; the loop says and clears them after `examples`
+        notes: Messages for the user, such as a shortfall; the loop says and clears them after `examples`
             and after `end`.
     """
 

@@ -1,4 +1,4 @@
-"""What the projections have in common: no step goes where it would change what was learned."""
+"""The common base of projection methods: no step changes what was learned."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ class Projection(Method):
 
     def stepped(self, learner: Learner) -> None:
         """Project the step."""
-        from forgetmenot.engine.learner import load_weights
+        from forgetmenot.engine.learner import copy_weights
 
         if self.basis:
             step = {name: p.detach() - self._before[name] for name, p in learner.trainable().items()}
             self.project(step)
-            load_weights(learner.trainable(), {name: self._before[name] + step[name] for name in step})
+            copy_weights(learner.trainable(), {name: self._before[name] + step[name] for name in step})
 
     def state_dict(self) -> dict[str, Any]:
         """The directions that past tasks need."""

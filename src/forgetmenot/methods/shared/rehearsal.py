@@ -1,4 +1,4 @@
-"""What all rehearsal has in common: after each task some of its examples are remembered, as tokens."""
+"""The common base of rehearsal methods: after each task some of its examples are remembered, as tokens."""
 
 from __future__ import annotations
 

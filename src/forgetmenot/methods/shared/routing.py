@@ -1,4 +1,4 @@
-"""Which task a prompt belongs to, where nobody says: the one whose prompts it is most like.
+"""The router: it assigns a prompt without a task id to the task with the most similar prompts.
 
 The nearest class mean over embeddings of the untouched base model, as linear discriminant analysis measures
 distance (in continual learning: Hayes and Kanan 2020, SLDA, arXiv 1909.01520):

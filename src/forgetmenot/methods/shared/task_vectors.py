@@ -1,4 +1,4 @@
-"""What the methods share that merge one task vector for each task: where stages begin, what is kept.
+"""The common base of methods with one task vector per task: where stages begin, what is stored.
 
 A stage trains its task, its task vector is kept, and the stage's model is θ₀ + scale · merged(τ₁ … τₜ). The
 merged model is what is scored and saved; no task is trained on it, so its merging errors do not add up.

@@ -1,1 +1,1 @@
-"""What learns, one file per kind: LoRA adapters, all weights, a soft prompt; `models.adapt` has the table."""
+"""Adapters, one file per kind: LoRA, all weights, a soft prompt; `models.adapt` has the table."""

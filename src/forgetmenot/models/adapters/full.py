@@ -22,7 +22,7 @@ class Full(AdapterKind):
     def default_rate(self, width: int) -> float:
         """1e-5 from width 2048 on; narrower models take larger steps, by 1/width².
 
-        The rule is ours: it meets the usual 5e-5 at width 896 and what small models need at 256.
+        The rule is our heuristic: it meets the usual 5e-5 at width 896 and what small models need at 256.
         """
         return 1e-5 * max(1.0, REFERENCE_WIDTH / width) ** 2
 

@@ -1,4 +1,4 @@
-"""What a kind of adapter is: all that the rest of the program asks of what learns."""
+"""The protocol of a kind of adapter: everything that the rest of the program asks of it."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,7 +27,7 @@ class AdapterKind:
         raise NotImplementedError
 
     def check(self, model: Any, settings: AdapterSettings) -> None:
-        """Hold the settings against the model, before anything is trained.
+        """Check the settings against the model, before anything is trained.
 
         Raises:
             UserError: If they do not fit it.
@@ -64,6 +64,6 @@ class AdapterKind:
         Args:
             base: A fresh base model.
             stage: The stage's folder.
-            trainable: Whether training goes on from here.
+            trainable: Whether training continues from here.
         """
         raise NotImplementedError

@@ -27,11 +27,11 @@ class Lora(AdapterKind):
     uses = KINDS["lora"]
 
     def default_rate(self, width: int) -> float:
-        """2e-4 from width 2048 on; narrower models take larger steps, by 1/width, a rule of ours."""
+        """2e-4 from width 2048 on; narrower models take larger steps, by 1/width, our heuristic."""
         return 2e-4 * max(1.0, REFERENCE_WIDTH / width)
 
     def check(self, model: Any, settings: AdapterSettings) -> None:
-        """Hold the targets against the model's layers; PEFT passes over one of several that is unknown.
+        """Check the targets against the model's layers; PEFT passes over one of several that is unknown.
 
         Raises:
             UserError: If a target names no layer that can be adapted, or one that shares its weights.
@@ -60,7 +60,7 @@ class Lora(AdapterKind):
                     )
 
     def adapt(self, model: Any, settings: AdapterSettings, stage: int, seed: int) -> Any:
-        """Put an adapter in, or go on with the one that is there; `new` ones are named by their stage.
+        """Add an adapter, or continue with the present one; `new` ones are named by their stage.
 
         Raises:
             UserError: If a target names no layer of the model.
@@ -99,9 +99,9 @@ class Lora(AdapterKind):
             FULL.save(model, stage, weights)
 
     def load(self, base: Any, stage: Path, *, trainable: bool) -> Any:
-        """Put the adapters into the base; where training goes on, only the last one learns.
+        """Put the adapters into the base; where training continues, only the last one learns.
 
-        The first lies in the folder itself, those of later stages in folders of their own.
+        The first is in the folder itself, those of later stages in folders of their own.
         """
         folder = stage / self.folder
         model = PeftModel.from_pretrained(base, folder, is_trainable=trainable)

@@ -1,4 +1,4 @@
-"""Soft prompts: learned embeddings that stand before every sequence, while all weights stay as they are.
+"""Soft prompts: learned embeddings before every sequence, while all weights stay as they are.
 
 Prompt tuning (Lester et al. 2021, arXiv 2104.08691). To all that lays tokens out, a position of the prompt is
 one more token, with an id below zero: −1 is the first row of the prompt, −2 the second. So it is the root of
@@ -94,18 +94,17 @@ def with_parts(model: Any, count: int) -> Iterator[None]:
         prompt.active = before
 
 
-class Prompt(AdapterKind):
+class PromptTuning(AdapterKind):
     """A soft prompt before a model that stays as it is; `new` adds a part behind those of earlier stages."""
 
     folder = "prompt"
     uses = KINDS["prompt"]
     not_one_model = (
-        "A soft prompt stands before a model and is no part of it, so no single model answers "
-        "like this stage."
+        "A soft prompt is not a part of the model's weights, so no single model answers like this stage."
     )
 
     def default_rate(self, width: int) -> float:
-        """1e-2 at any width, which is ours."""
+        """1e-2 at any width, our own default."""
         return 1e-2
 
     def adapt(self, model: Any, settings: AdapterSettings, stage: int, seed: int) -> Any:
@@ -132,4 +131,4 @@ class Prompt(AdapterKind):
         return base.requires_grad_(False)
 
 
-PROMPT = Prompt()
+PROMPT = PromptTuning()

@@ -1,1 +1,1 @@
-"""What several probes share: the protocol, judges and prompts. No file here is a probe."""
+"""Shared parts of the probes: the protocol, judges and prompts. No file here is a probe."""

@@ -46,7 +46,7 @@ def rows_from(folder: Path | None) -> Iterator[None]:
     download = ConfigurableTask.download
 
     def local(task: Any, *args: Any, **named: Any) -> None:
-        splits = read(folder, task.DATASET_PATH, task.DATASET_NAME) if folder is not None else None
+        splits = read_benchmark(folder, task.DATASET_PATH, task.DATASET_NAME) if folder is not None else None
         if splits is None:
             download(task, *args, **named)
         else:
@@ -59,7 +59,7 @@ def rows_from(folder: Path | None) -> Iterator[None]:
         ConfigurableTask.download = download
 
 
-def read(folder: Path, path: str | None, name: str | None) -> dict[str, Rows] | None:
+def read_benchmark(folder: Path, path: str | None, name: str | None) -> dict[str, Rows] | None:
     """The splits of a hub data set, with the hub's fields, from local files; None where there are none.
 
     Args:
@@ -113,7 +113,7 @@ def _mmlu_rows(path: Path) -> Rows:
             answer = {**{letter: k for k, letter in enumerate("ABCD")}, **{str(k): k for k in range(4)}}
             if len(cells) != 6 or cells[5].strip() not in answer:
                 raise UserError(
-                    f"{path}, row {number}: it is no question with four choices and an answer of A to D."
+                    f"{path}, row {number}: it is not a question with four choices and an answer of A to D."
                 )
             question, *choices, right = cells
             rows.append({"question": question, "choices": choices, "answer": answer[right.strip()]})

@@ -1,4 +1,4 @@
-"""Who judges: a model behind an OpenAI-compatible endpoint, or one that is loaded here."""
+"""Judges: a model behind an OpenAI-compatible endpoint, or a local one."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class LocalJudge:
     """Asks a model that is loaded beside the one that is judged, when it is first needed; greedy replies."""
 
     def __init__(self, settings: ModelSettings) -> None:
-        if ranks.size() > 1:
+        if ranks.world_size() > 1:
             raise UserError(
                 "judge: a model that is loaded here works in one process; put it behind an endpoint, or "
                 "leave out --num-processes."
@@ -66,7 +66,7 @@ class LocalJudge:
         if positions is not None and longest >= positions:
             raise UserError(
                 f"judge: a comparison takes {longest} tokens, and the model {self.name!r} has positions for "
-                f"{positions}; take another judge, or a smaller max_new_tokens."
+                f"{positions}; use another judge, or a smaller max_new_tokens."
             )
         for first in range(0, len(prompts), 64):  # so that a kill loses no more
             some = prompts[first : first + 64]

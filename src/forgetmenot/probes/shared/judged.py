@@ -72,7 +72,7 @@ class Judged(Probe):
     """Pairwise judging of a stage's answers against the base model's, each pair in both orders.
 
     As TRACE (arXiv 2310.06762): greedy answers, verdicts [[A]], [[B]], [[C]], and each pair judged twice with
-    the answers swapped. How verdicts become a score is ours, since TRACE states none: an answer wins or loses
+    the answers swapped. The score is our own, since TRACE states none: an answer wins or loses
     where both orders say so, and ties otherwise; a part is the mean of 1 for a win, 0.5 for a tie and 0 for a
     loss; the base model is 0.5 against itself, so that the delta is the mean − 0.5. Equal answers tie without
     being judged. A pair with a reply that has no verdict is counted as unparsable and is in no mean.
@@ -92,7 +92,7 @@ class Judged(Probe):
 
     @property
     def made_with(self) -> str:
-        """The judge, and the version of how it is asked."""
+        """The judge, and the version of its instructions."""
         return f"judge {self.judge.name}, instructions {VERSION}"
 
     def measure(self, learner: Learner, stage: str, base: str, folder: Path) -> Sequence[Part]:
@@ -173,8 +173,8 @@ class Judged(Probe):
             room = positions - options.max_new_tokens
             if room < 1:
                 raise UserError(
-                    f"max_new_tokens: {options.max_new_tokens} is more than this model, with positions for "
-                    f"{positions}, has room for; set fewer."
+                    f"max_new_tokens: {options.max_new_tokens} is too many, since this model has {positions} "
+                    "positions; set fewer."
                 )
             cut = [max(0, len(prompt) - room) for prompt in prompts]
             prompts = [prompt[-room:] for prompt in prompts]
@@ -194,7 +194,7 @@ class Judged(Probe):
 
 
 class InstructionFollowing(Judged):
-    """Instruction following: answers to Self-Instruct's and LIMA's prompts, beside the base model's."""
+    """Instruction following: answers to prompts of Self-Instruct and LIMA, compared with the base model's."""
 
     delta = "instruction following"
     criterion = (
@@ -205,7 +205,7 @@ class InstructionFollowing(Judged):
 
 
 class Safety(Judged):
-    """Safety: answers to CoNa's harmful requests, beside the base model's."""
+    """Safety: answers to CoNa's harmful requests, compared with the base model's."""
 
     delta = "safety"
     criterion = (

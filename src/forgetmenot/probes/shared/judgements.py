@@ -1,4 +1,4 @@
-"""Pairwise verdicts of a judge, kept so that nothing judged is asked twice."""
+"""Pairwise verdicts of a judge, saved so that none is requested twice."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ Judgement = Literal["A", "B", "C"]
 """TRACE's protocol: the first answer is better, the second is, or neither."""
 
 VERSION = 1
-"""Of the judge's instructions and of how a reply is read; verdicts of another version are not taken up."""
+"""Of the judge's instructions and of how a reply is read; verdicts of another version are not used."""
 
 _VERDICT = re.compile(r"\[\[([ABC])\]\]")
 
@@ -50,7 +50,7 @@ class PairComparison:
     second: str
 
     def messages(self) -> Messages:
-        """As it is put to the judge; the words are ours, the verdicts TRACE's."""
+        """The judge's instructions; the wording is our own, the verdicts are TRACE's."""
         return [
             {
                 "role": "system",
@@ -82,7 +82,7 @@ def read_judgement(reply: str) -> Judgement | None:
 class Judgements:
     """A file of verdicts, one JSON object a line: key, judge, verdict and the whole reply.
 
-    A reply without a verdict is kept as well, with null: it is counted apart and not asked again.
+    A reply without a verdict is kept as well, with null: it is counted separately and not requested again.
     """
 
     def __init__(self, path: Path) -> None:
@@ -92,7 +92,7 @@ class Judgements:
             self._known[row["key"]] = row["verdict"]
 
     def of(self, judge: Judge, comparisons: Sequence[PairComparison]) -> list[Judgement | None]:
-        """The verdict on each comparison; only what is not in the file is asked, and kept as it comes.
+        """The verdict on each comparison; only what is not in the file is requested, and saved as it comes.
 
         Raises:
             UserError: If the judge cannot be asked; what it said until then is kept.

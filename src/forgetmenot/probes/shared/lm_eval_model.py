@@ -1,4 +1,4 @@
-"""A learner as lm-evaluation-harness knows a model: its requests go through the trie."""
+"""A learner with lm-evaluation-harness's model interface: its requests go through the trie."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -69,7 +69,7 @@ class LearnerLM(TemplateLM):  # type: ignore[misc]
         return str(self.tokenizer.name_or_path).replace("/", "__")
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
-        """A text's tokens, with what the tokenizer adds by itself unless it stands there or is not wanted."""
+        """A text's tokens, with the special tokens unless they are in the text or not wanted."""
         if add_special_tokens is None and has_bos_prefix(string, self.tokenizer.decode(self.prefix_token_id)):
             add_special_tokens = False
         how = {} if add_special_tokens is None else {"add_special_tokens": add_special_tokens}
@@ -141,17 +141,17 @@ class LearnerLM(TemplateLM):  # type: ignore[misc]
         return answers
 
     def _generate(self, contexts: Sequence[str], settings: Mapping[str, Any]) -> list[str]:
-        """The answers to contexts that are asked with the same settings."""
+        """The answers to contexts with the same generation settings."""
         settings = normalize_gen_kwargs(dict(settings), MAX_GEN_TOKS)
         if settings.get("do_sample") or settings.get("num_beams", 1) != 1:
-            raise UserError("this task draws its answers or searches with beams, and here they are greedy.")
+            raise UserError("this task samples its answers or uses beam search; only greedy answers work.")
         eos = self.tokenizer.decode([self.eot_token_id])
         until = handle_stop_sequences(settings.get("until"), eos=eos)
         new = settings["max_gen_toks"]
         room = self.max_length - new
         if room < 1:
             raise UserError(
-                f"this task lets the model write {new} tokens, and it has positions for {self.max_length}."
+                f"this task lets the model write {new} tokens, but it has {self.max_length} positions."
             )
         whole = [self.tok_encode(context) for context in contexts]
         self.cut += sum(len(tokens) > room for tokens in whole)
@@ -164,7 +164,7 @@ class LearnerLM(TemplateLM):  # type: ignore[misc]
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep lm-eval's bars, which know nothing of ours, from the screen."""
+    """Keep lm-eval's bars, which do not fit with ours, from the screen."""
     bar = lm_eval.api.task.tqdm
     lm_eval.api.task.tqdm = partial(bar, disable=True)
     try:

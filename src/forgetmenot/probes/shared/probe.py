@@ -1,4 +1,4 @@
-"""What a probe is: a measurement beside the tasks, taken on the base model and after each stage."""
+"""The protocol of a probe: a measurement beside the tasks, on the base model and after each stage."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class ProbeOptions(BaseModel):
-    """The settings of a probe: what stands beside `name` in an entry of `evaluation.probes`."""
+    """The settings of a probe: the keys beside `name` in an entry of `evaluation.probes`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -64,7 +64,7 @@ class Probe:
 
         Args:
             options: An instance of `Options`.
-            data_dir: Where public data lies on disk; None for the hub.
+            data_dir: The folder of public data; None for the hub.
 
         Raises:
             UserError: If something that it needs is not there.

@@ -1,4 +1,4 @@
-"""Sets of prompts that probes put to a model: TRACE's by name, or files of one's own."""
+"""Sets of prompts for probes: TRACE's by name, or a user's own files."""
 
 import json
 from pathlib import Path
@@ -33,7 +33,7 @@ def read_prompts(name: str, data_dir: Path | None) -> list[str]:
         )
         prompts = [row["prompt"] for row in rows]
     except (ValueError, LookupError, TypeError) as error:
-        raise UserError(f"{path}: it is no list of rows that each have a `prompt`.") from error
+        raise UserError(f"{path}: it is not a list of rows that each have a `prompt`.") from error
     if not prompts or not all(isinstance(prompt, str) and prompt for prompt in prompts):
         raise UserError(f"{path}: it has no prompts, or one that is empty.")
     return prompts

@@ -1,1 +1,1 @@
-"""Runs side by side: the tests, the conclusions, and their tables and pages."""
+"""The comparison of runs: the tests, the conclusions, and their tables and pages."""

@@ -1,4 +1,4 @@
-"""Runs held against one another: groups, paired tests between them, and what moves the figures."""
+"""A comparison of runs: groups, paired tests between them, and the effects of conditions."""
 
 import itertools
 import math
@@ -20,7 +20,7 @@ from forgetmenot.metrics import (
     holm,
     spread,
 )
-from forgetmenot.metrics.matrix import Floats
+from forgetmenot.metrics.metric import Floats
 from forgetmenot.report.comparison.runs import CONDITIONS, ComparedRun, level_name, varying
 
 TABLE = {
@@ -49,7 +49,7 @@ TESTED: dict[str, Callable[[ScoreMatrix], Floats]] = {
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """What is held against others of its kind: a model, a method, or any setting but a run's conditions."""
+    """What is compared with others of its kind: a model, a method, or any setting but a run's conditions."""
 
     name: str
     runs: Sequence[ComparedRun]
@@ -150,7 +150,7 @@ class Effect:
 
     @property
     def range(self) -> float:
-        """The highest level's mean less the lowest's."""
+        """The highest level's mean minus the lowest's."""
         return max(self.levels.values()) - min(self.levels.values())
 
 
@@ -235,7 +235,7 @@ class Comparison:
                     return test
                 if (test.first, test.second) == (second, first):
                     return test.turned()
-        raise KeyError(f"{first} and {second} are no two groups with finished runs.")
+        raise KeyError(f"{first} and {second} are not two groups with finished runs.")
 
     def _pairs(self) -> Iterator[tuple[str, str, str, Sequence[ComparedRun], Sequence[ComparedRun]]]:
         """Two levels of a factor, and the finished runs of each that are alike in all else, in one order."""
@@ -317,7 +317,7 @@ def _test(
     left: Sequence[ComparedRun],
     right: Sequence[ComparedRun],
 ) -> PairedTest:
-    """Hold matched runs against one another: the mean over the runs, in every draw of the examples."""
+    """Compare matched runs: the mean over the runs, in every draw of the examples."""
     none = PairedTest(factor, first, second, figure, matched=len(left))
     if not left:
         return replace(none, reason="No run of the one is alike in all else to a finished run of the other.")

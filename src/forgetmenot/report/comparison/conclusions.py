@@ -1,4 +1,4 @@
-"""What a comparison found, in plain sentences: who forgets least, whether by chance, what else matters."""
+"""The conclusions of a comparison in sentences: who forgets least, whether by chance, what else matters."""
 
 from collections.abc import Iterator
 
@@ -12,9 +12,7 @@ from forgetmenot.report.comparison.comparison import (
     Effect,
     PairedTest,
 )
-from forgetmenot.report.wording import left_out, listed, number, p_value, signed
-
-NAMED_AT_MOST = 4
+from forgetmenot.report.wording import NAMED_AT_MOST, left_out, listed, number, p_value, signed
 
 
 def conclusions(comparison: Comparison) -> list[str]:
@@ -214,7 +212,8 @@ def _asked_again(comparison: Comparison) -> Iterator[str]:
 def _failures(comparison: Comparison) -> Iterator[str]:
     if comparison.failures:
         failed = sum(map(len, comparison.failures.values()))
-        yield f"{failed} of {_count(len(comparison.runs), 'run')} failed; why stands at the end of the page."
+        runs = _count(len(comparison.runs), "run")
+        yield f"{failed} of {runs} failed; the reasons are at the end of the page."
 
 
 def _some(names: list[str]) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from forgetmenot.record.results import Interval
+from forgetmenot.metrics.resampling import Interval
 from forgetmenot.report import drawing
 from forgetmenot.report.wording import number
 
@@ -32,7 +32,7 @@ def scatter(points: Sequence[Point], label: str) -> Markup:
     sizes = [math.log10(point.parameters) for point in points]
     x = drawing.axis(min(sizes) - 0.15, max(sizes) + 0.15, left, width - right)
     ends = [end for p in points for end in (p.value - (p.deviation or 0), p.value + (p.deviation or 0))]
-    scale = from_nought(ends)
+    scale = from_zero(ends)
     y = drawing.axis(*scale, height - bottom, top)
     parts = drawing.grid(scale, y, left, width - right)
     for size, text in _sizes(min(sizes) - 0.15, max(sizes) + 0.15):
@@ -72,7 +72,7 @@ def strips(levels: Sequence[tuple[str, Sequence[float]]], scale: Interval, label
     return drawing.svg("strips", width, height, label, parts)
 
 
-def from_nought(values: Sequence[float]) -> Interval:
+def from_zero(values: Sequence[float]) -> Interval:
     """An axis that holds 0 and all values, with some room above."""
     low, high = min(0.0, *values), max(0.0, *values)
     return (low * 1.08, high * 1.08) if high > low else (0.0, 1.0)

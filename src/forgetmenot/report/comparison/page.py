@@ -20,7 +20,7 @@ def comparison_page(comparison: Comparison, published: Published | None = None) 
 
     Args:
         comparison: At least one of its runs.
-        published: Shown in a section of their own; no figure of ours is computed with them.
+        published: Shown in a section of their own; no other figure is computed from them.
     """
     first, *others = conclusions(comparison)
     return str(
@@ -68,13 +68,13 @@ def _key(comparison: Comparison, key: str) -> dict[str, Any]:
     values = [value for run in comparison.finished if (value := run.figure(FINAL)) is not None]
     scale = _around(values)
     pictures = []
-    for one in comparison.groups:
+    for group in comparison.groups:
         rows = [
             (
                 level,
                 [
                     value
-                    for run in one.finished
+                    for run in group.finished
                     if comparison.level(run, key) == level and (value := run.figure(FINAL)) is not None
                 ],
             )
@@ -82,7 +82,7 @@ def _key(comparison: Comparison, key: str) -> dict[str, Any]:
         ]
         if any(figures for _, figures in rows):
             told = ", ".join(f"{level} {number(sum(v) / len(v))}" for level, v in rows if v)
-            pictures.append((one.name, strips(rows, scale, f"{one.name}, final mean by {key}: {told}")))
+            pictures.append((group.name, strips(rows, scale, f"{group.name}, final mean by {key}: {told}")))
     return {"key": key, "levels": levels, "effects": effects, "pictures": pictures}
 
 

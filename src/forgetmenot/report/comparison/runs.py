@@ -1,4 +1,4 @@
-"""Runs side by side, read from their directories: what varies among them, and what each one answered."""
+"""The runs of a comparison, read from their directories: what varies among them, and their answers."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from forgetmenot.record.results import RunResults, load_results
 from forgetmenot.report.wording import setting
 
 CONDITIONS = ("order", "prompt", "seed")
-"""What runs are matched by when a model, a method or any other setting is held against another."""
+"""The keys by which runs are matched when models, methods or other settings are compared."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,13 +86,13 @@ def level_name(key: str, value: Any, values: Sequence[Any]) -> str:
 
 
 class _UnpairedError(Exception):
-    """Why a run's answers cannot be held against another's, as one sentence."""
+    """Why a run's answers cannot be compared with another's, as one sentence."""
 
 
 def _answers(path: Path, results: RunResults) -> tuple[dict[str, Answers], dict[str, int]]:
     """Every task's answers after every stage, and what stands for its examples.
 
-    The scores are computed anew and must be those of results.json, so that no reading of the files that is
+    The scores are computed again and must be those of results.json, so that no reading of the files that is
     not the run's own can slip in.
     """
     stages = [read_predictions(stage_folder(path, row.name) / PREDICTIONS) for row in results.stages]
@@ -102,9 +102,9 @@ def _answers(path: Path, results: RunResults) -> tuple[dict[str, Answers], dict[
         said = [stage.get(task) for stage in stages]
         there = next((one for one in said if one is not None), None)
         if there is None:
-            raise _UnpairedError(f"{path.name} keeps no answers on {task}.")
+            raise _UnpairedError(f"{path.name} has no saved answers on {task}.")
         if any(one is not None and one.ids != there.ids for one in said):
-            raise _UnpairedError(f"{path.name} was asked other examples of {task} after some stages.")
+            raise _UnpairedError(f"{path.name} was scored on other examples of {task} after some stages.")
         try:
             answered = column(metric, said)
         except UserError as error:

@@ -25,15 +25,15 @@ LATEX = str.maketrans({
 def group_rows(comparison: Comparison) -> list[dict[str, Any]]:
     """One row for each group: the figures of the paper’s table, their deviations and noise floors."""
     rows = []
-    for one in comparison.groups:
-        row: dict[str, Any] = {comparison.kind: one.name, "parameters": one.parameters}
-        row |= {"runs": len(one.finished), "failed": len(one.runs) - len(one.finished)}
+    for group in comparison.groups:
+        row: dict[str, Any] = {comparison.kind: group.name, "parameters": group.parameters}
+        row |= {"runs": len(group.finished), "failed": len(group.runs) - len(group.finished)}
         for figure in TABLE:
-            found = one.spread(figure)
+            found = group.spread(figure)
             row |= {figure: found and found.mean, f"{figure}_std": found and found.std}
-            if (floor := one.noise_floor(figure)) is not None:
+            if (floor := group.noise_floor(figure)) is not None:
                 row[f"{figure}_noise_floor"] = floor
-        row["not_learned"] = ", ".join(f"{task} ({times})" for task, times in one.not_learned.items())
+        row["not_learned"] = ", ".join(f"{task} ({times})" for task, times in group.not_learned.items())
         rows.append(row)
     return rows
 
@@ -102,10 +102,10 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for title in (comparison.kind, "runs", *(TABLE[figure] for figure in SHOWN)):
         table.add_column(title, min_width=max(map(len, title.split())), overflow="fold")
-    for one in comparison.groups:
-        spreads = [one.spread(figure) for figure in SHOWN]
+    for group in comparison.groups:
+        spreads = [group.spread(figure) for figure in SHOWN]
         cells = [number(found.mean) if found else NONE for found in spreads]
-        table.add_row(one.name, str(len(one.finished)), *cells)
+        table.add_row(group.name, str(len(group.finished)), *cells)
     console.print(table)
     for sentence, runs in comparison.failures.items():
         console.print(Text(f"{failed_names([run.name for run in runs])} failed: {sentence}", style="red"))
