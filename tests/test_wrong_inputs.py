@@ -312,13 +312,13 @@ CASES = {
     "a system turn outside a chat": of_task("{template:", "{system: Hi, template:", "'mine'", "`chat: true`"),
     "a chat template that is no Jinja": Case(
         MINE,
-        ("'mine'", "train-0", "chat template"),
+        ("'mine'", "score-0", "chat template"),
         {"mine.yaml": TASK.replace("{template:", "{chat: true, template:")},
         prepare=lambda folder: (folder / "model" / "chat_template.jinja").write_text("{% for m in %}"),
     ),
     "a chat template that fails": Case(
         MINE,
-        ("'mine'", "train-0", "chat template", "division"),
+        ("'mine'", "score-0", "chat template", "division"),
         {"mine.yaml": TASK.replace("{template:", "{chat: true, template:")},
         prepare=lambda folder: (folder / "model" / "chat_template.jinja").write_text("{{ 1 / 0 }}"),
     ),

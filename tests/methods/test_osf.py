@@ -1,6 +1,7 @@
 """OSF: what is preserved stays to rounding, under AdamW too, and grows with the stages."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -62,7 +63,7 @@ def test_leading_directions_stay_and_the_rest_learns(adapted: Adapted, few_examp
         before = _matrices(learner)
         method.adapt(learner, stage)
         _learn(learner, few_examples[task], method)
-        method.end(learner, stage)
+        method.end(learner, replace(stage, data={task: few_examples[task]}))
         after = _matrices(learner)
         assert after.keys() == before.keys()
         assert _largest_change(before, after, share) < 1e-5
@@ -77,7 +78,7 @@ def test_projected_gradients_alone_would_not_do(
     before = _matrices(learner)
     method.adapt(learner, FIRST)
     _learn(learner, few_examples["near"], method)
-    method.end(learner, FIRST)
+    method.end(learner, replace(FIRST, data={"near": few_examples["near"]}))
     assert _largest_change(before, _matrices(learner), 0.5) > 1e-3
 
 
@@ -100,7 +101,7 @@ def test_a_stage_begins_and_ends_with_the_same_answers(adapted: Adapted, few_exa
     assert np.allclose(learner.score(few_examples["near"]), plain, atol=1e-4)
     _learn(learner, few_examples["near"], method)
     split = learner.score(few_examples["near"])
-    method.end(learner, FIRST)
+    method.end(learner, replace(FIRST, data={"near": few_examples["near"]}))
     assert not isinstance(learner.model, PeftModel)
     assert np.allclose(learner.score(few_examples["near"]), split, atol=1e-4)
     assert not np.allclose(split, plain, atol=1e-2)

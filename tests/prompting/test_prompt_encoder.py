@@ -1,5 +1,6 @@
 """Every rule of tokens, on every kind of tokenizer."""
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -377,3 +378,85 @@ def test_a_conversation_that_the_chat_template_refuses_is_named(
         encoder_of(strict, choose_prompt(task_of([], "messages"), "default"), lonely, "messages").encode(
             lonely
         )
+
+
+HEAD = "{% for m in messages %}<|{{ m.role }}|>"
+TAIL = "<|eot|>\n{% endfor %}{% if add_generation_prompt %}<|assistant|>"
+REASONED = [
+    {"role": "user", "content": "one and one"},
+    {"role": "assistant", "content": "<think>twice one</think>2"},
+    {"role": "user", "content": "two and two"},
+    {"role": "assistant", "content": "<think>twice two</think>4"},
+]
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        (
+            HEAD + "{{ m.content }}" + TAIL + "<think>\n{% endif %}",
+            "writes other text before the answer.*think",
+        ),
+        (
+            HEAD + "{{ m.content.split('</think>')[-1] }}" + TAIL + "{% endif %}",
+            "leaves out part of the answer",
+        ),
+        (
+            "{% for m in messages if m.role != 'system' %}<|{{ m.role }}|>{{ m.content }}"
+            + TAIL
+            + "{% endif %}",
+            "leaves out the system turn 'be brief'",
+        ),
+    ],
+)
+def test_a_chat_template_that_loses_text_is_refused(
+    tokenizer_named: Callable[[str], Any], template: str, said: str
+) -> None:
+    tokenizer = copy.deepcopy(tokenizer_named("gpt2-like"))
+    tokenizer.chat_template = template
+    example = Example("train-0", {"messages": [{"role": "system", "content": "be brief"}, *REASONED]})
+    prompt = choose_prompt(task_of([], "messages"), "default")
+    with pytest.raises(UserError, match=said):
+        encoder_of(tokenizer, prompt, example, "messages").encode(example)
+
+
+def test_earlier_reasoning_that_the_template_drops_is_counted(tokenizer_named: Callable[[str], Any]) -> None:
+    tokenizer = copy.deepcopy(tokenizer_named("gpt2-like"))
+    dropped = "{{ m.content if loop.last else m.content.split('</think>')[-1] }}"
+    tokenizer.chat_template = HEAD + dropped + TAIL + "{% endif %}"
+    prompt = choose_prompt(task_of([], "messages"), "default")
+    whole, first = Example("0", {"messages": REASONED}), Example("1", {"messages": REASONED[:2]})
+    encoder = encoder_of(tokenizer, prompt, whole, "messages")
+    found = encoder.encode_all([whole, first])
+    assert [one.left_out for one in found] == [1, 0]
+    assert found.left_out == 1
+    answer = found[0].answer
+    assert tokenizer.decode(answer.tokens[answer.start :]) == "<think>twice two</think>4<|eot|>"
+
+
+def test_tools_and_calls_reach_the_template_and_calls_are_learned(
+    tokenizer_named: Callable[[str], Any],
+) -> None:
+    call = {"type": "function", "function": {"name": "look_up", "arguments": {"word": "<|eot|>"}}}
+    fields = {
+        "messages": [
+            {"role": "user", "content": "what is a fern?"},
+            {"role": "assistant", "content": "", "tool_calls": [call]},
+        ],
+        "tools": [{"type": "function", "function": {"name": "look_up"}}],
+    }
+    example = Example("train-0", fields)
+    prompt = choose_prompt(task_of([], "messages"), "default")
+    tokenizer = copy.deepcopy(tokenizer_named("gpt2-like"))
+    with pytest.raises(UserError, match="does not write the tool 'look_up'"):
+        encoder_of(tokenizer, prompt, example, "messages").encode(example)
+    calls = "{% for c in m.tool_calls or [] %}call {{ c.function | tojson }}{% endfor %}"
+    tokenizer.chat_template = "{{ tools | tojson }}" + HEAD + "{{ m.content }}" + calls + TAIL + "{% endif %}"
+    encoded = encoder_of(tokenizer, prompt, example, "messages").encode(example)
+    learned = tokenizer.decode(encoded.answer.tokens[encoded.answer.start :])
+    assert learned == 'call {"name": "look_up", "arguments": {"word": "<|eot|>"}}<|eot|>'
+    assert specials_in(tokenizer, encoded.answer.tokens[encoded.answer.start :]) == ["<|eot|>"]
+    assert tokenizer.decode(encoded.prompt).startswith('[{"type": "function"')
+    tokenizer.chat_template = "{{ tools | tojson }}" + HEAD + "{{ m.content }}" + TAIL + "{% endif %}"
+    with pytest.raises(UserError, match="does not write the call of 'look_up'"):
+        encoder_of(tokenizer, prompt, example, "messages").encode(example)

@@ -214,7 +214,7 @@ def test_what_is_cut_to_fit_is_counted(go: Go, make_task: Make) -> None:
 
 
 def test_what_cannot_be_cut_is_refused_before_anything_is_trained(go: Go) -> None:
-    with pytest.raises(UserError, match=r"task 'animal', example 'score-0': .*max_length is 5"):
+    with pytest.raises(UserError, match=r"task 'animal', example 'score-0' .*line 1.*max_length is 5"):
         go("one", {"training.max_length": 5})
 
 

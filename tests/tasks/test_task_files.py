@@ -353,3 +353,57 @@ def test_choices_that_are_empty_are_refused(tmp_path: Path) -> None:
 def test_values_are_read_by_the_core_schema_of_yaml_1_2(tmp_path: Path, written: str, read: Any) -> None:
     (tmp_path / "a.yaml").write_text(f"key: {written}\n")
     assert read_yaml(tmp_path / "a.yaml") == {"key": read}
+
+
+TALK = [
+    {"role": "assistant", "content": "Hello."},
+    {"role": "user", "content": "Two and two?"},
+    {"role": "assistant", "content": "Four."},
+    {"role": "user", "content": "And two?"},
+    {"role": "assistant", "content": "Six."},
+]
+
+
+def test_all_answers_of_a_chat_are_learned_and_the_last_is_scored(tmp_path: Path) -> None:
+    yaml = "name: chats\ndata: {train: train.jsonl, score: dev.jsonl}\nmessages: chat\n"
+    rows = [{"chat": TALK}, {"chat": CHAT}]
+    task = load(tmp_path, yaml, train=rows, dev=rows)
+    learned = [(one.id, one.fields["messages"], one.target) for one in task.train]
+    assert learned == [
+        ("train-0-turn-3", TALK[:3], "Four."),
+        ("train-0", TALK, "Six."),
+        ("train-1", CHAT, "Four. "),
+    ]
+    assert [one.fields["messages"] for one in task.score] == [TALK, CHAT]
+    last = load(tmp_path, yaml + "messages_loss: last\n")
+    assert [one.id for one in last.train] == ["train-0", "train-1"]
+    assert load(tmp_path, yaml + "messages_loss: all\n").train == task.train
+
+
+def test_tools_and_calls_are_read(tmp_path: Path) -> None:
+    call = {"type": "function", "function": {"name": "look_up", "arguments": {"word": "fern", "near": None}}}
+    talk = [
+        {"role": "user", "content": "A fern?", "tool_calls": []},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "content": "a plant"},
+        {"role": "assistant", "content": "A plant."},
+    ]
+    tools = [{"type": "function", "function": {"name": "look_up", "strict": None}}]
+    yaml = "name: chats\ndata: {train: train.jsonl}\nmessages: chat\n"
+    for written in (tools, json.dumps(tools)):
+        task = load(tmp_path, yaml, train=[{"chat": talk, "tools": written}])
+        fields = task.train[-1].fields
+        assert fields["tools"] == [{"type": "function", "function": {"name": "look_up"}}]
+        assert fields["messages"][0] == {"role": "user", "content": "A fern?"}
+        assert fields["messages"][1]["content"] == ""
+        assert fields["messages"][1]["tool_calls"][0]["function"]["arguments"] == {"word": "fern"}
+        assert [one.fields["messages"][-1]["role"] for one in task.train] == ["assistant", "assistant"]
+    with pytest.raises(UserError, match="says nothing that a written answer"):
+        load(tmp_path, yaml + "metric: exact_match\n", train=[{"chat": talk[:2], "tools": tools}])
+    with pytest.raises(UserError, match="'tools' must be a list"):
+        load(tmp_path, yaml, train=[{"chat": talk, "tools": {"name": "look_up"}}])
+
+
+def test_messages_loss_is_for_chats(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"messages_loss.*for chats"):
+        load(tmp_path, TRIAGE + "messages_loss: last\n", train=TICKETS, dev=TICKETS)

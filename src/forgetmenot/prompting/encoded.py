@@ -31,6 +31,7 @@ class Encoded:
         prompt: What generation continues from. Empty for plain text.
         gold: The index of the right candidate; None where the task is no choice.
         cut: How many tokens truncation removed from the named fields.
+        left_out: How many of the assistant's earlier turns the chat template does not write whole.
         reference: For a preference in training: the log-likelihoods of its candidates under the weights with
             which the stage began, in nats.
     """
@@ -42,6 +43,7 @@ class Encoded:
     gold: int | None
     cut: int
     reference: tuple[float, float] | None = None
+    left_out: int = 0
 
     @property
     def sequences(self) -> tuple[TokenSequence, ...]:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 MOST_BYTES = 2_000_000_000
-FORMAT = 3
+FORMAT = 5
 """Raised whenever the encoder gives other tokens, or the files are laid out otherwise."""
 
 

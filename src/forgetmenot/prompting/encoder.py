@@ -47,6 +47,7 @@ class Encoder:
         self._task, self._prompt, self._max_length, self._reserved = task, prompt, max_length, reserved
         _check_choices(task, prompt)
         self._tokens = Tokens(tokenizer)
+        self._forgotten: dict[str, int] = {}
         if prompt.chat and not self._tokens.has_chat_template:
             raise UserError(
                 f"prompt {prompt.name!r} of task {task.name!r} is a chat, but the tokenizer has no chat "
@@ -91,7 +92,7 @@ class Encoder:
         """Write the prompt, and then each whole text, prompt and answer, that may come of it."""
         with self._naming(example):
             if self._task.kind == "messages":
-                return self._conversation(fields["messages"])
+                return self._conversation(example.id, fields["messages"], fields.get("tools", ()))
             prompt = self._prompt.render(fields)
             if self._task.kind == "text":
                 return ["", prompt]
@@ -101,7 +102,9 @@ class Encoder:
                 turns = [] if self._prompt.system is None else [_turn("system", self._prompt.system)]
                 for question, answer in shown:
                     turns += [_turn("user", question), _turn("assistant", answer)]
-                prompt = self._tokens.conversation([*turns, _turn("user", prompt)], reply=True)
+                turns.append(_turn("user", prompt))
+                prompt = self._tokens.conversation(turns, reply=True)
+                self._left_out(turns, prompt)
                 answers = [self._tokens.as_text(answer) for answer in answers]
             else:
                 solved = [question + self._prompt.separator + answer for question, answer in shown]
@@ -132,17 +135,69 @@ class Encoder:
             raise UserError("there is no target to learn or to compare with.")
         return [str(example.target)]
 
-    def _conversation(self, turns: Sequence[Mapping[str, Any]]) -> list[str]:
-        """Write all turns before the last, and all turns up to the end of the last one's own text."""
+    def _conversation(
+        self, id: str, turns: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]]
+    ) -> list[str]:
+        """Write all turns before the last, and all turns up to the end of the last one's own text.
+
+        What is learned is what the model is asked with, and the answer; a template that writes otherwise is
+        refused.
+        """
         if len(turns) < 2:
             raise UserError("a conversation needs a turn before the assistant's last.")
-        whole = self._tokens.conversation(turns, reply=False)
+        asked = self._tokens.conversation(turns[:-1], reply=True, tools=tools)
+        whole = self._tokens.conversation(turns, reply=False, tools=tools)
         tail, end = self._tokens.turn_end
         if not whole.endswith(tail):
             raise UserError(
                 "the model's chat template ends this conversation unlike others; leave the row out."
             )
-        return [self._tokens.conversation(turns[:-1], reply=True), whole.removesuffix(tail) + end]
+        learned = whole.removesuffix(tail)
+        for tool in tools:
+            self._check_call(tool, asked, "the tool")
+        self._forgotten[id] = self._left_out(turns[:-1], asked)
+        if not learned.startswith(asked):
+            raise UserError(
+                "the model's chat template writes other text before the answer when it asks for one than "
+                f"when it is learned: {asked[-30:]!r} is what it asks with last. Give it a chat template "
+                "that does not open the answer (as with <think>) by itself, or leave the row out."
+            )
+        if self._left_out(turns[-1:], learned[len(asked) :]):
+            raise UserError(
+                "the model's chat template leaves out part of the answer (as the reasoning in <think>); give "
+                "the tokenizer a template that keeps it, or take it out of the row."
+            )
+        return [asked, learned + end]
+
+    def _left_out(self, turns: Sequence[Mapping[str, Any]], text: str) -> int:
+        """How many of the assistant's turns do not stand in a text whole, as where reasoning is dropped.
+
+        Raises:
+            UserError: Another turn, or a call of a tool, does not.
+        """
+        count = 0
+        for turn in turns:
+            for call in turn.get("tool_calls", ()):
+                self._check_call(call, text, "the call of")
+            if self._tokens.as_text(turn["content"]).strip() in text:
+                continue
+            if turn["role"] != "assistant":
+                raise UserError(
+                    f"the model's chat template leaves out the {turn['role']} turn {turn['content'][:40]!r}; "
+                    "give the tokenizer a template that writes it, or put its text into another turn."
+                )
+            count += 1
+        return count
+
+    def _check_call(self, call: Mapping[str, Any], text: str, what: str) -> None:
+        """Refuse a template that does not write the name of a tool, or of one that is called."""
+        named = call.get("function", call)
+        name = named.get("name") if isinstance(named, Mapping) else None
+        if name is not None and str(name) not in text:
+            raise UserError(
+                f"the model's chat template does not write {what} {name!r}; take a model whose template "
+                "knows tools, or leave the row out."
+            )
 
     def _tokenize(self, texts: Sequence[str]) -> list[Ids]:
         return self._tokens.chat(texts) if self._prompt.chat else self._tokens.plain(texts)
@@ -175,6 +230,7 @@ class Encoder:
             prompt=() if self._task.kind == "text" else prompt,
             gold=gold,
             cut=before - after,
+            left_out=self._forgotten.pop(example.id, 0),
         )
 
     def _length(self, rows: Sequence[Ids]) -> int:

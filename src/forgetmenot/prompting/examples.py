@@ -41,6 +41,7 @@ class EncodedExamples(Sequence[Encoded]):
                 "lengths": np.array(lengths, np.int32).reshape(len(parts), len(parts[0]) if parts else 3),
                 "gold": np.array([-1 if e.gold is None else e.gold for e in examples], np.int32),
                 "cut": np.array([e.cut for e in examples], np.int32),
+                "left_out": np.array([e.left_out for e in examples], np.int32),
             },
         )
 
@@ -59,6 +60,11 @@ class EncodedExamples(Sequence[Encoded]):
         """How many examples were cut to fit, and by how many tokens in all."""
         cut = self.arrays["cut"]
         return {"examples": int(np.count_nonzero(cut)), "tokens": int(cut.sum(dtype=np.int64))}
+
+    @property
+    def left_out(self) -> int:
+        """In how many examples the chat template does not write all that the assistant said before."""
+        return int(np.count_nonzero(self.arrays["left_out"]))
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -89,6 +95,7 @@ class EncodedExamples(Sequence[Encoded]):
             prompt=prompt if rest[0] >= 0 else (),
             gold=None if gold < 0 else gold,
             cut=int(self.arrays["cut"][k]),
+            left_out=int(self.arrays["left_out"][k]),
         )
 
 

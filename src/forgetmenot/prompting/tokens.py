@@ -101,30 +101,35 @@ class Tokens:
             )
         return wedged
 
+    def _all_as_text(self, value: Any) -> Any:
+        if isinstance(value, str):
+            return self.as_text(value)
+        if isinstance(value, Mapping):
+            return {key: self._all_as_text(part) for key, part in value.items()}
+        return [self._all_as_text(part) for part in value] if isinstance(value, list) else value
+
     @property
     def has_chat_template(self) -> bool:
         """Whether the tokenizer knows how a conversation is written."""
         return bool(getattr(self._tokenizer, "chat_template", None))
 
-    def conversation(self, turns: Sequence[Turn], *, reply: bool) -> str:
+    def conversation(self, turns: Sequence[Turn], *, reply: bool, tools: Sequence[Turn] = ()) -> str:
         """Write turns in the model's chat template, for `chat` to tokenize.
 
         Args:
-            turns: Each with "role" and "content"; special tokens in a content are text.
+            turns: Each with "role" and "content"; special tokens in all but the role are text.
             reply: Whether the header of the assistant's next turn follows.
+            tools: What the assistant may call, as the template knows it.
 
         Raises:
             UserError: The template refuses these turns.
         """
-        contents = [turn.get("content") for turn in turns]
-        messages = [
-            {**turn, "content": self.as_text(content)} if isinstance(content, str) else dict(turn)
-            for turn, content in zip(turns, contents, strict=True)
-        ]
+        messages = [{**self._all_as_text(turn), "role": turn["role"]} for turn in turns]
         try:
             text: str = self._tokenizer.apply_chat_template(
                 messages,
                 chat_template=_CLOCK + self._tokenizer.get_chat_template(),
+                tools=self._all_as_text(list(tools)) or None,
                 tokenize=False,
                 add_generation_prompt=reply,
                 date_string=_DATE,

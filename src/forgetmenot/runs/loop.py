@@ -68,6 +68,13 @@ class Loop:
             task.name: training_examples(self.config, task, plan.prompts[task.name], tokenizer, longest)
             for task in plan.trained
         }
+        for name, encoded in self.data.items():
+            if encoded.left_out:
+                self.display.say(
+                    f"{name}: the model's chat template leaves out text of earlier answers, such as "
+                    f"reasoning, in {encoded.left_out:,} of {len(encoded):,} training examples, and also "
+                    "where the model is asked."
+                )
         self.truncated = {name: encoded.truncated for name, encoded in self.data.items()}
         self.accelerator = Accelerator(
             cpu=not torch.cuda.is_available(),

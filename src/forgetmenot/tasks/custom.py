@@ -1,9 +1,8 @@
 """A user's own task: a YAML file beside its rows, and no Python."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -11,6 +10,7 @@ from forgetmenot.errors import UserError, nearest
 from forgetmenot.metrics import Metric, known_metrics
 from forgetmenot.paths import LONGEST
 from forgetmenot.tasks.answers import RULES
+from forgetmenot.tasks.chats import conversation, every_answer
 from forgetmenot.tasks.rows import BadRowError, Converted, cell, examples, label_in, plain
 from forgetmenot.tasks.splits import divide
 from forgetmenot.tasks.tables import Row, Table, read_hub, read_table
@@ -25,7 +25,6 @@ KINDS: dict[str, tuple[Kind, str]] = {
     "text": ("text", "loss"),
     "chosen": ("preference", "preference"),
 }
-ROLES = ("system", "user", "assistant", "tool")
 
 
 class _Section(BaseModel):
@@ -69,6 +68,7 @@ class _TaskFile(_Section):
     chosen: str | None = None
     rejected: str | None = None
     metric: str | None = None
+    messages_loss: Literal["all", "last"] | None = None
     generation: _Generation | None = None
     source: str | None = None
     cluster: str | None = None
@@ -80,7 +80,8 @@ def load_custom(path: Path) -> Task:
     It names its `data` (`train`, `score` and `select`: paths relative to it, or splits of a `hub` data set;
     `validation` is accepted for `score`), the column that holds the answer (`label`, `target`, `messages`,
     `text`, or `chosen` and `rejected`), a `metric`, and `prompts`. The labels are the keys of the default
-    prompt's choices.
+    prompt's choices. Of chats all assistant turns are learned, or with `messages_loss: last` the last alone;
+    the last is scored.
 
     Raises:
         UserError: A key, a file or a row is wrong; names it.
@@ -94,18 +95,23 @@ def load_custom(path: Path) -> Task:
             f"{path}: the metric {metric.name} needs {metric.label_count} labels, and the default prompt has "
             f"{len(labels)}."
         )
+    if file.messages_loss is not None and kind != "messages":
+        raise UserError(f"{path}: the key 'messages_loss' is for chats (`messages`); leave it out.")
     generation = _generation(path, file, kind, metric)
-    convert = _converter(kind, column, labels, file.rejected, file.cluster)
+    convert = _converter(
+        kind, column, labels, file.rejected, file.cluster, written=metric.reads != "likelihoods"
+    )
 
     tables = _tables(path, file.data)
     found = {split: examples(table, split, convert) for split, table in tables.items()}
     _check_clusters(path, file.cluster, found)
     splits = divide(found.get("train", []), found.get("score", []), found.get("select"))
+    learns_all = kind == "messages" and file.messages_loss != "last"
     return Task(
         name=file.name,
         kind=kind,
         metric=metric.name,
-        train=splits.train,
+        train=every_answer(splits.train) if learns_all else splits.train,
         select=splits.select,
         score=splits.score,
         labels=labels,
@@ -235,7 +241,13 @@ def _unpinned(data: _Data) -> tuple[str, ...]:
 
 
 def _converter(
-    kind: Kind, column: str, labels: tuple[str, ...], rejected: str | None, cluster: str | None
+    kind: Kind,
+    column: str,
+    labels: tuple[str, ...],
+    rejected: str | None,
+    cluster: str | None,
+    *,
+    written: bool,
 ) -> Callable[[Row], Converted]:
     def shared(row: Row) -> dict[str, Any]:
         return {} if cluster is None else {cluster: row.get(cluster)}
@@ -251,8 +263,11 @@ def _converter(
         return {name: value for name, value in row.items() if name != column}, None, target
 
     def messages(row: Row) -> Converted:
-        turns = _turns(cell(row, column), column)
-        return {"messages": turns, **shared(row)}, None, turns[-1]["content"]
+        found = conversation(row, column)
+        said = found["messages"][-1]["content"]
+        if written and not said.strip():
+            raise BadRowError("the last turn says nothing that a written answer could be held against.")
+        return {**found, **shared(row)}, None, said
 
     def text(row: Row) -> Converted:
         value = cell(row, column)
@@ -284,23 +299,3 @@ def _answer_in(row: Row, column: str) -> str:
     if not isinstance(value, str) or not value.strip():
         raise BadRowError(f"{column!r} is {value!r}, not an answer as text.")
     return value
-
-
-def _turns(value: Any, column: str) -> list[dict[str, Any]]:
-    """Read a chat: a list of {role, content}, or that list as JSON in a cell of text."""
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except json.JSONDecodeError as problem:
-            raise BadRowError(f"{column!r} is not JSON ({problem.msg}).") from None
-    if not isinstance(value, list) or not all(isinstance(turn, dict) for turn in value):
-        raise BadRowError(f"{column!r} must be a list of turns such as {{'role': 'user', 'content': '…'}}.")
-    turns = [{key: part for key, part in turn.items() if part is not None} for turn in value]
-    for number, turn in enumerate(turns, 1):
-        if turn.get("role") not in ROLES or not isinstance(turn.get("content"), str):
-            raise BadRowError(
-                f"turn {number} of {column!r} needs a role ({', '.join(ROLES)}) and a content of text."
-            )
-    if len(turns) < 2 or turns[-1]["role"] != "assistant":
-        raise BadRowError(f"the last turn of {column!r} must be the assistant's, after at least one other.")
-    return turns

@@ -1,0 +1,77 @@
+"""Conversations of a user's own: turns, the tools that they may call, and which of them are learned."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from forgetmenot.tasks.rows import BadRowError, cell
+from forgetmenot.tasks.tables import Row
+from forgetmenot.tasks.task import Example
+
+ROLES = ("system", "user", "assistant", "tool")
+TOOLS = "tools"
+
+
+def conversation(row: Row, column: str) -> dict[str, Any]:
+    """Read a chat: its turns under "messages" and, where the row has any, the tools under "tools"."""
+    found: dict[str, Any] = {"messages": _turns(cell(row, column), column)}
+    if column != TOOLS and row.get(TOOLS) is not None:
+        tools = _parsed(row[TOOLS], TOOLS)
+        if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
+            raise BadRowError(f"{TOOLS!r} must be a list of tools, each with its name and parameters.")
+        found |= {TOOLS: [_filled(tool) for tool in tools]} if tools else {}
+    return found
+
+
+def every_answer(examples: Sequence[Example]) -> list[Example]:
+    """An example for each assistant turn of each chat: what stands before it, and it.
+
+    They begin alike, which the engine computes once; together they learn all that the assistant says, each
+    turn behind the very text that the model is asked with.
+    """
+    found = []
+    for example in examples:
+        turns = example.fields["messages"]
+        places = [k for k, turn in enumerate(turns) if turn["role"] == "assistant" and k > 0]
+        for k in places:
+            id = example.id if k == places[-1] else f"{example.id}-turn-{k + 1}"
+            fields = {**example.fields, "messages": turns[: k + 1]}
+            found.append(replace(example, id=id, fields=fields, target=turns[k]["content"]))
+    return found
+
+
+def _turns(value: Any, column: str) -> list[dict[str, Any]]:
+    """Read a list of {role, content}, or that list as JSON in a cell of text."""
+    value = _parsed(value, column)
+    if not isinstance(value, list) or not all(isinstance(turn, dict) for turn in value):
+        raise BadRowError(f"{column!r} must be a list of turns such as {{'role': 'user', 'content': '…'}}.")
+    turns = [_filled(turn) for turn in value]
+    for number, turn in enumerate(turns, 1):
+        if not turn.get("tool_calls"):
+            turn.pop("tool_calls", None)
+        elif turn.get("role") == "assistant":
+            turn.setdefault("content", "")  # a call alone says nothing
+        if turn.get("role") not in ROLES or not isinstance(turn.get("content"), str):
+            raise BadRowError(
+                f"turn {number} of {column!r} needs a role ({', '.join(ROLES)}) and a content of text."
+            )
+    if len(turns) < 2 or turns[-1]["role"] != "assistant":
+        raise BadRowError(f"the last turn of {column!r} must be the assistant's, after at least one other.")
+    return turns
+
+
+def _parsed(value: Any, column: str) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError as problem:
+        raise BadRowError(f"{column!r} is not JSON ({problem.msg}).") from None
+
+
+def _filled(value: Any) -> Any:
+    """Without nulls, however deep: tables with columns of one kind put them where a key is not given."""
+    if isinstance(value, Mapping):
+        return {key: _filled(part) for key, part in value.items() if part is not None}
+    return [_filled(part) for part in value] if isinstance(value, list) else value
