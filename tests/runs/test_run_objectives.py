@@ -1,7 +1,7 @@
 """Stages of other objectives among those that answer: raw text and preferences, learned and scored."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from forgetmenot.engine.learner import Learner
 from forgetmenot.errors import UserError
+from forgetmenot.methods import METHODS, Method
+from forgetmenot.prompting.encoded import Encoded
 from forgetmenot.runs.api import Run
 from forgetmenot.trials.rescore import rescore
 
@@ -110,3 +113,34 @@ def test_past_pairs_are_replayed_among_pairs(go: Go, stages: Mapping[str, Any], 
         for line in (run.path / "stages/02-tact/training.jsonl").read_text().splitlines()
     ]
     assert sum(counts) == 8 * (20 + 5)
+
+
+def test_a_mean_over_examples_is_one_for_every_kind_of_stage(go: Go, stages: Mapping[str, Any]) -> None:
+    """Texts of unlike length have another mean than their tokens; pairs have the same."""
+    settings = {**stages, "training.epochs": 1, "training.batch_size": 20, "tasks": stages["tasks"][1:]}
+    first: dict[str, list[float]] = {}
+    for average in ("token", "example"):
+        run = go(average, {**settings, "training.loss_average": average})
+        files = [run.path / "stages" / name / "training.jsonl" for name in ("01-reading", "02-manners")]
+        first[average] = [json.loads(file.read_text().splitlines()[0])["loss"] for file in files]
+    assert first["token"][0] != pytest.approx(first["example"][0], rel=1e-5)
+    assert first["token"][1] == pytest.approx(first["example"][1], abs=1e-3)  # of pairs it is log 2 in both
+
+
+def test_a_loss_that_does_not_weigh_examples_takes_no_mean_over_them(
+    go: Go, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Own(Method):
+        """Half the plain loss."""
+
+        def loss(self, learner: Learner, batch: Sequence[Encoded]) -> torch.Tensor:
+            return super().loss(learner, batch) / 2
+
+    monkeypatch.setitem(METHODS, "own", Own)
+    with pytest.raises(UserError, match=r"training\.loss_average: method own has a loss of its own"):
+        go("run", {"method": "own", "training.loss_average": "example"})
+    Own.weighs = True
+    go(
+        "run",
+        {"method": "own", "training.loss_average": "example", "training.limit": 4, "evaluation.limit": 4},
+    )
