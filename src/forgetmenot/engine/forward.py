@@ -19,6 +19,7 @@ from forgetmenot.engine.head import (
 )
 from forgetmenot.engine.mask import attention_mask
 from forgetmenot.engine.pack import Pack
+from forgetmenot.engine.shards import is_sharded
 from forgetmenot.errors import UserError
 
 
@@ -60,9 +61,10 @@ def predicting_states(model: Any, pack: Pack) -> tuple[Tensor, type[Any] | None]
 
     Returns:
         Hidden states [predicted tokens, width], and the type of what the decoder gave. Of padded rows, whose
-        model may have no such decoder, the logits in fp32 [predicted tokens, vocabulary], and None.
+        model may have no such decoder, and of a sharded model, whose backward pass begins at what it gave
+        itself, the logits in fp32 [predicted tokens, vocabulary], and None.
     """
-    if pack.end is None:
+    if pack.end is None or is_sharded(model):
         logits, rows = _edge_logits(model, pack)
         return logits[rows[on_device(pack.edges, logits.device)]], None
     with decoder_states(model) as states:

@@ -24,7 +24,7 @@ class Predictions:
     """What predicts each predicted token, sequence after sequence.
 
     Attributes:
-        states: What goes into the LM head [predicted, width]; of padded rows their logits.
+        states: What goes into the LM head [predicted, width]; of padded rows and a sharded model logits.
         logits: From some of the states to their logits, in fp32 [rows, vocabulary].
         vocabulary: How many tokens there are.
     """
