@@ -108,6 +108,7 @@ def test_an_example_comes_back_whole_from_json(kind: str, few_examples: Mapping[
 
 
 def test_a_field_that_an_example_gains_must_be_remembered_too() -> None:
-    # A preference's reference is that of the stage that trains on it, so it is not remembered.
-    known = ["id", "candidates", "answer", "prompt", "gold", "cut", "reference"]
+    # A preference's reference is that of the stage that trains on it, and what a template leaves out is said
+    # of the task's own stage alone: these are not remembered.
+    known = ["id", "candidates", "answer", "prompt", "gold", "cut", "reference", "left_out"]
     assert [field.name for field in dataclasses.fields(Encoded)] == known

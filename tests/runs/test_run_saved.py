@@ -178,7 +178,7 @@ def test_a_saved_stage_stands_on_its_own_base_alone(
     changed = {name: weight + 0.01 for name, weight in weights.items()}
     save_file(changed, tmp_path / "base" / "model.safetensors", metadata={"format": "pt"})
     prompts = tmp_path / "prompts.json"
-    prompts.write_text(json.dumps([{"prompt": f"Word: {word}"} for word in ("rose", "sea", "hound")]))
+    prompts.write_text(json.dumps([{"prompt": f"Word: {word}"} for word in ("rose", "sea", "hound", "sky")]))
     for use in (
         lambda: rescore(run.path),
         lambda: reprobe(run.path, [{"name": "layers", "prompts": str(prompts)}]),

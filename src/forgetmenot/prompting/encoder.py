@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -53,13 +54,16 @@ class Encoder:
                 f"prompt {prompt.name!r} of task {task.name!r} is a chat, but the tokenizer has no chat "
                 "template; use a model tuned for chat, or another prompt."
             )
-        # What ends an answer is learned with it, and is what ends one that is written.
-        self._closing: Ids = (self._tokens.answer_end if prompt.chat else self._tokens.eos,)
-        if task.kind == "messages" and self._tokens.turn_end[1]:
-            self._closing = ()  # the conversation holds the turn's end
         for split in (task.train, task.select, task.score):
             if split:
                 self._check_fields(split[0])
+
+    @cached_property
+    def _closing(self) -> Ids:
+        """What ends an answer: it is learned with it, and is what ends one that is written."""
+        if self._task.kind == "messages" and self._tokens.turn_end[1]:
+            return ()  # the conversation holds the turn's end
+        return (self._tokens.answer_end if self._prompt.chat else self._tokens.eos,)
 
     def encode(self, example: Example) -> Encoded:
         """Encode one example; see `encode_all`."""
