@@ -216,6 +216,9 @@ CASES = {
     "a metric that does not fit": of_task(
         "label: kind", "label: kind\nmetric: rouge_l", "'rouge_l'", "accuracy"
     ),
+    "a metric that is unknown": of_task(
+        "label: kind", "label: kind\nmetric: acuracy", "there is no metric 'acuracy'", "'accuracy'"
+    ),
     "f1 with three labels": Case(
         RUN + "mine.yaml",
         ("mine.yaml", "f1", "2 labels", "3"),

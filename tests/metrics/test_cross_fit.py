@@ -5,6 +5,7 @@ import pytest
 
 from forgetmenot.metrics import Answers, MatrixRow, ScoreMatrix, UndefinedError, bootstrap
 from forgetmenot.metrics.cross_fit import CROSS_FITTED, forgetting, haque_forgetting, haque_learning
+from forgetmenot.metrics.resampling import percentiles
 
 STAGES = (
     MatrixRow("00-base"),
@@ -71,3 +72,8 @@ def test_noise_alone_gives_nothing_in_the_mean_where_the_plain_maximum_gives_som
         plain.append(np.mean([share.max() - share[-1] for share in shares]))
     assert np.mean(plain) > 0.04
     assert abs(np.mean(fitted)) < 4 * np.std(fitted) / np.sqrt(len(fitted))
+
+
+def test_one_cluster_alone_has_no_interval() -> None:
+    assert percentiles(np.full(100, 0.5), 0.95, 1) is None
+    assert percentiles(np.full(100, 0.5), 0.95, 2) == (0.5, 0.5)

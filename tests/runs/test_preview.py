@@ -50,6 +50,11 @@ def test_it_counts_what_the_run_computes(
     assert before.memory["peak"] > before.memory["weights"] > 0
 
 
+def test_a_stage_without_examples_takes_no_time(tiny: Mapping[str, Any]) -> None:
+    before = forgetmenot.preview({**tiny, "training.limit": 0})
+    assert [stage.seconds for stage in before.stages] == [0, 0, 0]
+
+
 def test_a_soft_prompt_is_counted_before_every_sequence(tiny: Mapping[str, Any], tmp_path: Path) -> None:
     config = {**tiny, "adapter.kind": "prompt", "output": str(tmp_path / "run")}
     before, positions = forgetmenot.preview(config), forgetmenot.run(config).results["cost"]["positions"]

@@ -307,7 +307,7 @@ def test_rows_that_share_a_passage_are_a_cluster(tmp_path: Path) -> None:
     chats = [{"messages": CHAT, "thread": "t0"}, {"messages": CHAT, "thread": "t1"}]
     yaml = "name: c\ndata: {score: chats.jsonl}\nmessages: messages\ncluster: thread\n"
     assert [one.fields["thread"] for one in load(tmp_path, yaml, chats=chats).score] == ["t0", "t1"]
-    with pytest.raises(UserError, match=r"cluster: row 2 of score has no 'thread'"):
+    with pytest.raises(UserError, match=r"cluster: row 2 of score has no value in a field 'thread'"):
         load(tmp_path, yaml, chats=[chats[0], {"messages": CHAT}])
 
 

@@ -43,15 +43,15 @@ def _draws(units: int, n: int, resamples: int, generator: np.random.Generator) -
 
 
 def percentiles(scores: Floats, level: float, n: int | None = None) -> Interval | None:
-    """Return the interval that holds the middle `level` of the scores, None where one is undefined.
+    """Return the interval that holds the middle `level` of the scores, None where one is undefined or n is 1.
 
     With `n`, the number of independent examples, the interval is the expanded percentile one: as many
     standard deviations wide as a t interval of n − 1 degrees of freedom, and √(n/(n−1)) times that.
     """
-    if np.isnan(scores).any():
+    if np.isnan(scores).any() or (n is not None and n < 2):  # one example alone says nothing of its spread
         return None
     tail = (1 - level) / 2
-    if n is not None and n > 1:
+    if n is not None:
         from scipy.special import ndtr, stdtrit  # here: its import takes as long as the rest of a list
 
         tail = float(ndtr(np.sqrt(n / (n - 1)) * stdtrit(n - 1, tail)))

@@ -219,7 +219,7 @@ def _stage_work(session: Session, stage: Stage) -> StageWork:
         epochs=epochs,
         steps=-(-len(examples) // settings.batch_size) * epochs,
         **counted,
-        seconds=seconds * counted["computed"] / learner.counts["computed"],
+        seconds=seconds * counted["computed"] / max(1, learner.counts["computed"]),  # none of no examples
     )
 
 

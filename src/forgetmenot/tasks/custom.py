@@ -136,7 +136,8 @@ def _check_clusters(path: Path, cluster: str | None, found: Mapping[str, Sequenc
         for number, example in enumerate(rows, 1):
             if example.fields.get(cluster) is None:
                 raise UserError(
-                    f"{path}: cluster: row {number} of {split} has no {cluster!r}; every row needs it."
+                    f"{path}: cluster: row {number} of {split} has no value in a field {cluster!r}; every "
+                    "row needs one, in another column than what is predicted."
                 )
 
 
@@ -207,7 +208,12 @@ def _question(path: Path, file: _TaskFile) -> tuple[Kind, str, Metric]:
     metrics = {name: metric for name, metric in known_metrics().items() if kind in metric.kinds}
     named = file.metric or default
     if named not in metrics:
-        raise UserError(f"{path}: the metric {named!r} does not fit {key!r}. {nearest(named, metrics)}")
+        wrong = (
+            f"the metric {named!r} does not fit {key!r}"
+            if named in known_metrics()
+            else f"there is no metric {named!r}"
+        )
+        raise UserError(f"{path}: {wrong}. {nearest(named, metrics)}")
     if kind in ("choice", "answer", "preference") and "default" not in file.prompts:
         raise UserError(f"{path}: the key 'prompts' must hold a prompt named 'default'.")
     if kind == "choice":
