@@ -18,8 +18,8 @@ check: $(READY)  ## style, types, and the direction of imports
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/lint-imports
-	$(BIN)/lint-imports --config .importlinter-circles
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/lint-imports --no-cache --config .importlinter-circles
 
 format: $(READY)  ## put the code into its one form
 	$(BIN)/ruff format .

@@ -12,7 +12,7 @@ Every kind of interval of `metrics.bootstrap` is counted: cells, figures, and th
 import argparse
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ from scipy.special import ndtri
 from forgetmenot.metrics import FIGURES, Answers, MatrixRow, ScoreMatrix, bootstrap
 
 PAGE = Path(__file__).parents[1] / "docs" / "statistics.md"
-BEGIN, END = "<!-- coverage: begin -->", "<!-- coverage: end -->"
+MARKS = "<!-- coverage: begin -->", "<!-- coverage: end -->"
 STEADY = 0.8  # the correlation of an example's answers over the stages, on the probit scale
 DROP, BASE, LEARNED = 0.10, 0.55, 0.85
 SHOWN = ("cells", "average_performance", "backward_transfer", "forward_transfer", "learning_accuracy")
@@ -96,12 +96,21 @@ def table(trials: int) -> Iterator[str]:
         yield f"| {told} | {scene['tasks']} | {scene['n']} | {' | '.join(cells)} |"
 
 
-def main() -> None:
-    """Simulate and print, or write."""
+def simulate(
+    description: str | None, table: Callable[[int], Iterable[str]], trials: int, marks: tuple[str, str]
+) -> None:
+    """Print a table line by line as the command line asks, and with --write put it on the page.
+
+    Args:
+        description: For --help.
+        table: From a number of trials to the table's lines.
+        trials: How many by default.
+        marks: What stands before and after the table on the page.
+    """
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--trials", type=int, default=1000)
+    parser.add_argument("--trials", type=int, default=trials)
     parser.add_argument("--write", action="store_true")
     given = parser.parse_args()
     lines = []
@@ -110,9 +119,10 @@ def main() -> None:
         lines.append(line)
     if given.write:
         page = PAGE.read_text(encoding="utf-8")
-        made = "\n".join([BEGIN, *lines, END])
-        PAGE.write_text(re.sub(f"{BEGIN}.*{END}", lambda _: made, page, flags=re.DOTALL), encoding="utf-8")
+        made = "\n".join([marks[0], *lines, marks[1]])
+        between = f"{marks[0]}.*{marks[1]}"
+        PAGE.write_text(re.sub(between, lambda _: made, page, flags=re.DOTALL), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main()
+    simulate(__doc__, table, 1000, MARKS)

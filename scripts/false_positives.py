@@ -9,17 +9,15 @@ used: it answers another question, whether these very checkpoints differ. With -
 docs/statistics.md.
 """
 
-import argparse
-import re
 from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
 from forgetmenot.metrics import contrast
-from scripts.coverage import PAGE
+from scripts.coverage import simulate
 
-BEGIN, END = "<!-- false positives: begin -->", "<!-- false positives: end -->"
+MARKS = "<!-- false positives: begin -->", "<!-- false positives: end -->"
 TASKS, SLOPE = 4, 0.3  # an accuracy moves by about .3 for one on the probit scale, near .8
 
 
@@ -63,23 +61,5 @@ def table(trials: int) -> Iterator[str]:
                 yield f"| {seeds} | {deviation:.2f} | {n} | {100 * both:.1f} % | {100 * alone:.1f} % |"
 
 
-def main() -> None:
-    """Simulate and print, or write."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--trials", type=int, default=4000)
-    parser.add_argument("--write", action="store_true")
-    given = parser.parse_args()
-    lines = []
-    for line in table(given.trials):
-        print(line, flush=True)
-        lines.append(line)
-    if given.write:
-        page = PAGE.read_text(encoding="utf-8")
-        made = "\n".join([BEGIN, *lines, END])
-        PAGE.write_text(re.sub(f"{BEGIN}.*{END}", lambda _: made, page, flags=re.DOTALL), encoding="utf-8")
-
-
 if __name__ == "__main__":
-    main()
+    simulate(__doc__, table, 4000, MARKS)

@@ -1,24 +1,30 @@
 """Models whose adapters became part of their weights, held against what they answered before."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from forgetmenot.engine.precision import Precision
 from forgetmenot.errors import UserError
 from forgetmenot.prompting import TokenSequence
-
-if TYPE_CHECKING:
-    from forgetmenot.engine.learner import Learner
 
 FP32_NATS, LOW_PRECISION_NATS = 0.01, 0.5
 """What rounding may change in an answer's log-likelihood; more is another model. Both are ours."""
 
 
-def merge(learner: Learner, merged: Callable[[Any], Any], sample: Sequence[TokenSequence]) -> float:
+class Scorer(Protocol):
+    """What gives log-likelihoods of a model that can be replaced: a `Learner`."""
+
+    model: Any
+    precision: Precision
+
+    def log_likelihoods(self, sequences: Sequence[TokenSequence], /) -> Tensor:
+        """Of each sequence's predicted tokens, in nats: fp64 [sequences]."""
+
+
+def merge(learner: Scorer, merged: Callable[[Any], Any], sample: Sequence[TokenSequence]) -> float:
     """Put a merged model in the learner's place; returns the largest difference in nats on a sample.
 
     Args:
@@ -34,7 +40,7 @@ def merge(learner: Learner, merged: Callable[[Any], Any], sample: Sequence[Token
     return largest_difference(learner, sample, before)
 
 
-def largest_difference(learner: Learner, sample: Sequence[TokenSequence], before: Tensor) -> float:
+def largest_difference(learner: Scorer, sample: Sequence[TokenSequence], before: Tensor) -> float:
     """How far a merged model's log-likelihoods lie from those before it was merged, at most, in nats.
 
     Args:
