@@ -107,6 +107,15 @@ def test_a_stage_begins_and_ends_with_the_same_answers(adapted: Adapted, few_exa
     assert not np.allclose(split, plain, atol=1e-2)
 
 
+def test_a_stage_without_examples_leaves_plain_weights(adapted: Adapted, few_examples: Any) -> None:
+    learner, method = adapted(kind="full"), make_method("osf", {}, 0)
+    plain = learner.score(few_examples["near"])
+    method.adapt(learner, FIRST)
+    method.end(learner, FIRST)
+    assert not isinstance(learner.model, PeftModel)
+    assert np.allclose(learner.score(few_examples["near"]), plain, atol=1e-4)
+
+
 @pytest.mark.parametrize("preserved", [0, 1])
 def test_something_is_preserved_and_something_free(preserved: float) -> None:
     with pytest.raises(UserError, match=r"method\.preserved: "):

@@ -82,7 +82,10 @@ class OSF(Method):
         from forgetmenot.models.quantize import merged
 
         sample = [s for data in stage.data.values() for one in data[:SAMPLE] for s in one.sequences]
-        merge(learner, merged, sample)
+        if sample:
+            merge(learner, merged, sample)
+        else:  # a stage without examples has learned nothing to compare
+            learner.model = merged(learner.model)
 
 
 def keep_apart(layer: OSFLayer) -> None:
