@@ -232,6 +232,20 @@ def report(parsed: argparse.Namespace) -> None:
     console.print(f"\nReport: {found.report()}", highlight=False, soft_wrap=True)
 
 
+def cache(parsed: argparse.Namespace) -> None:
+    """`fmn cache`: show what is kept for later runs, or remove it."""
+    from forgetmenot.paths import cache_folder
+    from forgetmenot.record.cache import clear, kept
+
+    folder, console = cache_folder(), Screen()
+    table = Table("removed" if parsed.clear else "kept", "files", "MB", box=None, pad_edge=False)
+    for one in clear(folder) if parsed.clear else kept(folder):
+        table.add_row(one.what, f"{one.files:,}", f"{one.size / 1e6:,.1f}")
+    console.print(table)
+    where = folder or "none, for no home folder can be written; name one in FORGETMENOT_CACHE"
+    console.print(f"\nFolder: {where}", highlight=False, soft_wrap=True)
+
+
 def list_known(parsed: argparse.Namespace) -> None:
     """`fmn list`: list the known tasks, suites, methods, models, prompts or probes."""
     table = Table("name", "", box=None, pad_edge=False)
@@ -309,5 +323,6 @@ VERBS = {
     "receipts": receipts,
     "export": export,
     "report": report,
+    "cache": cache,
     "list": list_known,
 }

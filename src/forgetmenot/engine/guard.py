@@ -9,6 +9,7 @@ import torch
 from forgetmenot.engine.attention import Attention, attention_of, use_attention
 from forgetmenot.engine.chunked import CHUNK
 from forgetmenot.engine.decoding import Answer, Decoding
+from forgetmenot.engine.frozen_states import FrozenSet, FrozenStates
 from forgetmenot.engine.learner import Learner, evaluating
 from forgetmenot.engine.pack import Arrangement, Layout, pack, positions
 from forgetmenot.prompting.encoded import TokenSequence
@@ -126,6 +127,34 @@ def why_no_prefix(learner: Learner, sequences: Sequence[TokenSequence]) -> str |
     if difference <= TOLERANCE[learner.precision]:
         return None
     return f"log-likelihoods differ by {difference:.1e} relative"
+
+
+def try_frozen(learner: Learner, first: int, sequences: Sequence[TokenSequence]) -> FrozenStates | str:
+    """Try a pass that begins with layer `first`, from states that one pass to there has given.
+
+    Returns:
+        The sample's states, kept as those of a run can be; or why the numbers are not those of whole passes.
+    """
+    sample = _sample(sequences)
+    truth = _score(learner, sample, "single", "dense")
+    counts = dict(learner.counts)
+    sets = (FrozenSet.of("sample", sample, learner.budget),)
+    try:
+        with learner.below(first) as compute:
+            found = [compute(packed) for packed in sets[0].packs]
+        states = torch.cat([one.read().cpu() for one in found])
+        learner.frozen = kept = FrozenStates(first, found[0].in_tuple, sets, [states])
+        scores = _score(learner, sample, "trie", attention_of(learner.model))
+    except torch.OutOfMemoryError:
+        raise
+    except REFUSALS as error:
+        return f"{type(error).__name__}: {error}"
+    finally:
+        learner.frozen, learner.counts = None, counts
+    difference = float(((scores - truth).abs() / truth.abs().clamp(min=1)).max())
+    if difference > TOLERANCE[learner.precision]:
+        return f"log-likelihoods differ by {difference:.1e} relative"
+    return kept
 
 
 def why_one_by_one(learner: Learner, sequences: Sequence[TokenSequence]) -> str | None:

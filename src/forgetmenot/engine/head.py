@@ -78,7 +78,7 @@ def picked_and_greedy(logits: Tensor, rows: Tensor, targets: Tensor) -> Tensor:
 def decoder_states(model: Any) -> Iterator[list[Any]]:
     """A list to which each pass through the model appends what its decoder gave to the head."""
     found: list[Any] = []
-    hook = _decoder(model).register_forward_hook(lambda _, __, output: found.append(output))
+    hook = decoder(model).register_forward_hook(lambda _, __, output: found.append(output))
     try:
         yield found
     finally:
@@ -99,7 +99,7 @@ def fp32_head(model: Any) -> Iterator[None]:
             bias = head.bias.float() if getattr(head, "bias", None) is not None else None
             return F.linear(hidden.float(), head.weight.float(), bias)
 
-    with _replaced_forward(head, forward):
+    with replaced_forward(head, forward):
         yield
 
 
@@ -108,7 +108,7 @@ def without_logits(model: Any) -> Iterator[None]:
     """Let the LM head take all positions and compute nothing: one 0 for each of them."""
     head = model.get_output_embeddings()
     head = head.get_base_layer() if hasattr(head, "get_base_layer") else head
-    with _replaced_forward(head, lambda hidden: hidden.new_zeros(*hidden.shape[:-1], 1)):
+    with replaced_forward(head, lambda hidden: hidden.new_zeros(*hidden.shape[:-1], 1)):
         yield
 
 
@@ -132,7 +132,7 @@ def logits_of(
         values: What `head_values` gave, to take in place of the head's own parameters.
     """
     given = kind(last_hidden_state=hidden[None])
-    with fp32_head(model), _replaced_forward(_decoder(model), lambda *_, **__: given):
+    with fp32_head(model), replaced_forward(decoder(model), lambda *_, **__: given):
         asked = {
             "input_ids": torch.zeros(1, 1, dtype=torch.long, device=hidden.device),
             "use_cache": False,
@@ -148,7 +148,7 @@ def logits_of(
 def head_values(model: Any, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Those of a model's weights that lie behind its decoder, as `logits_of` takes them."""
     plain, names = _plain(model), {id(p): name for name, p in model.named_parameters()}
-    own = {id(p) for p in plain.parameters()} - {id(p) for p in _decoder(model).parameters()}
+    own = {id(p) for p in plain.parameters()} - {id(p) for p in decoder(model).parameters()}
     own |= {id(p) for p in model.get_output_embeddings().parameters()}  # which may be the embeddings
     parameters = {name: names[id(p)] for name, p in plain.named_parameters() if id(p) in own}
     return {name: weights[known] for name, known in parameters.items() if known in weights}
@@ -165,13 +165,14 @@ def _plain(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-def _decoder(model: Any) -> Any:
+def decoder(model: Any) -> Any:
     """All of the model but its head."""
     return _plain(model).get_decoder()
 
 
 @contextmanager
-def _replaced_forward(module: Any, forward: Any) -> Iterator[None]:
+def replaced_forward(module: Any, forward: Any) -> Iterator[None]:
+    """Let a module compute something else for a while."""
     original = module.forward
     module.forward = forward
     try:
