@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -17,6 +18,7 @@ from forgetmenot.engine.pack import positions
 from forgetmenot.engine.precision import autocast
 from forgetmenot.engine.settings import TrainingSettings
 from forgetmenot.errors import UserError
+from forgetmenot.models.folding import learning_folded
 from forgetmenot.prompting.encoded import Encoded
 
 BETAS = (0.9, 0.999)
@@ -94,43 +96,58 @@ def fit(
         num_training_steps=steps,
     )
     model.train()
-    for step, indices in enumerate(draw_batches(len(examples), settings.batch_size, epochs, seed), start=1):
-        batch = [examples[k] for k in indices]
-        tokens = sum(len(example.answer.tokens) - example.answer.start for example in batch)
-        terms = divisor(learner, batch)
-        loss = torch.zeros((), dtype=torch.float64, device=learner.device)  # read once: reading waits for it
-        micro_batches = list(_micro_batches(learner, batch, settings.micro_batch))
-        with autocast(learner.device, learner.precision):  # what it has rounded serves the whole step
-            for turn in learner.turns([[example.answer for example in one] for one in micro_batches]):
-                # Only adapter dropout draws from the generator; a pack draws the same whoever computes it.
-                torch.manual_seed(_seed(seed, step, turn.pack))
-                part = objective.loss(learner, micro_batches[turn.pack])
-                part = part / terms if turn.counts else part * 0
-                with torch.autocast(learner.device.type, enabled=False):
-                    torch.autograd.backward(part)
-                loss += part.detach()
-        ranks.sum_gradients(learner.trainable().values())
-        loss = ranks.all_reduce(loss)
-        penalty = objective.penalty(learner)
-        if penalty is not None:
-            torch.autograd.backward(penalty)
-            loss += shards.whole(penalty.detach())
-        mean = loss.item()
-        _require_finite("loss", mean, step, steps)
-        objective.gradients(learner)
-        norm = accelerator.clip_grad_norm_(
-            learner.trainable().values(), settings.max_grad_norm or float("inf")
-        )
-        norm = float(shards.whole(norm))
-        _require_finite("gradient's norm", norm, step, steps)
-        rate = schedule.get_last_lr()[0]
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad()
-        objective.stepped(learner)
-        on_step(Step(step, steps, mean, norm, rate, tokens, len(batch)))
+    folding = learning_folded(model) if learner.precision == "fp32" else nullcontext(lambda: None)
+    with folding as weights_changed:
+        for step, indices in enumerate(draw_batches(len(examples), settings.batch_size, epochs, seed), 1):
+            batch = [examples[k] for k in indices]
+            loss = _backward(learner, objective, batch, settings, (seed, step))
+            mean = loss.item()
+            _require_finite("loss", mean, step, steps)
+            objective.gradients(learner)
+            norm = accelerator.clip_grad_norm_(
+                learner.trainable().values(), settings.max_grad_norm or float("inf")
+            )
+            norm = float(shards.whole(norm))
+            _require_finite("gradient's norm", norm, step, steps)
+            rate = schedule.get_last_lr()[0]
+            optimizer.step()
+            weights_changed()
+            schedule.step()
+            optimizer.zero_grad()
+            objective.stepped(learner)
+            tokens = sum(len(example.answer.tokens) - example.answer.start for example in batch)
+            on_step(Step(step, steps, mean, norm, rate, tokens, len(batch)))
     ranks.check_alike(learner.trainable().values())
     model.eval()
+
+
+def _backward(
+    learner: Learner,
+    objective: Objective,
+    batch: Sequence[Encoded],
+    settings: TrainingSettings,
+    seeds: tuple[int, int],
+) -> Tensor:
+    """The loss of a step [], with its gradients in the parameters' `.grad`."""
+    terms = divisor(learner, batch)
+    micro_batches = list(_micro_batches(learner, batch, settings.micro_batch))
+    loss = torch.zeros((), dtype=torch.float64, device=learner.device)  # read once: reading waits for it
+    with autocast(learner.device, learner.precision):  # what it has rounded serves the whole step
+        for turn in learner.turns([[example.answer for example in one] for one in micro_batches]):
+            # Only adapter dropout draws from the generator; a pack draws the same whoever computes it.
+            torch.manual_seed(_seed(*seeds, turn.pack))
+            part = objective.loss(learner, micro_batches[turn.pack])
+            part = part / terms if turn.counts else part * 0
+            with torch.autocast(learner.device.type, enabled=False):
+                torch.autograd.backward(part)
+            loss += part.detach()
+    ranks.sum_gradients(learner.trainable().values())
+    loss = ranks.all_reduce(loss)
+    penalty = objective.penalty(learner)
+    if penalty is not None:
+        torch.autograd.backward(penalty)
+        loss += shards.whole(penalty.detach())
+    return loss
 
 
 def _require_finite(what: str, value: float, step: int, steps: int) -> None:
