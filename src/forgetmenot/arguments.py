@@ -37,6 +37,7 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument(
         "--preview", action="store_true", help="show what would run and how long it takes; train nothing"
     )
+    verb.add_argument("--json", action="store_true", help="with --preview: print it as JSON")
     verb.add_argument(
         "--set", action="append", default=[], metavar="key.path=value", help="any key of the config"
     )

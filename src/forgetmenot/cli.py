@@ -2,6 +2,7 @@
 
 import argparse
 import io
+import json
 import os
 import signal
 import sys
@@ -89,8 +90,11 @@ def run(parsed: argparse.Namespace) -> None:
         from forgetmenot.runs.preview import preview
 
         _nothing_beside(parsed)
-        preview(config).print(Screen())
+        expected = preview(config)
+        print(json.dumps(expected.to_json(), indent=1)) if parsed.json else expected.print(Screen())
         return
+    if parsed.json:
+        raise UserError("--json is for --preview; a run's results are in its results.json.")
     from forgetmenot.runs.api import run
 
     _in_processes(parsed)

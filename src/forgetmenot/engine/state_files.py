@@ -59,6 +59,10 @@ class StateFiles:
         finally:
             lock.release()
 
+    def has(self, key: str) -> bool:
+        """Whether there is a file, whole or not."""
+        return self._path(key).is_file()
+
     def read(self, key: str, rows: int, said: list[str]) -> Tensor | None:
         """The states of a file; None if there is none, or it is not whole, which is said."""
         path = self._path(key)

@@ -88,7 +88,7 @@ def fit(
     examples = with_reference(learner, examples)
     batches = -(-len(examples) // settings.batch_size)
     steps = batches * epochs
-    optimizer = _optimizer(learner, learning_rate, settings.weight_decay)
+    optimizer = optimizer_of(learner, learning_rate, settings.weight_decay)
     schedule = get_scheduler(
         "constant_with_warmup" if settings.schedule == "constant" else settings.schedule,
         optimizer,
@@ -130,13 +130,13 @@ def _backward(
 ) -> Tensor:
     """The loss of a step [], with its gradients in the parameters' `.grad`."""
     terms = divisor(learner, batch)
-    micro_batches = list(_micro_batches(learner, batch, settings.micro_batch))
+    parts = list(micro_batches(learner, batch, settings.micro_batch))
     loss = torch.zeros((), dtype=torch.float64, device=learner.device)  # read once: reading waits for it
     with autocast(learner.device, learner.precision):  # what it has rounded serves the whole step
-        for turn in learner.turns([[example.answer for example in one] for one in micro_batches]):
+        for turn in learner.turns([[example.answer for example in one] for one in parts]):
             # Only adapter dropout draws from the generator; a pack draws the same whoever computes it.
             torch.manual_seed(_seed(*seeds, turn.pack))
-            part = objective.loss(learner, micro_batches[turn.pack])
+            part = objective.loss(learner, parts[turn.pack])
             part = part / terms if turn.counts else part * 0
             with torch.autocast(learner.device.type, enabled=False):
                 torch.autograd.backward(part)
@@ -166,7 +166,7 @@ def training_positions(
     counts = {"computed": 0, "without_sharing": 0}
     for indices in draw_batches(len(examples), settings.batch_size, epochs, seed):
         batch = [examples[k] for k in indices]
-        for part in _micro_batches(learner, batch, settings.micro_batch):
+        for part in micro_batches(learner, batch, settings.micro_batch):
             learned = [s for one in part for s in (one.candidates if one.is_preference else (one.answer,))]
             sequences = learner.behind_prompt(learned)
             counts["computed"] += positions(sequences, learner.training_layout)
@@ -174,7 +174,7 @@ def training_positions(
     return counts
 
 
-def _micro_batches(
+def micro_batches(
     learner: Learner, batch: Sequence[Encoded], micro_batch: int | Literal["auto"]
 ) -> Iterator[list[Encoded]]:
     """The batch in parts that go through the model at once: packs of the budget, or so many examples."""
@@ -189,7 +189,7 @@ def _seed(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
-def _optimizer(learner: Learner, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
+def optimizer_of(learner: Learner, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
     """AdamW; weight decay on matrices only, as is usual."""
     parameters = list(learner.trainable().values())
     groups = [
