@@ -27,8 +27,10 @@ EPOCHS = {"training.epochs": {"animal": 2}, "training.limit": {"colour": 21}, "e
         {"adapter.kind": "full", "training.micro_batch": 3},
         {"adapter.dropout": 0.1},  # training then shares nothing
         {"method": "joint", "training.epochs": {"size": 2}},
+        {"adapter.per_stage": "merge"},  # what holds the merged model against the adapter is not counted
+        {"method": "osf"},
     ],
-    ids=["prompts", "full", "dropout", "joint"],
+    ids=["prompts", "full", "dropout", "joint", "merge", "osf"],
 )
 def test_it_counts_what_the_run_computes(
     more: Mapping[str, Any], tiny: Mapping[str, Any], tmp_path: Path

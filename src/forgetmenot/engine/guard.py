@@ -92,15 +92,14 @@ def _score(
 def _laid_out(learner: Learner, layout: Layout, attention: Attention) -> Iterator[None]:
     """Try a layout, and leave the learner as it was."""
     before = learner.layout, attention_of(learner.model)
-    counts = dict(learner.counts)
     learner.layout = layout
     use_attention(learner.model, attention)
     try:
-        yield
+        with learner.uncounted():
+            yield
     finally:
         learner.layout = before[0]
         use_attention(learner.model, before[1])
-        learner.counts = counts
 
 
 def why_no_prefix(learner: Learner, sequences: Sequence[TokenSequence]) -> str | None:
@@ -115,15 +114,13 @@ def why_no_prefix(learner: Learner, sequences: Sequence[TokenSequence]) -> str |
     second = TokenSequence(tokens, half + 1)
     truth = _score(learner, [second], "single", "dense").item()
     halves = Arrangement(tokens[:half], (([0], pack([second], "trie", half)),), 1, len(tokens) - 1)
-    counts = dict(learner.counts)
     try:
-        difference = abs(learner.log_likelihoods(halves).item() - truth) / max(1.0, abs(truth))
+        with learner.uncounted():
+            difference = abs(learner.log_likelihoods(halves).item() - truth) / max(1.0, abs(truth))
     except torch.OutOfMemoryError:
         raise
     except REFUSALS as error:
         return f"{type(error).__name__}: {error}"
-    finally:
-        learner.counts = counts
     if difference <= TOLERANCE[learner.precision]:
         return None
     return f"log-likelihoods differ by {difference:.1e} relative"
@@ -165,16 +162,14 @@ def why_one_by_one(learner: Learner, sequences: Sequence[TokenSequence]) -> str 
     """
     sample = _sample(sequences)
     prompts = [one.tokens[: max(1, one.start - k)] for k, one in enumerate(sample)]
-    counts = dict(learner.counts)
     try:
-        answers = learner.write(prompts, Decoding(WRITTEN), margins=True)
+        with learner.uncounted():
+            answers = learner.write(prompts, Decoding(WRITTEN), margins=True)
         pairs = [_margins(learner, *pair) for pair in zip(prompts, answers, strict=True) if pair[1].tokens]
     except torch.OutOfMemoryError:
         raise
     except REFUSALS as error:
         return f"{type(error).__name__}: {error}"
-    finally:
-        learner.counts = counts
     apart = sum(float((seen - true).abs().sum()) for seen, true, _ in pairs)
     difference = apart / max(1.0, sum(scale for *_, scale in pairs))
     if difference <= TOLERANCE[learner.precision]:

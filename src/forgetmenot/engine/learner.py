@@ -99,6 +99,15 @@ class Learner:
         """Count from here."""
         self.counts = {"computed": 0, "without_sharing": 0}
 
+    @contextmanager
+    def uncounted(self) -> Iterator[None]:
+        """What is computed within is no work of the run, such as what holds a model against another."""
+        counts = dict(self.counts)
+        try:
+            yield
+        finally:
+            self.counts = counts
+
     def counted(self) -> dict[str, int]:
         """The counts, summed over the processes."""
         summed = ranks.all_reduce(torch.tensor(list(self.counts.values()), dtype=torch.int64))
@@ -393,7 +402,9 @@ class Learner:
             plain = merged(deepcopy(self.model))
             sample = last_tokens(prompts[:MERGED_SAMPLE])
             if sample:
-                largest_difference(replace(self, model=plain), sample, self.log_likelihoods(sample))
+                with self.uncounted():
+                    before = self.log_likelihoods(sample)
+                largest_difference(replace(self, model=plain), sample, before)
             plain.save_pretrained(folder)
             self.tokenizer.save_pretrained(folder)
             dtype = torch.bfloat16 if self.precision == "bf16" else plain.dtype
