@@ -214,7 +214,10 @@ def _after_all(sound: Sequence[TaskOutcome]) -> list[str]:
         moves = [
             f"{outcome.task} ({_move(outcome, outcome.learned, outcome.end)})" for outcome in worst_first
         ]
-        worst = "" if len(moves) <= NAMED_AT_MOST else f", worst {moves[0]},"
+        fallen = worst_first[0].change
+        worst_ones = [move for one, move in zip(worst_first, moves, strict=True) if one.change == fallen]
+        named = NAMED_AT_MOST < len(moves) != len(worst_ones)
+        worst = f", worst {_few(worst_ones, 'tasks')}," if named else ""
         clauses.append(f"had significantly forgotten {_few(moves, 'tasks')}{worst} by the end")
     elif of["kept"] or of["improved"]:
         clauses.append("had forgotten nothing by the end that a test can tell from noise")
