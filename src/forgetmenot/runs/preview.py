@@ -155,6 +155,7 @@ def preview(config: RunConfig | Mapping[str, Any] | str | Path | None = None) ->
     """
     config = resolve(config)
     check_trackers(config)
+    RunDirectory(config.directory).check_writable()
     with TemporaryDirectory() as folder:  # receipts are kept where they are issued; here, not for long
         plan = make_plan(config, ReceiptLoader(config, RunDirectory(Path(folder))))
     from forgetmenot.models.adapt import adapt

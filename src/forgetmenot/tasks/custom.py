@@ -124,6 +124,16 @@ def load_custom(path: Path) -> Task:
     )
 
 
+def check_task_file(path: Path) -> None:
+    """Check the keys of a task file without reading any rows.
+
+    Raises:
+        UserError: A key is wrong; names it.
+    """
+    file = _parse(path)
+    _question(path, file)
+
+
 def _check_clusters(path: Path, cluster: str | None, found: Mapping[str, Sequence[Example]]) -> None:
     """Every row must have the field that says which rows are not independent.
 
