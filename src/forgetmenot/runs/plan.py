@@ -152,12 +152,15 @@ def data_folder(config: RunConfig) -> Path | None:
     written = os.path.expandvars(config.data_dir)
     if unset := re.search(r"\$\{?(\w+)", written):
         raise UserError(
-            f"data_dir: the environment variable {unset[1]} is not set; set it to the folder that holds "
-            "glue/, or give another data_dir."
+            f"data_dir: the environment variable {unset[1]} is not set; set it to the folder that holds the "
+            "data sets (glue/, trace/, …), or give another data_dir."
         )
     folder = at_home(written, "data_dir")
     if not folder.is_dir():
-        raise UserError(f"data_dir: there is no folder {config.data_dir!r}; give the one that holds glue/.")
+        raise UserError(
+            f"data_dir: there is no folder {config.data_dir!r}; give the one that holds the data sets "
+            "(glue/, trace/, …)."
+        )
     return folder
 
 
