@@ -199,13 +199,16 @@ CASES = {
         "training.epochs={animals: 2}", "training.epochs:", "'animals'", "'animal'"
     ),
     # Tasks
-    "a task that is unknown": Case(RUN + "sst", ("'sst'", "Did you mean 'sst2'")),
+    "a task among a hundred that is unknown": Case(RUN + "sst", ("'sst'", "Did you mean 'sst2'")),
     "a suite spelled nearly right": Case(RUN + "glue-4", ("'glue-4'", "Did you mean 'glue4'")),
     "a task named twice": Case(RUN + "sst2,mrpc,sst2", ("'sst2'", "twice")),
     "a suite and its own task": Case(RUN + "glue4,cola", ("'cola'", "twice")),
     "two tasks of one name": Case(RUN + "mine.yaml,other.yaml", ("'mine'", "twice"), {"other.yaml": TASK}),
     "a name that is taken": of_task("name: mine", "name: sst2", "mine.yaml", "'sst2'", "taken"),
     "a task scored beside itself": of_set("evaluation.also_score=[tasks/animal.yaml]", "animal", "twice"),
+    "a task that is unknown": Case(
+        RUN + "sst3", ("'sst3'", "Did you mean 'sst2'", "`fmn list tasks` (or suites) shows all.")
+    ),
     "a task file that is missing": Case(RUN + "yours.yaml", ("yours.yaml", "No such file")),
     "a task with an unknown key": of_task("label: kind", "labels: kind", "mine.yaml", "'labels'", "'label'"),
     "a task without a name": of_task("name: mine", "", "mine.yaml", "'name'", "missing"),

@@ -43,7 +43,7 @@ def expand(names: Sequence[str]) -> list[str]:
         if not _is_file(task) and task not in known:
             raise UserError(
                 f"There is no task or suite {task!r}; your own task is a path that ends in .yaml. "
-                f"{nearest(task, [*known, *suites])}"
+                f"{nearest(task, [*known, *suites], '`fmn list tasks` (or suites)')}"
             )
     _refuse_twice(tasks)
     return tasks
