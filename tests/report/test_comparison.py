@@ -352,3 +352,12 @@ def test_the_latex_table_is_one_of_booktabs_with_every_special_character_escaped
     assert lines[6].startswith(r"b\&2\% & 0.")
     assert all(line.count(" & ") == 9 and line.endswith(r" \\") for line in (lines[3], *lines[5:7]))
     assert "−" not in table
+
+
+def test_files_are_called_by_their_names_where_these_are_their_own() -> None:
+    orders = [["/home/me/tasks/animal.yaml", "sst2"], ["sst2", "/home/me/tasks/animal.yaml"]]
+    assert [level_name("order", one, orders) for one in orders] == ["animal,sst2", "sst2,animal"]
+    prompts: list[Any] = ["default", "/home/me/chosen.yaml"]
+    assert level_name("prompt", prompts[1], prompts) == "chosen"
+    alike = [["/one/animal.yaml"], ["/other/animal.yaml"]]
+    assert level_name("tasks", alike[0], alike) == "tasks /one/animal.yaml"

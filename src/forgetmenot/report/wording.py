@@ -1,7 +1,7 @@
 """Numbers and results in readable words."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from forgetmenot.metrics import metric_named
@@ -126,6 +126,25 @@ def setting(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ",".join(setting(one) for one in value)
     return value if isinstance(value, str) else json.dumps(value)
+
+
+def setting_among(value: Any, values: Iterable[Any]) -> str:
+    """A value of a config beside others of its key: of files only the names, where these tell them apart."""
+    values = list(values)
+    if len({setting(_short(one)) for one in values}) == len({setting(one) for one in values}):
+        return setting(_short(value))
+    return setting(value)
+
+
+def _short(value: Any) -> Any:
+    """A value in which a path to a YAML file (a task, a map of prompts) is its name alone."""
+    if isinstance(value, Mapping):
+        return {key: _short(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_short(one) for one in value]
+    if isinstance(value, str) and "/" in value and value.endswith((".yaml", ".yml")):
+        return value.rpartition("/")[2].rpartition(".")[0]
+    return value
 
 
 def duration(seconds: float) -> str:
