@@ -74,12 +74,47 @@ def test_it_is_there_without_torch(command: str, status: int, words: str, here: 
 
 
 def test_a_run_says_what_it_is_going_to_do_before_torch_is_imported(here: Path) -> None:
-    ended = _fmn(here, "run --tasks mine.yaml")
+    ended = _fmn(here, "run --prompt ornate --tasks qs-sentiment")
     assert ended.stdout.startswith(
-        "quickstart learns mine.yaml by sequential (LoRA, rank 8)\nDirectory: runs/"
+        "quickstart learns qs-sentiment by sequential (LoRA, rank 8)\nDirectory: runs/"
     )
-    assert "mine.yaml" in ended.stderr
+    assert "ornate" in ended.stderr
     assert _heavy(here) == []
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "--method repaly",
+        "--tasks sst3",
+        "--tasks mine.yaml",
+        "--tasks broken.yaml",
+        "--method o-lora --set adapter.kind=full",
+        "--set evaluation.probes=embedings",
+        "--set trackers=[nobody]",
+        "--output file",
+        "--output file/below",
+        "--output {nothing}",
+        "--preview --output file",
+        "--preview --output file/below",
+    ],
+)
+def test_what_is_refused_is_not_announced_and_leaves_nothing(command: str, here: Path) -> None:
+    (here / "file").write_text("in the way")
+    (here / "broken.yaml").write_text("name: broken\nlabl: x\ndata: {train: a.jsonl}")
+    before = sorted(here.rglob("*"))
+    ended = _fmn(here, f"run {command}")
+    assert ended.returncode == MISTAKE
+    assert ended.stdout == ""
+    assert ended.stderr.count("\n") == 1
+    assert sorted(set(here.rglob("*")) - {here / "imported.json"}) == before
+
+
+@pytest.mark.parametrize("command", ["run --prompt ornate", "run --data-dir nowhere --output new/folder"])
+def test_what_fails_before_it_writes_leaves_no_folder(command: str, here: Path) -> None:
+    before = sorted(here.rglob("*"))
+    assert _fmn(here, command).returncode == MISTAKE
+    assert sorted(set(here.rglob("*")) - {here / "imported.json"}) == before
 
 
 def _fmn(folder: Path, command: str) -> subprocess.CompletedProcess[str]:

@@ -199,13 +199,16 @@ CASES = {
         "training.epochs={animals: 2}", "training.epochs:", "'animals'", "'animal'"
     ),
     # Tasks
-    "a task that is unknown": Case(RUN + "sst", ("'sst'", "Did you mean 'sst2'")),
+    "a task among a hundred that is unknown": Case(RUN + "sst", ("'sst'", "Did you mean 'sst2'")),
     "a suite spelled nearly right": Case(RUN + "glue-4", ("'glue-4'", "Did you mean 'glue4'")),
     "a task named twice": Case(RUN + "sst2,mrpc,sst2", ("'sst2'", "twice")),
     "a suite and its own task": Case(RUN + "glue4,cola", ("'cola'", "twice")),
     "two tasks of one name": Case(RUN + "mine.yaml,other.yaml", ("'mine'", "twice"), {"other.yaml": TASK}),
     "a name that is taken": of_task("name: mine", "name: sst2", "mine.yaml", "'sst2'", "taken"),
     "a task scored beside itself": of_set("evaluation.also_score=[tasks/animal.yaml]", "animal", "twice"),
+    "a task that is unknown": Case(
+        RUN + "sst3", ("'sst3'", "Did you mean 'sst2'", "`fmn list tasks` (or suites) shows all.")
+    ),
     "a task file that is missing": Case(RUN + "yours.yaml", ("yours.yaml", "No such file")),
     "a task with an unknown key": of_task("label: kind", "labels: kind", "mine.yaml", "'labels'", "'label'"),
     "a task without a name": of_task("name: mine", "", "mine.yaml", "'name'", "missing"),
@@ -213,6 +216,33 @@ CASES = {
     "a task with two answers": of_task(
         "label: kind", "label: kind\ntarget: word", "mine.yaml", "exactly one"
     ),
+    "a metric that is null": of_task(
+        "label: kind", "label: kind\nmetric: null", "mine.yaml", "'metric'", "null"
+    ),
+    "an empty cluster": of_task("label: kind", "label: kind\ncluster:", "mine.yaml", "'cluster'", "no value"),
+    "no data at all": of_task(
+        "data: {train: rows.jsonl, score: rows.jsonl}", "data: null", "mine.yaml", "'data'", "no value"
+    ),
+    "a split that is null": of_task(
+        "train: rows.jsonl", "train: null", "mine.yaml", "'data.train'", "no value"
+    ),
+    "a stop that is null": of_task(
+        "label: kind", "label: kind\ngeneration: {stop: [null]}", "mine.yaml", "'generation.stop'", "null"
+    ),
+    "prompts that are null": of_task("  default:", "  other:\n  default:", "'prompts.other'", "no value"),
+    "a cluster that is a number": of_task(
+        "label: kind", "label: kind\ncluster: 3", "mine.yaml", "'cluster' is 3", "text (in quotes"
+    ),
+    "data that is a file": of_task(
+        "data: {train: rows.jsonl, score: rows.jsonl}", "data: rows.jsonl", "'data'", "a section of keys"
+    ),
+    "an answer of no tokens": of_task(
+        "label: kind", "label: kind\ngeneration: {max_new_tokens: 0}", "is 0; it should be greater than"
+    ),
+    "a loss of some turns": of_task(
+        "label: kind", "label: kind\nmessages_loss: some", "is 'some'; it should be 'all' or 'last'"
+    ),
+    "a key that is a number": of_task("label: kind", "label: kind\n3: kind", "the key '3' is unknown"),
     "a metric that does not fit": of_task(
         "label: kind", "label: kind\nmetric: rouge_l", "'rouge_l'", "accuracy"
     ),

@@ -6,6 +6,11 @@ from typing import Any
 
 import yaml
 
+DATA_DIR = (
+    "the folder that holds public data sets, in folders named glue, standard-cl, trace or general, or one of "
+    "these folders itself; without it GLUE is downloaded from the hub"
+)
+
 
 def parser() -> argparse.ArgumentParser:
     """The command line's parser; the parsed namespace has the verb's name under `verb`."""
@@ -28,9 +33,7 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--tasks", metavar="a,b,c", help="names, suites, or paths to task files, in order")
     verb.add_argument("--method", metavar="X", help="a continual-learning method: see `fmn list methods`")
     verb.add_argument("--prompt", metavar="P", help="a prompt variant: see `fmn list prompts`")
-    verb.add_argument(
-        "--data-dir", metavar="D", help="a folder with glue/ (or glue/ itself); default: the hub"
-    )
+    verb.add_argument("--data-dir", metavar="D", help=DATA_DIR)
     verb.add_argument("--seed", type=int, metavar="N")
     verb.add_argument("--output", metavar="DIR", help="the run directory")
     verb.add_argument("--fresh", action="store_true", help="delete the contents of the run directory first")
@@ -114,9 +117,7 @@ def parser() -> argparse.ArgumentParser:
         "--interpret", action="store_true", help="also ask the model how far the receipt influenced it"
     )
     verb.add_argument("--prompt", metavar="P", help="a prompt variant")
-    verb.add_argument(
-        "--data-dir", metavar="D", help="a folder with glue/ (or glue/ itself); default: the hub"
-    )
+    verb.add_argument("--data-dir", metavar="D", help=DATA_DIR)
     verb.add_argument("--output", type=Path, metavar="DIR", help="where to write the tables")
     verb.add_argument("--set", action="append", default=[], metavar="key.path=value", help="as in `fmn run`")
     _several(verb)

@@ -17,16 +17,23 @@ class PeerLostError(Exception):
     """Another process of the same run has ended, and said why itself."""
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
+def nearest(word: str, known: Iterable[str], shown_by: str | None = None) -> str:
     """Return the tail of an error sentence: the closest known name, and all of them.
+
+    Where they are too many for a sentence, a command shows them, and the five closest stand for all.
+
+    Args:
+        word: What was written.
+        known: The names that there are.
+        shown_by: The command that lists them.
 
     >>> nearest("sst", ["sst2", "cola"])
     "Did you mean 'sst2'? Known: cola, sst2."
     """
     names = sorted(known)
-    close = difflib.get_close_matches(word, names, n=1)
-    hint = f"Did you mean {close[0]!r}? " if close else ""
-    return f"{hint}Known: {', '.join(names) or 'none'}."
+    close = difflib.get_close_matches(word, names, n=5 if shown_by else 1)
+    hint = f"Did you mean {' or '.join(map(repr, close))}? " if close else ""
+    return hint + (f"{shown_by} shows all." if shown_by else f"Known: {', '.join(names) or 'none'}.")
 
 
 def validation_sentence(error: ValidationError, model: type[BaseModel], where: str = "") -> str:

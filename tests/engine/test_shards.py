@@ -11,11 +11,12 @@ from accelerate import Accelerator
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from forgetmenot.engine import ranks, shards
+from forgetmenot.engine import head, ranks, shards
 from forgetmenot.engine.learner import Learner
 from forgetmenot.engine.settings import TrainingSettings
 from forgetmenot.engine.training import Step, fit
 from forgetmenot.prompting.encoded import Encoded, TokenSequence
+from tests.engine.conftest import VOCABULARY
 from tests.engine.test_generate import words
 
 SETTINGS = TrainingSettings(batch_size=8, schedule="constant", warmup_ratio=0, max_grad_norm=0.5)
@@ -51,6 +52,7 @@ def flat(named: dict[str, Tensor]) -> Tensor:
     return torch.cat([named[name].detach().flatten() for name in sorted(named)])
 
 
+@pytest.mark.parametrize("rows", [None, 5], ids=["logits at once", "logits in chunks"])
 @pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
 def test_a_sharded_model_is_as_a_whole_one(
     llama: Any,
@@ -59,7 +61,11 @@ def test_a_sharded_model_is_as_a_whole_one(
     in_processes: Callable[..., list[Any]],
     join_sharded: Callable[[], None],
     tied: bool,
+    rows: int | None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    if rows:
+        monkeypatch.setattr(head, "LOGITS_BYTES", 4 * VOCABULARY * rows)
     if tied:
         llama.config.tie_word_embeddings = True
         llama.tie_weights()

@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
-from forgetmenot.engine import head
+from forgetmenot.engine import head, ranks, shards
 from forgetmenot.engine.learner import Learner
 from forgetmenot.engine.objectives import divisor
-from forgetmenot.methods import Stage, make_method
+from forgetmenot.methods import Stage, derpp, make_method
 from forgetmenot.prompting import Encoded
 
 AT_ONCE = 3  # rows of logits; with a teacher beside them half as many
@@ -96,6 +96,53 @@ def test_values_and_gradients_are_those_of_all_at_once_and_what_is_held_is_bound
     assert chunked == pytest.approx(value, rel=1e-6)
     for key, gradient in gradients.items():
         assert (in_chunks[key] - gradient).norm() <= 1e-5 * gradient.norm() + 1e-8, key
+
+
+@pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
+def test_of_a_sharded_model_each_process_holds_as_few(
+    tied: bool,
+    learner: Learner,
+    stage: Stage,
+    examples: list[Encoded],
+    shaken: Callable[..., None],
+    in_processes: Callable[..., list[Any]],
+    join_sharded: Callable[[], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The processes have different numbers of chunks, and none waits for another."""
+    if tied:
+        learner.model.config.tie_word_embeddings = True
+        learner.model.tie_weights()
+    method = started("der++", learner, stage, shaken)
+    batch = [*method.memory["size"][:6], *examples[:6]]
+    vocabulary, width = learner.model.config.vocab_size, learner.model.config.hidden_size
+
+    def run(batch: list[Encoded]) -> tuple[float, dict[str, Tensor], int]:
+        with Largest(vocabulary, width) as largest:
+            loss = method.loss(learner, batch)
+            loss.backward()
+        found = {name: shards.whole(p) for name, p in learner.gathered().items()}
+        return loss.item(), found, largest.rows
+
+    def sharded() -> Any:
+        join_sharded()
+        learner.model.zero_grad()
+        learner.model = shards.shard(learner.model)
+        monkeypatch.setattr(head, "LOGITS_BYTES", 4 * vocabulary * AT_ONCE)
+        likeliest = derpp.likeliest(learner, batch[: 2 + ranks.rank()], 4)
+        return *run(batch[:9] if ranks.rank() else batch[9:]), likeliest
+
+    value, gradients, _ = run(batch)
+    wanted = derpp.likeliest(learner, batch[:3], 4)
+    both = in_processes(sharded)
+    assert sum(one[0] for one in both) == pytest.approx(value, rel=1e-5)
+    for _, found, rows, likeliest in both:
+        assert 0 < rows <= AT_ONCE
+        for key, gradient in gradients.items():
+            assert (found[key] - gradient).norm() <= 1e-5 * gradient.norm() + 1e-8, key
+        for (words, values), (expected, then) in zip(likeliest, wanted, strict=False):
+            assert torch.equal(words, expected)
+            assert torch.allclose(values, then, atol=1e-5)
 
 
 def test_a_teachers_head_is_its_own(

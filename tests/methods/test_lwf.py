@@ -78,6 +78,40 @@ def test_over_labels_it_is_scipys(
     assert method.loss(learner, examples).item() == pytest.approx(nll + 0.7 * 4 * drift, rel=1e-5)
 
 
+def test_over_labels_no_pass_holds_more_than_a_pack_and_the_loss_is_that_of_all_at_once(
+    learner: Learner, stage: Stage, examples: list[Encoded], shaken: Callable[..., None]
+) -> None:
+    """An example has many candidates, and the budget counts its answer alone."""
+    method = LwF(LwF.Options(strength=0.7, over="labels"))
+    method.begin(learner, stage)
+    shaken(0.2)
+    learner.model.train()
+    parameters = learner.trainable()
+    passes: list[int] = []
+    learner.model.register_forward_pre_hook(
+        lambda _, __, named: passes.append(named["input_ids"].numel()), with_kwargs=True
+    )
+
+    def run() -> tuple[float, list[torch.Tensor], list[int], int]:
+        passes.clear()
+        learner.reset_counts()
+        loss = method.loss(learner, examples)
+        gradients = torch.autograd.grad(loss, list(parameters.values()))
+        return loss.item(), list(gradients), [*passes], learner.counts["computed"]
+
+    whole, wanted, once, counted = run()
+    assert len(once) == 2  # teacher and student
+    assert counted == sum(once)
+    learner.budget = 40
+    longest = max(len(c.tokens) for e in examples for c in e.candidates)
+    value, gradients, cut, counted = run()
+    assert max(cut) <= 2 * max(40, longest) < max(once)
+    assert counted < sum(cut)  # what the backward pass computes again counts once, as everywhere
+    assert value == pytest.approx(whole, rel=1e-5)
+    for found, expected in zip(gradients, wanted, strict=True):
+        assert (found - expected).norm() <= 1e-4 * expected.norm() + 1e-7
+
+
 def test_the_gradient_of_the_divergence_is_student_minus_teacher() -> None:
     generator = torch.Generator().manual_seed(0)
     q, logits = torch.randn(2, 3, 5, generator=generator, dtype=torch.float64)

@@ -104,6 +104,8 @@ def test_a_gated_model_says_how_to_get_it(hub: Path, monkeypatch: pytest.MonkeyP
         )  # of whichever HTTP library the hub's client has
         raise GatedRepoError("Access is restricted.", response=answer)
 
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", refuse)
     monkeypatch.setattr(transformers.utils.hub, "hf_hub_download", refuse)
     with pytest.raises(UserError, match=r"'meta/llama' is gated: accept its licence .*meta/llama and log in"):
         _load("meta/llama")

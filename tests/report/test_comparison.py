@@ -205,7 +205,36 @@ def test_means_are_over_the_conditions_that_all_have_finished_with(make: Make) -
 
 def test_of_two_equal_models_neither_is_said_to_be_better(make: Make) -> None:
     said = conclusions(make(models={"owner/alpha": 0.6, "owner/beta": 0.6}))
-    assert said[1].startswith("That is not significant, over 2 seeds and the examples together: ")
+    assert "no difference can be told from chance, over 2 seeds and the examples together: " in said[1]
+
+
+def test_a_tie_has_no_winner(make: Make) -> None:
+    runs = make(seeds=range(5)).runs
+    twins = [replace(run, varies={**run.varies, "model": "owner/twin"}) for run in runs[:10]]
+    two = conclusions(Comparison("mine", [*runs[:10], *twins]))
+    assert two[0].startswith("alpha and twin forget alike: 0.")
+    assert "against" not in two[0]
+    assert two[1].startswith(
+        "Tested without a maximum, no difference can be told from chance, over 5 seeds and the examples "
+        "together: alpha lost 0."
+    )
+    assert two[2].startswith("alpha and twin end alike, at a mean of 0.")
+    three = conclusions(Comparison("mine", [*runs, *twins]))
+    assert three[0].startswith("alpha and twin forget alike and least: 0.")
+    assert " against beta 0." in three[0]
+    assert ", alpha lost significantly less than beta; no difference of alpha to twin can be " in three[1]
+    assert three[2].startswith("alpha and twin end highest, alike, at a mean of 0.")
+    for sentence in (*two, *three):
+        assert "forgets least" not in sentence
+        assert "ends highest" not in sentence
+
+
+def test_checkpoints_that_are_alike_are_checkpoints(make: Make) -> None:
+    runs = make(seeds=(0,)).runs[:2]
+    twins = [replace(run, varies={**run.varies, "model": "owner/twin"}) for run in runs]
+    said = conclusions(Comparison("mine", [*runs, *twins]))
+    assert said[0].startswith("The checkpoints of alpha and twin forget alike: 0.")
+    assert said[2].startswith("The checkpoints of alpha and twin end alike")
 
 
 def test_of_many_models_the_sentences_count(make: Make) -> None:
@@ -213,8 +242,8 @@ def test_of_many_models_the_sentences_count(make: Make) -> None:
         f"owner/{letter}{letter}": kept for letter, kept in zip("abcd", (0.8, 0.55, 0.5, 0.79), strict=True)
     }
     said = conclusions(make(models=models, seeds=range(5)))
-    assert said[0].startswith("aa forgets least") or said[0].startswith("dd forgets least")
-    assert "it lost significantly less than bb and cc; no difference to " in said[1]
+    assert said[0].startswith("aa and dd forget alike and least: 0.")  # to the three decimals that are shown
+    assert "lost significantly less than bb and cc; no difference of " in said[1]
 
 
 def test_a_failed_model_is_named_and_the_rest_is_compared(make: Make) -> None:
@@ -337,3 +366,12 @@ def test_the_latex_table_is_one_of_booktabs_with_every_special_character_escaped
     assert lines[6].startswith(r"b\&2\% & 0.")
     assert all(line.count(" & ") == 9 and line.endswith(r" \\") for line in (lines[3], *lines[5:7]))
     assert "−" not in table
+
+
+def test_files_are_called_by_their_names_where_these_are_their_own() -> None:
+    orders = [["/home/me/tasks/animal.yaml", "sst2"], ["sst2", "/home/me/tasks/animal.yaml"]]
+    assert [level_name("order", one, orders) for one in orders] == ["animal,sst2", "sst2,animal"]
+    prompts: list[Any] = ["default", "/home/me/chosen.yaml"]
+    assert level_name("prompt", prompts[1], prompts) == "chosen"
+    alike = [["/one/animal.yaml"], ["/other/animal.yaml"]]
+    assert level_name("tasks", alike[0], alike) == "tasks /one/animal.yaml"

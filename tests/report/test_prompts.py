@@ -43,6 +43,17 @@ def test_the_verdict_says_how_much_the_prompt_matters() -> None:
     assert conclusion("sst2", alone) == "sst2: best-of-all is best (0.800, n = 1,200)."
 
 
+def test_equal_prompts_are_equally_best() -> None:
+    variants = {"default": variant(0.8), "plain": variant(0.8, behind=0.0, p_holm=1.0), "low": variant(0.5)}
+    tied = task(variants=variants, chosen="default")
+    assert conclusion("sst2", tied).startswith(
+        "sst2: default and plain are equal and best (0.800, n = 1,200), and default is taken as the first; "
+        "0 of 1 others are significantly behind. "
+    )
+    page = prompts_page({"model": "m", "tasks": {"sst2": tied}})
+    assert re.findall(r'class="dot (\w+)" ', page[page.index("<tbody") :]) == ["own", "own", "before"]
+
+
 def test_the_table_has_the_best_first() -> None:
     said = printed({"model": "m", "tasks": {"sst2": task(left_out={"chat": "the model has no template"})}})
     rows = [line.split() for line in said.splitlines()]

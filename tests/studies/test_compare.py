@@ -88,8 +88,14 @@ def test_a_study_stands_for_its_runs_and_a_directory_for_itself(tmp_path: Path) 
 
 def test_what_is_no_run_and_one_run_alone_are_refused(tmp_path: Path) -> None:
     one = _written(tmp_path, "one", "{model: one}")
-    with pytest.raises(UserError, match="at least two runs"):
-        compare([one, one], tmp_path)
+    (tmp_path / "here").mkdir()
+    with pytest.raises(
+        UserError, match=r"all 2 paths are of the same run, .*one; give at least two different"
+    ):
+        compare([one, tmp_path / "here" / ".." / "one"], tmp_path)
+    with pytest.raises(UserError, match=r"one is one run; give at least two different runs"):
+        compare([one], tmp_path)
+    assert not (tmp_path / "compare.html").exists()
     with pytest.raises(UserError, match=r"nothing is neither a finished run nor a study"):
         compare([one, tmp_path / "nothing"], tmp_path)
 

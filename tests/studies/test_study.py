@@ -16,6 +16,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import huggingface_hub.constants
 import pandas as pd
 import pytest
 import transformers
@@ -160,6 +161,8 @@ def test_the_report_compares_what_finished_and_says_why_the_rest_did_not(
         answer: Any = SimpleNamespace(headers={}, request=None)
         raise (GatedRepoError if "gated" in repository else RepositoryNotFoundError)("No.", response=answer)
 
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", download)
     monkeypatch.setattr(transformers.utils.hub, "hf_hub_download", download)
     empty = tmp_path / "empty"
     empty.mkdir()
@@ -187,6 +190,26 @@ def test_the_report_compares_what_finished_and_says_why_the_rest_did_not(
     assert list(groups["failed"]) == [2, 2, 2, 0]
     for run in study.runs:
         assert identity_gap(run.summary()) == pytest.approx(0.0, abs=1e-12)
+
+
+def test_a_run_that_another_program_wrote_elsewhere_is_named(
+    make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An upgrade amid a study: the runs that follow are of the new program."""
+
+    class Elsewhere:
+        def poll(self) -> int:
+            return 0
+
+        def stop(self) -> None: ...
+
+    _place(monkeypatch, Place(1, 1, lambda job: Elsewhere()))
+    found = forgetmenot.study(make_study({"seed": [0]}))
+    [sentence] = found.failed.values()
+    assert sentence.startswith(
+        "it ended without an error, but this study cannot read its results: the program"
+    )
+    assert found.status == 2
 
 
 def test_a_finished_run_is_only_read_and_a_failed_one_is_tried_again(

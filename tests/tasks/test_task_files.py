@@ -205,7 +205,7 @@ def changed(old: str, new: str) -> str:
 WRONG_FILES = [
     (changed("label: team", "lable: team"), ["lable", "Did you mean 'label'?"]),
     (changed("score:", "scroe:"), ["data.scroe", "Did you mean 'score'?"]),
-    (changed("label: team", "label: 3"), ["label", "string"]),
+    (changed("label: team", "label: 3"), ["label", "text (in quotes"]),
     (changed("name: my-triage\n", ""), ["name", "task.yaml"]),
     (changed("my-triage", "../elsewhere"), ["../elsewhere"]),
     (changed("label: team\n", ""), ["the keys label, target, messages, text, chosen; it has none"]),

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forgetmenot.errors import UserError
+from forgetmenot.tasks import tables
 from forgetmenot.tasks.tables import Table, read_hub, read_saved, read_table, read_tsv
 
 
@@ -151,6 +152,7 @@ def test_a_hub_that_cannot_be_reached_is_one_sentence(monkeypatch: pytest.Monkey
         raise ConnectionError("Couldn't reach the hub.\nsecond line")
 
     monkeypatch.setattr(datasets, "load_dataset", unreachable)
+    monkeypatch.setattr(tables, "answers", lambda *_: True)
     with pytest.raises(UserError) as error:
         read_hub("owner/name", "part", None, "train")
     assert "owner/name (part)" in str(error.value)

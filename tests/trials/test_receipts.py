@@ -226,6 +226,16 @@ def test_a_runs_stages_alone_and_with_receipts(go: Go, tiny: Mapping[str, Any]) 
     for row in found["rows"]:
         assert row["interpreter"]["n"] == 4 == len(row["interpreter"]["answers"])
     assert "## Interpreter" in (run.path / "receipts.md").read_text()
+    before = path.read_bytes()
+    with pytest.raises(
+        UserError, match=r"holds receipts.json of other tasks or settings, .* another --output"
+    ):
+        compare_with_receipts(str(run.path), settings={"receipts.folds": 3}, interpret=True)
+    with pytest.raises(UserError, match="give another --output"):
+        compare_with_receipts(str(run.path), settings={"receipts.folds": 2})
+    assert path.read_bytes() == before
+    again, _ = compare_with_receipts(str(run.path), settings={"receipts.folds": 2}, interpret=True)
+    assert again.read_bytes() == before
 
 
 def test_a_run_with_receipts_is_asked_without_them_too(receipted: Run, tmp_path: Path) -> None:

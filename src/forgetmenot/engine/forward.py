@@ -9,10 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from forgetmenot.engine.head import (
+    GatheredHead,
     chunks,
     decoder_states,
     edge_log_probs_in_chunks,
     fp32_head,
+    head_alone,
+    head_inputs,
     on_device,
     picked,
     picked_and_greedy,
@@ -22,6 +25,7 @@ from forgetmenot.engine.lower import LowerStates, beginning_at, ending_below
 from forgetmenot.engine.mask import attention_mask
 from forgetmenot.engine.pack import Pack
 from forgetmenot.engine.shards import is_sharded
+from forgetmenot.engine.trie import Ints
 from forgetmenot.errors import UserError
 
 
@@ -49,30 +53,29 @@ def edge_log_probs(model: Any, pack: Pack, cache: Any = None, *, greedy: bool = 
     With `greedy`, beside it 1 where that token is the likeliest, else 0 [edges, 2].
     """
     kept, rows = np.unique(pack.sources, return_inverse=True)
-    if pack.end is not None and len(chunks(len(kept), model.config.get_text_config().vocab_size)) > 1:
-        with decoder_states(model) as states:
-            _run(model, pack, cache, **_one_logit(pack))
-        return edge_log_probs_in_chunks(model, states[0], kept, rows, pack.targets, greedy=greedy)
+    many = len(chunks(len(kept), model.config.get_text_config().vocab_size)) > 1
+    if pack.end is not None and (head_alone(model) if is_sharded(model) else many):
+        hidden, kind, head = _head_states(model, pack, kept, cache)
+        return edge_log_probs_in_chunks(model, kind, hidden, rows, pack.targets, head, greedy=greedy)
     logits, edge_rows = _edge_logits(model, pack, cache)
     targets = on_device(pack.targets, logits.device)
     return (picked_and_greedy if greedy else picked)(logits, edge_rows, targets)
 
 
-def predicting_states(model: Any, pack: Pack) -> tuple[Tensor, type[Any] | None]:
+def predicting_states(model: Any, pack: Pack) -> tuple[Tensor, type[Any] | None, GatheredHead | None]:
     """What goes into the LM head where each predicted token is predicted, sequence after sequence.
 
     Returns:
-        Hidden states [predicted tokens, width], and the type of what the decoder gave. Of padded rows, whose
-        model may have no such decoder, and of a sharded model, whose backward pass begins at what it gave
-        itself, the logits in fp32 [predicted tokens, vocabulary], and None.
+        Hidden states [predicted tokens, width], the type of what the decoder gave, and the head of a sharded
+        model. Of padded rows, whose model may have no such decoder, and of a sharded model with more behind
+        its decoder than the head, the logits in fp32 [predicted tokens, vocabulary], and None.
     """
-    if pack.end is None or is_sharded(model):
+    if pack.end is None or (is_sharded(model) and not head_alone(model)):
         logits, rows = _edge_logits(model, pack)
-        return logits[rows[on_device(pack.edges, logits.device)]], None
-    with decoder_states(model) as states:
-        _run(model, pack, **_one_logit(pack))
-    hidden = states[0].last_hidden_state[0]
-    return hidden[on_device(pack.sources[pack.edges], hidden.device)], type(states[0])
+        return logits[rows[on_device(pack.edges, logits.device)]], None, None
+    kept, row_of_edge = np.unique(pack.sources, return_inverse=True)
+    hidden, kind, head = _head_states(model, pack, kept)
+    return hidden[on_device(row_of_edge[pack.edges], hidden.device)], kind, head
 
 
 def hidden_states(model: Any, pack: Pack, layer: int) -> Tensor:
@@ -138,6 +141,20 @@ def layer_inputs(
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def _head_states(
+    model: Any, pack: Pack, kept: Ints, cache: Any = None
+) -> tuple[Tensor, type[Any], GatheredHead | None]:
+    """What goes into the head at kept positions [kept, width], its type, and a sharded model's head."""
+    device = next(model.parameters()).device
+    with decoder_states(model) as states:
+        if not is_sharded(model):
+            _run(model, pack, cache, **_one_logit(pack))
+            return states[0].last_hidden_state[0][on_device(kept, device)], type(states[0]), None
+        with head_inputs(model) as inputs:
+            _run(model, pack, cache, logits_to_keep=on_device(kept, device))
+    return inputs[0][0], type(states[0]), GatheredHead(model)
 
 
 def _edge_logits(model: Any, pack: Pack, cache: Any = None) -> tuple[Tensor, Tensor]:

@@ -1,17 +1,18 @@
 """The LM head over the positions that predict something: in fp32, and a bounded number of them at a time."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
+from forgetmenot.engine import shards
 from forgetmenot.engine.trie import Ints
 
 LOGITS_BYTES = 2**29
@@ -25,8 +26,31 @@ def chunks(rows: int, vocabulary: int) -> list[slice]:
     return [slice(a, b) for a, b in pairwise(bounds)]
 
 
+class GatheredHead(nn.Module):
+    """A sharded model's LM head, whole on every process, and outside FSDP's hooks.
+
+    Those would gather and put away the head with each chunk of rows, and processes have different numbers of
+    chunks: they would wait for one another for ever. This one is gathered once a pass, and the gradient of
+    all chunks is summed over the processes once.
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        head = model.get_output_embeddings()
+        shards.put_away_part(model, head)
+        self.weight = shards.whole_to_learn(head.weight)
+        self.bias = shards.whole_to_learn(head.bias) if getattr(head, "bias", None) is not None else None
+
+
 def edge_log_probs_in_chunks(
-    model: Any, states: Any, kept: Ints, rows: Ints, targets: Ints, *, greedy: bool = False
+    model: Any,
+    kind: type[Any],
+    hidden: Tensor,
+    rows: Ints,
+    targets: Ints,
+    head: GatheredHead | None = None,
+    *,
+    greedy: bool = False,
 ) -> Tensor:
     """The log-probability of each edge's token, without ever holding the logits of all rows.
 
@@ -34,25 +58,26 @@ def edge_log_probs_in_chunks(
 
     Args:
         model: A Transformers causal LM, perhaps with PEFT adapters inside.
-        states: What its decoder gave for one row of tokens.
-        kept: The positions that predict something [rows].
+        kind: The type of what its decoder gives.
+        hidden: Hidden states where something is predicted [rows, width].
         rows: The row that predicts each edge, ascending [edges].
         targets: The token predicted [edges].
+        head: The head of a sharded model.
         greedy: Whether it is said as well if the token is the likeliest; see `picked_and_greedy`.
 
     Returns:
         Nats in fp32 [edges].
     """
-    hidden = states.last_hidden_state[0]
     parts = []
-    for chunk in chunks(len(kept), model.config.get_text_config().vocab_size):
+    for chunk in chunks(len(hidden), model.config.get_text_config().vocab_size):
         edges = slice(*np.searchsorted(rows, [chunk.start, chunk.stop]))
         parts.append(
             checkpoint(
                 _chunk_log_probs,
                 model,
-                type(states),
-                hidden[on_device(kept[chunk], hidden.device)],
+                kind,
+                hidden[chunk],
+                head,
                 on_device(rows[edges] - chunk.start, hidden.device),
                 on_device(targets[edges], hidden.device),
                 greedy,
@@ -83,6 +108,23 @@ def decoder_states(model: Any) -> Iterator[list[Any]]:
         yield found
     finally:
         hook.remove()
+
+
+@contextmanager
+def head_inputs(model: Any) -> Iterator[list[Tensor]]:
+    """A list to which each pass appends what goes into the LM head [1, rows, width], which gives no logits.
+
+    What is appended the head gives back as it is: at its gradient FSDP begins the head's part of the backward
+    pass, to which the decoder's last layer may belong.
+    """
+    found: list[Tensor] = []
+
+    def forward(hidden: Tensor) -> Tensor:
+        found.append(hidden)
+        return hidden
+
+    with replaced_forward(model.get_output_embeddings(), forward):
+        yield found
 
 
 @contextmanager
@@ -119,7 +161,11 @@ def on_device(values: Ints, device: torch.device) -> Tensor:
 
 
 def logits_of(
-    model: Any, kind: type[Any], hidden: Tensor, values: Mapping[str, Tensor] | None = None
+    model: Any,
+    kind: type[Any],
+    hidden: Tensor,
+    values: Mapping[str, Tensor] | None = None,
+    head: GatheredHead | None = None,
 ) -> Tensor:
     """Logits in fp32 [rows, vocabulary], by the model's own way from its decoder to its logits.
 
@@ -130,9 +176,11 @@ def logits_of(
         kind: The type of what its decoder gives.
         hidden: Hidden states [rows, width].
         values: What `head_values` gave, to take in place of the head's own parameters.
+        head: The head of a sharded model.
     """
     given = kind(last_hidden_state=hidden[None])
-    with fp32_head(model), replaced_forward(decoder(model), lambda *_, **__: given):
+    stand_in = _as_head(model, head) if head is not None else nullcontext()
+    with stand_in, fp32_head(model), replaced_forward(decoder(model), lambda *_, **__: given):
         asked = {
             "input_ids": torch.zeros(1, 1, dtype=torch.long, device=hidden.device),
             "use_cache": False,
@@ -145,19 +193,32 @@ def logits_of(
         return logits
 
 
+def head_alone(model: Any) -> bool:
+    """Whether the LM head holds all parameters that lie behind the decoder."""
+    head = {id(p) for p in model.get_output_embeddings().parameters()}
+    return _behind_decoder(model) <= head
+
+
 def head_values(model: Any, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Those of a model's weights that lie behind its decoder, as `logits_of` takes them."""
     plain, names = _plain(model), {id(p): name for name, p in model.named_parameters()}
-    own = {id(p) for p in plain.parameters()} - {id(p) for p in decoder(model).parameters()}
+    own = _behind_decoder(model)
     own |= {id(p) for p in model.get_output_embeddings().parameters()}  # which may be the embeddings
     parameters = {name: names[id(p)] for name, p in plain.named_parameters() if id(p) in own}
     return {name: weights[known] for name, known in parameters.items() if known in weights}
 
 
 def _chunk_log_probs(
-    model: Any, kind: type[Any], hidden: Tensor, rows: Tensor, targets: Tensor, greedy: bool
+    model: Any,
+    kind: type[Any],
+    hidden: Tensor,
+    head: GatheredHead | None,
+    rows: Tensor,
+    targets: Tensor,
+    greedy: bool,
 ) -> Tensor:
-    return (picked_and_greedy if greedy else picked)(logits_of(model, kind, hidden), rows, targets)
+    logits = logits_of(model, kind, hidden, head=head)
+    return (picked_and_greedy if greedy else picked)(logits, rows, targets)
 
 
 def _plain(model: Any) -> Any:
@@ -168,6 +229,22 @@ def _plain(model: Any) -> Any:
 def decoder(model: Any) -> Any:
     """All of the model but its head."""
     return _plain(model).get_decoder()
+
+
+def _behind_decoder(model: Any) -> set[int]:
+    """The ids of the parameters that are not the decoder's."""
+    within = {id(p) for p in decoder(model).parameters()}
+    return {id(p) for p in _plain(model).parameters()} - within
+
+
+@contextmanager
+def _as_head(model: Any, head: GatheredHead) -> Iterator[None]:
+    own = model.get_output_embeddings()
+    model.set_output_embeddings(head)
+    try:
+        yield
+    finally:
+        model.set_output_embeddings(own)
 
 
 @contextmanager

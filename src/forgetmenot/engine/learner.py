@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from forgetmenot.engine import ranks, shards
 from forgetmenot.engine.decoding import Answer, Decoding
@@ -145,6 +146,23 @@ class Learner:
         """
         with autocast(self.device, self.precision):
             return log_likelihoods(self.model, self._pack(sequences))
+
+    def forward_in_packs(self, sequences: Sequence[TokenSequence]) -> Tensor:
+        """What `forward` gives, of as many sequences as one loss needs at once.
+
+        They are cut, and where that makes several packs the backward pass computes each again, so that the
+        activations of one are held at a time.
+        """
+        cut = self.cut(sequences)
+        if len(cut) == 1:
+            return self.forward(sequences)
+        values = []
+        for indices in cut:
+            packed = self._pack([sequences[k] for k in indices])
+            with autocast(self.device, self.precision):
+                values.append(checkpoint(log_likelihoods, self.model, packed, use_reentrant=False))
+        order = torch.tensor([k for indices in cut for k in indices], device=self.device)
+        return torch.cat(values)[order.argsort()]
 
     def log_probs(self, sequences: Sequence[TokenSequence]) -> Tensor:
         """The whole distribution at each predicted token, with gradients: nats, fp32 [predicted, vocabulary].

@@ -24,7 +24,7 @@ class Predictions:
     """What predicts each predicted token, sequence after sequence.
 
     Attributes:
-        states: What goes into the LM head [predicted, width]; of padded rows and a sharded model logits.
+        states: What goes into the LM head [predicted, width]; of padded rows logits.
         logits: From some of the states to their logits, in fp32 [rows, vocabulary].
         vocabulary: How many tokens there are.
     """
@@ -56,14 +56,14 @@ def predictions(
     """
     device, vocabulary = next(model.parameters()).device, model.config.get_text_config().vocab_size
     with autocast(device, precision):
-        states, kind = predicting_states(model, packed)
+        states, kind, head = predicting_states(model, packed)
     if kind is None:
         return Predictions(states, lambda rows: rows, vocabulary)
     values = head_values(model, weights) if weights else {}
 
     def logits(rows: Tensor) -> Tensor:
         with torch.set_grad_enabled(torch.is_grad_enabled() and weights is None), autocast(device, precision):
-            return logits_of(model, kind, rows, values)
+            return logits_of(model, kind, rows, values, head)
 
     return Predictions(states, logits, vocabulary)
 

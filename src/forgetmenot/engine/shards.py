@@ -52,11 +52,26 @@ def put_away(model: Any) -> None:
             part.reshard()
 
 
+def put_away_part(model: Any, module: Any) -> None:
+    """The same for one module's parameters alone, which are sharded by itself or with the model."""
+    part = module if is_sharded(module) else model
+    part.reshard()
+
+
 def whole(value: Tensor) -> Tensor:
     """A tensor gathered from the processes, where it is spread over them."""
     from torch.distributed.tensor import DTensor
 
     return value.full_tensor() if isinstance(value, DTensor) else value
+
+
+def whole_to_learn(value: Tensor) -> Tensor:
+    """A parameter gathered from the processes, whose gradient is summed over them and sharded again."""
+    from torch.distributed.tensor import DTensor, Partial
+
+    if not isinstance(value, DTensor):
+        return value
+    return value.full_tensor(grad_placements=[Partial()] * value.device_mesh.ndim)
 
 
 def whole_weights(model: Any) -> dict[str, Tensor] | None:

@@ -88,8 +88,8 @@ class LwF(Method):
         answers = [example.answer for example in batch]
         candidates = [candidate for example in batch for candidate in example.candidates]
         with learner.with_weights(self.teacher), evaluating(learner.model):
-            taught = learner.forward(candidates)
-        found = learner.forward([*answers, *candidates])
+            taught = learner.forward_in_packs(candidates)
+        found = learner.forward_in_packs([*answers, *candidates])
         counts = [len(example.candidates) for example in batch]
         pairs = zip(torch.split(taught, counts), torch.split(found[len(batch) :], counts), strict=True)
         drifts = [divergence(*(tempered(one, self.options.temperature) for one in pair)) for pair in pairs]

@@ -17,6 +17,7 @@ from transformers.utils import cached_file, logging
 from transformers.utils.hub import extract_commit_hash
 
 from forgetmenot.errors import UserError
+from forgetmenot.hub import NotThereError, answers
 from forgetmenot.models.settings import BUNDLED, ModelSettings
 from forgetmenot.models.vocabulary import check_vocabulary
 
@@ -54,6 +55,11 @@ def load_model(settings: ModelSettings, *, trainable: bool, device: torch.device
         UserError: If there is no such model, its files are damaged, or they need a permission not given.
     """
     source, options = model_source(settings)
+    if not Path(source).is_dir():
+        try:
+            options["local_files_only"] = not answers(source, "config.json", options["revision"])
+        except NotThereError as why:
+            raise UserError(_not_found(settings, str(why))) from why
     try:
         with _reports_kept_down(), no_progress_bars() if Path(source).is_dir() else nullcontext():
             return _load(settings, source, options, trainable=trainable, device=device)
@@ -200,9 +206,13 @@ def _explain(settings: ModelSettings, error: Exception) -> str:
         return f"Model {settings.name!r} has no tokenizer that can be read ({first}); save one beside it."
     if Path(settings.name).is_dir():
         return f"The model in the directory {settings.name!r} could not be loaded: {first}."
+    return _not_found(settings, first)
+
+
+def _not_found(settings: ModelSettings, why: str) -> str:
     return (
         f"Model {settings.name!r} could not be loaded: it is neither a bundled model "
-        f"({', '.join(BUNDLED)}), a local directory, nor a hub id that can be reached now ({first})."
+        f"({', '.join(BUNDLED)}), a local directory, nor a hub id that can be reached now ({why})."
     )
 
 

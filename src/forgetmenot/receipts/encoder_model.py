@@ -19,6 +19,7 @@ from transformers.utils import logging
 
 from forgetmenot.engine.precision import autocast
 from forgetmenot.errors import UserError
+from forgetmenot.hub import NotThereError, answers
 from forgetmenot.metrics.metric import Floats
 from forgetmenot.receipts.classifier import Labels, Texts
 from forgetmenot.receipts.held_out import SEED
@@ -148,7 +149,11 @@ def _source(settings: ReceiptSettings) -> tuple[str, dict[str, Any]]:
         return name, {}
     if name.startswith((".", "/", "~")):
         raise UserError(f"receipts.model: there is no model directory {name!r}; check the path.")
-    return name, {"revision": settings.revision or "main"}
+    revision = settings.revision or "main"
+    try:
+        return name, {"revision": revision, "local_files_only": not answers(name, "config.json", revision)}
+    except NotThereError as why:
+        raise UserError(_not_found(settings, str(why))) from why
 
 
 @contextmanager
@@ -167,11 +172,15 @@ def _said_by_us(settings: ReceiptSettings) -> Iterator[None]:
     except (OSError, ValueError, KeyError, HFValidationError, SafetensorError) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".: ")
         cure = "" if settings.allow_bin else "; receipts.allow_bin: true reads pickled weights"
-        raise UserError(
-            f"receipts.model: {settings.model!r} could not be loaded: it is neither {TFIDF}, a model "
-            f"directory, nor a hub id of an encoder that can be reached now ({first}{cure})."
-        ) from error
+        raise UserError(_not_found(settings, first + cure)) from error
     finally:
         logging.set_verbosity(before)
         if shown:
             logging.enable_progress_bar()
+
+
+def _not_found(settings: ReceiptSettings, why: str) -> str:
+    return (
+        f"receipts.model: {settings.model!r} could not be loaded: it is neither {TFIDF}, a model directory, "
+        f"nor a hub id of an encoder that can be reached now ({why})."
+    )

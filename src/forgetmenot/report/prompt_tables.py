@@ -12,7 +12,7 @@ from forgetmenot.metrics.resampling import Interval
 from forgetmenot.record.results import SIGNIFICANT
 from forgetmenot.report.figures import score_scale, whisker
 from forgetmenot.report.html import template
-from forgetmenot.report.wording import NONE, number, p_value, span
+from forgetmenot.report.wording import NONE, listed, number, p_value, span
 
 CHOSEN_HERE = (
     "The best was chosen on these very examples, so its lead is too large on average; "
@@ -28,7 +28,7 @@ def print_prompts(found: Mapping[str, Any], console: Console) -> None:
         for title in (name, task["metric"], "95 % interval", "behind the best", "p", *written):
             table.add_column(title, no_wrap=True)
         for variant, score in _sorted(task):
-            style = "bold" if variant == task["chosen"] else "" if _above(task, score) else "dim"
+            style = "bold" if _is_best(task, score) else "" if _above(task, score) else "dim"
             cells = [*_cells(variant, score), *([str(score["unparsed"])] if written else [])]
             table.add_row(*(Text(cell, style=style) for cell in cells))
         console.print(table)
@@ -64,10 +64,17 @@ def conclusion(name: str, task: Mapping[str, Any]) -> str:
     """How much the prompt matters for a task, in a sentence or two."""
     if task["chosen"] is None:
         return f"{name}: no prompt has a score."
-    others = [one for variant, one in task["variants"].items() if variant != task["chosen"]]
+    equal = [variant for variant, one in _sorted(task) if _is_best(task, one)]
+    others = [one for one in task["variants"].values() if not _is_best(task, one)]
     behind = sum(one["p_holm"] is not None and one["p_holm"] < SIGNIFICANT for one in others)
     best = task["variants"][task["chosen"]]["value"]
-    said = f"{name}: {task['chosen']} is best ({number(best)}, n = {task['n']:,})"
+    score = f"({number(best)}, n = {task['n']:,})"
+    if len(equal) == 1:
+        said = f"{name}: {task['chosen']} is best {score}"
+    else:
+        said = (
+            f"{name}: {listed(equal)} are equal and best {score}, and {task['chosen']} is taken as the first"
+        )
     if others:
         said += f"; {behind} of {len(others)} others are significantly behind"
     if task["range"] is not None:
@@ -97,6 +104,12 @@ def _sorted(task: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
     return sorted(variants, key=lambda pair: (pair[1]["value"] is None, -(pair[1]["value"] or 0.0)))
 
 
+def _is_best(task: Mapping[str, Any], one: Mapping[str, Any]) -> bool:
+    """Whether a variant's score is the highest; several may have it, of which the first is chosen."""
+    chosen = task["variants"].get(task["chosen"])
+    return chosen is not None and one["value"] == chosen["value"]
+
+
 def _above(task: Mapping[str, Any], one: Mapping[str, Any]) -> bool:
     return one["value"] is not None and (task["majority"] is None or one["value"] > task["majority"])
 
@@ -106,8 +119,7 @@ def _picture(task: Mapping[str, Any], variant: str, one: Mapping[str, Any]) -> M
         return Markup(NONE)
     interval = tuple(one["interval"]) if one["interval"] else None
     label = f"{variant}: {number(one['value'])}" + (f", {span(interval)}" if interval else "")
-    best = variant == task["chosen"]
-    return whisker(one["value"], interval, task["majority"], _scale(task), best, label)
+    return whisker(one["value"], interval, task["majority"], _scale(task), _is_best(task, one), label)
 
 
 def _scale(task: Mapping[str, Any]) -> Interval:

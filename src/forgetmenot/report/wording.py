@@ -1,7 +1,7 @@
 """Numbers and results in readable words."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from forgetmenot.metrics import metric_named
@@ -128,6 +128,25 @@ def setting(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
+def setting_among(value: Any, values: Iterable[Any]) -> str:
+    """A value of a config beside others of its key: of files only the names, where these tell them apart."""
+    values = list(values)
+    if len({setting(_short(one)) for one in values}) == len({setting(one) for one in values}):
+        return setting(_short(value))
+    return setting(value)
+
+
+def _short(value: Any) -> Any:
+    """A value in which a path to a YAML file (a task, a map of prompts) is its name alone."""
+    if isinstance(value, Mapping):
+        return {key: _short(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_short(one) for one in value]
+    if isinstance(value, str) and "/" in value and value.endswith((".yaml", ".yml")):
+        return value.rpartition("/")[2].rpartition(".")[0]
+    return value
+
+
 def duration(seconds: float) -> str:
     """A time as people say it: 41 s, 3 min 05 s, 2 h 10 min."""
     minutes, seconds = divmod(round(seconds), 60)
@@ -214,7 +233,10 @@ def _after_all(sound: Sequence[TaskOutcome]) -> list[str]:
         moves = [
             f"{outcome.task} ({_move(outcome, outcome.learned, outcome.end)})" for outcome in worst_first
         ]
-        worst = "" if len(moves) <= NAMED_AT_MOST else f", worst {moves[0]},"
+        fallen = worst_first[0].change
+        worst_ones = [move for one, move in zip(worst_first, moves, strict=True) if one.change == fallen]
+        named = NAMED_AT_MOST < len(moves) != len(worst_ones)
+        worst = f", worst {_few(worst_ones, 'tasks')}," if named else ""
         clauses.append(f"had significantly forgotten {_few(moves, 'tasks')}{worst} by the end")
     elif of["kept"] or of["improved"]:
         clauses.append("had forgotten nothing by the end that a test can tell from noise")

@@ -18,7 +18,7 @@ from forgetmenot.report.terminal import print_matrix
 from forgetmenot.runs.directory import RunDirectory
 from forgetmenot.runs.display import Display
 from forgetmenot.runs.opening import opened
-from forgetmenot.runs.plan import check_trackers, in_words, make_plan
+from forgetmenot.runs.plan import check_names, check_trackers, in_words, make_plan
 from forgetmenot.runs.probing import make_probes
 from forgetmenot.runs.receipt_loader import ReceiptLoader
 
@@ -159,8 +159,9 @@ def is_begun(directory: RunDirectory, config: RunConfig) -> bool:
 
 
 def _go_on(config: RunConfig, directory: RunDirectory, display: Display, fresh: bool) -> None:
-    """Say what is going to be done, see that all of it fits together, and only then import what computes."""
+    """See that all of it fits together, say what is going to be done, and only then import what computes."""
     check_trackers(config)
+    check_names(config)
     for line in in_words(config):
         display.say(line)
     receipts = ReceiptLoader(config, directory)

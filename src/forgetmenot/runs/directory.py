@@ -2,10 +2,11 @@
 
 import fcntl
 import json
+import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import wraps
 from pathlib import Path
@@ -57,18 +58,21 @@ class RunDirectory:
     def locked(self) -> Iterator[None]:
         """Hold the directory, so that two runs never write into it.
 
+        Folders that were made for it are removed again where the work fails before it writes anything.
+
         Raises:
             UserError: If another run holds it, or it cannot be made.
         """
         if not ranks.writes():
             yield
             return
+        made = self.check_writable()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             lock = (self.path / ".lock").open("w", encoding="utf-8")
         except OSError as error:
             raise UserError(f"output: {self.path} cannot be written ({error.strerror}).") from error
-        with lock:
+        with lock, _unmade_if_unused(made):
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
@@ -80,6 +84,31 @@ class RunDirectory:
                 if not stage.exists():
                     gone.rename(stage)
             yield
+
+    def check_writable(self) -> list[Path]:
+        """See that the directory can be written, and write nothing.
+
+        Returns:
+            The folders that have to be made for it, itself first.
+
+        Raises:
+            UserError: If it cannot be.
+        """
+        missing: list[Path] = []
+        for folder in (self.path, *self.path.absolute().parents):
+            try:
+                folder.stat()
+            except FileNotFoundError:
+                missing.append(folder)
+                continue
+            except OSError as error:
+                raise UserError(f"output: {self.path} cannot be written ({error.strerror}).") from error
+            if not folder.is_dir():
+                raise UserError(f"output: {self.path} cannot be written ({folder} is no folder).")
+            if not os.access(folder, os.W_OK | os.X_OK):
+                raise UserError(f"output: {self.path} cannot be written ({folder} is read-only).")
+            break
+        return missing
 
     @_by_the_writer
     def clear(self) -> None:
@@ -191,6 +220,20 @@ class RunDirectory:
             row.extend([None] * (stage + 1 - len(row)))
             row[stage] = round(seconds, 3)
         self.write_json(TIMING, timing)
+
+
+@contextmanager
+def _unmade_if_unused(made: Sequence[Path]) -> Iterator[None]:
+    """Remove folders that were just made, the innermost first, where what follows fails and wrote nothing."""
+    try:
+        yield
+    except BaseException:
+        if made and [file.name for file in made[0].iterdir()] == [".lock"]:
+            (made[0] / ".lock").unlink()
+            with suppress(OSError):  # another run has come to use one of them
+                for folder in made:
+                    folder.rmdir()
+        raise
 
 
 def begun_with(directory: RunDirectory) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from forgetmenot.metrics import MatrixRow
 from forgetmenot.paths import at_home
 from forgetmenot.probes import check_probe
 from forgetmenot.prompting import EncodedExamples, Prompt, encode_cached, why_no_cache
-from forgetmenot.tasks import Task, expand, load_tasks
+from forgetmenot.tasks import Task, check_tasks, expand, load_tasks
 
 
 @dataclass(frozen=True)
@@ -75,20 +75,7 @@ def make_plan(config: RunConfig, load: Load = load_tasks) -> Plan:
     Raises:
         UserError: If anything that the config names is not there or does not fit.
     """
-    method = make_method(config.method.name, config.method.options, config.seed)
-    method.check(config.adapter)
-    _check_average(config, method)
-    if shards.wanted() and not method.shards:
-        raise UserError(
-            f"method.name: {config.method.name} works with whole weights or gradients, which no process of a "
-            "sharded model holds; launch without --use_fsdp."
-        )
-    if config.evaluation.generation.backend == "vllm":
-        from forgetmenot.engine.vllm_backend import check_vllm
-
-        check_vllm()
-    for one in config.evaluation.probes:
-        check_probe(one.name, one.options)
+    method = check_names(config)
     both = load([*config.tasks, *config.evaluation.also_score], data_folder(config))
     ordered = both[: len(expand(config.tasks))]
     trained = tuple(task for task in ordered if task.train)
@@ -104,6 +91,33 @@ def make_plan(config: RunConfig, load: Load = load_tasks) -> Plan:
     readings = (own, *further_readings(config.asking, scored))
     stages = tuple(method.stages([task.name for task in trained]))
     return Plan(config, trained, scored, own.prompts, readings, method, stages)
+
+
+def check_names(config: RunConfig) -> Method:
+    """See that what a config names exists and fits together, as far as no data have to be read for it.
+
+    Returns:
+        The method.
+
+    Raises:
+        UserError: If something does not.
+    """
+    method = make_method(config.method.name, config.method.options, config.seed)
+    method.check(config.adapter)
+    _check_average(config, method)
+    if shards.wanted() and not method.shards:
+        raise UserError(
+            f"method.name: {config.method.name} works with whole weights or gradients, which no process of a "
+            "sharded model holds; launch without --use_fsdp."
+        )
+    if config.evaluation.generation.backend == "vllm":
+        from forgetmenot.engine.vllm_backend import check_vllm
+
+        check_vllm()
+    for one in config.evaluation.probes:
+        check_probe(one.name, one.options)
+    check_tasks([*config.tasks, *config.evaluation.also_score])
+    return method
 
 
 def in_words(config: RunConfig) -> list[str]:
@@ -138,12 +152,15 @@ def data_folder(config: RunConfig) -> Path | None:
     written = os.path.expandvars(config.data_dir)
     if unset := re.search(r"\$\{?(\w+)", written):
         raise UserError(
-            f"data_dir: the environment variable {unset[1]} is not set; set it to the folder that holds "
-            "glue/, or give another data_dir."
+            f"data_dir: the environment variable {unset[1]} is not set; set it to the folder that holds the "
+            "data sets (glue/, trace/, …), or give another data_dir."
         )
     folder = at_home(written, "data_dir")
     if not folder.is_dir():
-        raise UserError(f"data_dir: there is no folder {config.data_dir!r}; give the one that holds glue/.")
+        raise UserError(
+            f"data_dir: there is no folder {config.data_dir!r}; give the one that holds the data sets "
+            "(glue/, trace/, …)."
+        )
     return folder
 
 

@@ -172,6 +172,7 @@ def preview(config: RunConfig | Mapping[str, Any] | str | Path | None = None) ->
     """
     config = resolve(config)
     check_trackers(config)
+    RunDirectory(config.directory).check_writable()
     with TemporaryDirectory() as folder:  # receipts are kept where they are issued; here, not for long
         plan = make_plan(config, ReceiptLoader(config, RunDirectory(Path(folder))))
     from forgetmenot.models.layers import first_learning

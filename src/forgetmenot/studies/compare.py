@@ -32,7 +32,13 @@ def compare(paths: Sequence[Path], output: Path = Path()) -> Comparison:
         for run, failed in _runs_of(path):
             found.setdefault(run.resolve(), failed)
     if len(found) < 2:
-        raise UserError("fmn compare: give at least two runs, or a study that has several.")
+        (only,) = found
+        given = (
+            f"all {len(paths)} paths are of the same run, {only}" if len(paths) > 1 else f"{only} is one run"
+        )
+        raise UserError(
+            f"fmn compare: {given}; give at least two different runs, or a study that has several."
+        )
     configs = {path: _config(path, failed) for path, failed in found.items()}
     varies = _varies(configs)
     runs = [

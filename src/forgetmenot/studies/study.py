@@ -30,7 +30,15 @@ from forgetmenot.runs.plan import check_trackers, make_plan
 from forgetmenot.studies.compare import compare_study, write_comparison
 from forgetmenot.studies.config import StudyConfig, StudyRun, expand_study, load_study
 from forgetmenot.studies.display import StudyDisplay, print_plan
-from forgetmenot.studies.launch import DONE, Place, Started, ray_cluster, status_and_sentence, this_machine
+from forgetmenot.studies.launch import (
+    DONE,
+    MISTAKE,
+    Place,
+    Started,
+    ray_cluster,
+    status_and_sentence,
+    this_machine,
+)
 from forgetmenot.tasks import Task, expand, load_tasks
 
 if TYPE_CHECKING:
@@ -171,12 +179,29 @@ def _go_through(
                 returned = started.poll()
                 if returned is not None:
                     running.remove(entry)
-                    ended[run.config.directory] = status_and_sentence(returned, job.log)
+                    ended[run.config.directory] = _outcome(run, returned, job.log)
                     display.ended(run, ended[run.config.directory][1])
     finally:
         for _, _, started in running:
             started.stop()
     return ended
+
+
+def _outcome(run: StudyRun, returned: int, log: Path) -> tuple[int, str | None]:
+    """A run's exit status, and the sentence that says why it failed; what it wrote must be readable here.
+
+    Each run is a new process, of the program as it is installed by then.
+    """
+    status, sentence = status_and_sentence(returned, log)
+    if sentence is None:
+        try:
+            load_results(run.config.directory)
+        except UserError as error:
+            return MISTAKE, (
+                "it ended without an error, but this study cannot read its results: the program, or its "
+                f"directory, was changed while the study ran. Start the study again. ({error})"
+            )
+    return status, sentence
 
 
 def _job(run: StudyRun, threads: int, directory: RunDirectory) -> Job:

@@ -1,7 +1,7 @@
 """Tasks: public data sets, suites, and a user's own files; knows nothing of models."""
 
 from forgetmenot.tasks.splits import digest_of
-from forgetmenot.tasks.suites import expand, fingerprint, known_suites, known_tasks, load_tasks
+from forgetmenot.tasks.suites import check_tasks, expand, fingerprint, known_suites, known_tasks, load_tasks
 from forgetmenot.tasks.task import Example, Generation, Kind, Split, Task
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "Kind",
     "Split",
     "Task",
+    "check_tasks",
     "digest_of",
     "expand",
     "fingerprint",

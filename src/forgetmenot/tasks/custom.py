@@ -27,6 +27,16 @@ KINDS: dict[str, tuple[Kind, str]] = {
 }
 
 
+# What should stand where something else does, by pydantic's name of the mistake.
+BELONGS = {
+    "string_type": "text (in quotes, if it looks like a number)",
+    "int_type": "a whole number",
+    "list_type": "a list",
+    "dict_type": "a section of keys with their values",
+    "model_type": "a section of keys with their values",
+}
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -61,7 +71,7 @@ class _TaskFile(_Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=LONGEST)]
     data: _Data
     prompts: dict[str, dict[str, Any]] = {}
-    label: str | None = None
+    label: str | None = None  # of these five, one: KINDS
     target: str | None = None
     messages: str | None = None
     text: str | None = None
@@ -124,6 +134,16 @@ def load_custom(path: Path) -> Task:
     )
 
 
+def check_task_file(path: Path) -> None:
+    """Check the keys of a task file without reading any rows.
+
+    Raises:
+        UserError: A key is wrong; names it.
+    """
+    file = _parse(path)
+    _question(path, file)
+
+
 def _check_clusters(path: Path, cluster: str | None, found: Mapping[str, Sequence[Example]]) -> None:
     """Every row must have the field that says which rows are not independent.
 
@@ -162,14 +182,31 @@ def _generation(path: Path, file: _TaskFile, kind: Kind, metric: Metric) -> Gene
 
 
 def _parse(path: Path) -> _TaskFile:
+    written = read_yaml(path)
+    _refuse_nulls(path, written)
     try:
-        file = _TaskFile.model_validate(read_yaml(path))
+        file = _TaskFile.model_validate(written)
     except ValidationError as problem:
         raise UserError(f"{path}: {_sentence(problem)}") from None
     for variant in file.prompts.values():
         if isinstance(choices := variant.get("choices"), dict):  # 1: 1 in YAML is meant as the texts "1"
             variant["choices"] = {_text(key): _text(words) for key, words in choices.items()}
     return file
+
+
+def _refuse_nulls(path: Path, written: Mapping[Any, Any], section: str = "") -> None:
+    """A key without a value means nothing here, and is seldom meant; a prompt checks its own keys.
+
+    Raises:
+        UserError: There is one; names it.
+    """
+    for key, value in written.items():
+        name = f"{section}{key}"
+        if isinstance(value, Mapping) and section != "prompts.":
+            _refuse_nulls(path, value, f"{name}.")
+        elif value is None or (isinstance(value, list) and None in value):
+            what = "has no value (null)" if value is None else "holds an item without a value (null)"
+            raise UserError(f"{path}: the key {name!r} {what}; write one, or leave the key out.")
 
 
 def _text(value: object) -> Any:
@@ -180,7 +217,7 @@ def _sentence(problem: ValidationError) -> str:
     """Say the first thing that is wrong in our words."""
     error = problem.errors()[0]
     key = ".".join(map(str, error["loc"]))
-    if error["type"] == "extra_forbidden":
+    if error["type"] in ("extra_forbidden", "invalid_key"):
         sections: dict[Any, type[_Section]] = {"data": _Data, "generation": _Generation}
         section = sections.get(error["loc"][0], _TaskFile)
         return f"the key {key!r} is unknown. {nearest(str(error['loc'][-1]), section.model_fields)}"
@@ -190,7 +227,10 @@ def _sentence(problem: ValidationError) -> str:
         return f"the name {error['input']!r} may have letters, digits, '.', '_' and '-' only."
     if key == "name" and error["type"] == "string_too_long":
         return f"the name {error['input']!r} has {len(error['input'])} characters; {LONGEST} are the most."
-    return f"the key {key!r} is wrong: {error['msg']}."
+    if belongs := BELONGS.get(error["type"]):
+        return f"the key {key!r} is {error['input']!r}, where {belongs} belongs."
+    wanted = error["msg"].removeprefix("Input should be ")
+    return f"the key {key!r} is {error['input']!r}; it should be {wanted}."
 
 
 def _question(path: Path, file: _TaskFile) -> tuple[Kind, str, Metric]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from forgetmenot.errors import UserError, nearest
 from forgetmenot.tasks import bundled, glue, standard_cl, trace
-from forgetmenot.tasks.custom import load_custom
+from forgetmenot.tasks.custom import check_task_file, load_custom
 from forgetmenot.tasks.source import Source
 from forgetmenot.tasks.task import Task
 
@@ -43,10 +43,21 @@ def expand(names: Sequence[str]) -> list[str]:
         if not _is_file(task) and task not in known:
             raise UserError(
                 f"There is no task or suite {task!r}; your own task is a path that ends in .yaml. "
-                f"{nearest(task, [*known, *suites])}"
+                f"{nearest(task, [*known, *suites], '`fmn list tasks` (or suites)')}"
             )
     _refuse_twice(tasks)
     return tasks
+
+
+def check_tasks(names: Sequence[str]) -> None:
+    """Check names of tasks and suites, and the keys of task files, without reading any rows.
+
+    Raises:
+        UserError: A name is unknown or stands twice, or a task file is missing or wrong.
+    """
+    for name in expand(names):
+        if _is_file(name):
+            check_task_file(Path(name))
 
 
 def load_tasks(names: Sequence[str], data_dir: Path | None) -> list[Task]:

@@ -3,11 +3,13 @@
 import csv
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from forgetmenot.errors import UserError, nearest
+from forgetmenot.hub import NotThereError, answers
 
 Row = dict[str, Any]
 
@@ -215,14 +217,33 @@ def read_hub(name: str, config: str | None, revision: str | None, split: str) ->
     import datasets
 
     source = f"{name}{f' ({config})' if config else ''}"
+    missing = None
     try:
-        splits = datasets.load_dataset(name, config, revision=revision)
+        asks = Path(name).is_dir() or answers(name, "README.md", revision, "dataset")
+    except NotThereError as why:
+        asks, missing = False, str(why)
+    try:
+        with nullcontext() if asks else _from_cache_alone():
+            splits = datasets.load_dataset(name, config, revision=revision)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as problem:
         raise UserError(  # RuntimeError is how a data set that is a script is refused
-            f"The data set {source} could not be loaded from the hub: {_first_line(problem)}. "
+            f"The data set {source} could not be loaded from the hub: {missing or _first_line(problem)}. "
             "Without a network, use files on disk (data_dir, or paths in a task file)."
         ) from None
     return _split(splits, split, source)
+
+
+@contextmanager
+def _from_cache_alone() -> Iterator[None]:
+    """Let `datasets` take what it has, and not ask for the rest for half a minute."""
+    import datasets
+
+    before = datasets.config.HF_HUB_OFFLINE
+    datasets.config.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        datasets.config.HF_HUB_OFFLINE = before
 
 
 def _split(splits: Any, split: str, source: str) -> Table:

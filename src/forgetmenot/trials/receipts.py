@@ -79,8 +79,11 @@ def compare_with_receipts(
     """
     saved = RunDirectory(Path(model)) if (Path(model) / CONFIG).is_file() else None
     config = _config(model, tasks, settings or {}, saved)
-    named = Path("runs") / f"{path_safe(model) or 'model'}-receipts-{config.hash}"
+    kind = "interpreted-receipts" if interpret else "receipts"
+    named = Path("runs") / f"{path_safe(model) or 'model'}-{kind}-{config.hash}"
     directory = RunDirectory(output or (saved.path if saved else named))
+    question = {"config": config.hash, "tasks": list(tasks), "interpret": interpret}
+    _refuse_to_replace(directory, question)
     with opened(directory, console) as display:
         loader = ReceiptLoader(config, directory)
         names = tasks or [*config.tasks, *config.evaluation.also_score]
@@ -106,6 +109,7 @@ def compare_with_receipts(
     correct_tests(rows)
     found = {
         "version": 1,
+        "asked": question,
         "model": config.model.name,
         "tasks": {case.task.name: about_case(case) for case in cases},
         "stages": [{"name": stage.name, "trains_on": list(stage.trains_on)} for stage in stages],
@@ -115,6 +119,20 @@ def compare_with_receipts(
     directory.write_json("receipts.json", found)
     directory.write_text("receipts.md", receipts_markdown(found))
     return directory.path / "receipts.json", found
+
+
+def _refuse_to_replace(directory: RunDirectory, question: Mapping[str, Any]) -> None:
+    """Keep what another question found; the same one may be asked again.
+
+    Raises:
+        UserError: If the directory holds the answer to another question.
+    """
+    before = directory.read_json("receipts.json")
+    if before is not None and before.get("asked") != question:
+        raise UserError(
+            f"{directory.path} holds receipts.json of other tasks or settings, which these would replace: "
+            "give another --output, or move the file away."
+        )
 
 
 def _config(

@@ -47,6 +47,17 @@ def _over(comparison: Comparison) -> str:
     return "over the same examples and with one training seed, so that it speaks of these checkpoints alone"
 
 
+def _alike(named: list[tuple[str, float]]) -> list[str]:
+    """The names of the first value and of those that are printed as the same number: a tie has no winner."""
+    return [name for name, value in named if number(value) == number(named[0][1])]
+
+
+def _all_named(comparison: Comparison, names: list[str]) -> str:
+    """What a sentence speaks of where several are alike."""
+    several = _several(names)
+    return several if comparison.seeds > 1 else f"The checkpoints of {several}"
+
+
 def _least_forgetting(comparison: Comparison) -> Iterator[str]:
     ranked = comparison.ranked
     if not ranked:
@@ -59,12 +70,19 @@ def _least_forgetting(comparison: Comparison) -> Iterator[str]:
     if len(ranked) == 1:
         yield f"{subject} forgets {number(figures[first.name])} a task (Haque’s forgetting, mean){noise}."
         return
-    rest = [f"{one.name} {number(figures[one.name])}" for one in ranked[1:]]
+    least = _alike([(one.name, figures[one.name]) for one in ranked])
+    rest = [f"{one.name} {number(figures[one.name])}" for one in ranked[len(least) :]]
     if len(rest) > NAMED_AT_MOST:
         rest = [*rest[:2], f"at most {rest[-1]}"]
+    against = f" against {listed(rest)}" if rest else ""
+    if len(least) > 1:
+        subject = _all_named(comparison, least)
+        forgets = "forget alike" if not rest else "forget alike and least"
+    else:
+        forgets = "forgets least"
     yield (
-        f"{subject} forgets least: {number(figures[first.name])} a task (Haque’s forgetting, mean over "
-        f"{_count(len(first.finished), 'run')}) against {listed(rest)}{noise}."
+        f"{subject} {forgets}: {number(figures[first.name])} a task (Haque’s forgetting, mean over "
+        f"{_count(len(first.finished), 'run')}){against}{noise}."
     )
 
 
@@ -86,25 +104,38 @@ def _significance(comparison: Comparison) -> Iterator[str]:
         else:
             (better if test.contrast.difference < 0 else worse).append(test.second)
     clauses = []
+    it = "it" if _wins(comparison) else first.name
     if better:
-        clauses.append(f"it lost significantly less than {_some(better)}")
+        clauses.append(f"{it} lost significantly less than {_some(better)}")
     if worse:
-        clauses.append(f"significantly more than {_some(worse)}")
+        clauses.append(f"{'' if better else f'{it} lost '}significantly more than {_some(worse)}")
     if open_:
-        clauses.append(f"no difference to {_some(open_)} can be told from chance")
+        of = "" if it == "it" else f" of {it}"
+        clauses.append(f"no difference{of} to {_some(open_)} can be told from chance")
     if untested:
-        clauses.append(f"{_some(untested)} could not be tested against it")
+        clauses.append(f"{_some(untested)} could not be tested against {it}")
     yield (
         f"By what each task lost since it was learned, {_over(comparison)}, {'; '.join(clauses)} "
         f"(Holm’s correction over {len(comparison.tests)} tests)."
     )
 
 
+def _wins(comparison: Comparison) -> bool:
+    """Whether one group alone is said to forget least."""
+    means = [(one.name, found.mean) for one in comparison.ranked if (found := one.spread(FORGETTING))]
+    return len(_alike(means)) == 1
+
+
 def _one_test(comparison: Comparison, test: PairedTest) -> str:
     if test.contrast is None or test.values is None:
-        return f"Whether that is more than chance could not be tested: {test.reason}"
+        what = "that is" if _wins(comparison) else "they differ by"
+        return f"Whether {what} more than chance could not be tested: {test.reason}"
     judged, (mine, theirs) = test.contrast, test.values
-    if not significant(test):
+    if not _wins(comparison):
+        verdict = "Tested without a maximum, " + (
+            "they differ significantly" if significant(test) else "no difference can be told from chance"
+        )
+    elif not significant(test):
         verdict = "That is not significant"
     elif judged.difference < 0:
         verdict = "That is significant"
@@ -122,10 +153,15 @@ def _one_test(comparison: Comparison, test: PairedTest) -> str:
 
 def _ends_highest(comparison: Comparison) -> Iterator[str]:
     known = [(one.spread(FINAL), one) for one in comparison.matched_groups]
-    ends = sorted(((found.mean, one.name) for found, one in known if found), reverse=True)
+    ends = sorted(((one.name, found.mean) for found, one in known if found), key=lambda end: -end[1])
     if len(ends) < 2:
         return
-    (top, first), (next_, second) = ends[:2]
+    highest = _alike(ends)
+    if len(highest) > 1:
+        how = "alike" if len(highest) == len(ends) else "highest, alike"
+        yield f"{_all_named(comparison, highest)} end {how}, at a mean of {number(ends[0][1])}."
+        return
+    (first, top), (second, next_) = ends[:2]
     test = comparison.test(first, second, END)
     if test.contrast is None:
         told = "not tested whether by more than chance,"
@@ -218,6 +254,12 @@ def _failures(comparison: Comparison) -> Iterator[str]:
 
 def _some(names: list[str]) -> str:
     return listed(names) if len(names) <= NAMED_AT_MOST else f"{len(names)} others"
+
+
+def _several(names: list[str]) -> str:
+    return (
+        listed(names) if len(names) <= NAMED_AT_MOST else f"{listed(names[:2])} and {len(names) - 2} others"
+    )
 
 
 def _count(n: int, noun: str) -> str:

@@ -11,7 +11,7 @@ from forgetmenot.metrics import Answers, ScoreMatrix, measure, replicates
 from forgetmenot.record.layout import PREDICTIONS, stage_folder
 from forgetmenot.record.predictions import column, read_predictions
 from forgetmenot.record.results import RunResults, load_results
-from forgetmenot.report.wording import setting
+from forgetmenot.report.wording import setting, setting_among
 
 CONDITIONS = ("order", "prompt", "seed")
 """The keys by which runs are matched when models, methods or other settings are compared."""
@@ -76,7 +76,8 @@ def varying(runs: Sequence[ComparedRun]) -> list[str]:
 def level_name(key: str, value: Any, values: Sequence[Any]) -> str:
     """A value of a key as the page calls it; a model by the last part of its name where that is its own."""
     if key != "model":
-        return setting(value) if key in (*CONDITIONS, "method") else f"{key} {setting(value)}"
+        said = setting_among(value, values)
+        return said if key in (*CONDITIONS, "method") else f"{key} {said}"
     names = [_model(one) for one in values]
     short = [name.rstrip("/").rpartition("/")[2] for name in names]
     distinct = {json.dumps(one, sort_keys=True) for one in values}

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from forgetmenot.report.csv_text import csv_text
-from forgetmenot.report.wording import HEADLINES, NONE, number, setting
+from forgetmenot.report.wording import HEADLINES, NONE, number, setting, setting_among
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -105,7 +105,7 @@ def _cells(study: Mapping[str, Any]) -> Iterator[list[str]]:
         seeds = f"{len(cell['runs'])}" + (f", {cell['failed']} failed" if cell["failed"] else "")
         figures = [_spread(cell["figures"][name]) for name in FIGURES]
         not_learned = ", ".join(cell["not_learned"]) or NONE
-        yield [*(setting(cell["varies"][key]) for key in keys), seeds, *figures, not_learned]
+        yield [*_settings(study, cell["varies"], keys), seeds, *figures, not_learned]
 
 
 def _runs(study: Mapping[str, Any]) -> Iterator[list[str]]:
@@ -113,7 +113,12 @@ def _runs(study: Mapping[str, Any]) -> Iterator[list[str]]:
     yield [*keys, *TITLES, "run"]
     for run in study["runs"]:
         figures = [number((run["figures"] or {}).get(name)) for name in FIGURES]
-        yield [*(setting(run["varies"][key]) for key in keys), *figures, run["run"]]
+        yield [*_settings(study, run["varies"], keys), *figures, run["run"]]
+
+
+def _settings(study: Mapping[str, Any], varies: Mapping[str, Any], keys: Sequence[str]) -> list[str]:
+    """What tells a row from the others, a cell for each key."""
+    return [setting_among(varies[key], (run["varies"][key] for run in study["runs"])) for key in keys]
 
 
 def _varying(study: Mapping[str, Any]) -> list[str]:
