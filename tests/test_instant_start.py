@@ -110,6 +110,15 @@ def test_what_is_refused_is_not_announced_and_leaves_nothing(command: str, here:
     assert sorted(set(here.rglob("*")) - {here / "imported.json"}) == before
 
 
+def test_a_number_of_processes_that_is_not_the_launchers_is_refused_without_torch(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert "the launcher started 2" in _fmn(here, "run --num-processes 3").stderr
+    assert _heavy(here) == []
+
+
 @pytest.mark.parametrize("command", ["run --prompt ornate", "run --data-dir nowhere --output new/folder"])
 def test_what_fails_before_it_writes_leaves_no_folder(command: str, here: Path) -> None:
     before = sorted(here.rglob("*"))

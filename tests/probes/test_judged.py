@@ -11,6 +11,7 @@ from forgetmenot.engine.learner import Learner
 from forgetmenot.errors import UserError
 from forgetmenot.probes import make_probe
 from forgetmenot.probes.shared.probe import NOT_FINITE
+from forgetmenot.synthesis.responder import LocalResponder
 from tests.endpoint import Server
 
 PROMPTS = ["Name a cat.", "Name a dog.", "Say nothing.", "Name a ship.", "What is red?"]
@@ -179,8 +180,6 @@ def test_a_model_here_judges_as_well(
     data: Path, learner: Learner, writing: Writing, tiny_llama: Path, tmp_path: Path
 ) -> None:
     """The tiny judge says nothing that is a verdict, and is asked once all the same."""
-    from forgetmenot.probes.shared import judge as judges
-
     prompts = tmp_path / "own.jsonl"
     prompts.write_text('{"prompt": "Hi"}\n')
     one: Any = make_probe(
@@ -191,11 +190,11 @@ def test_a_model_here_judges_as_well(
     writing.answers = ["b"]
     one.measure(learner, "00-base", "00-base", tmp_path)
     writing.answers = ["c"]
-    with pytest.raises(UserError, match=r"judge: a comparison takes \d+ tokens, .* positions for 128"):
+    with pytest.raises(UserError, match=r"is asked \d+ tokens at once and has 128 positions; take"):
         one.measure(learner, "01-x", "00-base", tmp_path)
     local = one.judge
-    assert isinstance(local, judges.LocalJudge)
-    found = dict(local.replies([[{"role": "user", "content": text}] for text in ("a cat", "a dog")]))
+    assert isinstance(local, LocalResponder)
+    found = dict(local.complete_all([[{"role": "user", "content": text}] for text in ("a cat", "a dog")]))
     assert sorted(found) == [0, 1]
 
 

@@ -47,7 +47,7 @@ class Counting:
         self.asked: list[str] = []
         self.patience = patience
 
-    def replies(self, conversations: Sequence[Messages]) -> Iterator[tuple[int, str]]:
+    def complete_all(self, conversations: Sequence[Messages]) -> Iterator[tuple[int, str]]:
         for k, messages in enumerate(conversations):
             if len(self.asked) == self.patience:
                 raise UserError("no more today")

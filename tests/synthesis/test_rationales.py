@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -12,18 +11,21 @@ from forgetmenot.engine.decoding import Decoding
 from forgetmenot.engine.learner import Learner
 from forgetmenot.errors import UserError
 from forgetmenot.synthesis.endpoint import Messages
-from forgetmenot.synthesis.rationales import ASK, EXPLAIN, LocalTeacher, write_rationales
+from forgetmenot.synthesis.rationales import ASK, EXPLAIN, write_rationales
+from forgetmenot.synthesis.responder import LocalResponder
 from forgetmenot.tasks import Example, Generation, Task, load_tasks
 
 
 class Scripted:
     """Answers what it was told to, last first, and may fall silent after a few."""
 
+    name = "scripted"
+
     def __init__(self, answers: Sequence[str], most: int = 99) -> None:
         self.answers, self.most = answers, most
         self.asked: list[Messages] = []
 
-    def complete_all(self, conversations: Sequence[Messages], **options: Any) -> Iterator[tuple[int, str]]:
+    def complete_all(self, conversations: Sequence[Messages]) -> Iterator[tuple[int, str]]:
         for count, k in enumerate(reversed(range(len(conversations)))):
             if count == self.most:
                 raise UserError("the endpoint is gone")
@@ -96,7 +98,7 @@ def test_a_model_on_this_machine_may_be_the_teacher(chat: bool, tiny_llama: Path
     if not chat:
         tokenizer.chat_template = None
     learner = Learner(AutoModelForCausalLM.from_pretrained(tiny_llama).eval(), tokenizer, budget=512)
-    teacher = LocalTeacher(learner, Decoding(4))
+    teacher = LocalResponder("tiny", lambda: learner, Decoding(4))
     found = dict(
         teacher.complete_all([[{"role": "user", "content": "a?"}], [{"role": "user", "content": "b b?"}]])
     )
@@ -108,7 +110,7 @@ def test_a_model_on_this_machine_may_be_the_teacher(chat: bool, tiny_llama: Path
             )
         )
         if chat
-        else tuple(tokenizer("a?\n")["input_ids"])
+        else tuple(tokenizer("a?")["input_ids"])
     )
     assert found[0] == learner.generate([asked], 4)[0]
     written = write_rationales(task_of("rouge_l", a="x"), teacher, tmp_path / "train.json")

@@ -10,8 +10,9 @@ from pydantic import ValidationError
 from forgetmenot.errors import UserError, nearest, validation_sentence
 from forgetmenot.probes.embeddings import Embeddings
 from forgetmenot.probes.general import General
+from forgetmenot.probes.instruction_following import InstructionFollowing
 from forgetmenot.probes.layers import Layers
-from forgetmenot.probes.shared.judged import InstructionFollowing, Safety
+from forgetmenot.probes.safety import Safety
 from forgetmenot.probes.shared.probe import Part, Probe, ProbeOptions
 
 PROBES: dict[str, type[Probe]] = {

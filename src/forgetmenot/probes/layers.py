@@ -16,6 +16,7 @@ from forgetmenot.errors import UserError
 from forgetmenot.probes.shared.probe import NOT_FINITE, Part, Probe, ProbeOptions
 from forgetmenot.probes.shared.prompt_sets import read_prompts
 from forgetmenot.prompting.tokens import Tokens
+from forgetmenot.record.files import written_whole
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -72,10 +73,8 @@ class Layers(Probe):
                 advance(1)
         kept = folder / f"states-{zlib.crc32(repr(prompts).encode()):08x}.safetensors"
         if stage == base and ranks.writes():
-            folder.mkdir(parents=True, exist_ok=True)
-            aside = kept.with_name(f".{kept.name}.writing")
-            save_file({str(layer): one.numpy() for layer, one in enumerate(states)}, aside)
-            aside.rename(kept)
+            with written_whole(kept) as aside:
+                save_file({str(layer): one.numpy() for layer, one in enumerate(states)}, aside)
         ranks.wait()
         reference = {int(name): torch.from_numpy(one) for name, one in load_file(kept).items()}
         return [_part(layer, one, reference[layer]) for layer, one in enumerate(states)]

@@ -7,11 +7,6 @@ import sys
 from collections.abc import Sequence
 from uuid import uuid4
 
-import torch
-from torch.distributed.elastic.multiprocessing import SignalException
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-from torch.distributed.launcher.api import LaunchConfig, elastic_launch
-
 from forgetmenot.errors import UserError
 
 TERMINATED = 128 + signal.SIGTERM
@@ -29,10 +24,14 @@ def check_processes(asked: int) -> None:
     Raises:
         UserError: If they do not fit.
     """
-    there = int(os.environ.get("WORLD_SIZE", 1))
-    if launched() and asked != there:
-        raise UserError(f"--num-processes {asked}: the launcher started {there}; leave the option out.")
-    if not launched() and torch.cuda.is_available() and asked > torch.cuda.device_count():
+    if launched():
+        there = int(os.environ.get("WORLD_SIZE", 1))
+        if asked != there:
+            raise UserError(f"--num-processes {asked}: the launcher started {there}; leave the option out.")
+        return
+    import torch
+
+    if torch.cuda.is_available() and asked > torch.cuda.device_count():
         raise UserError(f"--num-processes {asked}: this machine has {torch.cuda.device_count()} GPUs.")
 
 
@@ -43,6 +42,11 @@ def launch(arguments: Sequence[str], processes: int) -> int:
     them, and when one fails it ends the others. (`accelerate launch` itself ends with 1 whatever the
     processes ended with; `notebook_launcher` forks, which thread pools and CUDA do not survive.)
     """
+    import torch
+    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, torch.get_num_threads() // processes)))
     logging.disable()  # the processes say what there is to say
     config = LaunchConfig(

@@ -81,6 +81,11 @@ class Endpoint:
         self._jitter = random.Random()  # its own: waiting must not shift what else is drawn
         self._stopped = threading.Event()
 
+    @property
+    def name(self) -> str:
+        """What the model is called there."""
+        return self.settings.model
+
     def complete(self, messages: Messages, **options: Any) -> str:
         """The text that the model answers to a conversation; empty where it refuses to give any.
 

@@ -6,58 +6,21 @@ answer of a summary is compared: a task whose answers are not right or wrong has
 teacher here, who gives the reasoning alone. That, and the wording of the request, are our own.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
 
-from forgetmenot.engine.decoding import Decoding
-from forgetmenot.engine.learner import Learner
 from forgetmenot.errors import UserError
 from forgetmenot.metrics import metric_named
 from forgetmenot.record.files import append_line, read_lines, write_json
 from forgetmenot.synthesis.endpoint import Messages
+from forgetmenot.synthesis.responder import Responder
 from forgetmenot.tasks import Example, Task
 from forgetmenot.tasks.answers import extracted
 
 ASK = "Give your reasoning first, and then the answer on a line of its own that begins with 'Answer:'."
 EXPLAIN = "Give the reasoning that leads to this answer, in a few sentences, without the answer itself."
 READ = ("after-answer", "strip")
-
-
-class Teacher(Protocol):
-    """Another model that answers requests: `forgetmenot.synthesis.Endpoint`, or a `LocalTeacher`."""
-
-    def complete_all(self, conversations: Sequence[Messages], **options: Any) -> Iterator[tuple[int, str]]:
-        """Each conversation's number and answer, as they come."""
-        ...
-
-
-@dataclass(frozen=True)
-class LocalTeacher:
-    """A model on this machine as the teacher.
-
-    Attributes:
-        decoding: How it writes.
-    """
-
-    learner: Learner
-    decoding: Decoding
-
-    def complete_all(self, conversations: Sequence[Messages], **options: Any) -> Iterator[tuple[int, str]]:
-        """Each conversation's number and answer."""
-        prompts = [self._tokens(turns) for turns in conversations]
-        answers = self.learner.write(prompts, self.decoding)
-        yield from ((k, answer.text) for k, answer in enumerate(answers))
-
-    def _tokens(self, turns: Messages) -> tuple[int, ...]:
-        """The conversation in the model's chat template; without one, its contents one after the other."""
-        tokenizer = self.learner.tokenizer
-        if tokenizer.chat_template:
-            ids = tokenizer.apply_chat_template(list(turns), add_generation_prompt=True, return_dict=False)
-        else:
-            ids = tokenizer("\n\n".join(turn["content"] for turn in turns) + "\n")["input_ids"]
-        return tuple(ids)
 
 
 @dataclass(frozen=True)
@@ -75,7 +38,7 @@ class RationaleCounts:
 
 def write_rationales(
     task: Task,
-    teacher: Teacher,
+    teacher: Responder,
     path: Path,
     *,
     shown: Sequence[tuple[str, str]] = (),

@@ -3,13 +3,14 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 from forgetmenot.record.files import append_line, read_lines
 from forgetmenot.synthesis.endpoint import Messages
+from forgetmenot.synthesis.responder import Responder
 
 Judgement = Literal["A", "B", "C"]
 """TRACE's protocol: the first answer is better, the second is, or neither."""
@@ -18,19 +19,6 @@ VERSION = 1
 """Of the judge's instructions and of how a reply is read; verdicts of another version are not used."""
 
 _VERDICT = re.compile(r"\[\[([ABC])\]\]")
-
-
-class Judge(Protocol):
-    """Who is asked.
-
-    Attributes:
-        name: What its verdicts are kept under.
-    """
-
-    name: str
-
-    def replies(self, conversations: Sequence[Messages]) -> Iterator[tuple[int, str]]:
-        """Each conversation's number and the reply to it, as they come."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +79,7 @@ class Judgements:
         for row in read_lines(path):
             self._known[row["key"]] = row["verdict"]
 
-    def of(self, judge: Judge, comparisons: Sequence[PairComparison]) -> list[Judgement | None]:
+    def of(self, judge: Responder, comparisons: Sequence[PairComparison]) -> list[Judgement | None]:
         """The verdict on each comparison; only what is not in the file is requested, and saved as it comes.
 
         Raises:
@@ -103,7 +91,7 @@ class Judgements:
         }  # each once
         if new:
             asked = list(new)
-            for k, reply in judge.replies([one.messages() for one in new.values()]):
+            for k, reply in judge.complete_all([one.messages() for one in new.values()]):
                 judgement = read_judgement(reply)
                 append_line(
                     self.path, {"key": asked[k], "judge": judge.name, "verdict": judgement, "reply": reply}
