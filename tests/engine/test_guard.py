@@ -106,3 +106,33 @@ def test_the_guard_leaves_the_learner_as_it_was(learner: Learner, sequences: lis
     assert learner.layout == "blocks"
     assert learner.counts == {"computed": 3, "without_sharing": 4}
     assert all(p.grad is None for p in learner.model.parameters())
+
+
+def test_the_rounding_of_bf16_is_no_error(
+    learner: Learner, sequences: list[TokenSequence], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is exact in fp32 is not refused, however coarse bf16 is in a deep model."""
+    monkeypatch.setitem(TOLERANCE, "bf16", 1e-4)
+    exact = learner.log_likelihoods(sequences)
+    learner.precision = "bf16"
+    apart = (learner.log_likelihoods(sequences) - exact).abs() / exact.abs().clamp(min=1)
+    assert apart.max() > TOLERANCE["bf16"], "the rounding is large"
+    verdict = choose_layout(learner, sequences)
+    assert (verdict.layout, verdict.reasons, learner.precision) == ("trie", {}, "bf16")
+    assert verdict.difference < TOLERANCE["fp32"]
+
+
+def test_a_kernel_that_refuses_the_runs_own_precision_is_not_taken(
+    learner: Learner, sequences: list[TokenSequence], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refusing(config: Any, end: Tensor, depth: Tensor, dtype: torch.dtype, prefix: int = 0) -> Any:
+        if dtype == torch.bfloat16:
+            raise RuntimeError("no kernel for bf16")
+        return attention_mask(config, end, depth, dtype, prefix)
+
+    monkeypatch.setattr(forward_module, "attention_mask", refusing)
+    assert choose_layout(learner, sequences).layout == "trie"
+    learner.precision = "bf16"
+    verdict = choose_layout(learner, sequences)
+    assert verdict.layout == "padded"
+    assert verdict.reasons["trie"] == "RuntimeError: no kernel for bf16"

@@ -1,6 +1,6 @@
 """The guard: a check that a layout, a prefix or a batch gives the numbers of one sequence at a time."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -19,7 +19,7 @@ WRITTEN = 8
 """How many tokens the examined prompts are answered with."""
 
 TOLERANCE = {"fp32": 1e-4, "bf16": 5e-2}
-"""Largest relative difference of a log-likelihood that counts as rounding."""
+"""The relative difference of log-likelihoods that counts as rounding: the largest, in bf16 their mean."""
 
 REFUSALS = (RuntimeError, ValueError, TypeError, AttributeError, IndexError, KeyError)
 """What a model raises that has no place for a mask, a cache or a batch: each says so in its own way."""
@@ -48,7 +48,8 @@ def choose_layout(learner: Learner, sequences: Sequence[TokenSequence]) -> Layou
     need a model whose answer does not depend on the padding.
     """
     sample = _sample(sequences)
-    truth = _score(learner, sample, "single", "dense")
+    with _judged(learner):
+        truth = _score(learner, sample, "single", "dense")
     reasons: dict[str, str] = {}
     ways: list[tuple[str, Layout, Attention]] = [("trie", "trie", "dense"), ("padded", "padded", "dense")]
     own = attention_of(learner.model)
@@ -56,17 +57,50 @@ def choose_layout(learner: Learner, sequences: Sequence[TokenSequence]) -> Layou
         ways.insert(0, (own, "trie", own))
     for name, layout, attention in ways:
         try:
-            scores = _score(learner, sample, layout, attention)
+            difference, why_not = _compared(
+                learner,
+                truth,
+                lambda: _score(learner, sample, layout, attention),  # noqa: B023 (called here)
+            )
         except torch.OutOfMemoryError:
             raise
         except REFUSALS as error:
             reasons[name] = f"{type(error).__name__}: {error}"
             continue
-        difference = float(((scores - truth).abs() / truth.abs().clamp(min=1)).max())
-        if difference <= TOLERANCE[learner.precision]:
+        if why_not is None:
             return LayoutChoice(layout, attention, difference, reasons)
-        reasons[name] = f"log-likelihoods differ by {difference:.1e} relative"
+        reasons[name] = why_not
     return LayoutChoice("single", "dense", 0.0, reasons)
+
+
+@contextmanager
+def _judged(learner: Learner) -> Iterator[None]:
+    """Compute in fp32 where all weights are: rounding then hides nothing, and is not taken for an error."""
+    own = learner.precision
+    if all(p.dtype == torch.float32 for p in learner.model.parameters()):
+        learner.precision = "fp32"
+    try:
+        yield
+    finally:
+        learner.precision = own
+
+
+def _compared(
+    learner: Learner, truth: torch.Tensor, score: Callable[[], torch.Tensor]
+) -> tuple[float, str | None]:
+    """How far scores are from the truth, relative to it, and what is to be said where that is too far.
+
+    In the run's own precision they only have to be computed: a kernel may refuse it.
+    """
+    with _judged(learner):
+        judged = learner.precision
+        apart = (score() - truth).abs() / truth.abs().clamp(min=1)
+    if learner.precision != judged:
+        score()
+    difference = float(apart.max() if judged == "fp32" else apart.mean())
+    if difference <= TOLERANCE[judged]:
+        return difference, None
+    return difference, f"log-likelihoods differ by {difference:.1e} relative"
 
 
 def _sample(sequences: Sequence[TokenSequence]) -> list[TokenSequence]:
@@ -112,18 +146,16 @@ def why_no_prefix(learner: Learner, sequences: Sequence[TokenSequence]) -> str |
         return "the sequences are too short to try it"
     half = len(tokens) // 2
     second = TokenSequence(tokens, half + 1)
-    truth = _score(learner, [second], "single", "dense").item()
     halves = Arrangement(tokens[:half], (([0], pack([second], "trie", half)),), 1, len(tokens) - 1)
     try:
         with learner.uncounted():
-            difference = abs(learner.log_likelihoods(halves).item() - truth) / max(1.0, abs(truth))
+            with _judged(learner):
+                truth = _score(learner, [second], "single", "dense")
+            return _compared(learner, truth, lambda: learner.log_likelihoods(halves))[1]
     except torch.OutOfMemoryError:
         raise
     except REFUSALS as error:
         return f"{type(error).__name__}: {error}"
-    if difference <= TOLERANCE[learner.precision]:
-        return None
-    return f"log-likelihoods differ by {difference:.1e} relative"
 
 
 def try_frozen(learner: Learner, first: int, sequences: Sequence[TokenSequence]) -> FrozenStates | str:
@@ -133,25 +165,29 @@ def try_frozen(learner: Learner, first: int, sequences: Sequence[TokenSequence])
         The sample's states, kept as those of a run can be; or why the numbers are not those of whole passes.
     """
     sample = _sample(sequences)
-    truth = _score(learner, sample, "single", "dense")
-    counts = dict(learner.counts)
     sets = (FrozenSet.of("sample", sample, learner.budget),)
-    try:
+
+    def scores() -> torch.Tensor:
         with learner.below(first) as compute:
             found = [compute(packed) for packed in sets[0].packs]
         states = torch.cat([one.read().cpu() for one in found])
-        learner.frozen = kept = FrozenStates(first, found[0].in_tuple, sets, [states])
-        scores = _score(learner, sample, "trie", attention_of(learner.model))
+        learner.frozen = FrozenStates(first, found[0].in_tuple, sets, [states])
+        return _score(learner, sample, "trie", attention_of(learner.model))
+
+    try:
+        with learner.uncounted():
+            with _judged(learner):
+                truth = _score(learner, sample, "single", "dense")
+            _, why_not = _compared(learner, truth, scores)
+        kept = learner.frozen
     except torch.OutOfMemoryError:
         raise
     except REFUSALS as error:
         return f"{type(error).__name__}: {error}"
     finally:
-        learner.frozen, learner.counts = None, counts
-    difference = float(((scores - truth).abs() / truth.abs().clamp(min=1)).max())
-    if difference > TOLERANCE[learner.precision]:
-        return f"log-likelihoods differ by {difference:.1e} relative"
-    return kept
+        learner.frozen = None
+    assert kept is not None
+    return why_not or kept
 
 
 def why_one_by_one(learner: Learner, sequences: Sequence[TokenSequence]) -> str | None:
@@ -164,15 +200,19 @@ def why_one_by_one(learner: Learner, sequences: Sequence[TokenSequence]) -> str 
     prompts = [one.tokens[: max(1, one.start - k)] for k, one in enumerate(sample)]
     try:
         with learner.uncounted():
-            answers = learner.write(prompts, Decoding(WRITTEN), margins=True)
-        pairs = [_margins(learner, *pair) for pair in zip(prompts, answers, strict=True) if pair[1].tokens]
+            learner.write(prompts, Decoding(1))  # a kernel may refuse the run's own precision
+            with _judged(learner):
+                judged = learner.precision
+                answers = learner.write(prompts, Decoding(WRITTEN), margins=True)
+                written = [pair for pair in zip(prompts, answers, strict=True) if pair[1].tokens]
+                pairs = [_margins(learner, *pair) for pair in written]
     except torch.OutOfMemoryError:
         raise
     except REFUSALS as error:
         return f"{type(error).__name__}: {error}"
     apart = sum(float((seen - true).abs().sum()) for seen, true, _ in pairs)
     difference = apart / max(1.0, sum(scale for *_, scale in pairs))
-    if difference <= TOLERANCE[learner.precision]:
+    if difference <= TOLERANCE[judged]:
         return None
     return f"the logits of a batch differ by {difference:.1e} relative"
 

@@ -11,7 +11,6 @@ from forgetmenot.engine import ranks, shards
 from forgetmenot.engine.frozen_states import FrozenSet, FrozenStates, keep_states
 from forgetmenot.engine.guard import try_frozen
 from forgetmenot.engine.lower import digest_below
-from forgetmenot.engine.precision import rounded_once
 from forgetmenot.engine.state_files import StateFiles
 from forgetmenot.models.layers import decoder_layers, first_learning
 from forgetmenot.paths import cache_folder
@@ -118,8 +117,7 @@ def _found_exact(
     if shards.wanted():
         return "the model is sharded"
     some = next(sequences for sequences in asked.values() if sequences)
-    with rounded_once(session.learner.model, session.learner.precision):
-        own = try_frozen(session.learner, first, some)
+    own = try_frozen(session.learner, first, some)
     return ranks.agreed(lambda: own if isinstance(own, str) else None) or own
 
 
