@@ -1,6 +1,6 @@
 """The coverage of the intervals that a run prints, by simulation, over examples.
 
-    python -m scripts.coverage [--trials 1000] [--write]
+    python -m scripts.coverage [--trials 2000] [--write]
 
 Answers are drawn for models whose true accuracies are known; the examples are another sample in every trial.
 In the rows "no change" no stage differs from another in truth; in "change" each task is learned in its own
@@ -125,4 +125,4 @@ def simulate(
 
 
 if __name__ == "__main__":
-    simulate(__doc__, table, 1000, MARKS)
+    simulate(__doc__, table, 2000, MARKS)

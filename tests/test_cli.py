@@ -119,6 +119,28 @@ def test_list_shows_what_has_a_name(what: str, name: str, words: str, fmn: Fmn) 
     assert words in line
 
 
+def test_cache_shows_what_is_kept_and_clears_it(
+    fmn: Fmn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORGETMENOT_CACHE", str(tmp_path))
+    assert lines_of(fmn("cache")[1])[1:3] == [
+        ["encoded", "examples", "0", "0.0"],
+        ["states", "of", "frozen", "layers", "0", "0.0"],
+    ]
+    (tmp_path / "frozen-layers").mkdir()
+    (tmp_path / "frozen-layers" / "a.states").write_bytes(b" " * 2_000_000)
+    (tmp_path / "b.npz").write_bytes(b" " * 500_000)
+    for arguments in (("cache",), ("cache", "--clear")):
+        status, said, complaint = fmn(*arguments)
+        assert (status, complaint) == (0, "")
+        assert lines_of(said)[1:3] == [
+            ["encoded", "examples", "1", "0.5"],
+            ["states", "of", "frozen", "layers", "1", "2.0"],
+        ]
+        assert str(tmp_path) in said.replace("\n", "")
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
 # What the verbs do
 
 

@@ -40,6 +40,7 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument(
         "--preview", action="store_true", help="show what would run and how long it takes; train nothing"
     )
+    verb.add_argument("--json", action="store_true", help="with --preview: print it as JSON")
     verb.add_argument(
         "--set", action="append", default=[], metavar="key.path=value", help="any key of the config"
     )
@@ -128,6 +129,9 @@ def parser() -> argparse.ArgumentParser:
 
     verb = _verb(verbs, "report", "print a run's score matrix and write its report.html again")
     verb.add_argument("run_dir", type=Path, metavar="RUN_DIR")
+
+    verb = _verb(verbs, "cache", "show what is kept for later runs, and where")
+    verb.add_argument("--clear", action="store_true", help="remove it; it is made anew when it is needed")
 
     verb = _verb(verbs, "list", "list the known tasks, suites, methods, models, prompts or probes")
     verb.add_argument("what", choices=("tasks", "suites", "methods", "models", "prompts", "probes"))

@@ -2,6 +2,7 @@
 
 import argparse
 import io
+import json
 import os
 import signal
 import sys
@@ -89,8 +90,11 @@ def run(parsed: argparse.Namespace) -> None:
         from forgetmenot.runs.preview import preview
 
         _nothing_beside(parsed)
-        preview(config).print(Screen())
+        expected = preview(config)
+        print(json.dumps(expected.to_json(), indent=1)) if parsed.json else expected.print(Screen())
         return
+    if parsed.json:
+        raise UserError("--json is for --preview; a run's results are in its results.json.")
     from forgetmenot.runs.api import run
 
     _in_processes(parsed)
@@ -232,6 +236,20 @@ def report(parsed: argparse.Namespace) -> None:
     console.print(f"\nReport: {found.report()}", highlight=False, soft_wrap=True)
 
 
+def cache(parsed: argparse.Namespace) -> None:
+    """`fmn cache`: show what is kept for later runs, or remove it."""
+    from forgetmenot.paths import cache_folder
+    from forgetmenot.record.cache import clear, kept
+
+    folder, console = cache_folder(), Screen()
+    table = Table("removed" if parsed.clear else "kept", "files", "MB", box=None, pad_edge=False)
+    for one in clear(folder) if parsed.clear else kept(folder):
+        table.add_row(one.what, f"{one.files:,}", f"{one.size / 1e6:,.1f}")
+    console.print(table)
+    where = folder or "none, for no home folder can be written; name one in FORGETMENOT_CACHE"
+    console.print(f"\nFolder: {where}", highlight=False, soft_wrap=True)
+
+
 def list_known(parsed: argparse.Namespace) -> None:
     """`fmn list`: list the known tasks, suites, methods, models, prompts or probes."""
     table = Table("name", "", box=None, pad_edge=False)
@@ -309,5 +327,6 @@ VERBS = {
     "receipts": receipts,
     "export": export,
     "report": report,
+    "cache": cache,
     "list": list_known,
 }

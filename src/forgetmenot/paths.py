@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -64,3 +65,25 @@ def filled(output: str, values: Mapping[str, Any]) -> Path:
             f"output: {output!r} has an unknown placeholder. Known: {{{'}, {'.join(values)}}}."
         ) from error
     return at_home(path, "output")
+
+
+def cache_folder() -> Path | None:
+    """Where what can be made anew is kept for later runs.
+
+    `$FORGETMENOT_CACHE`, or `forgetmenot` under `$XDG_CACHE_HOME` or `~/.cache`; None where no folder is
+    named and no home can be written, as in containers.
+    """
+    for variable, inner in (("FORGETMENOT_CACHE", ""), ("XDG_CACHE_HOME", "forgetmenot")):
+        if named := os.environ.get(variable):
+            return at_home(named, variable) / inner
+    try:
+        home = Path.home() if os.environ.get("HOME") != "" else None
+    except RuntimeError:  # no HOME, and a user id without an entry in /etc/passwd
+        home = None
+    folder = home and home / ".cache" / "forgetmenot"
+    return folder if folder and _can_be_made(folder) else None
+
+
+def _can_be_made(folder: Path) -> bool:
+    there = next(one for one in (folder, *folder.parents) if one.exists())
+    return there.is_dir() and os.access(there, os.W_OK)

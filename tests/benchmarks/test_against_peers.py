@@ -77,4 +77,6 @@ def test_our_order_is_what_trl_is_given(bench: MakeBench) -> None:
 def test_a_whole_run_finds_the_same_matrix(bench: MakeBench) -> None:
     found = whole_run.measure(bench(0))
     assert found.answers == "score matrix Δ ≤ 0.000"
-    assert less_work(found)
+    # Half of the positions of so small a run are the guard's, so that they are more than the peers'.
+    assert found.ours.head_rows < found.theirs.head_rows
+    assert found.ours.flops < found.theirs.flops

@@ -105,6 +105,21 @@ def test_adapters_are_merged_into_what_vllm_loads_and_stay_in_the_learner(
     assert all(torch.equal(p, before[name]) for name, p in learner.model.named_parameters())
 
 
+def test_vllm_is_not_asked_for_a_merged_model_that_answers_otherwise(
+    vllm: Made, learner: Learner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    learner.model = get_peft_model(
+        learner.model, LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False)
+    )
+    learner.model.eval()
+    monkeypatch.setattr("forgetmenot.engine.learner.merged", lambda model: model.unload())
+    with pytest.raises(UserError, match="The merged model is another one than was trained"):
+        learner.write_by_vllm([(5, 6, 7)], Decoding(6))
+    assert "model" not in vllm
+
+
 def test_draws_carry_their_seeds(vllm: Made, learner: Learner) -> None:
     learner.write_by_vllm([(5, 6), (7, 8)], Decoding(3, temperature=0.7, top_k=5, top_p=0.9), seeds=[3, 4])
     assert [(p.seed, p.temperature, p.top_k, p.top_p) for p in vllm["params"]] == [

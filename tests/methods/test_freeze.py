@@ -11,8 +11,8 @@ from transformers import AutoModelForCausalLM, FalconConfig, GPT2Config, GPTNeoX
 from forgetmenot.engine.learner import Learner
 from forgetmenot.errors import UserError
 from forgetmenot.methods import Stage, make_method
-from forgetmenot.methods.freeze import decoder_layers
 from forgetmenot.models.adapt import adapt
+from forgetmenot.models.layers import decoder_layers
 from forgetmenot.models.settings import AdapterSettings
 
 Adapted = Callable[..., Learner]

@@ -66,3 +66,11 @@ def test_what_has_no_score_is_not_ranked() -> None:
     assert found.ranked["constant"].value is None
     assert found.ranked["constant"].behind is None
     assert found.range is None
+
+
+def test_a_permutation_without_a_score_does_not_make_p_smaller() -> None:
+    """Of the 8 permutations 4 have the observed range, 2 have none, and 2 make both answers constant."""
+    found = rank_variants("spearman", [1.0, 2.0, 3.0], {"up": [1.0, 2.0, 2.0], "down": [2.0, 1.0, 1.0]})
+    assert found.range == pytest.approx(2 * 3**0.5 / 2)
+    assert found.range_by_chance is None
+    assert found.p == pytest.approx(6 / 8, abs=0.06)  # four standard errors of 1,000 permutations

@@ -6,12 +6,15 @@ import pytest
 import torch
 from peft.tuners.lora import LoraLayer
 from torch import Tensor
+from transformers import AutoModelForCausalLM
 
 from forgetmenot.models.adapt import adapt
-from forgetmenot.models.folding import folded
+from forgetmenot.models.adapters.lora import answering_with
+from forgetmenot.models.folding import folded, learning_folded
 from forgetmenot.models.settings import AdapterSettings
 from tests.models.test_adapt import ARCHITECTURES, _llama
 
+FIRST = "base_model.model.model.layers.0.self_attn.q_proj.lora_B.default.weight"
 TOKENS = torch.arange(3, 15)[None]
 
 
@@ -37,8 +40,6 @@ def layers(model: Any) -> list[Any]:
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "gpt-neox", "falcon", "opt"])
 def test_it_gives_the_same_numbers_and_puts_every_bit_back(name: str) -> None:
-    from transformers import AutoModelForCausalLM
-
     torch.manual_seed(0)
     model = with_lora(AutoModelForCausalLM.from_config(ARCHITECTURES[name][0]))
     before = {key: value.clone() for key, value in model.state_dict().items()}
@@ -108,3 +109,90 @@ def test_rounded_weights_and_full_fine_tuning_stay() -> None:
     plain = _llama()
     with folded(plain):
         assert torch.equal(logits(plain), logits(_llama()))
+
+
+# While adapters learn
+
+
+def losses_gradients(model: Any) -> dict[str, Tensor]:
+    """The gradient of the loss of every token, by name of what learns."""
+    model.zero_grad()
+    model(input_ids=TOKENS, labels=TOKENS).loss.backward()
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def assert_alike(found: dict[str, Tensor], truth: dict[str, Tensor]) -> None:
+    assert found.keys() == truth.keys()
+    norm = torch.cat([one.flatten() for one in truth.values()]).norm()
+    assert norm > 0.01
+    for name, gradient in truth.items():
+        assert (found[name] - gradient).norm() < 1e-5 * norm, name
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "gpt-neox", "falcon", "opt", "phi"])
+@pytest.mark.parametrize("per_stage", ["continue", "new"])
+def test_gradients_are_those_of_peft(name: str, per_stage: str) -> None:
+    torch.manual_seed(0)
+    model = with_lora(AutoModelForCausalLM.from_config(ARCHITECTURES[name][0]), per_stage=per_stage)
+    if per_stage == "new":
+        model = adapt(model, AdapterSettings(rank=4, per_stage="new"), 2, 1)
+    truth, plain = losses_gradients(model), logits(model)
+    with learning_folded(model):
+        assert torch.allclose(logits(model), plain, rtol=1e-5, atol=1e-5)
+        assert_alike(losses_gradients(model), truth)
+    assert torch.equal(logits(model), plain), "nothing is left of it"
+
+
+def test_other_values_are_taken_up() -> None:
+    """By a step of an optimizer, by a copy, and back: what was formed before is of no use."""
+    model = with_lora(_llama())
+    learning = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(learning, lr=0.1, fused=True)
+    with learning_folded(model) as stepped:
+        before = losses_gradients(model)
+        optimizer.step()
+        stepped()
+        seen = losses_gradients(model)
+    assert_alike(seen, losses_gradients(model))
+    assert not torch.allclose(seen[FIRST], before[FIRST], rtol=0.01)
+    with learning_folded(model):
+        plain = logits(model)
+        kept = [p.detach().clone() for p in learning]
+        with torch.no_grad():
+            for p in learning:
+                p.mul_(2)
+        changed = logits(model)
+        assert not torch.allclose(changed, plain, atol=1e-3)
+        with torch.no_grad():
+            for p, value in zip(learning, kept, strict=True):
+                p.copy_(value)
+        assert torch.allclose(logits(model), plain, atol=1e-6)
+        with answering_with(model, []):
+            base = logits(model)
+    with model.disable_adapter():
+        assert torch.allclose(base, logits(model), atol=1e-6)
+
+
+def test_dropout_stays_and_scoring_between_folds_as_before() -> None:
+    dropping = with_lora(_llama(), dropout=0.5).train()
+    with learning_folded(dropping):
+        assert not torch.equal(losses_gradients(dropping)[FIRST], losses_gradients(dropping)[FIRST])
+    model = with_lora(_llama())
+    plain = logits(model)
+    with learning_folded(model):
+        losses_gradients(model)
+        with folded(model):
+            assert torch.allclose(logits(model), plain, rtol=1e-5, atol=1e-5)
+
+
+def test_an_adapter_that_a_hook_changes_learns_as_in_peft() -> None:
+    model = with_lora(_llama())
+    with learning_folded(model):
+        hooks = [
+            layer.lora_A["default"].register_forward_hook(lambda *_: _[2] * 3) for layer in layers(model)
+        ]
+        seen = losses_gradients(model)
+    truth = losses_gradients(model)
+    for hook in hooks:
+        hook.remove()
+    assert_alike(seen, truth)

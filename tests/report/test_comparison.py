@@ -180,6 +180,20 @@ def test_with_one_seed_no_sentence_speaks_of_the_models(make: Make) -> None:
     assert {one.seeds for one in tests} == {1}
 
 
+def test_what_asking_the_base_again_changes_is_said_by_the_worst_case(make: Make) -> None:
+    comparison = make()
+    results = [run.results for run in comparison.runs]
+    for number, one in enumerate(results):
+        assert one is not None
+        one.asked_again = {"reply": {"n": 64, "different": number % 2, "flipped": 0}}
+    assert results[3] is not None
+    results[3].asked_again = {"reply": {"n": 64, "different": 16, "flipped": 2}}
+    (told,) = [sentence for sentence in conclusions(comparison) if "Asked again" in sentence]
+    assert (
+        "up to 25% of the examples otherwise (reply in alpha-terse-1): smaller differences are noise" in told
+    )
+
+
 def test_means_are_over_the_conditions_that_all_have_finished_with(make: Make) -> None:
     """One more seed of alpha alone, in which it forgets everything, changes nothing."""
     whole = make()

@@ -1,16 +1,19 @@
 """What a preview counts against what the run that follows counts, and its estimate against its time."""
 
 import io
+import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from rich.console import Console
 
 import forgetmenot
 from forgetmenot.cli import main
+from forgetmenot.errors import UserError
 from forgetmenot.methods import METHODS
 from forgetmenot.runs.api import Run
 
@@ -24,8 +27,10 @@ EPOCHS = {"training.epochs": {"animal": 2}, "training.limit": {"colour": 21}, "e
         {"adapter.kind": "full", "training.micro_batch": 3},
         {"adapter.dropout": 0.1},  # training then shares nothing
         {"method": "joint", "training.epochs": {"size": 2}},
+        {"adapter.per_stage": "merge"},  # what holds the merged model against the adapter is not counted
+        {"method": "osf"},
     ],
-    ids=["prompts", "full", "dropout", "joint"],
+    ids=["prompts", "full", "dropout", "joint", "merge", "osf"],
 )
 def test_it_counts_what_the_run_computes(
     more: Mapping[str, Any], tiny: Mapping[str, Any], tmp_path: Path
@@ -121,6 +126,57 @@ def test_the_estimate_is_within_a_factor_of_two(tmp_path: Path, monkeypatch: pyt
     }
     before = forgetmenot.preview(config)
     run: Run = forgetmenot.run(config)
-    spent = __import__("json").loads((run.path / "timing.json").read_text())
+    spent = json.loads((run.path / "timing.json").read_text())
     total = sum(spent["train_s"]) + sum(spent["eval_s"])
     assert total / 2 < before.seconds < 2 * total
+
+
+def test_it_knows_which_stages_are_done(tiny: Mapping[str, Any], tmp_path: Path) -> None:
+    config = {**tiny, "training.limit": 16, "evaluation.limit": 8, "output": str(tmp_path / "run")}
+    begun = forgetmenot.run({**config, "tasks": config["tasks"][:2]})
+    found = forgetmenot.preview(config)
+    assert found.base_done
+    assert [stage.done for stage in found.stages] == [True, True, False]
+    assert [seconds > 0 for seconds in found.train_s] == [False, False, False, True]
+    assert [seconds > 0 for seconds in found.eval_s] == [False, False, False, True]
+    assert forgetmenot.runs.api.Run(begun.path).results["tasks"] == ["animal", "colour"], "it is as it was"
+    with pytest.raises(UserError, match="holds a run of another config"):
+        forgetmenot.preview({**config, "training.limit": 17})
+
+
+def test_it_knows_what_the_cache_holds(
+    tiny: Mapping[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORGETMENOT_CACHE", str(tmp_path / "cache"))
+    config = {**tiny, "adapter.layers": {"top": 1}, "training.limit": 16, "evaluation.limit": 8}
+    assert forgetmenot.preview(tiny).frozen is None
+    before = forgetmenot.preview(config).frozen
+    assert before is not None
+    assert before.states == before.missing > 100
+    assert before.seconds > 0
+    forgetmenot.run({**config, "output": str(tmp_path / "run")})
+    sizes = [path.stat().st_size - 4096 for path in (tmp_path / "cache").glob("*/*.states")]
+    assert before.bytes == sum(sizes)
+    after = forgetmenot.preview({**config, "seed": 1}).frozen
+    assert after is not None
+    assert (after.states, after.missing, after.seconds) == (before.states, 0, 0)
+    refused = forgetmenot.preview({**config, "adapter.frozen_cache_gb": 0.0}).frozen
+    assert refused is not None
+    assert refused.why_not == "adapter.frozen_cache_gb is 0"
+
+
+def test_it_is_data_on_request(
+    tiny: Mapping[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump({"model": tiny["model"], "tasks": tiny["tasks"]}))
+    with pytest.raises(SystemExit) as ended:
+        main(["run", str(path), "--preview", "--json"])
+    assert ended.value.code == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [stage["name"] for stage in found["stages"]] == ["01-animal", "02-colour", "03-size"]
+    assert found["seconds"] == pytest.approx(sum(found["train_s"]) + sum(found["eval_s"]))
+    with pytest.raises(SystemExit) as ended:
+        main(["run", str(path), "--json"])
+    assert ended.value.code == 2
+    assert "--json is for --preview" in capsys.readouterr().err

@@ -22,6 +22,10 @@ SHARDED = sorted(
     name for name, one in METHODS.items() if one.shards and "full" in one.needs.get("kind", ("full",))
 )
 
+ROUNDING = {"ties": 2e-2}
+"""Nats that processes may differ by, 2e-3 for methods without a jump. What TIES trims or elects has one: an
+entry at the edge, or whose signs nearly cancel, is kept by the one and dropped by the other."""
+
 
 def _configs(tiny: Config, folder: Path, methods: Iterable[str]) -> dict[str, dict[str, Any]]:
     settings = {"evaluation.limit": 8, "training.limit": 16, "tasks": tiny["tasks"][:2]}
@@ -47,7 +51,7 @@ def _assert_two_are_one(
         for stage in range(len(alone[name].results["stages"])):
             mine, wanted = (run[name].predictions(stage)["log_likelihoods"] for run in (first, alone))
             difference = np.abs(np.concatenate(list(mine)) - np.concatenate(list(wanted))).max()
-            assert difference <= 2e-3, (name, stage, difference)
+            assert difference <= ROUNDING.get(name, 2e-3), (name, stage, difference)
 
 
 def test_a_penalty_and_rehearsal_in_two_processes(

@@ -17,7 +17,9 @@ import pytest
 import forgetmenot
 from forgetmenot.config import load_config
 from forgetmenot.engine.learner import Learner
+from forgetmenot.engine.state_files import StateFiles
 from forgetmenot.methods import METHODS
+from forgetmenot.record.cache import clear
 from forgetmenot.runs import execution
 from forgetmenot.runs.api import Run
 from forgetmenot.runs.directory import RunDirectory
@@ -185,3 +187,19 @@ def _events(run: Path) -> list[tuple[str, str | None]]:
     path = run / "events.jsonl"
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     return [(event["event"], event.get("stage")) for event in map(json.loads, lines)]
+
+
+@pytest.mark.parametrize("warm", [True, False])
+def test_a_run_of_the_upper_layers_goes_on_with_its_cache_and_without(
+    tiny: Config, tmp_path: Path, same: Same, monkeypatch: pytest.MonkeyPatch, warm: bool
+) -> None:
+    config = {**tiny, **SMALL, "adapter.layers": {"top": 1}}
+    monkeypatch.setenv("FORGETMENOT_CACHE", str(tmp_path / "whole"))
+    undisturbed = forgetmenot.run({**config, "output": str(tmp_path / "undisturbed")})
+    monkeypatch.setenv("FORGETMENOT_CACHE", str(tmp_path / "cut"))
+    config["output"] = str(tmp_path / "killed")
+    for owner, name, count in ((StateFiles, "write", 3), (METHODS["sequential"], "stepped", 3)):
+        _run_and_die(config, owner, name, count, after=name == "write")
+        if not warm:
+            assert sum(one.files for one in clear())
+    same(undisturbed, forgetmenot.run(config))

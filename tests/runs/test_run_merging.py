@@ -1,6 +1,7 @@
 """Runs of the merging methods: limits in which they are another, their definition, and resume."""
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -52,6 +53,23 @@ def test_in_the_limit_it_is_sequential_to_the_bit(go: Go, method: Any, adapter: 
     one = go("one", {**SMALL, "method": method, "adapter": adapter})
     other = go("other", {**SMALL, "adapter": adapter})
     assert [_answers(one, k) for k in range(4)] == [_answers(other, k) for k in range(4)]
+
+
+@pytest.mark.parametrize(
+    ("merging", "settings"),
+    [
+        ("forgetmenot.runs.loop.finish_stage", {"adapter": MERGED}),
+        ("forgetmenot.models.quantize.merged", {"method": "osf"}),
+    ],
+    ids=["lora", "osf"],
+)
+def test_a_merge_that_loses_what_was_learned_stops_the_run(
+    merging: str, settings: Mapping[str, Any], go: Go, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(merging, lambda model, *_: model.unload())
+    with pytest.raises(UserError, match="The merged model is another one than was trained"):
+        go("one", {**SMALL, **settings, "training.learning_rate": 0.03})
+    assert [path.name for path in (tmp_path / "one/stages").glob("0*")] == ["00-base"]
 
 
 @pytest.mark.parametrize("adapter", [FULL, MERGED], ids=["full", "lora"])

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from forgetmenot.runs.directory import RunDirectory
 from forgetmenot.studies.config import StudyRun, expand_study, load_study
-from forgetmenot.studies.display import StudyDisplay
+from forgetmenot.studies.display import StudyDisplay, print_plan
 
 
 @pytest.fixture
@@ -66,3 +66,19 @@ def test_on_a_terminal_each_run_at_work_is_a_line_with_its_stage(
         "0 of 4 done, 2 running",
     ]
     assert "2 of 4 done" in screen.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("seeds", "told"),
+    [
+        (1, "One seed: the study will speak of these checkpoints, not of methods or models; give several."),
+        (5, "5 seeds: tests are t tests over seeds and examples together{alone}"),
+        (6, "6 seeds: tests are t tests over seeds and examples together."),
+    ],
+)
+def test_a_plan_says_what_so_many_seeds_can_show(seeds: int, told: str) -> None:
+    runs = expand_study(load_study({"grid": {"method": ["sequential", "joint"], "seed": list(range(seeds))}}))
+    screen = io.StringIO()
+    print_plan(runs, runs, Console(file=screen, width=120))
+    alone = "; an exact test over seeds alone needs 6."
+    assert screen.getvalue().splitlines()[-2] == told.format(alone=alone)

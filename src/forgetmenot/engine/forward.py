@@ -1,6 +1,7 @@
 """One pack through the model: the log-probability of every edge."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from forgetmenot.engine.head import (
     picked_and_greedy,
     without_logits,
 )
+from forgetmenot.engine.lower import LowerStates, beginning_at, ending_below
 from forgetmenot.engine.mask import attention_mask
 from forgetmenot.engine.pack import Pack
 from forgetmenot.engine.shards import is_sharded
@@ -82,10 +84,18 @@ def hidden_states(model: Any, pack: Pack, layer: int) -> Tensor:
     Layers count as in Transformers: 0 is the embeddings, −1 what goes into the LM head.
     """
     device = next(model.parameters()).device
+    pack = replace(pack, lower=None)  # a layer below may be asked for
     states = _run(model, pack, output_hidden_states=True, **_one_logit(pack)).hidden_states[layer]
     sources = on_device(pack.sources[pack.edges], device)
     found: Tensor = states.flatten(0, 1)[sources].float()
     return found
+
+
+def lower_states(model: Any, pack: Pack, first: int) -> LowerStates:
+    """What enters layer `first` at each position of a trie; what lies above is not computed."""
+    with torch.no_grad(), ending_below(model, first) as found:
+        _run(model, replace(pack, lower=None), **_one_logit(pack))
+    return found[0]
 
 
 def layer_inputs(
@@ -127,7 +137,7 @@ def layer_inputs(
     hooks = [watch(name, module) for name, module in layers.items()]
     try:
         with without_logits(model):
-            _run(model, pack)
+            _run(model, replace(pack, lower=None))
     finally:
         for hook in hooks:
             hook.remove()
@@ -178,14 +188,15 @@ def _run(model: Any, pack: Pack, cache: Any = None, **how: Any) -> Any:
         activation_dtype(model),
         pack.prefix,
     )
-    return model(
-        input_ids=tokens,
-        attention_mask=trie_mask,
-        position_ids=positions,
-        past_key_values=cache,
-        use_cache=cache is not None,
-        **how,
-    )
+    with beginning_at(model, pack.lower):
+        return model(
+            input_ids=tokens,
+            attention_mask=trie_mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=cache is not None,
+            **how,
+        )
 
 
 def _one_logit(pack: Pack) -> dict[str, int]:

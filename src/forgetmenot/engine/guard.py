@@ -9,6 +9,7 @@ import torch
 from forgetmenot.engine.attention import Attention, attention_of, use_attention
 from forgetmenot.engine.chunked import CHUNK
 from forgetmenot.engine.decoding import Answer, Decoding
+from forgetmenot.engine.frozen_states import FrozenSet, FrozenStates
 from forgetmenot.engine.learner import Learner, evaluating
 from forgetmenot.engine.pack import Arrangement, Layout, pack, positions
 from forgetmenot.prompting.encoded import TokenSequence
@@ -91,15 +92,14 @@ def _score(
 def _laid_out(learner: Learner, layout: Layout, attention: Attention) -> Iterator[None]:
     """Try a layout, and leave the learner as it was."""
     before = learner.layout, attention_of(learner.model)
-    counts = dict(learner.counts)
     learner.layout = layout
     use_attention(learner.model, attention)
     try:
-        yield
+        with learner.uncounted():
+            yield
     finally:
         learner.layout = before[0]
         use_attention(learner.model, before[1])
-        learner.counts = counts
 
 
 def why_no_prefix(learner: Learner, sequences: Sequence[TokenSequence]) -> str | None:
@@ -114,18 +114,44 @@ def why_no_prefix(learner: Learner, sequences: Sequence[TokenSequence]) -> str |
     second = TokenSequence(tokens, half + 1)
     truth = _score(learner, [second], "single", "dense").item()
     halves = Arrangement(tokens[:half], (([0], pack([second], "trie", half)),), 1, len(tokens) - 1)
-    counts = dict(learner.counts)
     try:
-        difference = abs(learner.log_likelihoods(halves).item() - truth) / max(1.0, abs(truth))
+        with learner.uncounted():
+            difference = abs(learner.log_likelihoods(halves).item() - truth) / max(1.0, abs(truth))
+    except torch.OutOfMemoryError:
+        raise
+    except REFUSALS as error:
+        return f"{type(error).__name__}: {error}"
+    if difference <= TOLERANCE[learner.precision]:
+        return None
+    return f"log-likelihoods differ by {difference:.1e} relative"
+
+
+def try_frozen(learner: Learner, first: int, sequences: Sequence[TokenSequence]) -> FrozenStates | str:
+    """Try a pass that begins with layer `first`, from states that one pass to there has given.
+
+    Returns:
+        The sample's states, kept as those of a run can be; or why the numbers are not those of whole passes.
+    """
+    sample = _sample(sequences)
+    truth = _score(learner, sample, "single", "dense")
+    counts = dict(learner.counts)
+    sets = (FrozenSet.of("sample", sample, learner.budget),)
+    try:
+        with learner.below(first) as compute:
+            found = [compute(packed) for packed in sets[0].packs]
+        states = torch.cat([one.read().cpu() for one in found])
+        learner.frozen = kept = FrozenStates(first, found[0].in_tuple, sets, [states])
+        scores = _score(learner, sample, "trie", attention_of(learner.model))
     except torch.OutOfMemoryError:
         raise
     except REFUSALS as error:
         return f"{type(error).__name__}: {error}"
     finally:
-        learner.counts = counts
-    if difference <= TOLERANCE[learner.precision]:
-        return None
-    return f"log-likelihoods differ by {difference:.1e} relative"
+        learner.frozen, learner.counts = None, counts
+    difference = float(((scores - truth).abs() / truth.abs().clamp(min=1)).max())
+    if difference > TOLERANCE[learner.precision]:
+        return f"log-likelihoods differ by {difference:.1e} relative"
+    return kept
 
 
 def why_one_by_one(learner: Learner, sequences: Sequence[TokenSequence]) -> str | None:
@@ -136,16 +162,14 @@ def why_one_by_one(learner: Learner, sequences: Sequence[TokenSequence]) -> str 
     """
     sample = _sample(sequences)
     prompts = [one.tokens[: max(1, one.start - k)] for k, one in enumerate(sample)]
-    counts = dict(learner.counts)
     try:
-        answers = learner.write(prompts, Decoding(WRITTEN), margins=True)
+        with learner.uncounted():
+            answers = learner.write(prompts, Decoding(WRITTEN), margins=True)
         pairs = [_margins(learner, *pair) for pair in zip(prompts, answers, strict=True) if pair[1].tokens]
     except torch.OutOfMemoryError:
         raise
     except REFUSALS as error:
         return f"{type(error).__name__}: {error}"
-    finally:
-        learner.counts = counts
     apart = sum(float((seen - true).abs().sum()) for seen, true, _ in pairs)
     difference = apart / max(1.0, sum(scale for *_, scale in pairs))
     if difference <= TOLERANCE[learner.precision]:

@@ -103,7 +103,7 @@ def picked_and_greedy(logits: Tensor, rows: Tensor, targets: Tensor) -> Tensor:
 def decoder_states(model: Any) -> Iterator[list[Any]]:
     """A list to which each pass through the model appends what its decoder gave to the head."""
     found: list[Any] = []
-    hook = _decoder(model).register_forward_hook(lambda _, __, output: found.append(output))
+    hook = decoder(model).register_forward_hook(lambda _, __, output: found.append(output))
     try:
         yield found
     finally:
@@ -123,7 +123,7 @@ def head_inputs(model: Any) -> Iterator[list[Tensor]]:
         found.append(hidden)
         return hidden
 
-    with _replaced_forward(model.get_output_embeddings(), forward):
+    with replaced_forward(model.get_output_embeddings(), forward):
         yield found
 
 
@@ -141,7 +141,7 @@ def fp32_head(model: Any) -> Iterator[None]:
             bias = head.bias.float() if getattr(head, "bias", None) is not None else None
             return F.linear(hidden.float(), head.weight.float(), bias)
 
-    with _replaced_forward(head, forward):
+    with replaced_forward(head, forward):
         yield
 
 
@@ -150,7 +150,7 @@ def without_logits(model: Any) -> Iterator[None]:
     """Let the LM head take all positions and compute nothing: one 0 for each of them."""
     head = model.get_output_embeddings()
     head = head.get_base_layer() if hasattr(head, "get_base_layer") else head
-    with _replaced_forward(head, lambda hidden: hidden.new_zeros(*hidden.shape[:-1], 1)):
+    with replaced_forward(head, lambda hidden: hidden.new_zeros(*hidden.shape[:-1], 1)):
         yield
 
 
@@ -180,7 +180,7 @@ def logits_of(
     """
     given = kind(last_hidden_state=hidden[None])
     stand_in = _as_head(model, head) if head is not None else nullcontext()
-    with stand_in, fp32_head(model), _replaced_forward(_decoder(model), lambda *_, **__: given):
+    with stand_in, fp32_head(model), replaced_forward(decoder(model), lambda *_, **__: given):
         asked = {
             "input_ids": torch.zeros(1, 1, dtype=torch.long, device=hidden.device),
             "use_cache": False,
@@ -226,15 +226,15 @@ def _plain(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-def _decoder(model: Any) -> Any:
+def decoder(model: Any) -> Any:
     """All of the model but its head."""
     return _plain(model).get_decoder()
 
 
 def _behind_decoder(model: Any) -> set[int]:
     """The ids of the parameters that are not the decoder's."""
-    decoder = {id(p) for p in _decoder(model).parameters()}
-    return {id(p) for p in _plain(model).parameters()} - decoder
+    within = {id(p) for p in decoder(model).parameters()}
+    return {id(p) for p in _plain(model).parameters()} - within
 
 
 @contextmanager
@@ -248,7 +248,8 @@ def _as_head(model: Any, head: GatheredHead) -> Iterator[None]:
 
 
 @contextmanager
-def _replaced_forward(module: Any, forward: Any) -> Iterator[None]:
+def replaced_forward(module: Any, forward: Any) -> Iterator[None]:
+    """Let a module compute something else for a while."""
     original = module.forward
     module.forward = forward
     try:

@@ -23,8 +23,11 @@ from forgetmenot.engine.forward import (
     hidden_states,
     layer_inputs,
     log_likelihoods,
+    lower_states,
 )
+from forgetmenot.engine.frozen_states import FrozenStates
 from forgetmenot.engine.generate import Batch, Writer
+from forgetmenot.engine.lower import LowerStates
 from forgetmenot.engine.merging import largest_difference, last_tokens
 from forgetmenot.engine.next_token import ends_of
 from forgetmenot.engine.pack import Arrangement, Layout, Pack, arrange, cut, pack, positions
@@ -73,6 +76,7 @@ class Learner:
         counts: Input positions computed since `reset_counts`, and how many they would have been one sequence
             at a time.
         progress: How a method shows what takes long outside training.
+        frozen: What the layers that never learn give, where that was computed once for all.
     """
 
     model: Any
@@ -87,6 +91,7 @@ class Learner:
     loss_average: Literal["token", "example"] = "token"
     counts: dict[str, int] = field(default_factory=dict)
     progress: Progress = unseen
+    frozen: FrozenStates | None = None
 
     def __post_init__(self) -> None:
         self.reset_counts()
@@ -94,6 +99,15 @@ class Learner:
     def reset_counts(self) -> None:
         """Count from here."""
         self.counts = {"computed": 0, "without_sharing": 0}
+
+    @contextmanager
+    def uncounted(self) -> Iterator[None]:
+        """What is computed within is no work of the run, such as what holds a model against another."""
+        counts = dict(self.counts)
+        try:
+            yield
+        finally:
+            self.counts = counts
 
     def counted(self) -> dict[str, int]:
         """The counts, summed over the processes."""
@@ -196,7 +210,7 @@ class Learner:
         packed = pack(sequences, self._layout)
         self.counts["computed"] += packed.nodes
         self.counts["without_sharing"] += sum(len(s.tokens) - 1 for s in sequences)
-        return packed
+        return packed if self.frozen is None else self.frozen.under(packed, sequences)
 
     def cut(self, sequences: Sequence[TokenSequence], parts: int = 1) -> list[list[int]]:
         """Divide sequences into packs that the model takes in one forward pass, about `parts` or more."""
@@ -217,7 +231,17 @@ class Learner:
     def arrange(self, sequences: Sequence[TokenSequence]) -> Arrangement:
         """Lay sequences out for `log_likelihoods`, for those that will be asked more than once."""
         behind = self.behind_prompt(sequences)
-        return arrange(behind, self.layout, self.budget, continues=self.continues)
+        found = arrange(behind, self.layout, self.budget, continues=self.continues)
+        if self.frozen is None:
+            return found
+        packs = ((part, self.frozen.under(packed, [behind[k] for k in part])) for part, packed in found.packs)
+        return replace(found, packs=tuple(packs))
+
+    @contextmanager
+    def below(self, first: int) -> Iterator[Callable[[Pack], LowerStates]]:
+        """What gives the states that enter layer `first`, of a pack on the trie: one pass up to there."""
+        with evaluating(self.model), self._computing():
+            yield lambda packed: lower_states(self.model, packed, first)
 
     def log_likelihoods(
         self, sequences: Sequence[TokenSequence] | Arrangement, advance: Advance | None = None
@@ -396,7 +420,9 @@ class Learner:
             plain = merged(deepcopy(self.model))
             sample = last_tokens(prompts[:MERGED_SAMPLE])
             if sample:
-                largest_difference(replace(self, model=plain), sample, self.log_likelihoods(sample))
+                with self.uncounted():
+                    before = self.log_likelihoods(sample)
+                largest_difference(replace(self, model=plain), sample, before)
             plain.save_pretrained(folder)
             self.tokenizer.save_pretrained(folder)
             dtype = torch.bfloat16 if self.precision == "bf16" else plain.dtype

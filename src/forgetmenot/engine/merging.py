@@ -1,6 +1,7 @@
 """Models whose adapters became part of their weights, held against what they answered before."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import torch
@@ -23,6 +24,9 @@ class Scorer(Protocol):
     def log_likelihoods(self, sequences: Sequence[TokenSequence], /) -> Tensor:
         """Of each sequence's predicted tokens, in nats: fp64 [sequences]."""
 
+    def uncounted(self) -> AbstractContextManager[None]:
+        """What is computed within is no work of the run."""
+
 
 def merge(learner: Scorer, merged: Callable[[Any], Any], sample: Sequence[TokenSequence]) -> float:
     """Put a merged model in the learner's place; returns the largest difference in nats on a sample.
@@ -35,9 +39,10 @@ def merge(learner: Scorer, merged: Callable[[Any], Any], sample: Sequence[TokenS
     Raises:
         UserError: If the merged model answers otherwise.
     """
-    before = learner.log_likelihoods(sample)
-    learner.model = merged(learner.model)
-    return largest_difference(learner, sample, before)
+    with learner.uncounted():
+        before = learner.log_likelihoods(sample)
+        learner.model = merged(learner.model)
+        return largest_difference(learner, sample, before)
 
 
 def largest_difference(learner: Scorer, sample: Sequence[TokenSequence], before: Tensor) -> float:

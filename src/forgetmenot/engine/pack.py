@@ -6,6 +6,7 @@ from typing import Literal
 
 import numpy as np
 
+from forgetmenot.engine.lower import LowerStates
 from forgetmenot.engine.trie import Ints, build_trie, common_prefixes
 from forgetmenot.prompting.encoded import TokenSequence
 
@@ -51,6 +52,8 @@ class Pack:
         owners: The sequence that each entry of `edges` belongs to [predicted].
         sequences: How many sequences there are.
         prefix: How many first tokens of every sequence are no inputs: their keys and values are at hand.
+        places: For each sequence, the flat index of each of its input tokens.
+        lower: What enters the first layer that learns, where that is known already.
     """
 
     tokens: Ints
@@ -62,7 +65,9 @@ class Pack:
     edges: Ints
     owners: Ints
     sequences: int
-    prefix: int = 0
+    prefix: int
+    places: tuple[Ints, ...]
+    lower: LowerStates | None = None
 
     @property
     def nodes(self) -> int:
@@ -94,7 +99,7 @@ def pack(sequences: Sequence[TokenSequence], layout: Layout, prefix: int = 0) ->
     if layout in ("trie", "blocks"):
         trie = build_trie(inputs, share=layout == "trie")
         tokens, positions, end = trie.tokens[None], trie.depth[None], trie.end
-        lengths, nodes = None, trie.nodes
+        lengths, places = None, trie.nodes
     else:
         lengths = np.array([len(row) for row in inputs], dtype=np.int64)
         columns = int(lengths.max(initial=0))
@@ -103,11 +108,11 @@ def pack(sequences: Sequence[TokenSequence], layout: Layout, prefix: int = 0) ->
             tokens[r, : len(row)] = row
         positions = np.broadcast_to(np.arange(columns), tokens.shape)
         end = None
-        nodes = tuple(r * columns + np.arange(len(row)) for r, row in enumerate(inputs))
+        places = tuple(r * columns + np.arange(len(row)) for r, row in enumerate(inputs))
 
     # Sequences that share a position and its next token share the edge.
     counts = [len(sequence.tokens) - sequence.start for sequence in sequences]
-    sources = np.concatenate([nodes[k][s.start - prefix - 1 :] for k, s in enumerate(sequences)])
+    sources = np.concatenate([places[k][s.start - prefix - 1 :] for k, s in enumerate(sequences)])
     targets = np.concatenate([np.array(s.tokens[s.start :], dtype=np.int64) for s in sequences])
     width = int(targets.max(initial=0)) + 1
     distinct, edges = np.unique(sources * width + targets, return_inverse=True)
@@ -122,6 +127,7 @@ def pack(sequences: Sequence[TokenSequence], layout: Layout, prefix: int = 0) ->
         owners=np.repeat(np.arange(len(sequences)), counts),
         sequences=len(sequences),
         prefix=prefix,
+        places=places,
     )
 
 

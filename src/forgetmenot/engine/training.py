@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -17,6 +18,7 @@ from forgetmenot.engine.pack import positions
 from forgetmenot.engine.precision import autocast
 from forgetmenot.engine.settings import TrainingSettings
 from forgetmenot.errors import UserError
+from forgetmenot.models.folding import learning_folded
 from forgetmenot.prompting.encoded import Encoded
 
 BETAS = (0.9, 0.999)
@@ -86,7 +88,7 @@ def fit(
     examples = with_reference(learner, examples)
     batches = -(-len(examples) // settings.batch_size)
     steps = batches * epochs
-    optimizer = _optimizer(learner, learning_rate, settings.weight_decay)
+    optimizer = optimizer_of(learner, learning_rate, settings.weight_decay)
     schedule = get_scheduler(
         "constant_with_warmup" if settings.schedule == "constant" else settings.schedule,
         optimizer,
@@ -94,43 +96,58 @@ def fit(
         num_training_steps=steps,
     )
     model.train()
-    for step, indices in enumerate(draw_batches(len(examples), settings.batch_size, epochs, seed), start=1):
-        batch = [examples[k] for k in indices]
-        tokens = sum(len(example.answer.tokens) - example.answer.start for example in batch)
-        terms = divisor(learner, batch)
-        loss = torch.zeros((), dtype=torch.float64, device=learner.device)  # read once: reading waits for it
-        micro_batches = list(_micro_batches(learner, batch, settings.micro_batch))
-        with autocast(learner.device, learner.precision):  # what it has rounded serves the whole step
-            for turn in learner.turns([[example.answer for example in one] for one in micro_batches]):
-                # Only adapter dropout draws from the generator; a pack draws the same whoever computes it.
-                torch.manual_seed(_seed(seed, step, turn.pack))
-                part = objective.loss(learner, micro_batches[turn.pack])
-                part = part / terms if turn.counts else part * 0
-                with torch.autocast(learner.device.type, enabled=False):
-                    torch.autograd.backward(part)
-                loss += part.detach()
-        ranks.sum_gradients(learner.trainable().values())
-        loss = ranks.all_reduce(loss)
-        penalty = objective.penalty(learner)
-        if penalty is not None:
-            torch.autograd.backward(penalty)
-            loss += shards.whole(penalty.detach())
-        mean = loss.item()
-        _require_finite("loss", mean, step, steps)
-        objective.gradients(learner)
-        norm = accelerator.clip_grad_norm_(
-            learner.trainable().values(), settings.max_grad_norm or float("inf")
-        )
-        norm = float(shards.whole(norm))
-        _require_finite("gradient's norm", norm, step, steps)
-        rate = schedule.get_last_lr()[0]
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad()
-        objective.stepped(learner)
-        on_step(Step(step, steps, mean, norm, rate, tokens, len(batch)))
+    folding = learning_folded(model) if learner.precision == "fp32" else nullcontext(lambda: None)
+    with folding as weights_changed:
+        for step, indices in enumerate(draw_batches(len(examples), settings.batch_size, epochs, seed), 1):
+            batch = [examples[k] for k in indices]
+            loss = _backward(learner, objective, batch, settings, (seed, step))
+            mean = loss.item()
+            _require_finite("loss", mean, step, steps)
+            objective.gradients(learner)
+            norm = accelerator.clip_grad_norm_(
+                learner.trainable().values(), settings.max_grad_norm or float("inf")
+            )
+            norm = float(shards.whole(norm))
+            _require_finite("gradient's norm", norm, step, steps)
+            rate = schedule.get_last_lr()[0]
+            optimizer.step()
+            weights_changed()
+            schedule.step()
+            optimizer.zero_grad()
+            objective.stepped(learner)
+            tokens = sum(len(example.answer.tokens) - example.answer.start for example in batch)
+            on_step(Step(step, steps, mean, norm, rate, tokens, len(batch)))
     ranks.check_alike(learner.trainable().values())
     model.eval()
+
+
+def _backward(
+    learner: Learner,
+    objective: Objective,
+    batch: Sequence[Encoded],
+    settings: TrainingSettings,
+    seeds: tuple[int, int],
+) -> Tensor:
+    """The loss of a step [], with its gradients in the parameters' `.grad`."""
+    terms = divisor(learner, batch)
+    parts = list(micro_batches(learner, batch, settings.micro_batch))
+    loss = torch.zeros((), dtype=torch.float64, device=learner.device)  # read once: reading waits for it
+    with autocast(learner.device, learner.precision):  # what it has rounded serves the whole step
+        for turn in learner.turns([[example.answer for example in one] for one in parts]):
+            # Only adapter dropout draws from the generator; a pack draws the same whoever computes it.
+            torch.manual_seed(_seed(*seeds, turn.pack))
+            part = objective.loss(learner, parts[turn.pack])
+            part = part / terms if turn.counts else part * 0
+            with torch.autocast(learner.device.type, enabled=False):
+                torch.autograd.backward(part)
+            loss += part.detach()
+    ranks.sum_gradients(learner.trainable().values())
+    loss = ranks.all_reduce(loss)
+    penalty = objective.penalty(learner)
+    if penalty is not None:
+        torch.autograd.backward(penalty)
+        loss += shards.whole(penalty.detach())
+    return loss
 
 
 def _require_finite(what: str, value: float, step: int, steps: int) -> None:
@@ -149,7 +166,7 @@ def training_positions(
     counts = {"computed": 0, "without_sharing": 0}
     for indices in draw_batches(len(examples), settings.batch_size, epochs, seed):
         batch = [examples[k] for k in indices]
-        for part in _micro_batches(learner, batch, settings.micro_batch):
+        for part in micro_batches(learner, batch, settings.micro_batch):
             learned = [s for one in part for s in (one.candidates if one.is_preference else (one.answer,))]
             sequences = learner.behind_prompt(learned)
             counts["computed"] += positions(sequences, learner.training_layout)
@@ -157,7 +174,7 @@ def training_positions(
     return counts
 
 
-def _micro_batches(
+def micro_batches(
     learner: Learner, batch: Sequence[Encoded], micro_batch: int | Literal["auto"]
 ) -> Iterator[list[Encoded]]:
     """The batch in parts that go through the model at once: packs of the budget, or so many examples."""
@@ -172,7 +189,7 @@ def _seed(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
-def _optimizer(learner: Learner, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
+def optimizer_of(learner: Learner, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
     """AdamW; weight decay on matrices only, as is usual."""
     parameters = list(learner.trainable().values())
     groups = [

@@ -13,7 +13,7 @@ have. Only `warm_up` is like it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field, NonNegativeInt
 
@@ -23,8 +23,6 @@ from forgetmenot.methods.shared.method import Options as BaseOptions
 from forgetmenot.models.settings import AdapterSettings, used_by
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from forgetmenot.engine.learner import Learner
 
 
@@ -58,6 +56,8 @@ class Freeze(Method):
 
     def adapt(self, learner: Learner, stage: Stage) -> None:
         """Freeze what lies below, adapters included."""
+        from forgetmenot.models.layers import decoder_layers
+
         layers = decoder_layers(learner.model)
         below = layers[: round(self.options.share * len(layers))]
         if stage.number <= self.options.warm_up or not below:
@@ -69,12 +69,3 @@ class Freeze(Method):
                 f"method.share: {self.options.share} freezes all that is trained in the {len(layers)} "
                 "layers of this model; choose less."
             )
-
-
-def decoder_layers(model: Any) -> nn.ModuleList:
-    """The stack of layers of a causal language model, the lowest first."""
-    from torch import nn
-
-    count = model.config.get_text_config().num_hidden_layers
-    stacks = (module for module in model.modules() if isinstance(module, nn.ModuleList))
-    return next(stack for stack in stacks if len(stack) == count)

@@ -9,6 +9,8 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    NonNegativeFloat,
+    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     model_validator,
@@ -63,9 +65,11 @@ class Uses:
     base_learns: bool = False
 
 
+LAYERS = ("layers", "frozen_cache_gb")
+
 KINDS: dict[str, Uses] = {
-    "lora": Uses("LoRA, rank {rank}", ("rank", "alpha", "dropout", "targets", "per_stage")),
-    "full": Uses("full fine-tuning", base_learns=True),
+    "lora": Uses("LoRA, rank {rank}", ("rank", "alpha", "dropout", "targets", "per_stage", *LAYERS)),
+    "full": Uses("full fine-tuning", LAYERS, base_learns=True),
     "prompt": Uses("soft prompt, {tokens} tokens", ("tokens", "per_stage"), merges=False),
 }
 """The kinds of this package, known before torch is imported; `models.adapt.ADAPTERS` has what they do."""
@@ -97,6 +101,14 @@ def _known_kind(kind: str) -> str:
     return kind
 
 
+def _one(layers: dict[str, int]) -> dict[str, int]:
+    if len(layers) != 1:
+        raise ValueError("give all, {top: k}, or {from: i}")
+    if layers.get("top") == 0:
+        raise ValueError("{top: 0} lets nothing learn; give 1 or more")
+    return layers
+
+
 class AdapterSettings(BaseModel):
     """Which parameters learn: the `adapter` part of a config.
 
@@ -109,6 +121,11 @@ class AdapterSettings(BaseModel):
         tokens: The length of a soft prompt.
         per_stage: What later stages do: `continue` the same adapter, add a `new` one beside the earlier
             (which stay active but frozen), or `merge` it into the weights and begin a new one.
+        layers: Which layers learn: `all`, {top: k}, the k uppermost, or {from: i}, those from number i on,
+            counted from 0. With `full` the final norm learns as well, and an LM head that is not tied to the
+            input embeddings. Whatever lies below never changes and is computed once.
+        frozen_cache_gb: The most gigabytes on disk for what the layers below give; see `fmn cache`. A run
+            that needs more, as with 0, computes them in every pass.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -120,11 +137,19 @@ class AdapterSettings(BaseModel):
     targets: Literal["all-linear"] | Annotated[list[str], Field(min_length=1)] = "all-linear"
     tokens: PositiveInt = 10
     per_stage: Literal["continue", "new", "merge"] = "continue"
+    layers: Literal["all"] | Annotated[dict[Literal["top", "from"], NonNegativeInt], AfterValidator(_one)] = (
+        "all"
+    )
+    frozen_cache_gb: NonNegativeFloat = 10.0
 
     @property
     def in_words(self) -> str:
-        """What learns, in a few words: "LoRA, rank 8"."""
-        return used_by(self.kind).words.format(**self.model_dump())
+        """What learns, in a few words: "LoRA, rank 8, top 10 layers"."""
+        words = used_by(self.kind).words.format(**self.model_dump())
+        if self.layers == "all":
+            return words
+        ((how, number),) = self.layers.items()
+        return f"{words}, top {number} layers" if how == "top" else f"{words}, layers from {number} on"
 
     @model_validator(mode="after")
     def _all_of_use(self) -> Self:
@@ -132,6 +157,8 @@ class AdapterSettings(BaseModel):
         for name, field in type(self).model_fields.items():
             if name not in ("kind", *uses.keys) and getattr(self, name) != field.default:
                 raise ValueError(f"{name} has no effect with kind: {self.kind}; leave it out")
+        if self.layers == "all" and "frozen_cache_gb" in self.model_fields_set and self.frozen_cache_gb != 10:
+            raise ValueError("frozen_cache_gb has no effect with layers: all; leave it out")
         if self.per_stage == "merge" and not uses.merges:
             raise ValueError(f"a {self.kind} cannot be merged into the weights; per_stage is continue or new")
         return self

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from forgetmenot.errors import UserError
-from forgetmenot.paths import at_home
+from forgetmenot.paths import cache_folder
 from forgetmenot.prompting.encoder import Encoder
 from forgetmenot.prompting.examples import EncodedExamples
 from forgetmenot.prompting.prompt import Prompt
@@ -49,7 +49,7 @@ def encode_cached(
     encoder = Encoder(task, prompt, tokenizer, max_length, reserved)  # what it refuses is refused in any case
     if getattr(tokenizer, "backend_tokenizer", None) is None:
         return encoder.encode_all(examples)  # a tokenizer in Python does not say all that shapes its tokens
-    folder = _folder()
+    folder = cache_folder()
     if folder is None:
         return encoder.encode_all(examples)
     file = folder / f"{_key(task, prompt, tokenizer, (max_length, reserved), examples)}.npz"
@@ -62,30 +62,12 @@ def encode_cached(
 
 def why_no_cache() -> str | None:
     """A sentence where nothing is kept on disk; None where it is."""
-    if _folder() is not None:
+    if cache_folder() is not None:
         return None
     return (
         "Encoded examples are not kept for later runs: there is no home folder that can be written; "
         "name a folder in FORGETMENOT_CACHE to keep them."
     )
-
-
-def _folder() -> Path | None:
-    """Where the files lie; None where no folder is named and no home can be written, as in containers."""
-    for variable, inner in (("FORGETMENOT_CACHE", ""), ("XDG_CACHE_HOME", "forgetmenot")):
-        if named := os.environ.get(variable):
-            return at_home(named, variable) / inner
-    try:
-        home = Path.home() if os.environ.get("HOME") != "" else None
-    except RuntimeError:  # no HOME, and a user id without an entry in /etc/passwd
-        home = None
-    folder = home and home / ".cache" / "forgetmenot"
-    return folder if folder and _can_be_made(folder) else None
-
-
-def _can_be_made(folder: Path) -> bool:
-    there = next(one for one in (folder, *folder.parents) if one.exists())
-    return there.is_dir() and os.access(there, os.W_OK)
 
 
 def _key(

@@ -17,7 +17,7 @@ def print_preview(found: Mapping[str, Any], console: Console) -> None:
         training.add_column(name, justify="right")
     for stage in found["stages"]:
         counts = [f"{stage[name]:,}" for name in ("examples", "epochs", "steps")]
-        training.add_row(stage["name"], *counts, *_tokens(stage), duration(stage["seconds"]))
+        training.add_row(stage["name"], *counts, *_tokens(stage), _time(stage))
 
     scoring = Table("task", "prompt", box=None, pad_edge=False)
     for name in ("examples", "tokens", "with sharing", "time"):
@@ -31,10 +31,11 @@ def print_preview(found: Mapping[str, Any], console: Console) -> None:
             duration(scored["seconds"]),
         )
 
-    times = len(found["stages"]) + 1
+    times = (not found["base_done"]) + sum(not stage["done"] for stage in found["stages"])
     console.print(Text("training", style="italic"))
     console.print(training)
-    said = f"\nscoring, {times} times: before the first stage and after each"
+    when = "before the first stage and after each" if times > len(found["stages"]) else "after what is left"
+    said = f"\nscoring, {times} times: {when}"
     console.print(Text(said, style="italic"))
     console.print(scoring)
     memory, parameters = found["memory"], found["parameters"]
@@ -42,6 +43,7 @@ def print_preview(found: Mapping[str, Any], console: Console) -> None:
     lines = (
         f"parameters: {parameters['all']:,}, of which {parameters['trainable']:,} learn",
         f"on: {found['machine']}",
+        *_frozen(found["frozen"]),
         f"time: about {duration(found['seconds'])}: training {duration(sum(found['train_s']))}, "
         f"scoring {duration(sum(found['eval_s']))}",
         f"memory: about {_size(memory['peak'])} ({parts}; the rest: activations, data, the program)",
@@ -51,6 +53,21 @@ def print_preview(found: Mapping[str, Any], console: Console) -> None:
     console.print()
     for line in lines:
         console.print(line, highlight=False, soft_wrap=True)
+
+
+def _time(stage: Mapping[str, Any]) -> str:
+    return "done" if stage["done"] else duration(stage["seconds"])
+
+
+def _frozen(found: Mapping[str, Any] | None) -> list[str]:
+    """What the layers that never learn take."""
+    if found is None:
+        return []
+    if found["why_not"]:
+        return [f"frozen layers: computed in every pass: {found['why_not']}"]
+    there = f"{found['states'] - found['missing']:,} of {found['states']:,} states are in the cache"
+    left = f", the others take {duration(found['seconds'])}" if found["missing"] else ""
+    return [f"frozen layers: {there} ({_size(found['bytes'])} in all){left}"]
 
 
 def _tokens(counts: Mapping[str, Any]) -> tuple[str, str]:

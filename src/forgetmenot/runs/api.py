@@ -130,20 +130,32 @@ def is_finished(directory: RunDirectory, config: RunConfig) -> bool:
     Raises:
         UserError: If it holds another run, which this one does not continue.
     """
+    if not is_begun(directory, config):
+        return False
+    if differences(read_resolved(directory.path / CONFIG), config):
+        return False
+    return all((directory.path / name).is_file() for name in (RESULTS, REPORT))
+
+
+def is_begun(directory: RunDirectory, config: RunConfig) -> bool:
+    """Whether the directory holds this run, or the beginning of it.
+
+    Raises:
+        UserError: If it holds another run, which this one does not continue.
+    """
     path = directory.path / CONFIG
     if not path.is_file():
         return False
     before = read_resolved(path)
-    finished = all((directory.path / name).is_file() for name in (RESULTS, REPORT))
     different = differences(before, config)
-    if different == ["tasks"] and same_value(config.tasks[: len(before.tasks)], before.tasks):
-        return False
-    if different:
+    if different and not (
+        different == ["tasks"] and same_value(config.tasks[: len(before.tasks)], before.tasks)
+    ):
         raise UserError(
             f"{directory.path} holds a run of another config: {', '.join(different)} differ. "
             "Choose another output, or start over with --fresh."
         )
-    return finished
+    return True
 
 
 def _go_on(config: RunConfig, directory: RunDirectory, display: Display, fresh: bool) -> None:

@@ -15,6 +15,7 @@ from forgetmenot.report.html import write_report
 from forgetmenot.report.terminal import LiveTable
 from forgetmenot.runs.directory import RunDirectory, begun_with
 from forgetmenot.runs.display import Display
+from forgetmenot.runs.frozen_layers import keep_frozen
 from forgetmenot.runs.loop import Loop
 from forgetmenot.runs.plan import Plan
 from forgetmenot.runs.receipt_loader import ReceiptLoader
@@ -51,6 +52,7 @@ def carry_out(
     with deterministic():
         loop = Loop(plan, session, directory, display, probes)
         session.examine(loop.first_sequences())
+        keep_frozen(session, loop.sequences(), display)
         if fresh:
             directory.clear()  # not before: a mistake in the config must not cost the run that is there
         _identify(plan, session, directory, display)

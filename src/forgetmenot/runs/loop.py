@@ -24,6 +24,7 @@ from forgetmenot.evaluation.readings import scored_tasks
 from forgetmenot.evaluation.scored_task import ScoredTask
 from forgetmenot.methods import Stage
 from forgetmenot.models.adapt import adapt, finish_stage
+from forgetmenot.models.layers import first_learning, parameters_below
 from forgetmenot.models.weights import has_weights, save_weights
 from forgetmenot.probes import Probe
 from forgetmenot.prompting import TokenSequence
@@ -85,6 +86,22 @@ class Loop:
     def first_sequences(self) -> list[TokenSequence]:
         """What the guard looks at: the first batch that is scored."""
         return self.scored[PREDICTIONS][0].first_sequences(self.config.training.batch_size)
+
+    def sequences(self) -> dict[str, list[TokenSequence]]:
+        """All that is trained on and scored, by a name for each set."""
+        learned = {
+            f"{name}: training": [
+                s for one in data for s in (one.candidates if one.is_preference else [one.answer])
+            ]
+            for name, data in self.data.items()
+        }
+        scored = {
+            f"{one.task.name}: {file}": one.sequences
+            for file, tasks in self.scored.items()
+            for one in tasks
+            if not one.generated
+        }
+        return learned | scored
 
     def run(self) -> None:
         """Score the base model, then train and score every stage that is not committed yet."""
@@ -169,6 +186,7 @@ class Loop:
         seed = stage_seed(self.config.seed, stage.number)
         learner.model = adapt(learner.model, self.config.adapter, stage.number, seed)
         method.adapt(learner, stage)
+        self._check_frozen(stage)
         examples = method.examples(learner, stage)
         self._say_notes(stage)
         method.begin(learner, stage)
@@ -190,6 +208,16 @@ class Loop:
         method.end(learner, stage)
         self._say_notes(stage)
         self._finish(stage)
+
+    def _check_frozen(self, stage: Stage) -> None:
+        """Hold what the method lets learn against `adapter.layers`."""
+        model = self.learner.model
+        first = first_learning(model, self.config.adapter.layers)
+        if first and any(value.requires_grad for value in parameters_below(model, first)):
+            raise UserError(
+                f"Stage {stage.name}: method {self.config.method.name} lets something below layer {first} "
+                "learn, where adapter.layers says that nothing does; take layers: all with it."
+            )
 
     def _finish(self, stage: Stage) -> None:
         """Merge the adapter where the config says so, and hold the merged model against it."""

@@ -1,18 +1,16 @@
 """The preview of a run: what it would compute, and about how long it would take, before any training.
 
 Examples, steps and input positions are counted as the run will count them, from the same batches and packs.
-Seconds are those of a few real training steps of each stage and of some examples of each question, times the
-positions that they stand for.
+Seconds are those of a few packs, times the positions that they stand for (`runs/calibration.py`). Stages that
+the directory holds already take none, nor do states of frozen layers that the cache holds.
 """
 
 from __future__ import annotations
 
 import resource
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -20,13 +18,13 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from forgetmenot.config import RunConfig
-from forgetmenot.evaluation.evaluate import evaluate
 from forgetmenot.evaluation.scored_task import ScoredTask
 from forgetmenot.methods import Method, Stage
 from forgetmenot.prompting.encoded import Encoded
+from forgetmenot.record.layout import BASE
 from forgetmenot.report.preview_tables import print_preview
 from forgetmenot.report.screen import Screen
-from forgetmenot.runs.api import resolve
+from forgetmenot.runs.api import is_begun, resolve
 from forgetmenot.runs.directory import RunDirectory
 from forgetmenot.runs.display import Display
 from forgetmenot.runs.plan import check_trackers, make_plan
@@ -34,12 +32,8 @@ from forgetmenot.runs.receipt_loader import ReceiptLoader
 
 if TYPE_CHECKING:
     from forgetmenot.engine.learner import Learner
+    from forgetmenot.runs.frozen_layers import FrozenPlan
     from forgetmenot.runs.session import Session
-
-STEPS = 4
-"""Training steps of each stage that are timed, after one that is not."""
-EXAMPLES = 64
-"""Examples of each question that are timed."""
 
 BESIDE = {
     "examples": "the examples that it adds",
@@ -62,6 +56,7 @@ class StageWork:
         examples: Of its own tasks.
         computed: Input positions that go through the model, all epochs together.
         without_sharing: How many they would be one sequence at a time.
+        done: Whether the directory holds it already, so that it takes no time.
     """
 
     name: str
@@ -72,6 +67,7 @@ class StageWork:
     computed: int
     without_sharing: int
     seconds: float
+    done: bool
 
 
 @dataclass(frozen=True)
@@ -80,8 +76,6 @@ class ScoringWork:
 
     Attributes:
         computed: Input positions; 0 for answers that are generated, whose length is not known before.
-        seconds: By the model with what a stage adds to it.
-        base_seconds: By the untouched base model.
     """
 
     task: str
@@ -90,7 +84,25 @@ class ScoringWork:
     computed: int
     without_sharing: int
     seconds: float
-    base_seconds: float
+
+
+@dataclass(frozen=True)
+class FrozenWork:
+    """What the layers that never learn give.
+
+    Attributes:
+        states: How many, one for each token prefix.
+        missing: Those that the cache does not hold.
+        bytes: What they take on disk.
+        why_not: Why nothing is kept, and every pass computes all layers; empty where it is.
+        seconds: To compute those that are missing.
+    """
+
+    states: int = 0
+    missing: int = 0
+    bytes: int = 0
+    why_not: str = ""
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -100,6 +112,8 @@ class Preview:
     Attributes:
         stages: What is trained, in order.
         scoring: What is scored after every stage, and before the first.
+        base_done: Whether the directory holds the base's scores already.
+        frozen: What the layers that never learn give; None where all learn.
         memory: Bytes: `peak` of the calibration (of the process on a CPU, of PyTorch's tensors on a GPU), and
             of it `weights`, `gradients` and `optimizer`.
         parameters: Of the model, and `trainable` of them.
@@ -110,6 +124,8 @@ class Preview:
     directory: Path
     stages: tuple[StageWork, ...]
     scoring: tuple[ScoringWork, ...]
+    base_done: bool
+    frozen: FrozenWork | None
     memory: Mapping[str, int]
     parameters: Mapping[str, int]
     machine: str
@@ -123,13 +139,14 @@ class Preview:
     @property
     def eval_s(self) -> list[float]:
         """Seconds of scoring, stage after stage, the base first."""
-        after = sum(one.seconds for one in self.scoring)
-        return [sum(one.base_seconds for one in self.scoring), *(after for _ in self.stages)]
+        once = sum(one.seconds for one in self.scoring)
+        return [0.0 if done else once for done in (self.base_done, *(stage.done for stage in self.stages))]
 
     @property
     def seconds(self) -> float:
-        """All of the training and scoring."""
-        return sum(self.train_s) + sum(self.eval_s)
+        """All of the training and scoring that is left."""
+        below = self.frozen.seconds if self.frozen is not None else 0.0
+        return sum(self.train_s) + sum(self.eval_s) + below
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -144,8 +161,8 @@ class Preview:
 def preview(config: RunConfig | Mapping[str, Any] | str | Path | None = None) -> Preview:
     """Count what a run would compute, and estimate its time and memory from a short calibration.
 
-    Loads the data and the model as the run will, and trains some steps on a model that is then thrown away:
-    nothing is written, and a run that is in the directory is neither read nor changed.
+    Loads the data and the model as the run will, and trains on a few packs with a model that is then thrown
+    away: nothing is written. Of a run that is in the directory only is read which stages are finished.
 
     Args:
         config: What `run` takes.
@@ -158,33 +175,41 @@ def preview(config: RunConfig | Mapping[str, Any] | str | Path | None = None) ->
     RunDirectory(config.directory).check_writable()
     with TemporaryDirectory() as folder:  # receipts are kept where they are issued; here, not for long
         plan = make_plan(config, ReceiptLoader(config, RunDirectory(Path(folder))))
-    from forgetmenot.models.adapt import adapt
+    from forgetmenot.models.layers import first_learning
+    from forgetmenot.runs.calibration import calibrate
     from forgetmenot.runs.execution import deterministic
+    from forgetmenot.runs.frozen_layers import FrozenPlan, plan_frozen
     from forgetmenot.runs.loop import Loop
     from forgetmenot.runs.session import open_session
 
     session = open_session(config)
+    directory = RunDirectory(config.directory)
     learner = session.learner
     with deterministic():
-        loop = Loop(plan, session, RunDirectory(config.directory), Display(Screen(quiet=True)))
+        loop = Loop(plan, session, directory, Display(Screen(quiet=True)))
         session.examine(loop.first_sequences())
         scored = [one for asked in loop.scored.values() for one in asked]
-        base_seconds = [_seconds_to_answer(learner, one) for one in scored]
-        learner.model = adapt(learner.model, config.adapter, 1, config.seed)
-        stages = tuple(
-            _stage_work(session, replace(stage, data={name: loop.data[name] for name in stage.tasks}))
-            for stage in plan.stages
-        )
-        peak = _peak_bytes(learner)  # before the scoring that follows, which needs less
-        scoring = tuple(_scoring_work(learner, *pair) for pair in zip(scored, base_seconds, strict=True))
+        stages = [replace(one, data={name: loop.data[name] for name in one.tasks}) for one in plan.stages]
+        examples = [Method().examples(learner, stage) for stage in stages]
+        frozen = None
+        if first_learning(learner.model, config.adapter.layers):
+            frozen = plan_frozen(session, loop.sequences())
+        kept = frozen if isinstance(frozen, FrozenPlan) else None
+        rates = calibrate(session, examples, scored, kept)
     learning = [p for p in learner.model.parameters() if p.requires_grad]
     bytes_learning = sum(p.nbytes for p in learning)
+    there = is_begun(directory, config)
     return Preview(
         directory=config.directory,
-        stages=stages,
-        scoring=scoring,
+        stages=tuple(
+            _stage_work(session, stage, data, rate, rates.step, there and directory.is_committed(stage.name))
+            for stage, data, rate in zip(stages, examples, rates.trained, strict=True)
+        ),
+        scoring=tuple(_scoring_work(learner, *pair) for pair in zip(scored, rates.scored, strict=True)),
+        base_done=there and directory.is_committed(BASE),
+        frozen=_frozen_work(frozen, rates.below),
         memory={
-            "peak": peak,
+            "peak": _peak_bytes(learner),
             "weights": sum(p.nbytes for p in learner.model.parameters()),
             "gradients": bytes_learning,
             "optimizer": 2 * bytes_learning,  # AdamW's two moments
@@ -198,64 +223,32 @@ def preview(config: RunConfig | Mapping[str, Any] | str | Path | None = None) ->
     )
 
 
-def _stage_work(session: Session, stage: Stage) -> StageWork:
-    """Count a stage's plain training, and time some steps of it."""
-    from forgetmenot.engine.training import draw_batches, training_positions
+def _stage_work(
+    session: Session, stage: Stage, examples: Sequence[Encoded], rate: float, step: float, done: bool
+) -> StageWork:
+    """Count a stage's plain training."""
+    from forgetmenot.engine.training import training_positions
     from forgetmenot.runs.loop import epochs_of, stage_seed
 
     learner, settings = session.learner, session.config.training
-    examples = Method().examples(learner, stage)
     epochs, seed = epochs_of(settings, stage), stage_seed(session.config.seed, stage.number)
     learner.model.train()
     counted = training_positions(learner, examples, settings, epochs=epochs, seed=seed)
-    batches = list(islice(draw_batches(len(examples), settings.batch_size, 1, seed), 1 + STEPS))
-    first, timed = batches[:1], batches[1:] or batches
-    _train(session, _examples(examples, first), seed)
-    learner.reset_counts()
-    seconds = _train(session, _examples(examples, timed), seed)
+    steps = -(-len(examples) // settings.batch_size) * epochs
     return StageWork(
         name=stage.name,
         trains_on=stage.tasks,
         examples=len(examples),
         epochs=epochs,
-        steps=-(-len(examples) // settings.batch_size) * epochs,
+        steps=steps,
         **counted,
-        seconds=seconds * counted["computed"] / max(1, learner.counts["computed"]),  # none of no examples
+        seconds=0.0 if done else rate * counted["computed"] + step * steps,
+        done=done,
     )
 
 
-def _examples(examples: Sequence[Encoded], batches: Sequence[Sequence[int]]) -> list[Encoded]:
-    return [examples[k] for indices in batches for k in indices]
-
-
-def _train(session: Session, examples: Sequence[Encoded], seed: int) -> float:
-    """The seconds of training on examples, plainly."""
-    import torch
-    from accelerate import Accelerator
-
-    from forgetmenot.engine.precision import rounded_once
-    from forgetmenot.engine.training import fit
-
-    learner = session.learner
-    accelerator = Accelerator(cpu=not torch.cuda.is_available())
-    began = time.perf_counter()
-    with rounded_once(learner.model, learner.precision):
-        fit(
-            learner,
-            examples,
-            Method(),
-            session.config.training,
-            accelerator=accelerator,
-            epochs=1,
-            learning_rate=session.learning_rate,
-            seed=seed,
-            on_step=lambda step: None,
-        )
-    return time.perf_counter() - began
-
-
-def _scoring_work(learner: Learner, scored: ScoredTask, base_seconds: float) -> ScoringWork:
-    """Count a scored, and time some of it by the model as it stands."""
+def _scoring_work(learner: Learner, scored: ScoredTask, rate: float) -> ScoringWork:
+    """Count a question."""
     arranged = None if scored.generated else scored.arranged(learner)
     return ScoringWork(
         task=scored.task.name,
@@ -263,23 +256,14 @@ def _scoring_work(learner: Learner, scored: ScoredTask, base_seconds: float) -> 
         examples=len(scored.examples),
         computed=arranged.computed if arranged else 0,
         without_sharing=arranged.without_sharing if arranged else 0,
-        seconds=_seconds_to_answer(learner, scored),
-        base_seconds=base_seconds,
+        seconds=rate * (arranged.computed if arranged else len(scored.examples)),
     )
 
 
-def _seconds_to_answer(learner: Learner, scored: ScoredTask) -> float:
-    """The seconds that a question takes, from some of its examples: by positions where these are known."""
-    apart = max(1, len(scored.examples) // EXAMPLES)
-    chosen = range(0, len(scored.examples), apart)[:EXAMPLES]
-    some = scored.only(chosen)
-    learner.reset_counts()
-    began = time.perf_counter()
-    evaluate(learner, Method(), some)
-    seconds = time.perf_counter() - began
-    if learner.counts["computed"]:
-        return seconds * scored.arranged(learner).computed / learner.counts["computed"]
-    return seconds * len(scored.examples) / len(chosen)
+def _frozen_work(plan: FrozenPlan | str | None, rate: float) -> FrozenWork | None:
+    if plan is None or isinstance(plan, str):
+        return plan if plan is None else FrozenWork(why_not=plan)
+    return FrozenWork(plan.count, plan.missing, plan.size, seconds=rate * plan.missing)
 
 
 def _peak_bytes(learner: Learner) -> int:

@@ -15,7 +15,7 @@ from forgetmenot.engine.attention import Attention, choose_attention, use_attent
 from forgetmenot.engine.guard import choose_layout, why_no_prefix, why_one_by_one
 from forgetmenot.engine.learner import Learner
 from forgetmenot.engine.pack import node_budget
-from forgetmenot.engine.precision import choose_precision
+from forgetmenot.engine.precision import choose_precision, rounded_once
 from forgetmenot.errors import UserError
 from forgetmenot.models.adapt import kind_of
 from forgetmenot.models.load import load_model
@@ -74,6 +74,10 @@ class Session:
 
     def examine(self, sequences: Sequence[TokenSequence]) -> None:
         """Let the guard choose on the run's first sequences how they are laid out, and answers written."""
+        with rounded_once(self.learner.model, self.learner.precision):  # once for the guard's many passes
+            self._examine(sequences)
+
+    def _examine(self, sequences: Sequence[TokenSequence]) -> None:
         own = choose_layout(self.learner, sequences)
         verdict = ranks.agreed(lambda: own)
         self.attention = verdict.attention

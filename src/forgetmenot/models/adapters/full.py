@@ -7,6 +7,7 @@ from typing import Any
 from transformers import AutoModelForCausalLM
 
 from forgetmenot.models.adapters.kind import AdapterKind
+from forgetmenot.models.layers import first_learning, parameters_below
 from forgetmenot.models.settings import KINDS, AdapterSettings
 
 REFERENCE_WIDTH = 2048
@@ -26,9 +27,17 @@ class Full(AdapterKind):
         """
         return 1e-5 * max(1.0, REFERENCE_WIDTH / width) ** 2
 
+    def check(self, model: Any, settings: AdapterSettings) -> None:
+        """The layers must be there."""
+        first_learning(model, settings.layers)
+
     def adapt(self, model: Any, settings: AdapterSettings, stage: int, seed: int) -> Any:
-        """Let everything learn."""
-        return model.requires_grad_(True)
+        """Let everything learn, or all that comes after the layers that do not."""
+        model.requires_grad_(True)
+        if first := first_learning(model, settings.layers):
+            for parameter in parameters_below(model, first):
+                parameter.requires_grad_(False)
+        return model
 
     def save(self, model: Any, stage: Path, weights: Mapping[str, Any] | None = None) -> None:
         """Write all weights and the configuration."""

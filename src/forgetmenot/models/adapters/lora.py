@@ -12,6 +12,7 @@ from transformers.pytorch_utils import Conv1D
 from forgetmenot.errors import UserError, nearest
 from forgetmenot.models.adapters.full import FULL, REFERENCE_WIDTH
 from forgetmenot.models.adapters.kind import AdapterKind
+from forgetmenot.models.layers import decoder_layers, first_learning, layer_stack
 from forgetmenot.models.settings import KINDS, AdapterSettings
 
 NOT_ADAPTED = {
@@ -36,9 +37,11 @@ class Lora(AdapterKind):
         Raises:
             UserError: If a target names no layer that can be adapted, or one that shares its weights.
         """
+        first = first_learning(model, settings.layers)
         if settings.targets == "all-linear":
             return
         adaptable = (torch.nn.Linear, torch.nn.Embedding, Conv1D)
+        upper = {id(module) for layer in decoder_layers(model)[first:] for module in layer.modules()}
         layers = [name for name, module in model.named_modules() if isinstance(module, adaptable)]
         sharing = _sharing(model)
         for target in settings.targets:
@@ -50,6 +53,12 @@ class Lora(AdapterKind):
                 raise UserError(
                     f"adapter.targets: this model has no layer {target!r} that can be adapted. "
                     f"{nearest(target, {layer.split('.')[-1] for layer in layers})}"
+                )
+            named = [layer for layer in layers if f".{layer}".endswith(f".{target}")]
+            if first and not any(id(model.get_submodule(layer)) in upper for layer in named):
+                raise UserError(
+                    f"adapter.targets: {target!r} lies in none of the layers that learn, from {first} on "
+                    "(adapter.layers)."
                 )
             for layer in layers:
                 if f".{layer}".endswith(f".{target}") and layer in sharing:
@@ -72,9 +81,9 @@ class Lora(AdapterKind):
             r=settings.rank,
             lora_alpha=settings.alpha,
             lora_dropout=settings.dropout,
-            target_modules=settings.targets,
             exclude_modules=left_out,
             task_type="CAUSAL_LM",
+            **{"target_modules": settings.targets, **_in_layers(model, settings)},
         )
         torch.manual_seed(seed)
         if not isinstance(model, PeftModel):
@@ -117,6 +126,28 @@ class Lora(AdapterKind):
 
 
 LORA = Lora()
+
+
+def _in_layers(model: Any, settings: AdapterSettings) -> dict[str, Any]:
+    """PEFT's own options for the layers that learn; it takes them beside names, not beside `all-linear`."""
+    first = first_learning(model, settings.layers)
+    if first == 0:
+        return {}
+    pattern, stack = layer_stack(model)
+    options: dict[str, Any] = {
+        "layers_to_transform": list(range(first, len(stack))),
+        "layers_pattern": [pattern],
+    }
+    if settings.targets == "all-linear":
+        # what is adapted already lies under its name, as `base_layer` beside A and B
+        names = {
+            name.removesuffix(".base_layer").rpartition(".")[2]
+            for layer in stack[first:]
+            for name, module in layer.named_modules()
+            if isinstance(module, (torch.nn.Linear, Conv1D)) and ".lora_" not in name
+        }
+        options["target_modules"] = sorted(names)
+    return options
 
 
 def _sharing(model: Any) -> dict[str, str]:
