@@ -261,7 +261,7 @@ def _known(what: str) -> dict[str, str]:
         from forgetmenot.models.settings import BUNDLED
 
         bundled = dict.fromkeys(BUNDLED, "Bundled: a small Llama that knows the words of the bundled tasks")
-        return {**bundled, "…": "any causal language model by hub id, local directory or .gguf file"}
+        return {**bundled, "…": "any causal language model: a hub id, a directory, a .gguf file"}
     from forgetmenot.prompting import known_prompts
 
     return {task: ", ".join(variants) for task, variants in known_prompts().items()}

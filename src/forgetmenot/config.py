@@ -102,7 +102,7 @@ class RunConfig(BaseModel):
     @property
     def directory(self) -> Path:
         """The run directory: `output` with its placeholders filled in."""
-        model = path_safe(self.model.name) or "model"
+        model = path_safe(self.model.title) or "model"
         values = {"model": model, "method": self.method.name, "hash": self.hash, "seed": self.seed}
         return filled(self.output, values)
 

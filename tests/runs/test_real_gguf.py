@@ -65,6 +65,7 @@ def test_it_is_trained_scored_and_exported(
             "tasks": [str(tiny_tasks[name]) for name in ("animal", "colour")],
             "training.batch_size": 8,
             "training.limit": 16,
+            "training.precision": "fp32",
             "evaluation.limit": 8,
             "evaluation.readings": [{"scoring": "generation"}],
             "output": str(tmp_path / "run"),

@@ -72,6 +72,7 @@ def test_a_file_beside_the_config_is_relative_to_it(tiny_gguf: Written, tmp_path
     assert load_config(tmp_path / "one.yaml").model.name == str(own)
     other = load_config(tmp_path / "other.yaml").model
     assert (other.name, other.gguf_file) == (str(tmp_path), "base.gguf")
+    assert other.title == str(own)
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gemma3"])

@@ -114,6 +114,15 @@ def dequantized(path: Path, config: Any, dtype: torch.dtype) -> tuple[Any, dict[
     return model, found
 
 
+def architecture_of(path: Path) -> str:
+    """llama.cpp's name for the architecture of a file."""
+    from transformers.integrations.gguf import read_gguf_metadata
+
+    with reading(path):
+        name: str = read_gguf_metadata(str(path))[0]["general.architecture"]
+    return name
+
+
 def read_by_name(architecture: str) -> bool:
     """Whether Transformers takes each tensor of such a file under one name, at most in another layout."""
     from transformers.integrations.gguf import GGUF_CONFIG_ARCHS

@@ -19,7 +19,13 @@ from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from forgetmenot.errors import UserError
-from forgetmenot.models.gguf import check_gguf_installed, gguf_path, read_by_name, tensor_names
+from forgetmenot.models.gguf import (
+    architecture_of,
+    check_gguf_installed,
+    gguf_path,
+    read_by_name,
+    tensor_names,
+)
 from forgetmenot.models.settings import ModelSettings
 
 CONVERTER = "convert_hf_to_gguf.py"
@@ -50,9 +56,7 @@ def find_template(base: ModelSettings) -> Path:
         UserError: There is neither.
     """
     check_gguf_installed()
-    if base.in_gguf and read_by_name(
-        _reader(path := gguf_path(base)).fields["general.architecture"].contents()
-    ):
+    if base.in_gguf and read_by_name(architecture_of(path := gguf_path(base))):
         return path
     places = [Path(found).resolve().parent for name in BESIDE if (found := shutil.which(name))]
     there = [place / CONVERTER for near in places for place in (near, near.parent.parent)]

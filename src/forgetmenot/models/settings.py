@@ -52,6 +52,11 @@ class ModelSettings(BaseModel):
     allow_bin: bool = False
 
     @property
+    def title(self) -> str:
+        """What readers call it: the name, with the file of a directory or repository."""
+        return self.name if self.gguf_file is None else f"{self.name.rstrip('/')}/{self.gguf_file}"
+
+    @property
     def in_gguf(self) -> bool:
         """Whether weights, configuration and tokenizer are one GGUF file."""
         return self.gguf_file is not None or self.name.endswith(".gguf")

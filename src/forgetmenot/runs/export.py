@@ -13,7 +13,7 @@ from forgetmenot.methods import make_method
 from forgetmenot.record.layout import BASE, CONFIG, PREDICTIONS
 from forgetmenot.record.predictions import read_predictions
 from forgetmenot.runs.directory import RunDirectory, begun_with
-from forgetmenot.runs.saved import open_saved
+from forgetmenot.runs.saved import at_its_revision, open_saved
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -69,7 +69,8 @@ def export(run_dir: Path, stage: str, out: Path, gguf: str | None = None) -> str
         raise UserError(
             f"{kind.not_one_model} The learned weights are in {directory.stage(found[0]) / kind.folder}."
         )
-    template = find_template(config.model) if gguf is not None else None
+    base = at_its_revision(config, begun_with(directory)).model
+    template = find_template(base) if gguf is not None else None
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -24,7 +24,7 @@ def open_saved(directory: RunDirectory, config: RunConfig, display: Display | No
     from forgetmenot.runs.session import check_base, open_session
 
     begun = begun_with(directory)
-    session = open_session(_at_its_revision(config, begun), begun.get("threads"))
+    session = open_session(at_its_revision(config, begun), begun.get("threads"))
     if "model_revision" in begun:
         check_base(config, begun["model_revision"], session.identity["model_revision"])
     if display is not None:
@@ -32,7 +32,7 @@ def open_saved(directory: RunDirectory, config: RunConfig, display: Display | No
     return session
 
 
-def _at_its_revision(config: RunConfig, begun: Mapping[str, Any]) -> RunConfig:
+def at_its_revision(config: RunConfig, begun: Mapping[str, Any]) -> RunConfig:
     """A hub's model at the commit that the run began with, wherever its branch is now."""
     model = config.model
     if "model_revision" not in begun or not model.on_hub:
