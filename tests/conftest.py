@@ -31,7 +31,7 @@ os.environ |= {
 # A shell's background job is started with Ctrl-C ignored, and so would be what the tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-pytest_plugins = ["tests.running"]  # imports torch, so after the environment is set
+pytest_plugins = ["tests.running", "tests.gguf_files"]  # import torch, so after the environment is set
 
 CHAT = (
     "{% for turn in messages %}<|{{ turn.role }}|>{{ turn.content }}<|end|>{% endfor %}"

@@ -6,6 +6,8 @@ from typing import Any
 
 import yaml
 
+from forgetmenot.models.settings import GGUF_TYPES
+
 DATA_DIR = (
     "the folder that holds public data sets, in folders named glue, standard-cl, trace or general, or one of "
     "these folders itself; without it GLUE is downloaded from the hub"
@@ -29,7 +31,9 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument(
         "config", nargs="?", type=Path, metavar="CONFIG.yaml", help="default: the bundled quickstart job"
     )
-    verb.add_argument("--model", metavar="M", help="a bundled model, a hub id, or a local directory")
+    verb.add_argument(
+        "--model", metavar="M", help="a bundled model, a hub id, a local directory, or a .gguf file"
+    )
     verb.add_argument("--tasks", metavar="a,b,c", help="names, suites, or paths to task files, in order")
     verb.add_argument("--method", metavar="X", help="a continual-learning method: see `fmn list methods`")
     verb.add_argument("--prompt", metavar="P", help="a prompt variant: see `fmn list prompts`")
@@ -93,7 +97,7 @@ def parser() -> argparse.ArgumentParser:
     _several(verb)
 
     verb = _verb(verbs, "prompts", "score the prompt variants of each task on `select`, and choose the best")
-    verb.add_argument("model", metavar="MODEL", help="a bundled model, a hub id, or a local directory")
+    verb.add_argument("model", metavar="MODEL", help="as in `fmn run --model`")
     verb.add_argument("--tasks", required=True, type=_names, metavar="a,b,c", help="as in `fmn run`")
     verb.add_argument("--data-dir", metavar="D", help="as in `fmn run`")
     verb.add_argument(
@@ -126,6 +130,9 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("run_dir", type=Path, metavar="RUN_DIR")
     verb.add_argument("--stage", required=True, metavar="S", help="its number or name: 2, or 02-mrpc")
     verb.add_argument("out", type=Path, metavar="OUT")
+    verb.add_argument(
+        "--gguf", choices=GGUF_TYPES, help="write OUT/model-TYPE.gguf too, for llama.cpp: docs/gguf.md"
+    )
 
     verb = _verb(verbs, "report", "print a run's score matrix and write its report.html again")
     verb.add_argument("run_dir", type=Path, metavar="RUN_DIR")

@@ -222,7 +222,7 @@ def export(parsed: argparse.Namespace) -> None:
     """`fmn export`: write a stage as one loadable model with its tokenizer."""
     from forgetmenot.runs.export import export
 
-    said = export(parsed.run_dir, parsed.stage, parsed.out)
+    said = export(parsed.run_dir, parsed.stage, parsed.out, parsed.gguf)
     print(f"Exported: {parsed.out}. {said}")
 
 
@@ -279,7 +279,7 @@ def _known(what: str) -> dict[str, str]:
         from forgetmenot.models.settings import BUNDLED
 
         bundled = dict.fromkeys(BUNDLED, "Bundled: a small Llama that knows the words of the bundled tasks")
-        return {**bundled, "…": "any causal language model by hub id or local directory"}
+        return {**bundled, "…": "any causal language model: a hub id, a directory, a .gguf file"}
     from forgetmenot.prompting import known_prompts
 
     return {task: ", ".join(variants) for task, variants in known_prompts().items()}

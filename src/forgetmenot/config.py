@@ -32,8 +32,11 @@ from forgetmenot.tasks.yaml_file import read_yaml
 FOLDERS = (("model",), ("model", "name"), ("data_dir",), ("receipts", "model"))
 """The keys that may name a folder."""
 
-FILES = (".yaml", ".yml", ".jsonl", ".json", ".csv", ".tsv", ".parquet", ".txt")
+FILES = (".yaml", ".yml", ".jsonl", ".json", ".csv", ".tsv", ".parquet", ".txt", ".gguf")
 """The endings of what a config names as a file, wherever in it."""
+
+NOT_BESIDE = (("output",), ("model", "gguf_file"))
+"""The keys whose paths are not relative to the config; a GGUF file is relative to the model's folder."""
 
 BUNDLED_JOB = Path(__file__).with_name("quickstart.yaml")
 
@@ -99,7 +102,7 @@ class RunConfig(BaseModel):
     @property
     def directory(self) -> Path:
         """The run directory: `output` with its placeholders filled in."""
-        model = path_safe(self.model.name) or "model"
+        model = path_safe(self.model.title) or "model"
         values = {"model": model, "method": self.method.name, "hash": self.hash, "seed": self.seed}
         return filled(self.output, values)
 
@@ -187,7 +190,7 @@ def placed(values: Any, folder: Path, key: tuple[str, ...] = ()) -> Any:
         return {name: placed(value, folder, (*key, *str(name).split("."))) for name, value in values.items()}
     if isinstance(values, list | tuple):
         return [placed(value, folder, key) for value in values]
-    if not isinstance(values, str) or key == ("output",) or values in BUNDLED:
+    if not isinstance(values, str) or key in NOT_BESIDE or values in BUNDLED:
         return values
     there = folder / values
     is_file = there.suffix in FILES and there.is_file()

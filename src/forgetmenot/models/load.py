@@ -1,9 +1,11 @@
 """The loader of causal language models and tokenizers, from the hub or a directory; safe by default."""
 
+import copy
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from transformers.utils.hub import extract_commit_hash
 
 from forgetmenot.errors import UserError
 from forgetmenot.hub import NotThereError, answers
+from forgetmenot.models.gguf import dequantized, gguf_path, reading
 from forgetmenot.models.settings import BUNDLED, ModelSettings
 from forgetmenot.models.vocabulary import check_vocabulary
 
@@ -33,7 +36,7 @@ class Loaded:
 
     Attributes:
         model: In evaluation mode; its own dropout is set to 0.
-        revision: The hub commit, or a hash of a directory's weight files.
+        revision: The hub commit, or a hash of a directory's weight files or of a GGUF file.
         dropout: The dropout settings that were not 0, with their values: recorded, since they were set to 0.
     """
 
@@ -54,6 +57,10 @@ def load_model(settings: ModelSettings, *, trainable: bool, device: torch.device
     Raises:
         UserError: If there is no such model, its files are damaged, or they need a permission not given.
     """
+    if settings.in_gguf:
+        path = gguf_path(settings)
+        with _reports_kept_down(), no_progress_bars():
+            return _load_gguf(settings, path, trainable=trainable, device=device)
     source, options = model_source(settings)
     if not Path(source).is_dir():
         try:
@@ -116,6 +123,26 @@ def _load(
     if settings.quantization is not None:  # what is not quantized, such as norms, in fp32
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     return Loaded(model.to(device).eval(), tokenizer, _revision(source, options), dropout)
+
+
+def _load_gguf(settings: ModelSettings, path: Path, *, trainable: bool, device: torch.device) -> Loaded:
+    content = _fingerprint([path])
+    described, tokenizer = _described(path, content)
+    config = copy.deepcopy(described)
+    dropout = _disable_dropout(config)
+    model, found = dequantized(path, config, _dtype(settings, trainable=trainable, device=device))
+    _refuse_unfit(settings, found)
+    check_vocabulary(settings, tokenizer, model)
+    model.name_or_path = model.config.name_or_path = tokenizer.name_or_path = settings.name
+    commit = extract_commit_hash(str(path), None) if settings.on_hub else None
+    return Loaded(model.to(device).eval(), tokenizer, commit or content, dropout)
+
+
+@lru_cache(maxsize=2)
+def _described(path: Path, content: str) -> tuple[Any, Any]:
+    """The configuration and the tokenizer in a GGUF file, read once: a large vocabulary takes seconds."""
+    with reading(path) as (folder, named):
+        return AutoConfig.from_pretrained(folder, **named), AutoTokenizer.from_pretrained(folder, **named)
 
 
 def _refuse_unfit(settings: ModelSettings, found: dict[str, Any]) -> None:
@@ -226,8 +253,12 @@ def _revision(source: str, options: dict[str, Any]) -> str:
 
 def weights_fingerprint(folder: Path) -> str:
     """A hash over all of a directory that shapes the model and its tokens."""
+    return _fingerprint(sorted(file for pattern in SHAPING for file in folder.glob(pattern)))
+
+
+def _fingerprint(files: Iterable[Path]) -> str:
     digest = hashlib.sha256()
-    for file in sorted(file for pattern in SHAPING for file in folder.glob(pattern)):
+    for file in files:
         digest.update(file.name.encode())
         with file.open("rb") as stream:
             while block := stream.read(1 << 22):

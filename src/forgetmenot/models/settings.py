@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import (
@@ -24,12 +25,17 @@ BUNDLED = {
 }
 """Models that come with the package: name → folder."""
 
+GGUF_TYPES = ("F16", "Q8_0", "Q4_0")
+"""The types of weights that `fmn export --gguf` writes; the gguf package does not encode K-quants."""
+
 
 class ModelSettings(BaseModel):
     """Which model: the `model` part of a config.
 
     Attributes:
-        name: A bundled model, a local directory, or a hub id.
+        name: A bundled model, a local directory, a hub id, or the path of a .gguf file.
+        gguf_file: The file of the directory or of the hub repository that is the model, with its tokenizer;
+            nothing else there is read.
         revision: A branch, tag or commit of the hub repository.
         dtype: Of the weights that do not learn; those that learn are always fp32.
         quantization: Keep the linear layers' weights in four bits (`nf4`, doubly quantized); for LoRA only.
@@ -40,11 +46,38 @@ class ModelSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: Annotated[str, Field(min_length=1)] = "quickstart"
+    gguf_file: str | None = None
     revision: str | None = None
     dtype: Literal["auto", "fp32", "bf16"] = "auto"
     quantization: Literal["nf4"] | None = None
     trust_remote_code: bool = False
     allow_bin: bool = False
+
+    @property
+    def title(self) -> str:
+        """What readers call it: the name, with the file of a directory or repository."""
+        return self.name if self.gguf_file is None else f"{self.name.rstrip('/')}/{self.gguf_file}"
+
+    @property
+    def in_gguf(self) -> bool:
+        """Whether weights, configuration and tokenizer are one GGUF file."""
+        return self.gguf_file is not None or self.name.endswith(".gguf")
+
+    @property
+    def on_hub(self) -> bool:
+        """Whether the name is a hub id: it names nothing that is here."""
+        here = self.name in BUNDLED or self.name.endswith(".gguf") or Path(self.name).is_dir()
+        return not here
+
+    @model_validator(mode="after")
+    def _one_file(self) -> Self:
+        if self.gguf_file is not None and self.name.endswith(".gguf"):
+            raise ValueError("name is a GGUF file already; leave gguf_file out, or name its folder")
+        if self.in_gguf and self.quantization is not None:
+            raise ValueError(
+                "quantization has no effect with a GGUF file, whose weights are dequantized; leave it out"
+            )
+        return self
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ def carry_out(
         display.show(_table(loop))
         loop.run()
     described = {
-        "model": config.model.name,
+        "model": config.model.title,
         "method": config.method.name,
         "adapter": config.adapter.in_words,
         "seed": config.seed,

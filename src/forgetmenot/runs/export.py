@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from forgetmenot.config import read_resolved
 from forgetmenot.errors import UserError
@@ -12,7 +13,7 @@ from forgetmenot.methods import make_method
 from forgetmenot.record.layout import BASE, CONFIG, PREDICTIONS
 from forgetmenot.record.predictions import read_predictions
 from forgetmenot.runs.directory import RunDirectory, begun_with
-from forgetmenot.runs.saved import open_saved
+from forgetmenot.runs.saved import at_its_revision, open_saved
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,27 +22,30 @@ if TYPE_CHECKING:
     from forgetmenot.prompting import TokenSequence
     from forgetmenot.runs.session import Session
 
+    Kept = tuple[list[TokenSequence], Tensor]
 
 SAMPLE = 64  # examples of each task on which the exported model is held against the run; ours
 
 
-def export(run_dir: Path, stage: str, out: Path) -> str:
+def export(run_dir: Path, stage: str, out: Path, gguf: str | None = None) -> str:
     """Write a stage as one model that Transformers loads by itself, with its tokenizer.
 
-    Before it is written, it is held against the log-likelihoods that the run kept of the stage.
+    Before it is written, it is held against the log-likelihoods that the run kept of the stage; a GGUF file
+    afterwards, as it is read again.
 
     Args:
         run_dir: The run's directory.
         stage: Its number or name.
         out: A new directory.
+        gguf: Write model-TYPE.gguf beside the safetensors, with weights of this type: one of GGUF_TYPES.
 
     Returns:
-        How far the exported model's log-likelihoods lie from the run's, in a sentence.
+        How far the exported models' log-likelihoods lie from the run's, in sentences.
 
     Raises:
         UserError: If there is no such stage, its weights are gone, the method answers with no single model,
             the base model is another than the run began with, the merged model answers otherwise than the
-            run did, or `out` has something in it or cannot be made.
+            run did, `out` has something in it or cannot be made, or nothing here can write the GGUF file.
     """
     directory = RunDirectory(run_dir)
     config = read_resolved(directory.path / CONFIG)
@@ -58,12 +62,15 @@ def export(run_dir: Path, stage: str, out: Path) -> str:
             f"Its weights are in {directory.stage(found[0])}."
         )
     from forgetmenot.models.adapt import kind_of
+    from forgetmenot.models.gguf_export import find_template
 
     kind = kind_of(config.adapter)
     if found[0] != BASE and kind.not_one_model:
         raise UserError(
             f"{kind.not_one_model} The learned weights are in {directory.stage(found[0]) / kind.folder}."
         )
+    base = at_its_revision(config, begun_with(directory)).model
+    template = find_template(base) if gguf is not None else None
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -78,36 +85,90 @@ def export(run_dir: Path, stage: str, out: Path) -> str:
         load_method_state(method, directory.stage(found[0]))
     with method.answering(session.learner), no_progress_bars():
         plain = merged(session.learner.model)
-        said = _held(session, replace(session.learner, model=plain), directory, found[0])
+        kept = _kept(session, directory, found[0])
+        said = _held(replace(session.learner, model=plain), kept)
         plain.save_pretrained(out)
     session.learner.tokenizer.save_pretrained(out)
-    return said
+    if gguf is None or template is None:
+        return said
+    del plain
+    return f"{said} {_export_gguf(session, out, template, gguf, kept)}"
 
 
-def _held(session: Session, exported: Learner, directory: RunDirectory, stage: str) -> str:
-    """Hold a merged model against what the run kept of a stage, where the tasks can still be read.
+def _held(exported: Learner, kept: Kept | str) -> str:
+    """Hold a merged model against what the run kept of a stage.
 
     Raises:
         UserError: If it answers otherwise.
     """
     from forgetmenot.engine.merging import largest_difference
 
-    try:
-        sample, before = _kept(session, directory, stage)
-    except UserError as error:
-        return f"It was not held against the run's log-likelihoods, since its tasks cannot be read: {error}"
-    if not sample:
-        return (
-            "It was not held against the run's log-likelihoods: the run kept none (its answers are written)."
-        )
-    difference = largest_difference(exported, sample, before)
+    if isinstance(kept, str):
+        return f"It was not held against the run's log-likelihoods{kept}"
+    difference = largest_difference(exported, *kept)
     return (
-        f"Its log-likelihoods of {len(sample)} answers differ from the run's own by at most "
+        f"Its log-likelihoods of {len(kept[0])} answers differ from the run's own by at most "
         f"{difference:.1e} nats."
     )
 
 
-def _kept(session: Session, directory: RunDirectory, stage: str) -> tuple[list[TokenSequence], Tensor]:
+def _export_gguf(session: Session, out: Path, template: Path, kind: str, kept: Kept | str) -> str:
+    """Write the GGUF file, read it again, and hold it against the run; what was found, in a sentence.
+
+    Raises:
+        UserError: The file cannot be written, or what is read again is another model.
+    """
+    import torch
+
+    from forgetmenot.engine.attention import use_attention
+    from forgetmenot.models.gguf_export import check_written, write_gguf
+    from forgetmenot.models.load import load_model
+
+    learner, file = session.learner, out / f"model-{kind}.gguf"
+    device, exact = learner.device, learner.model.dtype == torch.float32
+    learner.model = None  # two models need not fit
+    write_gguf(out, template, kind, file)
+    settings = session.config.model.model_copy(
+        update={"name": str(file), "gguf_file": None, "revision": None, "quantization": None}
+    )
+    try:
+        read = load_model(settings, trainable=exact, device=device)
+        check_written(read.model, out, kind)
+    except UserError:
+        file.unlink()
+        raise
+    begins = f"{file.name}, its weights rounded to {kind} and read again,"
+    if isinstance(kept, str):
+        return f"{begins} holds the same model; it was not held against the run's log-likelihoods{kept}"
+    use_attention(read.model, session.attention)
+    sample, before = kept
+    difference = (replace(learner, model=read.model).log_likelihoods(sample) - before).abs()
+    return (
+        f"{begins} differs by at most {float(difference.max()):.1e} nats (median "
+        f"{float(difference.median()):.1e}).{_other_tokens(learner.tokenizer, read.tokenizer, sample)}"
+    )
+
+
+def _other_tokens(own: Any, read: Any, sample: Sequence[TokenSequence]) -> str:
+    """Where the tokenizer that was read from a GGUF file splits texts otherwise: a sentence."""
+    texts = {own.decode(one.tokens) for one in sample}
+    other = sum(own(text)["input_ids"] != read(text)["input_ids"] for text in texts)
+    return (
+        f" Its tokenizer, as Transformers reads it, splits {other} of {len(texts)} texts otherwise."
+        * bool(other)
+    )
+
+
+def _kept(session: Session, directory: RunDirectory, stage: str) -> Kept | str:
+    """What the run kept of a stage, or why nothing can be held against it: the end of a sentence."""
+    try:
+        sample, before = _first_examples(session, directory, stage)
+    except UserError as error:
+        return f", since its tasks cannot be read: {error}"
+    return (sample, before) if sample else ": the run kept none (its answers are written)."
+
+
+def _first_examples(session: Session, directory: RunDirectory, stage: str) -> Kept:
     """Sequences of the first examples of each scored task, and the log-likelihoods that the run kept."""
     import torch
 

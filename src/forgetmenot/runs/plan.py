@@ -129,7 +129,7 @@ def in_words(config: RunConfig) -> list[str]:
     tasks, watched = (", ".join(expand(names)) for names in (config.tasks, config.evaluation.also_score))
     also = f"; only scored: {watched}" if watched else ""
     how = f"{config.method.name} ({config.adapter.in_words})"
-    return [f"{config.model.name} learns {tasks} by {how}{also}", f"Directory: {config.directory}"]
+    return [f"{config.model.title} learns {tasks} by {how}{also}", f"Directory: {config.directory}"]
 
 
 def training_examples(

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from forgetmenot.config import RunConfig
 from forgetmenot.methods import Method
-from forgetmenot.models.settings import BUNDLED
 from forgetmenot.record.layout import BASE
 from forgetmenot.runs.directory import RunDirectory, begun_with
 from forgetmenot.runs.display import Display
@@ -26,7 +24,7 @@ def open_saved(directory: RunDirectory, config: RunConfig, display: Display | No
     from forgetmenot.runs.session import check_base, open_session
 
     begun = begun_with(directory)
-    session = open_session(_at_its_revision(config, begun), begun.get("threads"))
+    session = open_session(at_its_revision(config, begun), begun.get("threads"))
     if "model_revision" in begun:
         check_base(config, begun["model_revision"], session.identity["model_revision"])
     if display is not None:
@@ -34,10 +32,10 @@ def open_saved(directory: RunDirectory, config: RunConfig, display: Display | No
     return session
 
 
-def _at_its_revision(config: RunConfig, begun: Mapping[str, Any]) -> RunConfig:
+def at_its_revision(config: RunConfig, begun: Mapping[str, Any]) -> RunConfig:
     """A hub's model at the commit that the run began with, wherever its branch is now."""
     model = config.model
-    if "model_revision" not in begun or model.name in BUNDLED or Path(model.name).is_dir():
+    if "model_revision" not in begun or not model.on_hub:
         return config
     pinned = model.model_copy(update={"revision": begun["model_revision"]})
     return config.model_copy(update={"model": pinned})

@@ -134,7 +134,7 @@ def prompts(
             )
         content = {
             "version": 1,
-            "model": config.model.name,
+            "model": config.model.title,
             **{key: session.identity[key] for key in ("model_revision", "device", "dtype", "layout")},
             "split": "select",
             "limit": config.evaluation.limit,
@@ -228,7 +228,7 @@ def _variant(name: str, scored: ScoredTask, predictions: Predictions, ranking: R
 
 def _directory(config: RunConfig, names: Sequence[str]) -> Path:
     hash = hashlib.sha256(",".join([config.hash, *names]).encode()).hexdigest()[:8]
-    return filled(OUTPUT, {"model": path_safe(config.model.name) or "model", "hash": hash})
+    return filled(OUTPUT, {"model": path_safe(config.model.title) or "model", "hash": hash})
 
 
 def _chosen_yaml(choice: PromptChoice) -> str:

@@ -110,7 +110,7 @@ def compare_with_receipts(
     found = {
         "version": 1,
         "asked": question,
-        "model": config.model.name,
+        "model": config.model.title,
         "tasks": {case.task.name: about_case(case) for case in cases},
         "stages": [{"name": stage.name, "trains_on": list(stage.trains_on)} for stage in stages],
         "rows": rows,
