@@ -11,6 +11,7 @@ that the later ones use again; "the others" are their median, with the least and
 import argparse
 import json
 import tempfile
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 import forgetmenot
-from benchmarks.profile_run import Measured
+from benchmarks.around import adding
 from benchmarks.table import machine
 from forgetmenot.engine import forward
 from forgetmenot.engine.mask import attention_mask
@@ -118,8 +119,7 @@ def score_matrix(model: str, tasks: Sequence[Path], output: Path) -> list[Scored
 def watched(cells: int) -> Iterator[list[ScoredRow]]:
     """The rows that are scored inside the block, as they come."""
     rows: list[ScoredRow] = []
-    measured = Measured()
-    timed, spent = measured.timed, measured.parts
+    spent: dict[str, float] = defaultdict(float)
     score = Loop._score
 
     def row(*given: Any) -> float:
@@ -131,8 +131,8 @@ def watched(cells: int) -> Iterator[list[ScoredRow]]:
 
     with (
         patch.object(Loop, "_score", row),
-        patch.object(forward, "_run", timed("calls", forward._run)),
-        patch.object(forward, "attention_mask", timed("masks", attention_mask)),
+        patch.object(forward, "_run", adding(spent, "calls", forward._run)),
+        patch.object(forward, "attention_mask", adding(spent, "masks", attention_mask)),
     ):
         yield rows
 

@@ -12,7 +12,7 @@ from lm_eval.models.huggingface import HFLM
 from transformers import PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
-from benchmarks.workload import Workload, kind_of
+from benchmarks.workload import Workload
 from forgetmenot.prompting import Encoded
 
 Question = tuple[str, list[str]]
@@ -77,7 +77,7 @@ def sft_trainer(
         "num_train_epochs": 1,
         "gradient_accumulation_steps": training.batch_size // flags["per_device_train_batch_size"],
         "max_length": None if flags.get("padding_free") else training.max_length,
-        "bf16": workload.dtype[kind_of(device)] == "bf16",
+        "bf16": workload.dtype == "bf16",
         "use_cpu": device.type == "cpu",
         "report_to": "none",
         "save_strategy": "no",

@@ -1,13 +1,11 @@
 """A profile of a run's second stage, training and scoring, on CPU.
 
     python -m benchmarks.profile_run --data-dir DATA --model MODEL [--adapter full]
-    python -m benchmarks.profile_run --data-dir DATA --model MODEL --dimensions smollm2-135m
 
 Runs `fmn run` on SST-2 and MRPC under torch.profiler while the second stage trains, scores and is committed.
 "Arithmetic" is the time inside the kernels of the model's own mathematics: matrix products, attention, norms,
 activations, embeddings, losses and their gradients, clipping and AdamW. Copies, casts, comparisons (masks),
-views and the dispatch of operators do not count, nor does any Python. With --dimensions the model is one of
-workload.yaml with random weights, and MODEL gives the tokenizer only.
+views and the dispatch of operators do not count, nor does any Python.
 """
 
 import argparse
@@ -15,8 +13,8 @@ import platform
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -27,9 +25,7 @@ from rich.table import Table
 from torch.profiler import ProfilerActivity, profile
 
 import forgetmenot
-from benchmarks.workload import SMALL, read_workload, write_model
-from forgetmenot.engine import forward, learner
-from forgetmenot.prompting import EncodedExamples
+from benchmarks.around import watched
 from forgetmenot.runs import loop
 
 KERNELS = {
@@ -56,32 +52,23 @@ KERNELS = {
     ),
 }
 COPIES = ("copy_", "_to_copy", "clone", "contiguous", "fill_", "zero_", "constant_pad")
-PARTS = {
-    "packing": (learner, ("pack", "cut")),
-    "masks": (forward, ("attention_mask",)),
-    "examples out of their arrays": (EncodedExamples, ("__getitem__",)),
-    "writing predictions and weights": (loop, ("write_predictions", "save_weights", "save_method_state")),
-}
 
 
 def main() -> None:
     """Run, profile and print."""
-    workload = read_workload()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data-dir", required=True)
     parser.add_argument("--model", required=True)
-    parser.add_argument("--dimensions", choices=workload.models, default=SMALL)
     parser.add_argument("--adapter", choices=("lora", "full"), default="lora")
     parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto")
     parser.add_argument("--training-limit", type=int, default=2000)
     parser.add_argument("--evaluation-limit", type=int, default=1000)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        model = write_model(workload, given.dimensions, given.model, Path(folder) / "model")
         config = {
-            "model": str(model),
+            "model": given.model,
             "tasks": "sst2,mrpc",
             "data_dir": given.data_dir,
             "adapter.kind": given.adapter,
@@ -94,18 +81,17 @@ def main() -> None:
         measured = Measured()
         with measured.second_stage():
             forgetmenot.run(config, fresh=True)
-    name = Path(given.model).name if given.dimensions == SMALL else given.dimensions
-    what = f"{name}, {given.adapter}, {given.precision}"
+    what = f"{Path(given.model).name}, {given.adapter}, {given.precision}"
     print_table(measured, what)
 
 
 class Measured:
-    """Seconds of one stage: all of it, in each operator, and in some of our own functions."""
+    """Seconds of one stage: all of it, in each operator, and around the model."""
 
     def __init__(self) -> None:
         self.total = 0.0
         self.operators: dict[str, float] = {}
-        self.parts: dict[str, float] = defaultdict(float)
+        self.parts: dict[str, float] = {}
 
     @contextmanager
     def second_stage(self) -> Iterator[None]:
@@ -115,11 +101,7 @@ class Measured:
         def profiled(one: loop.Loop, stage: Any) -> None:
             if stage.number != 2:
                 return original(one, stage)
-            with ExitStack() as stack:
-                for part, (owner, names) in PARTS.items():
-                    for name in names:
-                        stack.enter_context(patch.object(owner, name, self.timed(part, getattr(owner, name))))
-                recorded = stack.enter_context(profile(activities=[ProfilerActivity.CPU]))
+            with watched() as self.parts, profile(activities=[ProfilerActivity.CPU]) as recorded:
                 began = time.perf_counter()
                 original(one, stage)
                 self.total = time.perf_counter() - began
@@ -128,18 +110,6 @@ class Measured:
 
         with patch.object(loop.Loop, "_train_and_score", profiled):
             yield
-
-    def timed(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """A function whose time is added to a part."""
-
-        def wrapped(*given: Any, **named: Any) -> Any:
-            began = time.perf_counter()
-            try:
-                return function(*given, **named)
-            finally:
-                self.parts[part] += time.perf_counter() - began
-
-        return wrapped
 
     def kernels(self) -> dict[str, float]:
         """Seconds of each kind of arithmetic, of copies, and of all other operators."""

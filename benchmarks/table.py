@@ -1,7 +1,7 @@
-"""The table that a benchmark prints, and its place in docs/performance.md."""
+"""The table that a benchmark prints, and its place in a document."""
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -16,10 +16,10 @@ from forgetmenot.errors import UserError
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "performance.md"
 Cells = tuple[str, ...]
+ROW: Cells = ("machine", "model", "shots", "layers", "dtype")
+"""The first cells, which say which row it is."""
 COLUMNS: Cells = (
-    "machine",
-    "model",
-    "shots",
+    *ROW,
     "ours (s)",
     "peer (s)",
     "time ×",
@@ -27,11 +27,24 @@ COLUMNS: Cells = (
     "positions ×",
     "head rows ×",
     "products ×",
+    "MFU: ours, peer",
+    "machine (GFLOP/s)",
     "the peer's flags",
     "answers",
 )
-KEY = 3
-"""So many first cells say which row it is."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """What was measured of one way in which our side works, such as with an empty cache.
+
+    Attributes:
+        pairs: Its seconds beside the peer's.
+        work: What it computes.
+    """
+
+    pairs: Pairs
+    work: Work
 
 
 @dataclass(frozen=True)
@@ -40,36 +53,54 @@ class Comparison:
 
     Attributes:
         model: What the row's model is called in print.
+        layers: Which layers learn, in words.
+        ways: Ours; where the lower layers' states are kept the first time and later ones.
+        theirs: What the peer computes.
+        rate: Of the machine's own matrix product, operations a second.
         flags: The peer's choice, the fastest of the workload's.
         answers: How nearly the two sides agreed.
     """
 
     row: Row
     model: str
+    layers: str
     machine: str
-    pairs: Pairs
-    ours: Work
+    ways: tuple[Way, ...]
     theirs: Work
+    rate: float
     flags: str
     answers: str
 
     def cells(self) -> Cells:
-        """The row as text, in the order of COLUMNS."""
-        pairs, ratios = self.pairs, self.pairs.ratios
+        """The row as text, in the order of COLUMNS; first and later times with / between them."""
+        theirs = median(self.ways[0].pairs.theirs)
+        shares = [self._share(way.work, median(way.pairs.ours)) for way in self.ways]
         return (
-            self.machine,
-            self.model,
-            str(self.row.shots),
-            f"{median(pairs.ours):.2f}",
-            f"{median(pairs.theirs):.2f}",
-            f"**{pairs.ratio:.1f}**",
-            f"{ratios[0]:.1f}–{ratios[-1]:.1f}",
-            f"{self.theirs.positions / self.ours.positions:.1f}",
-            f"{self.theirs.head_rows / self.ours.head_rows:.1f}",
-            f"{self.theirs.flops / self.ours.flops:.1f}",
+            *row_cells(self.machine, self.model, self.layers, self.row),
+            self._each(lambda way: f"{median(way.pairs.ours):.2f}"),
+            f"{theirs:.2f}",
+            self._each(lambda way: f"**{way.pairs.ratio:.1f}**"),
+            self._each(lambda way: f"{way.pairs.ratios[0]:.1f}–{way.pairs.ratios[-1]:.1f}"),
+            self._each(lambda way: f"{self.theirs.positions / way.work.positions:.1f}"),
+            self._each(lambda way: f"{self.theirs.head_rows / way.work.head_rows:.1f}"),
+            self._each(lambda way: f"{self.theirs.flops / way.work.flops:.1f}"),
+            f"{' / '.join(shares)}, {self._share(self.theirs, theirs)}",
+            f"{self.rate / 1e9:.0f}",
             self.flags,
             self.answers,
         )
+
+    def _each(self, said: Callable[[Way], str]) -> str:
+        return " / ".join(map(said, self.ways))
+
+    def _share(self, work: Work, seconds: float) -> str:
+        """How much of the machine's rate a piece of work reaches in its products."""
+        return f"{work.flops / seconds / self.rate:.0%}"
+
+
+def row_cells(machine: str, model: str, layers: str, row: Row) -> Cells:
+    """The cells of ROW."""
+    return (machine, model, str(row.shots), layers, row.dtype)
 
 
 def in_words(flags: Mapping[str, Any]) -> str:
@@ -94,10 +125,12 @@ def render(rows: Sequence[Cells], columns: Cells = COLUMNS) -> str:
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
-def write(name: str, row: Cells, columns: Cells = COLUMNS, document: Path = DOCUMENT) -> None:
+def write(
+    name: str, row: Cells, columns: Cells = COLUMNS, document: Path = DOCUMENT, key: int = len(ROW)
+) -> None:
     """Put a row into the document's table between `<!-- begin: name -->` and `<!-- end: name -->`.
 
-    It takes the place of the row of the same machine, model and shots, and else comes last.
+    It takes the place of the row with the same first `key` cells, and else comes last.
 
     Raises:
         UserError: If the document has no such markers.
@@ -108,8 +141,8 @@ def write(name: str, row: Cells, columns: Cells = COLUMNS, document: Path = DOCU
     table, closed, after = rest.partition(end)
     if not (found and closed):
         raise UserError(f"{document} has no place for the table: put {begin.strip()} and {end} into it.")
-    rows = {one[:KEY]: one for one in map(_cells, table.strip().splitlines()[2:])}
-    rows[row[:KEY]] = row
+    rows = {one[:key]: one for one in map(_cells, table.strip().splitlines()[2:])}
+    rows[row[:key]] = row
     document.write_text(before + begin + render(list(rows.values()), columns) + end + after, encoding="utf-8")
 
 

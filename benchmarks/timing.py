@@ -1,7 +1,7 @@
-"""Two pieces of work timed in turn: A B A B …, so that what disturbs the machine disturbs both."""
+"""Pieces of work timed in turn, A B A B …, so that what disturbs the machine disturbs all of them."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from statistics import median
@@ -14,6 +14,9 @@ from rich.progress import track
 Choice = TypeVar("Choice")
 Clock = Literal["wall", "cpu"]
 _CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+PRODUCT = {"cpu": 2048, "cuda": 8192}
+"""Rows and columns of the matrices whose product is timed."""
+PRODUCTS = 8
 
 
 @dataclass(frozen=True)
@@ -35,14 +38,14 @@ class Pairs:
 
 
 def in_turn(
-    ours: Callable[[], object], theirs: Callable[[], object], *, pairs: int, clock: Clock, title: str
-) -> Pairs:
-    """Time both sides `pairs` times in turn; each has run before."""
-    seconds: tuple[list[float], list[float]] = ([], [])
-    for _ in track(range(pairs), title, console=Console(stderr=True), transient=True):
-        for side, work in zip(seconds, (ours, theirs), strict=True):
-            side.append(timed(work, clock))
-    return Pairs(*map(tuple, seconds))
+    works: Sequence[Callable[[], object]], *, repeats: int, clock: Clock, title: str
+) -> list[tuple[float, ...]]:
+    """The seconds of each piece of work, timed `repeats` times in turn; each has run before."""
+    seconds: list[list[float]] = [[] for _ in works]
+    for _ in track(range(repeats), title, console=Console(stderr=True), transient=True):
+        for taken, work in zip(seconds, works, strict=True):
+            taken.append(timed(work, clock))
+    return [tuple(taken) for taken in seconds]
 
 
 def timed(work: Callable[[], object], clock: Clock) -> float:
@@ -60,3 +63,12 @@ def fastest(choices: list[Choice], work: Callable[[Choice], object], clock: Cloc
     tried = track(choices, title, console=Console(stderr=True), transient=True)
     seconds = [timed(partial(work, choice), clock) for choice in tried]
     return choices[seconds.index(min(seconds))]
+
+
+def product_rate(device: torch.device, dtype: torch.dtype, clock: Clock) -> float:
+    """The machine's own rate: operations a second of a large matrix product, the best of several."""
+    n = PRODUCT[device.type]
+    a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
+    result = a @ b
+    seconds = [timed(lambda: torch.mm(a, b, out=result), clock) for _ in range(PRODUCTS)]
+    return 2 * n**3 / min(seconds)

@@ -3,19 +3,19 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
-from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
 
 from forgetmenot.engine.attention import choose_attention, use_attention
 from forgetmenot.engine.learner import Learner
 from forgetmenot.engine.pack import node_budget
+from forgetmenot.engine.precision import Precision, choose_precision
 from forgetmenot.engine.settings import TrainingSettings
 from forgetmenot.errors import UserError, validation_sentence
 from forgetmenot.evaluation.readings import sample
-from forgetmenot.models.load import load_model, model_source, no_progress_bars
+from forgetmenot.models.load import load_model, model_source
 from forgetmenot.models.settings import AdapterSettings, ModelSettings
 from forgetmenot.prompting import Encoded, Encoder, Prompt, choose_prompt
 from forgetmenot.tasks import Example, Task, load_tasks
@@ -23,7 +23,10 @@ from forgetmenot.tasks.yaml_file import read_yaml
 
 PATH = Path(__file__).with_name("workload.yaml")
 SMALL = "small"
-"""The model that a user names; the others are dimensions with random weights."""
+"""The model that --model names; the others are folders within --models."""
+Layers = Literal["all", "top"]
+WIDE = 512
+"""A width from which a run computes in bf16 where the processor multiplies it."""
 
 
 class _Part(BaseModel):
@@ -38,10 +41,13 @@ class Sizes(_Part):
 
 
 class ModelRows(_Part):
-    """A model's dimensions (none for `small`) and the sizes by number of demonstrations."""
+    """A model's folder (none for `small`), and how many examples its rows have; see `workload.yaml`."""
 
-    config: dict[str, Any] | None = None
-    sizes: dict[int, Sizes]
+    folder: str | None = None
+    top: PositiveInt | None = None
+    sizes: dict[NonNegativeInt, Sizes]
+    whole_run: Sizes | None = None
+    trial: Sizes | None = None
 
 
 class Trl(_Part):
@@ -56,6 +62,15 @@ class Peers(_Part):
 
     lm_eval: list[dict[str, int]]
     trl: Trl
+
+
+class Memory(_Part):
+    """The settings with which memory is measured."""
+
+    train: PositiveInt
+    slower: float = Field(ge=1)
+    micro_batch: list[PositiveInt | Literal["auto"]]
+    trl: list[dict[str, Any]]
 
 
 class Tolerance(_Part):
@@ -75,34 +90,60 @@ class Tolerance(_Part):
 
 
 class Workload(_Part):
-    """The content of `workload.yaml`, whose comments say what each part is."""
+    """The content of `workload.yaml`, whose comments say what each part is; `of` makes it a row's own.
+
+    Attributes:
+        dtype: Of the matrix products, in a row's own.
+    """
 
     tasks: list[str]
     prompt: str
-    dtype: dict[Literal["cpu", "cuda"], Literal["fp32", "bf16"]]
+    dtype: Precision = "fp32"
     seed: int
-    pairs: PositiveInt
+    repeats: NonNegativeInt
     adapter: AdapterSettings
     training: TrainingSettings
     models: dict[str, ModelRows]
     peers: Peers
-    tolerance: dict[Literal["fp32", "bf16"], Tolerance]
+    memory: Memory
+    tolerance: dict[Precision, Tolerance]
 
     @property
     def rows(self) -> list["Row"]:
         """Every row that a table can have."""
-        return [Row(model, shots) for model, rows in self.models.items() for shots in rows.sizes]
+        return [
+            Row(model, shots, layers, dtype)
+            for model, rows in self.models.items()
+            for shots in rows.sizes
+            for layers in get_args(Layers)
+            if layers == "all" or rows.top
+            for dtype in get_args(Precision)
+        ]
+
+    @property
+    def tolerated(self) -> Tolerance:
+        """What the two sides may differ by in a row's dtype."""
+        return self.tolerance[self.dtype]
+
+    def of(self, row: "Row") -> "Workload":
+        """The workload of a row: with the layers that learn in it, and its dtype."""
+        layers = "all" if row.layers == "all" else {"top": self.models[row.model].top}
+        adapter = AdapterSettings(**self.adapter.model_dump(exclude_defaults=True) | {"layers": layers})
+        return self.model_copy(update={"adapter": adapter, "dtype": row.dtype})
 
 
 @dataclass(frozen=True)
 class Row:
-    """A line of a table: a model and a number of demonstrations."""
+    """A line of a table: a model, a number of demonstrations, which layers learn, and a dtype."""
 
     model: str
     shots: int
+    layers: Layers = "all"
+    dtype: Precision = "fp32"
 
     def __str__(self) -> str:
-        return f"{self.model}/{self.shots}"
+        further = [one for one in (self.layers, self.dtype) if one not in ("all", "fp32")]
+        return "/".join([self.model, str(self.shots), *further])
 
 
 @dataclass(frozen=True)
@@ -149,13 +190,12 @@ def read_workload(path: Path = PATH) -> Workload:
         raise UserError(f"{path}: {validation_sentence(error, Workload)}") from error
 
 
-def read_material(workload: Workload, row: Row, data_dir: Path | None) -> list[Material]:
+def read_material(workload: Workload, shots: int, sizes: Sizes, data_dir: Path | None) -> list[Material]:
     """The tasks of a row: prompts with their demonstrations, and the examples that a run would take."""
-    sizes = workload.models[row.model].sizes[row.shots]
     return [
         Material(
             task=task,
-            prompt=with_demonstrations(choose_prompt(task, workload.prompt), task, row.shots),
+            prompt=with_demonstrations(choose_prompt(task, workload.prompt), task, shots),
             score=sample(task.name, task.score, sizes.score),
             train=sample(task.name, task.train, sizes.train),
         )
@@ -182,46 +222,49 @@ def demonstrations(task: Task, shots: int) -> list[Example]:
     return [by_label[labels[k % len(labels)]][k // len(labels)] for k in range(shots)]
 
 
-def write_model(workload: Workload, name: str, small: str, folder: Path) -> Path:
-    """Where a row's model lies; one of given dimensions is written into the folder, with random weights.
+def model_of(workload: Workload, name: str, small: str, models: Path | None) -> Path:
+    """Where a row's model lies.
 
     Args:
-        workload: Names the dimensions.
+        workload: Names the folders.
         name: A key of `workload.models`.
-        small: The model named by the user: a bundled one or a directory. Its tokenizer serves all.
-        folder: An empty one.
+        small: What --model names: a bundled model or a directory.
+        models: What --models names: the folder that the others lie in.
+
+    Raises:
+        UserError: If there is no such folder.
     """
-    source, _ = model_source(ModelSettings(name=small))
-    config = workload.models[name].config
-    if config is None:
-        return Path(source)
-    tokenizer = AutoTokenizer.from_pretrained(source)
-    special = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
-    torch.manual_seed(workload.seed)
-    with no_progress_bars():
-        AutoModelForCausalLM.from_config(
-            AutoConfig.for_model(**config, **special), dtype=torch.bfloat16
-        ).save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-    return folder
+    folder = workload.models[name].folder
+    if folder is None:
+        return Path(model_source(ModelSettings(name=small))[0])
+    if models is None or not (models / folder).is_dir():
+        raise UserError(
+            f"--models: the rows of {name} need a folder that holds {folder}/, and {models} is none; give "
+            "the folder that the trained models lie in."
+        )
+    return models / folder
 
 
-def open_learner(workload: Workload, path: Path, device: torch.device) -> Learner:
-    """The engine's handle on a model, as a run of LoRA opens it."""
-    dtype = workload.dtype[kind_of(device)]
-    settings = ModelSettings(name=str(path), dtype=dtype)
+def check_dtype(dtype: Precision, device: torch.device) -> None:
+    """Refuse bf16 where it is emulated.
+
+    Raises:
+        UserError: It is.
+    """
+    if choose_precision("auto", device, WIDE) == "fp32" and dtype == "bf16":
+        raise UserError("--rows: this processor has no units for bf16; choose rows without it.")
+
+
+def open_learner(workload: Workload, path: Path, device: torch.device, *, peer: bool = False) -> Learner:
+    """The engine's handle on a model, as a run of LoRA opens it.
+
+    On a CPU our weights are fp32, and a run rounds them once for all its passes; a peer, which would round
+    them in every pass, has them in the row's dtype from the start.
+    """
+    weights: Precision = workload.dtype if peer or device.type == "cuda" else "fp32"
+    settings = ModelSettings(name=str(path), dtype=weights)
     loaded = load_model(settings, trainable=workload.adapter.kind == "full", device=device)
     attention = choose_attention(workload.training.attention, device, loaded.model)
     use_attention(loaded.model, attention)
     budget = node_budget(device.type, attention, torch.get_num_threads())
-    return Learner(loaded.model, loaded.tokenizer, budget, dtype)
-
-
-def tolerance(workload: Workload, device: torch.device) -> Tolerance:
-    """What the two sides may differ by in the dtype of a device."""
-    return workload.tolerance[workload.dtype[kind_of(device)]]
-
-
-def kind_of(device: torch.device) -> Literal["cpu", "cuda"]:
-    """The key of a device in `Workload.dtype`."""
-    return "cuda" if device.type == "cuda" else "cpu"
+    return Learner(loaded.model, loaded.tokenizer, budget, workload.dtype)

@@ -1,62 +1,59 @@
 from pathlib import Path
 
 import pytest
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+import torch
+from transformers import AutoTokenizer
 
-from benchmarks.workload import PATH, Row, read_workload, with_demonstrations, write_model
+from benchmarks.workload import PATH, Row, check_dtype, model_of, read_workload, with_demonstrations
 from forgetmenot.errors import UserError
+from forgetmenot.models.settings import AdapterSettings
 from forgetmenot.prompting import Encoder, choose_prompt
 from forgetmenot.tasks import load_tasks
-
-PUBLISHED = {"smollm2-135m": 134_515_008, "qwen2.5-0.5b": 494_032_768}
-"""Parameters of the published models."""
 
 
 def test_the_workload_names_every_row() -> None:
     workload = read_workload()
-    assert set(map(str, workload.rows)) == {
-        f"{model}/{shots}" for model in ("small", *PUBLISHED) for shots in (0, 8)
-    }
-    assert Row("small", 8) in workload.rows
+    names = list(map(str, workload.rows))
+    assert len(names) == len(set(names))
+    assert names[:4] == ["small/0", "small/0/bf16", "small/8", "small/8/bf16"]
+    for model in ("smollm2", "gemma3"):
+        assert {f"{model}/0", f"{model}/8/top", f"{model}/0/top/bf16"} <= set(names)
     batch = workload.training.batch_size
-    assert all(batch % choice["per_device_train_batch_size"] == 0 for choice in workload.peers.trl.choices)
+    flags = [*workload.peers.trl.choices, *workload.memory.trl]
+    assert all(batch % choice["per_device_train_batch_size"] == 0 for choice in flags)
+
+
+def test_a_rows_workload_has_its_layers_and_dtype() -> None:
+    workload = read_workload()
+    own = workload.of(Row("smollm2", 0, "top", "bf16"))
+    assert own.adapter == AdapterSettings(rank=8, alpha=16, layers={"top": 10})
+    assert own.tolerated == workload.tolerance["bf16"]
+    plain = workload.of(Row("smollm2", 0))
+    assert (plain.adapter.layers, plain.dtype) == ("all", "fp32")
 
 
 def test_an_unknown_key_is_named(tmp_path: Path) -> None:
     changed = tmp_path / "workload.yaml"
-    changed.write_text(PATH.read_text() + "paris: 3\n")
-    with pytest.raises(UserError, match=r"paris.*'pairs'"):
+    changed.write_text(PATH.read_text() + "repeat: 3\n")
+    with pytest.raises(UserError, match=r"repeat.*'repeats'"):
         read_workload(changed)
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
-def test_dimensions_are_those_of_the_published_model(name: str) -> None:
-    import torch
-
-    config = read_workload().models[name].config
-    assert config is not None
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config))
-    assert model.num_parameters() == PUBLISHED[name]
-
-
-def test_a_model_of_given_dimensions_has_the_small_ones_tokenizer(tmp_path: Path, tiny_llama: Path) -> None:
+def test_a_trained_model_lies_in_the_folder_that_is_named(tmp_path: Path, tiny_llama: Path) -> None:
     workload = read_workload()
-    llama = workload.models["smollm2-135m"]
-    assert llama.config is not None
-    tiny = llama.config | {"hidden_size": 18, "intermediate_size": 8, "num_hidden_layers": 1}
-    workload = workload.model_copy(
-        update={
-            "models": {"tiny": llama.model_copy(update={"config": tiny}), "small": workload.models["small"]}
-        }
-    )
-    assert write_model(workload, "small", str(tiny_llama), tmp_path) == tiny_llama
-    folder = write_model(workload, "tiny", str(tiny_llama), tmp_path)
-    model = AutoModelForCausalLM.from_pretrained(folder)
-    tokenizers = [AutoTokenizer.from_pretrained(path) for path in (folder, tiny_llama)]
-    assert model.config.vocab_size == 49152
-    assert model.config.eos_token_id == tokenizers[1].eos_token_id
-    assert tokenizers[0].get_vocab() == tokenizers[1].get_vocab()
+    assert model_of(workload, "small", str(tiny_llama), None) == tiny_llama
+    with pytest.raises(UserError, match=r"--models: the rows of gemma3 need .*gemma-3-270m/"):
+        model_of(workload, "gemma3", "quickstart", tmp_path)
+    (tmp_path / "gemma-3-270m").mkdir()
+    assert model_of(workload, "gemma3", "quickstart", tmp_path) == tmp_path / "gemma-3-270m"
+
+
+def test_bf16_is_not_measured_where_it_is_emulated(monkeypatch: pytest.MonkeyPatch) -> None:
+    for units in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.setattr(torch.cpu, units, lambda: False)
+    check_dtype("fp32", torch.device("cpu"))
+    with pytest.raises(UserError, match="no units for bf16"):
+        check_dtype("bf16", torch.device("cpu"))
 
 
 def test_demonstrations_are_the_first_of_each_label_in_turn(
