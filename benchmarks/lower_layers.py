@@ -8,7 +8,6 @@ from pathlib import Path
 from forgetmenot.engine.frozen_states import FrozenSet, FrozenStates, keep_states
 from forgetmenot.engine.guard import try_frozen
 from forgetmenot.engine.learner import Learner, unseen
-from forgetmenot.engine.precision import rounded_once
 from forgetmenot.engine.state_files import StateFiles
 from forgetmenot.errors import UserError
 from forgetmenot.models.layers import Layers, first_learning
@@ -44,8 +43,7 @@ class LowerLayers:
         """
         first = first_learning(learner.model, layers)
         sequences = {name: list(some) for name, some in asked.items()}
-        with rounded_once(learner.model, learner.precision):
-            found = try_frozen(learner, first, next(iter(sequences.values())))
+        found = try_frozen(learner, first, next(iter(sequences.values())))
         if isinstance(found, str):
             raise UserError(f"this model's passes cannot begin with layer {first}: {found}.")
         sets = tuple(FrozenSet.of(name, some, learner.budget) for name, some in sequences.items())
