@@ -117,6 +117,9 @@ CASES = {
     "a key that is unknown": of_config("training: {epoch: 2}", "run.yaml: training.epoch:", "'epochs'"),
     "a section that is unknown": of_set("trainning.epochs=2", "trainning:", "'training'"),
     "a wrong type": of_set("training.epochs=many", "training.epochs:", "'many'"),
+    "a limit that is no number": of_set(
+        "training.limit=many", "training.limit: input should be a whole number, or a map of keys to values"
+    ),
     "a wrong type of a section": of_set("training=3", "training:", "3"),
     "negative epochs": of_set("training.epochs=-1", "training.epochs:", "greater than 0", "-1"),
     "a choice that is unknown": of_set(

@@ -79,7 +79,11 @@ def parser() -> argparse.ArgumentParser:
     verb = _verb(verbs, "score", "re-evaluate the saved stages of a run with another prompt, task or probe")
     verb.add_argument("run_dir", type=Path, metavar="RUN_DIR")
     verb.add_argument("--tasks", type=_names, default=(), metavar="a,b,c", help="default: those of the run")
-    verb.add_argument("--prompt", metavar="P", help="default: those of the run")
+    verb.add_argument(
+        "--prompt",
+        metavar="P",
+        help="a variant, or a YAML file: a map task → variant; default: those of the run",
+    )
     verb.add_argument(
         "--probes",
         type=_entries,

@@ -141,7 +141,9 @@ def compare(parsed: argparse.Namespace) -> None:
 
 def score(parsed: argparse.Namespace) -> None:
     """`fmn score`: re-evaluate the saved stages of a run with another prompt, task or probe."""
+    from forgetmenot.metrics.task_metrics import metric_named
     from forgetmenot.report.probe_tables import print_probes
+    from forgetmenot.report.wording import number
     from forgetmenot.trials.reprobe import reprobe
     from forgetmenot.trials.rescore import rescore
 
@@ -159,8 +161,13 @@ def score(parsed: argparse.Namespace) -> None:
     path, reading = rescore(parsed.run_dir, parsed.tasks, parsed.prompt, settings=settings, console=Screen())
     console = Screen(quiet=not ranks.writes())
     table = Table("stage", *reading["tasks"], box=None)
+    named = reading["metric"]  # one for all tasks, or one for each
+    metrics = [metric_named(named if isinstance(named, str) else named[task]) for task in reading["tasks"]]
     for stage, row in zip(reading["stages"], reading["matrix"], strict=True):
-        table.add_row(stage, *("missing" if value is None else f"{value:.3f}" for value in row))
+        cells = zip(metrics, row, strict=True)
+        table.add_row(
+            stage, *("missing" if value is None else number(metric.shown(value)) for metric, value in cells)
+        )
     console.print(table)
     console.print(f"\nReading: {path}", highlight=False, soft_wrap=True)
     ranks.leave()

@@ -5,6 +5,16 @@ from collections.abc import Iterable
 
 from pydantic import BaseModel, ValidationError
 
+# pydantic's words for what is wrong, and those of a reader of YAML.
+WORDS = {
+    "tuple": "list",
+    "a valid dictionary": "a map of keys to values",
+    "a valid integer": "a whole number",
+    ", unable to parse string as an integer": "",
+    "a valid number": "a number",
+    ", unable to parse string as a number": "",
+}
+
 
 class UserError(Exception):
     """A wrong input: one sentence that says what is wrong, where (key, file, row) and what to do.
@@ -31,9 +41,18 @@ def nearest(word: str, known: Iterable[str], shown_by: str | None = None) -> str
     "Did you mean 'sst2'? Known: cola, sst2."
     """
     names = sorted(known)
-    close = difflib.get_close_matches(word, names, n=5 if shown_by else 1)
-    hint = f"Did you mean {' or '.join(map(repr, close))}? " if close else ""
+    hint = did_you_mean(word, names, 5 if shown_by else 1)
     return hint + (f"{shown_by} shows all." if shown_by else f"Known: {', '.join(names) or 'none'}.")
+
+
+def did_you_mean(word: str, known: Iterable[str], most: int = 1) -> str:
+    """Return the question that names the closest known names, `most` of them, or nothing if none is close.
+
+    >>> did_you_mean("sst", ["sst2", "cola"])
+    "Did you mean 'sst2'? "
+    """
+    close = difflib.get_close_matches(word, list(known), n=most)
+    return f"Did you mean {' or '.join(map(repr, close))}? " if close else ""
 
 
 def validation_sentence(error: ValidationError, model: type[BaseModel], where: str = "") -> str:
@@ -64,5 +83,6 @@ def validation_sentence(error: ValidationError, model: type[BaseModel], where: s
     said = [one["msg"] for one in error.errors() if one["loc"][: len(here)] == here]  # one by union member
     others = [wrong.removeprefix("Input should be ") for wrong in said[1:]]
     wrong = ", or ".join(dict.fromkeys([said[0].removeprefix("Value error, ").rstrip("."), *others]))
-    wrong = wrong.replace("tuple", "list")  # as YAML's reader knows it
+    for theirs, ours in WORDS.items():
+        wrong = wrong.replace(theirs, ours)
     return f"{key}: {wrong[0].lower()}{wrong[1:]} (given: {first['input']!r})."

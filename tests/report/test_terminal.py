@@ -45,6 +45,14 @@ def test_the_table_fills_and_marks_what_was_learned_and_what_changed_since() -> 
     assert re.search(r"02-mrpc +0\.700 +−0\.200 +0\.800 +\*", shown(table))
 
 
+def test_a_line_of_scores_writes_a_loss_as_the_table_does() -> None:
+    table = LiveTable(["chat", "sst2"], STAGES, {"chat": "loss", "sst2": "accuracy"})
+    row = {"chat": -8.135, "sst2": None}
+    table.fill(0, row)
+    assert table.line(row) == "chat 8.135  sst2 missing"
+    assert re.search(r"00-base +8\.135 ", shown(table))
+
+
 def test_the_footer_comes_with_the_summary() -> None:
     table = LiveTable(TASKS, STAGES, METRICS)
     assert "average performance" not in shown(table)

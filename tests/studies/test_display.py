@@ -36,9 +36,9 @@ def test_off_a_terminal_each_run_that_ends_is_a_line(runs: list[StudyRun], clock
         display.ended(runs[1], "seed: wrong.")
         display.ended(runs[2], None)
     first, second, third = screen.getvalue().splitlines()
-    assert first.startswith("seed=0: done in 1 min 30 s (2 of 4 done, 1 running, 40 runs/h, over about ")
+    assert first.startswith("seed=0: done in 1 min 30 s (2 of 4 done, 1 running, 40 runs/h, ends about ")
     assert second.startswith(
-        "seed=1: failed in 3 min 00 s: seed: wrong. (2 of 4 done, 1 failed, 1 running, 40 runs/h, over about "
+        "seed=1: failed in 3 min 00 s: seed: wrong. (2 of 4 done, 1 failed, 1 running, 40 runs/h, ends about "
     )
     assert third == "seed=2: done in 1 min 30 s (3 of 4 done, 1 failed)"
 

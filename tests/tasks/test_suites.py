@@ -41,7 +41,7 @@ def test_every_suite_holds_known_tasks_and_no_name_means_two_things() -> None:
 @pytest.mark.parametrize(
     ("names", "sentence"),
     [
-        (["sst"], "Did you mean 'sst2'?"),
+        (["sst"], "Did you mean 'sst2' or 'cl-sst2'?"),
         (["glue"], "glue4"),
         (["my/task.json"], "a path that ends in .yaml"),
         (["glue4", "cola"], "'cola' is named twice"),

@@ -6,7 +6,7 @@ from forgetmenot.metrics.task_metrics import METRICS
 _GEM = "Lopez-Paz and Ranzato 2017, arXiv 1706.08840"
 _CHAUDHRY = "Chaudhry et al. 2018, arXiv 1801.10112"
 _HAQUE = "Haque 2025, arXiv 2504.01241"
-_READING = f"{_HAQUE}; the definition is not printed, this is one reading of it"
+_INTERPRETED = f"{_HAQUE}; the paper prints no definition, this one is our interpretation"
 
 # First the task metrics, then what is derived from the score matrix.
 # R[i][j] is the score on task j after stage i; stage 0 is the base model, stage T the last one.
@@ -61,36 +61,48 @@ FORMULAS: dict[str, Formula] = {
         "How far a task's best score rose above the base model's; never below 0.",
     ),
     "haque_forgetting_sum": Formula(
-        "Forgetting, sum (Haque)", "Σ_j Forgetting_j", _READING, "Forgetting added up over the tasks."
+        "Forgetting, sum (Haque)",
+        "Σ_j (max_{0≤k≤T} R[k][j] − R[T][j])",
+        _INTERPRETED,
+        "How far each task ended below its best score, the base model's included, added up over all tasks.",
     ),
     "haque_forgetting_mean": Formula(
-        "Forgetting, mean (Haque)", "1/T · Σ_j Forgetting_j", _READING, "Forgetting averaged over the tasks."
+        "Forgetting, mean (Haque)",
+        "1/T · Σ_j (max_{0≤k≤T} R[k][j] − R[T][j])",
+        _INTERPRETED,
+        "How far each task ended below its best score, the base model's included, averaged over all tasks.",
     ),
     "haque_learning_sum": Formula(
-        "Learning, sum (Haque)", "Σ_j Learning_j", _READING, "Learning added up over the tasks."
+        "Learning, sum (Haque)",
+        "Σ_j (max_{0≤k≤T} R[k][j] − R[0][j])",
+        _INTERPRETED,
+        "How far each task's best score rose above the base model's, added up over the tasks.",
     ),
     "haque_learning_mean": Formula(
-        "Learning, mean (Haque)", "1/T · Σ_j Learning_j", _READING, "Learning averaged over the tasks."
+        "Learning, mean (Haque)",
+        "1/T · Σ_j (max_{0≤k≤T} R[k][j] − R[0][j])",
+        _INTERPRETED,
+        "How far each task's best score rose above the base model's, averaged over the tasks.",
     ),
     "haque_pretrained_mean": Formula(
-        "Pretrained performance", "1/T · Σ_j R[0][j]", _READING, "The base model's mean score."
+        "Pretrained performance", "1/T · Σ_j R[0][j]", _INTERPRETED, "The base model's mean score."
     ),
     "haque_final_mean": Formula(
         "Final performance",
-        "1/T · Σ_j R[T][j] = 1/T · Σ_j R[0][j] + (Σ Learning − Σ Forgetting)/T",
-        _READING,
+        "1/T · Σ_j R[T][j] = 1/T · Σ_j R[0][j] + (ΣLearning − ΣForgetting)/T",
+        _INTERPRETED,
         "The mean score at the end; it always equals the base model's plus learning minus forgetting.",
     ),
     "haque_stage_mean": Formula(
         "Performance over the stages",
         "1/T · Σ_{i≥1} (mean_j R[i][j])",
-        _READING,
+        _INTERPRETED,
         "The mean score over all tasks and all stages after the base model.",
     ),
     "haque_diagonal_mean": Formula(
         "Performance when learned",
         "1/T · Σ_j R[j][j]",
-        _READING,
+        _INTERPRETED,
         "The mean score of each task right after its own training.",
     ),
 }

@@ -128,7 +128,7 @@ EXACT_MATCH = Metric(
     1,
     Formula(
         "Exact match",
-        "answers equal to the gold text, blanks around both aside / n",
+        "answers equal to the gold text / n; blanks at the ends of either do not count",
         "SQuAD's exact match without its normalisation",
         "The share of answers that are the gold text letter by letter.",
     ),

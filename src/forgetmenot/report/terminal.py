@@ -75,6 +75,14 @@ class LiveTable:
         matrix.extend([None] * len(tasks) for _ in range(len(matrix), stage_index + 1))
         matrix[stage_index] = [row.get(task) for task in tasks]
 
+    def line(self, row: Mapping[str, float | None]) -> str:
+        """The scores after a stage on one line, where the screen is no terminal that could redraw a table."""
+        shown = RunResults(self._results).shown
+        return "  ".join(
+            f"{task} {'missing' if value is None else number(shown(task, value))}"
+            for task, value in row.items()
+        )
+
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Set the footer: the run's summary as in `results.json`."""
         self._results["summary"] = dict(summary)

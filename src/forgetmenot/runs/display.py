@@ -72,13 +72,11 @@ class Display:
 
     def stage_done(self, number: int, name: str, row: Mapping[str, float | None]) -> None:
         """Fill a row of the matrix."""
-        if self.table is not None:
-            self.table.fill(number, row)
+        if self.table is None:
+            return
+        self.table.fill(number, row)
         if not self.console.is_terminal:
-            cells = "  ".join(
-                f"{task} {'missing' if value is None else f'{value:.3f}'}" for task, value in row.items()
-            )
-            self.console.print(f"{name}:  {cells}", highlight=False)
+            self.console.print(f"{name}:  {self.table.line(row)}", highlight=False)
 
     @contextmanager
     def progress(self, description: str, total: int) -> Iterator[Update]:

@@ -81,7 +81,7 @@ class StudyDisplay:
         if ended and left:
             each = (time.monotonic() - self._began) / ended
             end = datetime.now() + timedelta(seconds=each * left)
-            parts += [f"{3600 / each:.3g} runs/h", f"over about {end:%a %H:%M}"]
+            parts += [f"{3600 / each:.3g} runs/h", f"ends about {end:%a %H:%M}"]
         return ", ".join(parts)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from forgetmenot.errors import UserError
+from forgetmenot.errors import UserError, did_you_mean
 from forgetmenot.tasks.tables import Row, Table
 from forgetmenot.tasks.task import Example
 
@@ -36,7 +36,8 @@ def cell(row: Row, column: str) -> Any:
     value = row.get(column)
     if value is None:
         there = ", ".join(name for name in row if row[name] is not None)
-        raise BadRowError(f"{column!r} is missing or null; the row has {there or 'nothing'}.")
+        hint = "" if column in row else did_you_mean(column, row)
+        raise BadRowError(f"{column!r} is missing or null; the row has {there or 'nothing'}. {hint}".rstrip())
     return value
 
 
@@ -49,7 +50,8 @@ def label_in(row: Row, column: str, labels: Sequence[str]) -> str:
         raise BadRowError(f"{column} is -1: the labels of this split are hidden; score on a labelled one.")
     at = list(row).index(column) + 1
     raise BadRowError(
-        f"the label {label!r} in {column!r} is none of {', '.join(labels)}. To leave such rows out, "
+        f"the label {label!r} in {column!r} is none of {', '.join(labels)}. "
+        f"{did_you_mean(label, labels)}To leave such rows out, "
         f"filter the file first; if it is tab-separated: awk -F '\\t' '${at} != \"{label}\"' OLD > NEW."
     )
 
