@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from forgetmenot.runs.frozen_layers import FrozenPlan
     from forgetmenot.runs.session import Session
 
-PATIENCE_S = 4.0
-"""After so long no further stage is timed, nor a further task: the mean rate is taken for the rest."""
 WRITTEN = 8
 """Examples whose answers are written to time it."""
 
@@ -58,16 +56,21 @@ def calibrate(
     from forgetmenot.models.adapt import adapt
 
     learner, config = session.learner, session.config
-    learned = [_first_pack(session, examples) for examples in stages]
-    asked = [_part(learner, one) for one in scored]
+    learned = {k: _first_pack(session, stages[k]) for k in _timed(stages)}
+    asked = {k: _part(learner, scored[k]) for k in _timed(scored)}
     with rounded_once(learner.model, learner.precision):
-        below = 0.0 if frozen is None else _keep(learner, frozen, learned, asked)
+        below = 0.0 if frozen is None else _keep(learner, frozen, learned.values(), asked.values())
     learner.model = adapt(learner.model, config.adapter, 1, config.seed)
     with rounded_once(learner.model, learner.precision):
         step = _optimizer_step(session)
-        trained = _each(learned, lambda examples: _train(session, examples, step))
-        answered = _each(asked, lambda one: _answer(learner, one))
+        trained = _rates(learned, len(stages), lambda examples: _train(session, examples, step))
+        answered = _rates(asked, len(scored), lambda one: _answer(learner, one))
     return Rates(trained, step, answered, below)
+
+
+def _timed(parts: Sequence[Any]) -> list[int]:
+    """Which of them are timed: the first and the last; for those between their mean rate is taken."""
+    return sorted({0, len(parts) - 1}) if parts else []
 
 
 def _first_pack(session: Session, examples: Sequence[Encoded]) -> list[Encoded]:
@@ -91,7 +94,7 @@ def _part(learner: Learner, one: ScoredTask) -> ScoredTask:
 
 
 def _keep(
-    learner: Learner, frozen: FrozenPlan, learned: Sequence[Sequence[Encoded]], asked: Sequence[ScoredTask]
+    learner: Learner, frozen: FrozenPlan, learned: Iterable[Sequence[Encoded]], asked: Iterable[ScoredTask]
 ) -> float:
     """Let the parts begin above the layers that never learn; the seconds of a state below."""
     from forgetmenot.engine.frozen_states import FrozenSet, keep_states
@@ -108,20 +111,19 @@ def _keep(
     return (time.perf_counter() - began) / sets[0].states
 
 
-def _each(parts: Sequence[Any], seconds_of: Callable[[Any], tuple[int, float]]) -> tuple[float, ...]:
-    """The rate of each part; of those that no time is left for, that of all that were timed."""
-    found: list[float | None] = [None] * len(parts)
-    counts = seconds = 0.0
-    for number, part in enumerate(parts):
-        if seconds > PATIENCE_S:
-            break
-        if not seconds:
+def _rates(
+    parts: Mapping[int, Any], count: int, seconds_of: Callable[[Any], tuple[int, float]]
+) -> tuple[float, ...]:
+    """The seconds of a position of each of `count`, from those of some parts."""
+    found: dict[int, float] = {}
+    for number, part in parts.items():
+        if not found:
             seconds_of(part)  # the first makes room
-        count, taken = seconds_of(part)
-        if count:
-            found[number], counts, seconds = taken / count, counts + count, seconds + taken
-    mean = seconds / counts if counts else 0.0
-    return tuple(mean if one is None else one for one in found)
+        positions, seconds = seconds_of(part)
+        if positions:
+            found[number] = seconds / positions
+    mean = sum(found.values()) / max(1, len(found))
+    return tuple(found.get(number, mean) for number in range(count))
 
 
 def _train(session: Session, examples: Sequence[Encoded], step: float) -> tuple[int, float]:

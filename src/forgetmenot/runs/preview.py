@@ -187,8 +187,8 @@ def preview(config: RunConfig | Mapping[str, Any] | str | Path | None = None) ->
     learner = session.learner
     with deterministic():
         loop = Loop(plan, session, directory, Display(Screen(quiet=True)))
-        session.examine(loop.first_sequences())
         scored = [one for asked in loop.scored.values() for one in asked]
+        session.examine(loop.first_sequences(), writes=any(one.generated for one in scored))
         stages = [replace(one, data={name: loop.data[name] for name in one.tasks}) for one in plan.stages]
         examples = [Method().examples(learner, stage) for stage in stages]
         frozen = None

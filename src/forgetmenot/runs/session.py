@@ -72,8 +72,13 @@ class Session:
         rate = f"learning rate {found['learning_rate']:g}{_chosen(training.learning_rate)}"
         return f"Device: {found['device']}{threads}; {precision}, {weights}, {rate}"
 
-    def examine(self, sequences: Sequence[TokenSequence]) -> None:
-        """Let the guard choose on the run's first sequences how they are laid out, and answers written."""
+    def examine(self, sequences: Sequence[TokenSequence], *, writes: bool = True) -> None:
+        """Let the guard choose on the run's first sequences how they are laid out, and answers written.
+
+        Args:
+            sequences: What the guard looks at.
+            writes: Whether anything is written at all; if not, how is not looked at.
+        """
         own = choose_layout(self.learner, sequences)
         verdict = ranks.agreed(lambda: own)
         self.attention = verdict.attention
@@ -85,7 +90,7 @@ class Session:
             self.learner.training_layout = "blocks"
         no_prefix = why_no_prefix(self.learner, sequences) if verdict.layout == "trie" else "no trie"
         self.learner.continues = no_prefix is None
-        found = why_one_by_one(self.learner, sequences)
+        found = why_one_by_one(self.learner, sequences) if writes else None
         alone = ranks.agreed(lambda: found)
         self.learner.together = alone is None
         self.identity |= {
