@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None, listed: Path = PATH, document: 
     given.results.mkdir(parents=True, exist_ok=True)
     wanted = [row for row in rows.rows if given.rows is None or any(text in row.name for text in given.rows)]
     for row in wanted:
-        for name in given.only or MEASUREMENTS:
+        for name in given.only or (MEASUREMENTS if row.compare else ["value"]):
             path = given.results / f"{row.name}.{name}.json"
             if not path.is_file():
                 path.write_text(measured(row, name, given.models, given.data_dir), encoding="utf-8")

@@ -64,7 +64,10 @@ def page(rows: Rows, results: Path) -> str:
             render([_value_cells(rows, row, results) for row in rows.rows], VALUE_COLUMNS),
             f"Sources:\n\n{sources}",
             COMPARISONS,
-            render([_comparison_cells(rows, row, results) for row in rows.rows], COMPARISON_COLUMNS),
+            render(
+                [_comparison_cells(rows, row, results) for row in rows.rows if row.compare],
+                COMPARISON_COLUMNS,
+            ),
         ]
     )
 

@@ -44,9 +44,9 @@ class Row(_Part):
         task: lm-eval's name.
         metric: lm-eval's metric and filter; the row's value is its mean.
         limit: Of the questions, or with a group of tasks of each task's; null is all.
-        compare: As `limit`, for the comparison with lm-eval's own model.
+        compare: As `limit`, for the comparison with lm-eval's own model; null is none.
         dtype: Of weights and activations where the value is measured; the comparison is in fp32.
-        published: None where nobody published a comparable figure.
+        published: Empty where nobody published a comparable figure.
         differs: What differs from the published measurement.
     """
 
@@ -55,7 +55,7 @@ class Row(_Part):
     shots: int
     metric: str
     limit: PositiveInt | None = None
-    compare: PositiveInt
+    compare: PositiveInt | None = None
     dtype: Literal["fp32", "bf16"] = "bf16"
     published: list[Published] = []
     differs: str
