@@ -3,8 +3,9 @@
     python -m scripts.published_numbers.round_again MODELS/smollm2-135m-instruct
 
 Writes MODELS/smollm2-135m-instruct-rounded-again. The rounding is Q4_1's: 32 weights of a row share a scale
-and a minimum, both in fp16. Its groups begin 16 weights later than those of the file that the model came from,
-so that it rounds what lies between that file's levels. The embeddings are kept: there they have eight bits.
+and a minimum, both in fp16. Its groups begin 16 weights later than those of the file that the model came
+from, so that it rounds what lies between that file's levels. The embeddings are kept: there they have eight
+bits.
 """
 
 import sys
