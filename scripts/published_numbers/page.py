@@ -35,6 +35,8 @@ The same questions put to lm-eval's `HFLM` (batches of 8, one padded sequence fo
   the largest in parts of the log-likelihood itself.
 - **ours − exact**, **HFLM − exact**: the same against `HFLM` computed in fp64, which tells whose rounding
   the difference is.
+  On a CPU most of Δ is HFLM's: torch's `log_softmax` sums the exponentials of a vocabulary in fp32 with an
+  error of one sign in every token, which the probe's `logsumexp` does not have.
 - **Δ metrics**: the largest difference of a metric of one question, by every filter, with both sides in fp32.
 - **answers**: how many written answers are equal, letter by letter.
 """
