@@ -22,7 +22,7 @@ ENDING = "-rounded-again"
 
 def rounded(weight: Tensor) -> Tensor:
     """A matrix (outputs × inputs, a multiple of 32) with its weights on the sixteen levels of their group."""
-    groups = weight.float().roll(-GROUP // 2, dims=1).unflatten(1, (-1, GROUP))
+    groups = weight.float().roll(-GROUP // 2, dims=1).reshape(len(weight), -1, GROUP)
     low, high = groups.amin(2, keepdim=True), groups.amax(2, keepdim=True)
     scale = ((high - low) / LEVELS).half().float()
     low = low.half().float()
