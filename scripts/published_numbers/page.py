@@ -65,6 +65,7 @@ def page(rows: Rows, results: Path) -> str:
             f"{VALUES}\n{models}",
             render([_value_cells(rows, row, results) for row in rows.rows], VALUE_COLUMNS),
             f"Sources:\n\n{sources}",
+            *([f"Reading:\n\n{rows.reading}"] if rows.reading else []),
             COMPARISONS,
             render(
                 [_comparison_cells(rows, row, results) for row in rows.rows if row.compare],

@@ -67,11 +67,12 @@ class Row(_Part):
 
 
 class Rows(_Part):
-    """The content of `rows.yaml`: a source is a sentence with its address."""
+    """The content of `rows.yaml`: a source is a sentence with its address; what a reader should know."""
 
     models: dict[str, Model]
     sources: dict[str, str]
     rows: list[Row]
+    reading: str = ""
 
 
 def read_rows(path: Path = PATH) -> Rows:
