@@ -81,31 +81,52 @@ class General(Probe):
 
     def measure(self, learner: Learner, stage: str, base: str, folder: Path) -> Sequence[Part]:
         """A part for each task that was named, and for each task of a tag."""
-        from lm_eval.evaluator import evaluate
-
-        from forgetmenot.probes.shared.lm_eval_model import LearnerLM, quiet
+        from forgetmenot.probes.shared.lm_eval_model import LearnerLM
 
         parts: list[Part] = []
         for name, tasks in self._tasks():
             model = LearnerLM(learner)
-            for task in tasks["tasks"].values():
-                task.set_fewshot_seed(seed=FEWSHOT_SEED)  # each stage draws the same shots
-            with _undisturbed(), quiet(), _explaining(name, ValueError):
-                found = evaluate(
-                    lm=model,
-                    task_dict=tasks,
-                    limit=self.options.limit,
-                    bootstrap_iters=BOOTSTRAPS,
-                    log_samples=False,
-                    apply_chat_template=self.options.chat,
-                    fewshot_as_multiturn=self.options.chat,
-                )
+            found = self._evaluate(model, name, tasks)
             cut = {"truncated": float(model.cut)}
             measured = [_part(one, found, tasks, cut) for one in self._of(name, found, tasks)]
             if not model.finite:  # lm-eval takes the first choice where none is a number
                 measured = [replace(one, value=None, interval=None, reason=NOT_FINITE) for one in measured]
             parts += measured
         return parts
+
+    def samples(self, model: Any) -> dict[str, list[dict[str, Any]]]:
+        """What a model answers to each question: lm-eval's own record of it, by task.
+
+        Args:
+            model: Any of lm-eval's interface, such as its own Hugging Face model.
+        """
+        return {
+            task: questions
+            for name, tasks in self._tasks()
+            for task, questions in self._evaluate(model, name, tasks, log_samples=True)["samples"].items()
+        }
+
+    def _evaluate(
+        self, model: Any, name: str, tasks: Mapping[str, Any], *, log_samples: bool = False
+    ) -> dict[str, Any]:
+        """What lm-eval finds of the tasks of a name."""
+        from lm_eval.evaluator import evaluate
+
+        from forgetmenot.probes.shared.lm_eval_model import quiet
+
+        for task in tasks["tasks"].values():
+            task.set_fewshot_seed(seed=FEWSHOT_SEED)  # each stage draws the same shots
+        with _undisturbed(), quiet(), _explaining(name, ValueError):
+            found: dict[str, Any] = evaluate(
+                lm=model,
+                task_dict=tasks,
+                limit=self.options.limit,
+                bootstrap_iters=BOOTSTRAPS,
+                log_samples=log_samples,
+                apply_chat_template=self.options.chat,
+                fewshot_as_multiturn=self.options.chat,
+            )
+        return found
 
     def _trace(self) -> tuple[str, ...]:
         local = self.folder is not None and (self.folder / "boolq").is_dir()
