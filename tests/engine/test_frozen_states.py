@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -156,6 +156,70 @@ def test_the_hash_of_what_lies_below(build: Build) -> None:
         layers[FIRST - 1].mlp.up_proj.weight[0, 0].add_(1e-3)
     assert digest_below(model, FIRST) != before
     assert digest_below(model, FIRST - 1) != before
+
+
+def test_buffers_and_scales_are_in_the_hash(build: Build) -> None:
+    """As of weights in eight bits, which are no parameters."""
+    model = build(ON_THE_TRIE["llama"]())
+    lower, upper = decoder_layers(model)[0], decoder_layers(model)[FIRST]
+    for layer in (lower, upper):
+        layer.register_buffer("scale", torch.tensor(1.0))
+    before = digest_below(model, FIRST)
+    cast(Tensor, upper.scale).mul_(2)
+    assert digest_below(model, FIRST) == before
+    cast(Tensor, lower.scale).mul_(2)
+    assert digest_below(model, FIRST) != before
+
+
+def test_a_folder_that_is_only_read_serves_what_it_has(
+    learner: Learner, sequences: list[TokenSequence], files: StateFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cold, _ = keep(learner, [sequences], files)
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "utime", refuse)
+    monkeypatch.setattr(state_files.FileLock, "acquire", refuse)
+    monkeypatch.setattr(StateFiles, "write", lambda *_: pytest.fail("the states are there"))
+    warm, said = keep(learner, [sequences], files)
+    assert said == []
+    assert torch.equal(warm.states[0], cold.states[0])
+
+
+def test_two_that_write_at_once_both_have_whole_states(
+    learner: Learner, sequences: list[TokenSequence], files: StateFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Since `fmn cache --clear` has removed the lock; the second process is played by this one."""
+    truth, _ = keep(learner, [sequences], None)
+    states, said = truth.states[0], list[str]()
+
+    def slowly() -> Iterator[Tensor]:
+        yield states[:5]
+        with monkeypatch.context() as other:
+            other.setattr(os, "getpid", lambda: 1)
+            found = files.write("key", len(states), iter([states]), said)
+            assert found is not None
+            assert torch.equal(found, states)
+        yield states[5:]
+
+    own = files.write("key", len(states), slowly(), said)
+    assert said == []
+    assert own is not None
+    assert torch.equal(own, states)
+
+
+def test_what_a_killed_run_was_writing_goes_in_time(
+    learner: Learner, sequences: list[TokenSequence], files: StateFiles
+) -> None:
+    files.folder.mkdir()
+    dead, live = (files.folder / f".{name}.states.77.writing" for name in ("dead", "live"))
+    for path in (dead, live):
+        path.write_bytes(b" " * 100)
+    os.utime(dead, (0, 0))
+    keep(learner, [sequences], files)
+    assert not dead.exists()
+    assert live.exists()
 
 
 @pytest.mark.parametrize("damage", ["truncated", "a flipped bit", "another's", "no header", "empty"])

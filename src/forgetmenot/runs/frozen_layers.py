@@ -122,11 +122,13 @@ def _found_exact(
 
 
 def _about(session: Session, first: int) -> str:
-    """All that the states depend on beside their tokens: lower weights, dtype, threads, kernel, machine."""
+    """All that the states depend on beside their tokens: weights, code, dtype, threads, kernel, machine."""
     found = session.identity
     names = ("device", "threads", "precision", "dtype", "quantization", "attention")
     about = {name: found[name] for name in names}
     about |= {name: version(name) for name in ("torch", "transformers")}
     about["machine"] = torch.backends.cpu.get_cpu_capability()
     about["weights"] = digest_below(session.learner.model, first)
+    if session.config.model.trust_remote_code:  # code of the model's own is part of its revision
+        about["model"] = found["model_revision"]
     return json.dumps(about, sort_keys=True)
