@@ -107,6 +107,12 @@ def test_a_model_with_code_of_its_own_shares_states_with_its_own_revision_alone(
         assert len(kept(cache)) == 12
 
 
+def test_a_run_that_asks_for_no_state_keeps_none(go: Go, cache: Path) -> None:
+    run = go("written", {**UPPER, "training.limit": 0, "evaluation.scoring": "generation"})
+    assert not identity(run)["frozen_states"]
+    assert kept(cache) == []
+
+
 def test_with_all_layers_nothing_is_kept(go: Go, cache: Path) -> None:
     run = go("all", {"evaluation.limit": 8, "training.limit": 16})
     assert identity(run)["frozen_states"] is False

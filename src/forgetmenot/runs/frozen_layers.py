@@ -116,7 +116,9 @@ def _found_exact(
         return f"this model takes {session.learner.layout} batches, not the trie"
     if shards.wanted():
         return "the model is sharded"
-    some = next(sequences for sequences in asked.values() if sequences)
+    some = next((sequences for sequences in asked.values() if sequences), None)
+    if some is None:
+        return "the run trains on nothing and scores by what the model writes"
     own = try_frozen(session.learner, first, some)
     return ranks.agreed(lambda: own if isinstance(own, str) else None) or own
 
