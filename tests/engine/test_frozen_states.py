@@ -180,11 +180,21 @@ def test_a_folder_that_is_only_read_serves_what_it_has(
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(os, "utime", refuse)
-    monkeypatch.setattr(state_files.FileLock, "acquire", refuse)
+    monkeypatch.setattr("filelock.FileLock.acquire", refuse)
     monkeypatch.setattr(StateFiles, "write", lambda *_: pytest.fail("the states are there"))
     warm, said = keep(learner, [sequences], files)
     assert said == []
     assert torch.equal(warm.states[0], cold.states[0])
+
+
+def test_a_file_in_the_folders_place_is_said_once(
+    learner: Learner, sequences: list[TokenSequence], files: StateFiles
+) -> None:
+    files.folder.touch()
+    held, said = keep(learner, [sequences[:5], sequences], files)
+    assert len(held.states) == 2
+    assert len(said) == 1
+    assert "held in memory" in said[0]
 
 
 def test_two_that_write_at_once_both_have_whole_states(
@@ -256,7 +266,7 @@ def test_on_a_full_disk_it_is_held_in_memory_and_said(
     whole, _ = keep(learner, [sequences], None)
 
     @contextmanager
-    def full(_: Path) -> Iterator[Path]:
+    def full(_: Path, **__: Any) -> Iterator[Path]:
         yield Path("/dev/full")
 
     monkeypatch.setattr(state_files, "written_whole", full)

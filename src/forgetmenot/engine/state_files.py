@@ -81,7 +81,7 @@ class StateFiles:
             states = _mapped(path, shape, dtype)
             with suppress(OSError):  # another user's, or a folder that is only read
                 os.utime(path)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
             said.append(f"{path} is damaged ({error}); it is made anew.")
@@ -108,10 +108,11 @@ class StateFiles:
                 stream.write(json.dumps(header).encode().ljust(BLOCK))
             return _mapped(path, shape, DTYPES[dtype])
         except OSError as error:
-            said.append(
+            sentence = (
                 f"The states of frozen layers cannot be kept in {self.folder} ({error.strerror}); they are "
                 "held in memory, and the next run computes them again."
             )
+            said += [sentence] if sentence not in said else []
             return None
 
     def _path(self, key: str) -> Path:
