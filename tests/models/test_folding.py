@@ -1,5 +1,7 @@
 """LoRA held in the layers' weights gives PEFT's numbers, and leaves no trace."""
 
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -9,6 +11,7 @@ from torch import Tensor
 from torch.func import functional_call
 from transformers import AutoModelForCausalLM
 
+from forgetmenot.engine.head import replaced_forward
 from forgetmenot.models.adapt import adapt
 from forgetmenot.models.adapters.lora import answering_with
 from forgetmenot.models.folding import folded, learning_folded
@@ -259,3 +262,20 @@ def test_an_adapter_that_a_hook_changes_learns_as_in_peft() -> None:
     for hook in hooks:
         hook.remove()
     assert_alike(seen, truth)
+
+
+def test_it_holds_no_weights_when_it_is_over() -> None:
+    """Else a model that was given up stays until the garbage is collected, beside the next one."""
+    model = with_lora(_llama())
+    with learning_folded(model):
+        losses_gradients(model)
+    with replaced_forward(model.get_output_embeddings(), lambda hidden: hidden):
+        pass
+    assert not any("forward" in vars(module) for module in model.modules())
+    weight = weakref.ref(layers(model)[0].get_base_layer().weight)
+    gc.disable()
+    try:
+        del model
+        assert weight() is None
+    finally:
+        gc.enable()

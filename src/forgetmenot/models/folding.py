@@ -74,7 +74,7 @@ def learning_folded(model: Any) -> Iterator[Callable[[], None]]:
     for layer in _foldable(model):
         dropouts = any(isinstance(one, torch.nn.Dropout) for one in layer.lora_dropout.values())
         if not (layer.fan_in_fan_out or dropouts):
-            held.append((layer, layer.forward, _FoldedForward(layer, layer.forward)))
+            held.append((layer, vars(layer).get("forward"), _FoldedForward(layer, layer.forward)))
 
     def stepped() -> None:
         for *_, forward in held:
@@ -85,8 +85,11 @@ def learning_folded(model: Any) -> Iterator[Callable[[], None]]:
     try:
         yield stepped
     finally:
-        for layer, plain, _ in held:
-            layer.forward = plain
+        for layer, before, _ in held:
+            if before is None:  # its class's: set on the layer it would hold the layer's weights for long
+                del layer.forward
+            else:
+                layer.forward = before
 
 
 class _FoldedForward:
