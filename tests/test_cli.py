@@ -129,16 +129,30 @@ def test_cache_shows_what_is_kept_and_clears_it(
     ]
     (tmp_path / "frozen-layers").mkdir()
     (tmp_path / "frozen-layers" / "a.states").write_bytes(b" " * 2_000_000)
+    (tmp_path / "frozen-layers" / ".c.states.77.writing").write_bytes(b" " * 1_000_000)  # of a killed run
     (tmp_path / "b.npz").write_bytes(b" " * 500_000)
     for arguments in (("cache",), ("cache", "--clear")):
         status, said, complaint = fmn(*arguments)
         assert (status, complaint) == (0, "")
         assert lines_of(said)[1:3] == [
             ["encoded", "examples", "1", "0.5"],
-            ["states", "of", "frozen", "layers", "1", "2.0"],
+            ["states", "of", "frozen", "layers", "2", "3.0"],
         ]
         assert str(tmp_path) in said.replace("\n", "")
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_cache_says_what_it_may_not_remove(fmn: Fmn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORGETMENOT_CACHE", str(tmp_path))
+    (tmp_path / "b.npz").write_bytes(b" ")
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    status, _, complaint = fmn("cache", "--clear")
+    assert status == 2
+    assert "b.npz cannot be removed (Permission denied)" in complaint.replace("\n", "")
 
 
 # What the verbs do

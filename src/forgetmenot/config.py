@@ -160,8 +160,11 @@ def read_resolved(path: Path) -> RunConfig:
 
 
 def differences(before: RunConfig, now: RunConfig) -> list[str]:
-    """The dotted keys in which two configs differ, `output` aside."""
-    one, other = (_flat(config.model_dump(mode="json", exclude={"output"})) for config in (before, now))
+    """The dotted keys in which two configs differ, aside from those that no number follows from."""
+    one, other = (
+        _flat(config.model_dump(mode="json", exclude={"output": True, "adapter": {"frozen_cache_gb": True}}))
+        for config in (before, now)
+    )
     return sorted(key for key in one.keys() | other.keys() if not same_value(one.get(key), other.get(key)))
 
 

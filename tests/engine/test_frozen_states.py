@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -158,6 +158,80 @@ def test_the_hash_of_what_lies_below(build: Build) -> None:
     assert digest_below(model, FIRST - 1) != before
 
 
+def test_buffers_and_scales_are_in_the_hash(build: Build) -> None:
+    """As of weights in eight bits, which are no parameters."""
+    model = build(ON_THE_TRIE["llama"]())
+    lower, upper = decoder_layers(model)[0], decoder_layers(model)[FIRST]
+    for layer in (lower, upper):
+        layer.register_buffer("scale", torch.tensor(1.0))
+    before = digest_below(model, FIRST)
+    cast(Tensor, upper.scale).mul_(2)
+    assert digest_below(model, FIRST) == before
+    cast(Tensor, lower.scale).mul_(2)
+    assert digest_below(model, FIRST) != before
+
+
+def test_a_folder_that_is_only_read_serves_what_it_has(
+    learner: Learner, sequences: list[TokenSequence], files: StateFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cold, _ = keep(learner, [sequences], files)
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "utime", refuse)
+    monkeypatch.setattr("filelock.FileLock.acquire", refuse)
+    monkeypatch.setattr(StateFiles, "write", lambda *_: pytest.fail("the states are there"))
+    warm, said = keep(learner, [sequences], files)
+    assert said == []
+    assert torch.equal(warm.states[0], cold.states[0])
+
+
+def test_a_file_in_the_folders_place_is_said_once(
+    learner: Learner, sequences: list[TokenSequence], files: StateFiles
+) -> None:
+    files.folder.touch()
+    held, said = keep(learner, [sequences[:5], sequences], files)
+    assert len(held.states) == 2
+    assert len(said) == 1
+    assert "held in memory" in said[0]
+
+
+def test_two_that_write_at_once_both_have_whole_states(
+    learner: Learner, sequences: list[TokenSequence], files: StateFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Since `fmn cache --clear` has removed the lock; the second process is played by this one."""
+    truth, _ = keep(learner, [sequences], None)
+    states, said = truth.states[0], list[str]()
+
+    def slowly() -> Iterator[Tensor]:
+        yield states[:5]
+        with monkeypatch.context() as other:
+            other.setattr(os, "getpid", lambda: 1)
+            found = files.write("key", len(states), iter([states]), said)
+            assert found is not None
+            assert torch.equal(found, states)
+        yield states[5:]
+
+    own = files.write("key", len(states), slowly(), said)
+    assert said == []
+    assert own is not None
+    assert torch.equal(own, states)
+
+
+def test_what_a_killed_run_was_writing_goes_in_time(
+    learner: Learner, sequences: list[TokenSequence], files: StateFiles
+) -> None:
+    files.folder.mkdir()
+    dead, live = (files.folder / f".{name}.states.77.writing" for name in ("dead", "live"))
+    for path in (dead, live):
+        path.write_bytes(b" " * 100)
+    os.utime(dead, (0, 0))
+    keep(learner, [sequences], files)
+    assert not dead.exists()
+    assert live.exists()
+
+
 @pytest.mark.parametrize("damage", ["truncated", "a flipped bit", "another's", "no header", "empty"])
 def test_a_damaged_file_is_made_anew_and_said(
     damage: str, learner: Learner, sequences: list[TokenSequence], files: StateFiles
@@ -192,7 +266,7 @@ def test_on_a_full_disk_it_is_held_in_memory_and_said(
     whole, _ = keep(learner, [sequences], None)
 
     @contextmanager
-    def full(_: Path) -> Iterator[Path]:
+    def full(_: Path, **__: Any) -> Iterator[Path]:
         yield Path("/dev/full")
 
     monkeypatch.setattr(state_files, "written_whole", full)

@@ -321,6 +321,26 @@ def test_with_dropout_blocks_share_nothing_and_learn(llama: Any, examples: list[
     assert first == second, "which is why nothing may be shared"
 
 
+@dataclass
+class Halving(Answers):
+    """Halves what learns after each step, by a copy or in a way that PyTorch does not count as a change."""
+
+    counted: bool = True
+
+    def stepped(self, learner: Learner) -> None:
+        for p in learner.trainable().values():
+            (p.detach() if self.counted else p.data).mul_(0.5)
+
+
+def test_what_a_method_makes_of_the_weights_is_learned_from(llama: Any, examples: list[Encoded]) -> None:
+    model = get_peft_model(llama, LoraConfig(r=4, target_modules=["q_proj", "up_proj"]))
+    seen, truth = (
+        train(model, examples, CONSTANT, objective=Halving(counted=counted)) for counted in (False, True)
+    )
+    assert [step.loss for step in seen.steps] == [step.loss for step in truth.steps]
+    assert relative(seen.weights, truth.weights) == 0
+
+
 def test_training_ends_in_evaluation_with_no_gradients_left(llama: Any, examples: list[Encoded]) -> None:
     model = train(llama, examples, CONSTANT).learner.model
     assert not model.training

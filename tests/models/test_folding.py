@@ -1,13 +1,17 @@
 """LoRA held in the layers' weights gives PEFT's numbers, and leaves no trace."""
 
+import gc
+import weakref
 from typing import Any
 
 import pytest
 import torch
 from peft.tuners.lora import LoraLayer
 from torch import Tensor
+from torch.func import functional_call
 from transformers import AutoModelForCausalLM
 
+from forgetmenot.engine.head import replaced_forward
 from forgetmenot.models.adapt import adapt
 from forgetmenot.models.adapters.lora import answering_with
 from forgetmenot.models.folding import folded, learning_folded
@@ -185,6 +189,68 @@ def test_dropout_stays_and_scoring_between_folds_as_before() -> None:
             assert torch.allclose(logits(model), plain, rtol=1e-5, atol=1e-5)
 
 
+def test_two_sets_of_values_take_turns_before_the_backward_pass() -> None:
+    """As a teacher's head and a student's do, whose adapters are both in use until then."""
+    model = with_lora(_llama(), targets=["lm_head", "q_proj"])
+    others = {name: 2 * p.detach() for name, p in model.named_parameters() if p.requires_grad}
+
+    def gradients() -> dict[str, Tensor]:
+        model.zero_grad()
+        own = model(input_ids=TOKENS).logits.log_softmax(-1)
+        with torch.no_grad():
+            taught = functional_call(model, others, args=(), kwargs={"input_ids": TOKENS}).logits
+        (taught.softmax(-1) * own).sum().backward()
+        return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+    truth = gradients()
+    with learning_folded(model):
+        assert_alike(gradients(), truth)
+
+
+@pytest.mark.parametrize("still", ["lora_A", "lora_B"])
+def test_half_of_an_adapter_learns_alone(still: str) -> None:
+    """As in LoRA-FA, where A stays as it was drawn."""
+    model = with_lora(_llama())
+    for name, p in model.named_parameters():
+        p.requires_grad_(p.requires_grad and still not in name)
+    truth = losses_gradients(model)
+    with learning_folded(model):
+        assert_alike(losses_gradients(model), truth)
+
+
+@pytest.mark.parametrize("part", ["base_layer", "lora_A.default"])
+@pytest.mark.parametrize("backward", [False, True])
+def test_a_hook_on_any_part_is_heard(part: str, backward: bool) -> None:
+    model = with_lora(_llama())
+    heard: list[int] = []
+    for layer in layers(model):
+        module = layer.get_submodule(part)
+        listen = module.register_full_backward_hook if backward else module.register_forward_hook
+        listen(lambda *_: heard.append(1))
+    losses_gradients(model)
+    count = len(heard)
+    assert count > 0
+    with learning_folded(model):
+        losses_gradients(model)
+    assert len(heard) == 2 * count
+    if not backward:
+        with folded(model):
+            logits(model)
+        assert len(heard) == 3 * count
+
+
+def test_a_gradient_of_the_gradient_is_refused() -> None:
+    model = with_lora(_llama())
+    model.config._attn_implementation = "eager"
+    learning = [p for p in model.parameters() if p.requires_grad]
+    with learning_folded(model):
+        loss = model(input_ids=TOKENS, labels=TOKENS).loss
+        first = torch.autograd.grad(loss, learning, create_graph=True)
+        norm = torch.stack([one.square().sum() for one in first]).sum()
+        with pytest.raises(RuntimeError, match="once_differentiable"):
+            norm.backward()  # type: ignore[no-untyped-call]
+
+
 def test_an_adapter_that_a_hook_changes_learns_as_in_peft() -> None:
     model = with_lora(_llama())
     with learning_folded(model):
@@ -196,3 +262,20 @@ def test_an_adapter_that_a_hook_changes_learns_as_in_peft() -> None:
     for hook in hooks:
         hook.remove()
     assert_alike(seen, truth)
+
+
+def test_it_holds_no_weights_when_it_is_over() -> None:
+    """Else a model that was given up stays until the garbage is collected, beside the next one."""
+    model = with_lora(_llama())
+    with learning_folded(model):
+        losses_gradients(model)
+    with replaced_forward(model.get_output_embeddings(), lambda hidden: hidden):
+        pass
+    assert not any("forward" in vars(module) for module in model.modules())
+    weight = weakref.ref(layers(model)[0].get_base_layer().weight)
+    gc.disable()
+    try:
+        del model
+        assert weight() is None
+    finally:
+        gc.enable()

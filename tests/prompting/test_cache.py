@@ -41,6 +41,20 @@ def test_cached_is_fresh(tokenizer: Any, folder: Path, monkeypatch: pytest.Monke
     assert again.truncated["examples"]
 
 
+def test_a_folder_that_is_only_read_serves_what_it_has(
+    tokenizer_named: Callable[[str], Any], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call = (TASK, PROMPT, tokenizer_named("gpt2-like"), 40, EXAMPLES)
+    fresh = list(encode_cached(*call))
+
+    def refuse(*_: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "utime", refuse)
+    monkeypatch.setattr(encoded_cache, "_write", lambda *_: pytest.fail("it is there"))
+    assert list(encode_cached(*call)) == fresh
+
+
 def test_whatever_shapes_the_tokens_has_a_file_of_its_own(
     tokenizer_named: Callable[[str], Any], folder: Path
 ) -> None:

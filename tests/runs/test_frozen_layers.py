@@ -87,6 +87,32 @@ def test_the_numbers_are_those_of_whole_passes(go: Go) -> None:
             assert list(row) == pytest.approx(list(beside), abs=1e-4)
 
 
+def test_a_begun_run_takes_the_room_that_more_tasks_need(go: Go, tiny: Any) -> None:
+    few = {**UPPER, "tasks": tiny["tasks"][:1], "adapter.frozen_cache_gb": 1e-4}
+    assert identity(go("one", few))["frozen_states"]
+    more = {**UPPER, "tasks": tiny["tasks"][:2]}
+    with pytest.raises(UserError, match="created with frozen_states True; now it would be False"):
+        go("one", {**more, "adapter.frozen_cache_gb": 1e-6})
+    assert len(go("one", {**more, "adapter.frozen_cache_gb": 1}).results["stages"]) == 3
+
+
+def test_a_model_with_code_of_its_own_shares_states_with_its_own_revision_alone(
+    go: Go, tiny: Any, cache: Path
+) -> None:
+    trusted = {**UPPER, "model": {"name": tiny["model"], "trust_remote_code": True}}
+    go("plain", UPPER)
+    assert len(kept(cache)) == 6
+    for name in ("one", "two"):
+        go(name, trusted)
+        assert len(kept(cache)) == 12
+
+
+def test_a_run_that_asks_for_no_state_keeps_none(go: Go, cache: Path) -> None:
+    run = go("written", {**UPPER, "training.limit": 0, "evaluation.scoring": "generation"})
+    assert not identity(run)["frozen_states"]
+    assert kept(cache) == []
+
+
 def test_with_all_layers_nothing_is_kept(go: Go, cache: Path) -> None:
     run = go("all", {"evaluation.limit": 8, "training.limit": 16})
     assert identity(run)["frozen_states"] is False

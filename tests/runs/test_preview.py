@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from rich.console import Console
 
@@ -142,6 +143,23 @@ def test_it_knows_which_stages_are_done(tiny: Mapping[str, Any], tmp_path: Path)
     assert forgetmenot.runs.api.Run(begun.path).results["tasks"] == ["animal", "colour"], "it is as it was"
     with pytest.raises(UserError, match="holds a run of another config"):
         forgetmenot.preview({**config, "training.limit": 17})
+
+
+def test_it_computes_as_the_run_began(tiny: Mapping[str, Any], tmp_path: Path) -> None:
+    """With as many threads: states of frozen layers are kept by their number."""
+    config = {**tiny, "output": str(tmp_path / "run"), "training.limit": 0}
+    forgetmenot.run(config)
+    environment = tmp_path / "run" / "environment.json"
+    told = json.loads(environment.read_text())
+    told["identity"]["threads"] = 2
+    environment.write_text(json.dumps(told))
+    before = torch.get_num_threads()
+    try:
+        assert "2 threads" in forgetmenot.preview(config).machine
+    finally:
+        torch.set_num_threads(before)
+    with pytest.raises(UserError, match="another config: seed differ"):
+        forgetmenot.preview({**config, "seed": 3})
 
 
 def test_it_knows_what_the_cache_holds(

@@ -250,9 +250,14 @@ def _as_head(model: Any, head: GatheredHead) -> Iterator[None]:
 @contextmanager
 def replaced_forward(module: Any, forward: Any) -> Iterator[None]:
     """Let a module compute something else for a while."""
-    original = module.forward
+    before = vars(module).get("forward")
     module.forward = forward
     try:
         yield
     finally:
-        module.forward = original
+        if (
+            before is None
+        ):  # its class's: set on the module it would hold the module, and its weights, for long
+            del module.forward
+        else:
+            module.forward = before

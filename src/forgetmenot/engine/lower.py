@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from forgetmenot.engine.head import decoder, replaced_forward
-from forgetmenot.models.layers import decoder_layers, parameters_below
+from forgetmenot.models.layers import decoder_layers, modules_below
 
 OF_NO_EFFECT = ("_name_or_path", "transformers_version", "torch_dtype", "dtype", "quantization_config")
 """What a model's configuration says that no state depends on, or that the weights say."""
@@ -77,12 +77,13 @@ def beginning_at(model: Any, lower: LowerStates | None) -> Iterator[None]:
 
 
 def digest_below(model: Any, first: int) -> str:
-    """A hash of all that the states below a layer depend on: configuration and weights."""
+    """A hash of all that the states below a layer depend on: configuration, weights, buffers."""
     config = {k: v for k, v in model.config.get_text_config().to_dict().items() if k not in OF_NO_EFFECT}
     digest = hashlib.sha256(json.dumps([config, first], sort_keys=True, default=str).encode())
-    for parameter in parameters_below(decoder(model), first):
-        for values in (parameter, getattr(getattr(parameter, "quant_state", None), "absmax", None)):
-            if values is not None:
-                digest.update(f"{values.dtype}{tuple(values.shape)}".encode())
-                digest.update(values.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    for module in modules_below(decoder(model), first):
+        for name, values in module.state_dict().items():  # with buffers, and the scales of quantized weights
+            if isinstance(values, Tensor):
+                digest.update(f"{name} {values.dtype}{tuple(values.shape)}".encode())
+                flat = values.detach().cpu().contiguous().flatten()
+                digest.update(flat.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

@@ -7,6 +7,7 @@ for longest; it may be removed at any time.
 
 import json
 import os
+import time
 import warnings
 import zlib
 from collections.abc import Iterable, Iterator
@@ -26,6 +27,7 @@ FORMAT = 1
 BLOCK = 4096
 ENDING = ".states"
 BYTES = 1 << 24  # that are read at a time
+LEFT_OVER_S = 3600  # since a file was last written to, which nobody is writing any more
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -77,8 +79,9 @@ class StateFiles:
                 if _checksum(stream) != header["checksum"]:
                     raise ValueError("its checksum does not fit")
             states = _mapped(path, shape, dtype)
-            os.utime(path)
-        except FileNotFoundError:
+            with suppress(OSError):  # another user's, or a folder that is only read
+                os.utime(path)
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
             said.append(f"{path} is damaged ({error}); it is made anew.")
@@ -89,7 +92,8 @@ class StateFiles:
         """Write states as they come, and read them from there; None where that fails, which is said."""
         path = self._path(key)
         try:
-            with written_whole(path) as aside, aside.open("wb") as stream:
+            self._remove_left_over()
+            with written_whole(path, shared=True) as aside, aside.open("wb") as stream:
                 stream.write(b" " * BLOCK)
                 checksum, shape, dtype = 0, [rows, 0], ""
                 for part in parts:
@@ -104,14 +108,22 @@ class StateFiles:
                 stream.write(json.dumps(header).encode().ljust(BLOCK))
             return _mapped(path, shape, DTYPES[dtype])
         except OSError as error:
-            said.append(
+            sentence = (
                 f"The states of frozen layers cannot be kept in {self.folder} ({error.strerror}); they are "
                 "held in memory, and the next run computes them again."
             )
+            said += [sentence] if sentence not in said else []
             return None
 
     def _path(self, key: str) -> Path:
         return self.folder / f"{key}{ENDING}"
+
+    def _remove_left_over(self) -> None:
+        """Remove what runs were writing that are no more: a live one writes all the time."""
+        for one in self.folder.glob(f".*{ENDING}.*.writing"):
+            with suppress(OSError):
+                if time.time() - one.stat().st_mtime > LEFT_OVER_S:
+                    one.unlink()
 
     def _make_room(self, size: int) -> None:
         """Remove what was not used for longest, until a file of this size fits; who reads one keeps it."""

@@ -115,6 +115,7 @@ def fit(
             schedule.step()
             optimizer.zero_grad()
             objective.stepped(learner)
+            weights_changed()  # which a method of others may do through `.data`, uncounted as well
             tokens = sum(len(example.answer.tokens) - example.answer.start for example in batch)
             on_step(Step(step, steps, mean, norm, rate, tokens, len(batch)))
     ranks.check_alike(learner.trainable().values())

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 FOLDED_BELOW = 1024
 """Up to which width LoRA is folded into a layer: beyond, its products cost a hundredth or two."""
@@ -51,9 +52,10 @@ def _foldable(model: Any) -> Iterator[LoraLinear]:
 
 
 def _hooked(layer: LoraLinear) -> bool:
-    """Whether something listens to a layer's adapters or changes what they give."""
-    parts = (*layer.lora_A.values(), *layer.lora_B.values())
-    return any(part._forward_hooks or part._forward_pre_hooks for part in parts)
+    """Whether something listens to a layer's parts or changes what they give, forward or backward."""
+    parts = (layer.get_base_layer(), *layer.lora_A.values(), *layer.lora_B.values())
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return any(getattr(part, kind) for part in parts for kind in kinds)
 
 
 @contextmanager
@@ -72,7 +74,7 @@ def learning_folded(model: Any) -> Iterator[Callable[[], None]]:
     for layer in _foldable(model):
         dropouts = any(isinstance(one, torch.nn.Dropout) for one in layer.lora_dropout.values())
         if not (layer.fan_in_fan_out or dropouts):
-            held.append((layer, layer.forward, _FoldedForward(layer, layer.forward)))
+            held.append((layer, vars(layer).get("forward"), _FoldedForward(layer, layer.forward)))
 
     def stepped() -> None:
         for *_, forward in held:
@@ -83,8 +85,11 @@ def learning_folded(model: Any) -> Iterator[Callable[[], None]]:
     try:
         yield stepped
     finally:
-        for layer, plain, _ in held:
-            layer.forward = plain
+        for layer, before, _ in held:
+            if before is None:  # its class's: set on the layer it would hold the layer's weights for long
+                del layer.forward
+            else:
+                layer.forward = before
 
 
 class _FoldedForward:
@@ -108,23 +113,23 @@ class _FoldedForward:
         values = [base.weight, *(value for _, *pair in parts for value in pair)]
         state = (*((value.data_ptr(), value._version) for value in values), *(scale for scale, *_ in parts))
         if state != self.state:
-            self._form(base.weight, parts)
+            # In its place after a step; where two take turns within one, a graph may hold the other's.
+            self._form(base.weight, parts, anew=self.state != ())
             self.state = state
-        learning = [part for part in parts if part[1].requires_grad]
+        learning = [part for part in parts if any(value.requires_grad for value in part[1:])]
         pairs = [value for _, *pair in learning for value in pair]
         found: Tensor = _Folded.apply(  # type: ignore[no-untyped-call]
             x, self.weight, base.bias, [scale for scale, *_ in learning], *pairs
         )
         return found
 
-    def _form(self, base: Tensor, parts: list[tuple[float, Tensor, Tensor]]) -> None:
-        """Form the sum in its place: no pass can still need the old one, whose A and B are gone too."""
+    def _form(self, base: Tensor, parts: list[tuple[float, Tensor, Tensor]], *, anew: bool) -> None:
         with torch.no_grad():
-            if self.weight is None:
-                self.weight = torch.empty_like(base)
-            self.weight.copy_(base)
+            weight = torch.empty_like(base) if anew or self.weight is None else self.weight
+            weight.copy_(base)
             for scale, a, b in parts:
-                self.weight.addmm_(b, a, alpha=scale)
+                weight.addmm_(b, a, alpha=scale)
+        self.weight = weight
 
 
 class _Folded(torch.autograd.Function):
@@ -139,6 +144,7 @@ class _Folded(torch.autograd.Function):
         return F.linear(x, weight, bias)
 
     @staticmethod
+    @once_differentiable  # the gradient of a gradient would lack what W' has of A and B
     def backward(ctx: Any, gradient: Tensor) -> Any:
         x, weight, *pairs = ctx.saved_tensors
         rows, inputs = gradient.flatten(0, -2), x.flatten(0, -2)

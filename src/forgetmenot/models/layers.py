@@ -46,15 +46,20 @@ def first_learning(model: Any, layers: Layers) -> int:
 
 
 def parameters_below(model: Any, first: int) -> list[nn.Parameter]:
-    """The parameters on which what enters a layer depends: embeddings and the layers below it.
+    """The parameters on which what enters a layer depends: embeddings and the layers below it."""
+    return [parameter for module in modules_below(model, first) for parameter in module.parameters()]
+
+
+def modules_below(model: Any, first: int) -> list[nn.Module]:
+    """The modules that make what enters a layer: the layers below it, and what embeds.
 
     In the module that holds the layers only norms come after them; what embeds has a name that says so.
     """
     _, stack = layer_stack(model)
     holder = next(module for module in model.modules() if stack in module.children())
-    found = [parameter for layer in stack[:first] for parameter in layer.parameters()]
+    found = list(stack[:first])
     for name, module in holder.named_children():
         after = "emb" not in name and ("norm" in name or name.startswith("ln"))
         if module is not stack and not after:
-            found += module.parameters()
+            found.append(module)
     return found

@@ -94,9 +94,10 @@ def _read(file: Path, ids: Sequence[str]) -> EncodedExamples | None:
     try:
         with np.load(file, allow_pickle=False) as arrays:
             found = EncodedExamples(ids, dict(arrays))
-        os.utime(file)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
+    with suppress(OSError):  # another user's, or a folder that is only read
+        os.utime(file)
     return found
 
 

@@ -1,14 +1,22 @@
 """What is kept in the cache's folder for later runs; all of it can be made anew."""
 
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from forgetmenot.errors import UserError
 from forgetmenot.paths import cache_folder
 
 FROZEN_LAYERS = "frozen-layers"
 """The folder of the states of frozen layers."""
 
-KINDS = {"encoded examples": "*.npz", "states of frozen layers": f"{FROZEN_LAYERS}/*.states"}
+KINDS = {
+    "encoded examples": ("*.npz", ".*.npz.*.writing"),
+    "states of frozen layers": (f"{FROZEN_LAYERS}/*.states", f"{FROZEN_LAYERS}/.*.states.*.writing"),
+}
+"""What lies there, by kind: whole files, and what is being written, or was when a run was killed."""
+
 LOCKS = f"{FROZEN_LAYERS}/*.lock"
 
 
@@ -30,8 +38,11 @@ class Kept:
 def kept(folder: Path | None) -> list[Kept]:
     """What lies in a cache's folder, by kind."""
     found = []
-    for what, pattern in KINDS.items():
-        sizes = [path.stat().st_size for path in folder.glob(pattern)] if folder is not None else []
+    for what, patterns in KINDS.items():
+        sizes = []
+        for path in _files(folder, patterns):
+            with suppress(OSError):  # another process has just removed it
+                sizes.append(path.stat().st_size)
         found.append(Kept(what, len(sizes), sum(sizes)))
     return found
 
@@ -41,10 +52,21 @@ def clear(folder: Path | None = None) -> list[Kept]:
 
     Args:
         folder: The cache's; None for the one in use.
+
+    Raises:
+        UserError: Something may not be removed.
     """
     folder = folder if folder is not None else cache_folder()
     removed = kept(folder)
-    if folder is not None:
-        for path in [path for pattern in (*KINDS.values(), LOCKS) for path in folder.glob(pattern)]:
+    for path in _files(folder, [*(one for patterns in KINDS.values() for one in patterns), LOCKS]):
+        try:
             path.unlink(missing_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"{path} cannot be removed ({error.strerror}); whoever owns it must remove it."
+            ) from error
     return removed
+
+
+def _files(folder: Path | None, patterns: Sequence[str]) -> list[Path]:
+    return [] if folder is None else [path for pattern in patterns for path in folder.glob(pattern)]

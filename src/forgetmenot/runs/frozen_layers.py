@@ -116,17 +116,21 @@ def _found_exact(
         return f"this model takes {session.learner.layout} batches, not the trie"
     if shards.wanted():
         return "the model is sharded"
-    some = next(sequences for sequences in asked.values() if sequences)
+    some = next((sequences for sequences in asked.values() if sequences), None)
+    if some is None:
+        return "the run trains on nothing and scores by what the model writes"
     own = try_frozen(session.learner, first, some)
     return ranks.agreed(lambda: own if isinstance(own, str) else None) or own
 
 
 def _about(session: Session, first: int) -> str:
-    """All that the states depend on beside their tokens: lower weights, dtype, threads, kernel, machine."""
+    """All that the states depend on beside their tokens: weights, code, dtype, threads, kernel, machine."""
     found = session.identity
     names = ("device", "threads", "precision", "dtype", "quantization", "attention")
     about = {name: found[name] for name in names}
     about |= {name: version(name) for name in ("torch", "transformers")}
     about["machine"] = torch.backends.cpu.get_cpu_capability()
     about["weights"] = digest_below(session.learner.model, first)
+    if session.config.model.trust_remote_code:  # code of the model's own is part of its revision
+        about["model"] = found["model_revision"]
     return json.dumps(about, sort_keys=True)

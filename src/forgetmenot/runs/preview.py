@@ -25,7 +25,7 @@ from forgetmenot.record.layout import BASE
 from forgetmenot.report.preview_tables import print_preview
 from forgetmenot.report.screen import Screen
 from forgetmenot.runs.api import is_begun, resolve
-from forgetmenot.runs.directory import RunDirectory
+from forgetmenot.runs.directory import RunDirectory, begun_with
 from forgetmenot.runs.display import Display
 from forgetmenot.runs.plan import check_trackers, make_plan
 from forgetmenot.runs.receipt_loader import ReceiptLoader
@@ -182,8 +182,9 @@ def preview(config: RunConfig | Mapping[str, Any] | str | Path | None = None) ->
     from forgetmenot.runs.loop import Loop
     from forgetmenot.runs.session import open_session
 
-    session = open_session(config)
     directory = RunDirectory(config.directory)
+    there = is_begun(directory, config)
+    session = open_session(config, begun_with(directory).get("threads") if there else None)
     learner = session.learner
     with deterministic():
         loop = Loop(plan, session, directory, Display(Screen(quiet=True)))
@@ -198,7 +199,6 @@ def preview(config: RunConfig | Mapping[str, Any] | str | Path | None = None) ->
         rates = calibrate(session, examples, scored, kept)
     learning = [p for p in learner.model.parameters() if p.requires_grad]
     bytes_learning = sum(p.nbytes for p in learning)
-    there = is_begun(directory, config)
     return Preview(
         directory=config.directory,
         stages=tuple(
