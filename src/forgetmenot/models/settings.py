@@ -1,13 +1,15 @@
 """The `model` and `adapter` parts of a config."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     NonNegativeFloat,
@@ -134,12 +136,13 @@ def _known_kind(kind: str) -> str:
     return kind
 
 
-def _one(layers: dict[str, int]) -> dict[str, int]:
-    if len(layers) != 1:
-        raise ValueError("give all, {top: k}, or {from: i}")
-    if layers.get("top") == 0:
+def _layers(value: Any) -> Any:
+    keys = list(value) if isinstance(value, Mapping) else []
+    if value != "all" and keys not in (["top"], ["from"]):
+        raise ValueError(f"give all, {{top: k}} or {{from: i}}, not {value!r}")
+    if value == {"top": 0}:
         raise ValueError("{top: 0} lets nothing learn; give 1 or more")
-    return layers
+    return value
 
 
 class AdapterSettings(BaseModel):
@@ -170,9 +173,9 @@ class AdapterSettings(BaseModel):
     targets: Literal["all-linear"] | Annotated[list[str], Field(min_length=1)] = "all-linear"
     tokens: PositiveInt = 10
     per_stage: Literal["continue", "new", "merge"] = "continue"
-    layers: Literal["all"] | Annotated[dict[Literal["top", "from"], NonNegativeInt], AfterValidator(_one)] = (
-        "all"
-    )
+    layers: Annotated[
+        Literal["all"] | dict[Literal["top", "from"], NonNegativeInt], BeforeValidator(_layers)
+    ] = "all"
     frozen_cache_gb: NonNegativeFloat = 10.0
 
     @property

@@ -59,5 +59,6 @@ def load_weights(base: Any, stage: Path, *, trainable: bool) -> Any:
             except (SafetensorError, OSError) as error:
                 raise UserError(f"The weights in {stage} are damaged ({error}).") from error
     raise UserError(
-        f"{stage} holds no weights any more; only a run with `checkpoints: all` keeps those of every stage."
+        f"{stage} holds no weights: the run has not come to this stage, or did not keep its weights, as only "
+        "`checkpoints: all` does for every stage."
     )
