@@ -148,7 +148,7 @@ CASES = {
         "run --output 'runs/{mdoel}'", ("output", "{mdoel}", "{model}")
     ),
     "a tracker that is unknown": of_set("trackers=[tensorbord]", "trackers", "'tensorbord'", "tensorboard"),
-    "no name for a task": Case(RUN + "''", ("''", "sst2")),
+    "no name for a task": Case(RUN + "''", ("''", "fmn list tasks")),
     "no name for a model": Case("run --model '' --output out", ("model.name:", "at least 1")),
     "a rate without end": of_set("training.learning_rate=.inf", "training.learning_rate:", "finite", "inf"),
     "a tracker that is not installed": of_set("trackers=[clearml]", "trackers", "'clearml'"),
