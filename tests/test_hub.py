@@ -8,7 +8,6 @@ from pathlib import Path
 
 import datasets
 import huggingface_hub.constants
-import huggingface_hub.hf_api
 import pytest
 import torch
 import transformers.utils.hub
@@ -32,8 +31,8 @@ def at(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", address)
-    # made when the module was imported, perhaps by an earlier test, and keeps what the address was then
-    monkeypatch.setattr(huggingface_hub.hf_api.api, "endpoint", address)
+    # made once, perhaps by an earlier test, and keeps what the address was then
+    monkeypatch.setattr(transformers.utils.hub.hf_api(), "endpoint", address)
     monkeypatch.setattr(
         huggingface_hub.constants,
         "HUGGINGFACE_CO_URL_TEMPLATE",
