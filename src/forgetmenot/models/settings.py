@@ -193,7 +193,8 @@ class AdapterSettings(BaseModel):
         for name, field in type(self).model_fields.items():
             if name not in ("kind", *uses.keys) and getattr(self, name) != field.default:
                 raise ValueError(f"{name} has no effect with kind: {self.kind}; leave it out")
-        if self.layers == "all" and "frozen_cache_gb" in self.model_fields_set and self.frozen_cache_gb != 10:
+        unused = self.frozen_cache_gb != type(self).model_fields["frozen_cache_gb"].default
+        if self.layers == "all" and unused:
             raise ValueError("frozen_cache_gb has no effect with layers: all; leave it out")
         if self.per_stage == "merge" and not uses.merges:
             raise ValueError(f"a {self.kind} cannot be merged into the weights; per_stage is continue or new")
