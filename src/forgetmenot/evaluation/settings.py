@@ -41,6 +41,16 @@ def _known_scoring(name: str) -> str:
     return name
 
 
+def _margin(value: Any) -> Any:
+    numbers = list(value.values()) if isinstance(value, Mapping) else [] if value == "auto" else [value]
+    for one in numbers:
+        if not isinstance(one, int | float) or isinstance(one, bool) or not one > 0:
+            raise ValueError(f"a margin is a number above 0, as 0.03, not {one!r}")
+        if not isinstance(value, Mapping) and one >= 1:
+            raise ValueError(f"{one!r} is no margin for scores between 0 and 1; 0.03 is three points")
+    return value
+
+
 ScoringName = Annotated[str, AfterValidator(_known_scoring)]
 Normalization = Literal["none", "tokens", "bytes", "unconditional"]
 Calibration = Literal["none", "contextual", "prior"]
@@ -105,6 +115,8 @@ class EvaluationSettings(BaseModel):
         split: What is scored: `score`; or `select`, on which settings are chosen, so that `score` never is.
         limit: Score a fixed random sample of so many examples of each task, the same for every run.
         also_score: Tasks that are scored and never trained on.
+        margin: How small a drop counts as none: `auto`, each metric's own; one number, for all scores that
+            have a fixed range; or a map from tasks or metrics to numbers.
         prompts: Prompt variants to read beside the run's own; short for `readings` that name a `prompt`.
         readings: Further ways of asking, each a reading of its own beside the run's.
         scoring: By the `likelihood` of each candidate, or by `generation`: what the model writes, greedily.
@@ -121,6 +133,7 @@ class EvaluationSettings(BaseModel):
     split: Literal["score", "select"] = "score"
     limit: PositiveInt | None = None
     also_score: Names = ()
+    margin: Annotated[Literal["auto"] | float | dict[str, float], BeforeValidator(_margin)] = "auto"
     prompts: Names = ()
     probes: Annotated[tuple[NamedSettings, ...], BeforeValidator(_probes)] = ()
     readings: tuple[ReadingSettings, ...] = ()
@@ -128,6 +141,11 @@ class EvaluationSettings(BaseModel):
     normalization: Normalization = "none"
     calibration: Calibration = "none"
     generation: GenerationSettings = GenerationSettings()
+
+    @property
+    def margins(self) -> float | Mapping[str, float] | None:
+        """The margins that are set, as `metrics.margin_of` takes them."""
+        return None if self.margin == "auto" else self.margin
 
     @field_validator("readings", mode="before")
     @classmethod

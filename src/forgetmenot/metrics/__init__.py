@@ -31,10 +31,12 @@ from forgetmenot.metrics.metric import Formula, Metric
 from forgetmenot.metrics.noise_floor import MAXIMA, noise_floor
 from forgetmenot.metrics.overrides import Overrides, by_confidence, calibration_error, overrides
 from forgetmenot.metrics.ranking import Ranked, Ranking, rank_variants
-from forgetmenot.metrics.significance import PairedDifference, holm, mcnemar, paired_difference, significance
+from forgetmenot.metrics.significance import PairedDifference, holm, mcnemar, paired_difference
 from forgetmenot.metrics.spread import Spread, spread
 from forgetmenot.metrics.summary import Summary, comparable, summarize
+from forgetmenot.metrics.tango import tango, tango_bounds
 from forgetmenot.metrics.task_metrics import METRICS, Measured, known_metrics, measure, metric_named
+from forgetmenot.metrics.verdicts import PAIRS, Verdict, judge, margin_of, smallest_drop, verdicts
 
 __all__ = [
     "FIGURES",
@@ -42,6 +44,7 @@ __all__ = [
     "MAXIMA",
     "METRICS",
     "NO_LABEL",
+    "PAIRS",
     "Answers",
     "Contrast",
     "Formula",
@@ -57,6 +60,7 @@ __all__ = [
     "Spread",
     "Summary",
     "UndefinedError",
+    "Verdict",
     "ability_delta",
     "average_performance",
     "backward_transfer",
@@ -76,8 +80,10 @@ __all__ = [
     "haque_learning_sum",
     "holm",
     "intransigence",
+    "judge",
     "known_metrics",
     "learning_accuracy",
+    "margin_of",
     "mcnemar",
     "measure",
     "metric_named",
@@ -87,8 +93,11 @@ __all__ = [
     "pretrained_mean",
     "rank_variants",
     "replicates",
-    "significance",
+    "smallest_drop",
     "spread",
     "stage_mean",
     "summarize",
+    "tango",
+    "tango_bounds",
+    "verdicts",
 ]

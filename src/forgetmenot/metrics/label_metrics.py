@@ -153,4 +153,5 @@ MATTHEWS = Metric(
     unit="correlation",
     chance="majority",
     correct=same_label,
+    margin=0.05,
 )

@@ -53,6 +53,7 @@ class Metric:
             answers that are right or wrong, or by the paired `bootstrap`.
         correct: (gold [n], predicted [..., n]) to right or wrong, [..., n]; None where an answer is graded.
         label_count: How many labels it is for; None for any number.
+        margin: How small a drop counts as none where nobody set a margin, in the unit of the score. Ours.
         undefined: Why there may be no score (`aggregate` gives nan), as the end of a sentence.
     """
 
@@ -70,6 +71,7 @@ class Metric:
     test: Literal["exact McNemar", "paired bootstrap"] = "paired bootstrap"
     correct: Callable[[Any, Any], NDArray[np.bool_]] | None = None
     label_count: int | None = None
+    margin: float = 0.03
     undefined: str = "there are no examples"
 
     def function(self, gold: Any, predicted: Any) -> float:

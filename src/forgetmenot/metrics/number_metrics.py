@@ -81,6 +81,7 @@ SPEARMAN = Metric(
     _number_terms,
     _spearman,
     unit="correlation",
+    margin=0.05,
     undefined=_CONSTANT,
 )
 
@@ -97,6 +98,7 @@ PEARSON = Metric(
     _number_terms,
     _pearson,
     unit="correlation",
+    margin=0.05,
     undefined=_CONSTANT,
 )
 
@@ -117,5 +119,6 @@ LOSS = Metric(
     unit="nats per token",
     direction="lower",
     bounded=False,
+    margin=0.05,
     undefined="no token is scored, or a log-probability is not finite",
 )

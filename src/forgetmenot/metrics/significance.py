@@ -1,16 +1,14 @@
 """Paired tests of whether a task was forgotten, one example at a time, never on a maximum."""
 
-import zlib
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from forgetmenot.metrics.answers import Answers
-from forgetmenot.metrics.matrix import MatrixRow, ScoreMatrix, UndefinedError, learned_before_last
 from forgetmenot.metrics.resampling import Interval, percentiles, resample
+from forgetmenot.metrics.tango import tango
 from forgetmenot.metrics.task_metrics import metric_named
 
 
@@ -39,7 +37,8 @@ class PairedDifference:
 
     Attributes:
         difference: Score before − score after, above 0 where something was lost; None where one is undefined.
-        interval: Of the difference, by paired bootstrap; None where a resample is undefined.
+        interval: Of the difference: Tango's score interval beside McNemar's test, else the paired
+            bootstrap's; None where a resample is undefined.
         p: Two-sided, of the hypothesis that nothing changed.
         p_holm: `p` corrected for the number of tasks tested together; None for a single test.
         test: "exact McNemar", "paired bootstrap" or "clustered bootstrap"; None where answers are missing.
@@ -85,8 +84,8 @@ def paired_difference(
     or wrong, is the binomial test that an example whose answer turned from right to wrong is as likely as one
     that turned the other way. The paired bootstrap test's p is the share of resampled differences that lie
     at least as far from the observed one as that lies from 0, (1 + hits) / (1 + resamples) so that it is
-    never 0 (Davison and Hinkley 1997, chapter 4). The interval is the percentile bootstrap's in either case;
-    right at the edge of significance it and McNemar's p may disagree.
+    never 0 (Davison and Hinkley 1997, chapter 4). The interval is Tango's beside McNemar's test and else the
+    expanded percentile bootstrap's; right at the edge of significance it and p may disagree.
 
     Args:
         metric: Its name.
@@ -104,87 +103,38 @@ def paired_difference(
     terms = chosen.terms(gold, [before, after])
     first, last = chosen.aggregate(terms, np.ones((1, terms.shape[-1])))[0]
     difference = float(first - last)
-    draws = resample(chosen, terms, resamples, np.random.default_rng(seed), clusters)
-    differences = draws[:, 0] - draws[:, 1]
-
-    undefined = bool(np.isnan(differences).any() or np.isnan(difference))
-
-    units = terms.shape[-1] if clusters is None else int(clusters.max()) + 1
+    n = terms.shape[-1]
     forgotten = gained = p = None
     if chosen.correct is not None:
         was, still = chosen.correct(gold, [before, after])
         forgotten, gained = int((was & ~still).sum()), int((~was & still).sum())
     exact = chosen.test == "exact McNemar" and clusters is None
+    undefined = bool(np.isnan(difference))
     if exact and forgotten is not None and gained is not None:
-        p = mcnemar(forgotten, gained)
-    elif not undefined:
-        # A resample that only rounding keeps from being as far out as the observed difference is a hit.
-        hits = int((np.abs(differences - difference) >= abs(difference) - 1e-12).sum())
-        p = (1 + hits) / (1 + resamples)
+        p, interval = mcnemar(forgotten, gained), tango(forgotten, gained, n, level)
+    else:
+        draws = resample(chosen, terms, resamples, np.random.default_rng(seed), clusters)
+        differences = draws[:, 0] - draws[:, 1]
+        undefined |= bool(np.isnan(differences).any())
+        interval = percentiles(differences, level, n if clusters is None else int(clusters.max()) + 1)
+        if not undefined:
+            # A resample that only rounding keeps from being as far out as the observed difference is a hit.
+            hits = int((np.abs(differences - difference) >= abs(difference) - 1e-12).sum())
+            p = (1 + hits) / (1 + resamples)
 
     return PairedDifference(
         difference=None if np.isnan(difference) else difference,
-        interval=percentiles(differences, level, units),
+        interval=interval,
         p=p,
         test="exact McNemar" if exact else "paired bootstrap" if clusters is None else "clustered bootstrap",
         forgotten=forgotten,
         gained=gained,
         beyond_chance=None
         if forgotten is None or gained is None or options is None or chosen.reads != "labels"
-        else beyond_chance(forgotten, gained, int(was.sum()), terms.shape[-1], options),
-        n=terms.shape[-1],
+        else beyond_chance(forgotten, gained, int(was.sum()), n, options),
+        n=n,
         reason=f"{metric} is undefined here or in a resample: {chosen.undefined}." if undefined else None,
     )
-
-
-def significance(
-    stages: Sequence[MatrixRow],
-    columns: Mapping[str, Answers],
-    *,
-    resamples: int = 4000,
-    level: float = 0.95,
-    seed: int = 0,
-) -> dict[str, PairedDifference]:
-    """Test R[j][j] − R[T][j] for every task learned before the last stage, Holm-corrected over those tasks.
-
-    Empty where nothing could be forgotten: one task, `joint`, `single`.
-
-    Args:
-        stages: The rows, stage 0 being the base model.
-        columns: Task to its answers, in the order of the matrix.
-        resamples: Bootstrap draws for each task.
-        level: Of the intervals.
-        seed: Of the draws; a task's draws depend on this, its name and n alone.
-    """
-    matrix = ScoreMatrix(tuple(columns), tuple(stages), np.zeros((len(stages), len(columns))))
-    try:
-        tasks = learned_before_last(matrix)
-    except UndefinedError:
-        return {}
-    tests: dict[str, PairedDifference] = {}
-    for task in tasks:
-        answers, learned = columns[task], matrix.learned_in(task)
-        last = len(stages) - 1
-        missing = [stages[row].name for row in (learned, last) if row not in answers.present]
-        if missing:
-            reason = f"The answers on {task} after stage {missing[0]} are missing."
-            tests[task] = PairedDifference(reason=reason)
-        else:
-            tests[task] = paired_difference(
-                answers.metric,
-                answers.gold,
-                answers.predicted[learned],
-                answers.predicted[last],
-                clusters=answers.clusters,
-                options=answers.options,
-                resamples=resamples,
-                level=level,
-                seed=[seed, zlib.crc32(task.encode())],
-            )
-    tested = {task: test.p for task, test in tests.items() if test.p is not None}
-    for task, corrected in zip(tested, holm(list(tested.values())), strict=True):
-        tests[task] = replace(tests[task], p_holm=corrected)
-    return tests
 
 
 def beyond_chance(forgotten: int, gained: int, right_before: int, n: int, options: int) -> BeyondChance:

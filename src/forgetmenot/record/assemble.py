@@ -12,11 +12,12 @@ from forgetmenot.metrics import (
     Measured,
     ScoreMatrix,
     bootstrap,
+    margin_of,
     measure,
     metric_named,
     noise_floor,
-    significance,
     summarize,
+    verdicts,
 )
 from forgetmenot.record.predictions import Predictions, column
 from forgetmenot.record.result_schema import (
@@ -28,6 +29,7 @@ from forgetmenot.record.result_schema import (
     Results,
     SignificanceTest,
     SummaryFigures,
+    VerdictOf,
 )
 
 NOT_ASKED = "The stage's weights were no longer on disk when this task was added."
@@ -86,7 +88,8 @@ def assemble(
     Args:
         rows: The stages, the base first.
         readings: What each reading asked, the headline first; it asks every task.
-        described: What the run was: `model`, `method`, `adapter`, `seed`, `split`.
+        described: What the run was: `model`, `method`, `adapter`, `seed`, `split`; and the `margins` that
+            are set, as `metrics.margin_of` takes them.
         cost: What it computed and keeps.
         probes: What each probe found, by name.
     """
@@ -95,6 +98,8 @@ def assemble(
     metrics = {asked.task: asked.metrics[0] for asked in headline}
     columns = {asked.task: asked.column(asked.metrics[0]) for asked in headline}
     matrix = _values(_measure(headline, metrics))
+    margins = {task: margin_of(task, name, described.get("margins")) for task, name in metrics.items()}
+    judged = verdicts(rows, columns, margins)
     chance = {task: metric_named(one.metric).chance_level(one.gold) for task, one in columns.items()}
     return Results(
         model=described["model"],
@@ -112,8 +117,12 @@ def assemble(
         summary=cast(SummaryFigures, summarize(_score_matrix(rows, tasks, matrix), metrics).to_json()),
         intervals=cast(IntervalsOf, bootstrap(rows, columns).to_json()),
         noise_floor=noise_floor(rows, columns),
+        verdicts={
+            pair: {task: cast(VerdictOf, one.to_json()) for task, one in found.items()}
+            for pair, found in judged.items()
+        },
         significance={
-            task: cast(SignificanceTest, test.to_json()) for task, test in significance(rows, columns).items()
+            task: cast(SignificanceTest, one.paired.to_json()) for task, one in judged["own_end"].items()
         },
         readings=[
             reading(rows, asked, chosen, tasks) for asked in readings for chosen in _metric_choices(asked)

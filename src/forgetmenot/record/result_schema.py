@@ -90,6 +90,27 @@ class SignificanceTest(TypedDict, total=False):
     reason: str | None
 
 
+class VerdictOf(TypedDict):
+    """What a task lost or gained between two models; see `metrics.verdicts.Verdict`."""
+
+    decision: str
+    before: float | None
+    after: float | None
+    difference: float | None
+    interval: Bounds | None
+    margin: float
+    lower_within_margin: bool
+    p: float | None
+    p_holm: float | None
+    test: str | None
+    forgotten: int | None
+    gained: int | None
+    n: int
+    units: int
+    needed: int | None
+    reason: str | None
+
+
 class MissingCell(TypedDict):
     """Why a cell of a reading is null."""
 
@@ -186,8 +207,9 @@ class AskedAgain(TypedDict):
 class Results(TypedDict):
     """The content of results.json.
 
-    `matrix`, `metrics`, `majority`, `summary`, `intervals`, `noise_floor` and `significance` are those of the
-    headline reading, the first of `readings`. `majority` is the score of answering without looking (the
+    `matrix`, `metrics`, `majority`, `summary`, `intervals`, `noise_floor`, `verdicts` and `significance` are
+    those of the headline reading, the first of `readings`. `verdicts` are by pair of models (`base_end`,
+    `own_end`, `base_own`) and task. `majority` is the score of answering without looking (the
     metric's chance level), `not_learned` the trained tasks that did not rise above it.
     """
 
@@ -206,6 +228,7 @@ class Results(TypedDict):
     summary: SummaryFigures
     intervals: IntervalsOf
     noise_floor: dict[str, float | None]
+    verdicts: dict[str, dict[str, VerdictOf]]
     significance: dict[str, SignificanceTest]
     readings: list[ReadingResults]
     probes: dict[str, ProbeTable]

@@ -65,6 +65,7 @@ def carry_out(
         "adapter": config.adapter.in_words,
         "seed": config.seed,
         "split": config.evaluation.split,
+        "margins": config.evaluation.margins,
     }
     if ranks.writes():
         cost = Cost(

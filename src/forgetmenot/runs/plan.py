@@ -5,7 +5,7 @@ What is wrong with a config is said at once: torch is imported only where a sett
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from forgetmenot.engine import shards
 from forgetmenot.errors import UserError, nearest
 from forgetmenot.evaluation.readings import Reading, further_readings, own_reading, sample, scored_split
 from forgetmenot.methods import Method, Stage, make_method
-from forgetmenot.metrics import MatrixRow
+from forgetmenot.metrics import MatrixRow, metric_named
 from forgetmenot.paths import at_home
 from forgetmenot.probes import check_probe
 from forgetmenot.prompting import EncodedExamples, Prompt, encode_cached, why_no_cache
@@ -87,6 +87,7 @@ def make_plan(config: RunConfig, load: Load = load_tasks) -> Plan:
         names, split = ", ".join(task.name for task in both), config.evaluation.split
         raise UserError(f"tasks: none of {names} has a {split} split.")
     _check_names(config, {task.name for task in both})
+    check_margins(config.evaluation.margins, scored)
     own = own_reading(config.asking, both)
     readings = (own, *further_readings(config.asking, scored))
     stages = tuple(method.stages([task.name for task in trained]))
@@ -208,6 +209,30 @@ def _check_preferences(config: RunConfig, method: Method, trained: Sequence[Task
             f"tasks: method {config.method.name} would train on preferences ({pairs[0]}) and on answers in "
             "one stage, whose losses have no common unit; choose a method without past data."
         )
+
+
+def check_margins(
+    margins: float | Mapping[str, float] | None, tasks: Sequence[Task], where: str = "evaluation.margin"
+) -> None:
+    """See that margins are of these tasks and their metrics, and in reach of their scores.
+
+    Args:
+        margins: What is set.
+        tasks: Those that are scored.
+        where: What set them, for error messages.
+
+    Raises:
+        UserError: If one is not.
+    """
+    if not isinstance(margins, Mapping):
+        return
+    metrics = {task.metric for task in tasks}
+    names = {task.name: task.metric for task in tasks} | {metric: metric for metric in metrics}
+    for name, margin in margins.items():
+        if name not in names:
+            raise UserError(f"{where}: there is no task or metric {name!r} here. {nearest(name, names)}")
+        if margin >= 1 and metric_named(names[name]).bounded:
+            raise UserError(f"{where}: {margin} is no margin for {name}, whose scores lie between 0 and 1.")
 
 
 def _check_names(config: RunConfig, tasks: set[str]) -> None:
