@@ -1,0 +1,108 @@
+"""The panel of a check: the tasks that both sides are asked, in the same words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from forgetmenot.errors import UserError
+from forgetmenot.evaluation.evaluate import evaluate
+from forgetmenot.evaluation.readings import own_reading, scored_split, scored_tasks
+from forgetmenot.evaluation.scored_task import ScoredTask
+from forgetmenot.evaluation.settings import Asking
+from forgetmenot.gate.opened import Opened
+from forgetmenot.metrics import margin_of
+from forgetmenot.prompting import Prompt
+from forgetmenot.record.predictions import Predictions
+from forgetmenot.record.result_schema import AskedAgain
+from forgetmenot.runs.again import asked_again
+from forgetmenot.runs.display import Display
+from forgetmenot.runs.plan import check_margins
+from forgetmenot.tasks import Task, load_tasks
+
+if TYPE_CHECKING:
+    from forgetmenot.evaluation.readings import Reading
+
+
+@dataclass(frozen=True)
+class Panel:
+    """What both sides are asked.
+
+    Attributes:
+        asking: How.
+        tasks: Those with examples to score, in the order given.
+        chat: Whether prompts are put as a user's turn, by the chat template of each side that has one.
+        margins: Task to ε.
+    """
+
+    asking: Asking
+    tasks: tuple[Task, ...]
+    chat: bool
+    margins: Mapping[str, float]
+
+    def scored(self, opened: Opened) -> list[ScoredTask]:
+        """The tasks in a side's own tokens."""
+        learner = opened.session.learner
+        reading = own_reading(self.asking, self.tasks)
+        if self.chat and learner.tokenizer.chat_template:
+            reading = _in_chat(reading)
+        return scored_tasks(self.asking, reading, self.tasks, learner.tokenizer, opened.session.max_length)
+
+
+def load_panel(
+    names: Sequence[str],
+    data_dir: Path | None,
+    asking: Asking,
+    margin: float | Mapping[str, float] | None,
+    *,
+    chat: bool = False,
+) -> Panel:
+    """Load the tasks, and see that each can be asked and judged.
+
+    Args:
+        names: Names of tasks and suites, and paths to task files.
+        data_dir: The folder of public data; None for the hub.
+        asking: How they are put, and how many examples of each.
+        margin: As `metrics.margin_of` takes it.
+        chat: See `Panel`.
+
+    Raises:
+        UserError: If a task does not exist, has nothing to score, no such prompt, or a margin is of no task.
+    """
+    tasks = tuple(task for task in load_tasks(names, data_dir) if scored_split(asking.evaluation, task))
+    if not tasks:
+        raise UserError(f"check: none of {', '.join(names)} has a {asking.evaluation.split} split to ask.")
+    check_margins(margin, tasks, "--margin")
+    own_reading(asking, tasks)
+    margins = {task.name: margin_of(task.name, task.metric, margin) for task in tasks}
+    return Panel(asking, tasks, chat, margins)
+
+
+def answers_of(opened: Opened, scored: Sequence[ScoredTask], display: Display) -> dict[str, Predictions]:
+    """What a side answers to every task."""
+    learner, method = opened.session.learner, opened.method
+    opened.session.examine(scored[0].first_sequences(), writes=any(one.generated for one in scored))
+    total = sum(one.count() for one in scored)
+    with display.progress(f"{opened.identity['title']}: scoring", total) as advance:
+        return {one.task.name: evaluate(learner, method, one, advance) for one in scored}
+
+
+def again(
+    opened: Opened, scored: Sequence[ScoredTask], answers: Mapping[str, Predictions]
+) -> dict[str, AskedAgain]:
+    """Each task's last examples asked once more in another order and batch: the noise of the path (A/A)."""
+    return {
+        one.task.name: asked_again(opened.session.learner, opened.method, one, answers[one.task.name])
+        for one in scored
+    }
+
+
+def _in_chat(reading: Reading) -> Reading:
+    prompts = {name: _as_turn(prompt) for name, prompt in reading.prompts.items()}
+    return replace(reading, prompts=prompts)
+
+
+def _as_turn(prompt: Prompt) -> Prompt:
+    return prompt if prompt.chat else replace(prompt, chat=True, separator="")
