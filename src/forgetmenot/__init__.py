@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from forgetmenot.config import RunConfig, load_config
     from forgetmenot.errors import UserError
+    from forgetmenot.gate.callback import ForgettingCallback
     from forgetmenot.runs.api import Run, run
     from forgetmenot.runs.preview import Preview, preview
     from forgetmenot.studies.compare import compare
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "ForgettingCallback",
     "Preview",
     "PromptChoice",
     "Run",
@@ -51,6 +53,7 @@ _HOME = {
     "PromptChoice": "forgetmenot.trials.prompts",
     "prompts": "forgetmenot.trials.prompts",
     "compare": "forgetmenot.studies.compare",
+    "ForgettingCallback": "forgetmenot.gate.callback",
     "RunConfig": "forgetmenot.config",
     "load_config": "forgetmenot.config",
     "StudyConfig": "forgetmenot.studies.config",

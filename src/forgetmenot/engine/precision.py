@@ -38,16 +38,16 @@ def rounded_once(model: Any, precision: Precision) -> Iterator[None]:
     again, which takes longer than to multiply by them. The numbers are the same. The head runs in fp32.
     """
     held = []
-    if precision == "bf16":
-        head = model.get_output_embeddings()
-        head = head.get_base_layer() if hasattr(head, "get_base_layer") else head
-        for module in model.modules():
-            if isinstance(module, torch.nn.Linear) and module.weight is not head.weight:
-                weight = module.weight
-                if weight.dtype == torch.float32 and not weight.requires_grad:
-                    held.append((weight, weight.data))
-                    weight.data = weight.data.bfloat16()
     try:
+        if precision == "bf16":
+            head = model.get_output_embeddings()
+            head = head.get_base_layer() if hasattr(head, "get_base_layer") else head
+            for module in model.modules():
+                if isinstance(module, torch.nn.Linear) and module.weight is not head.weight:
+                    weight = module.weight
+                    if weight.dtype == torch.float32 and not weight.requires_grad:
+                        held.append((weight, weight.data))
+                        weight.data = weight.data.bfloat16()
         yield
     finally:
         for weight, values in held:

@@ -35,6 +35,9 @@ LAUNCHERS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SI
 
 T = TypeVar("T")
 
+_alone = False
+"""Whether this process takes no part in what the others do: see `alone`."""
+
 
 def join() -> None:
     """Join the processes that a launcher started, if one did: over nccl on GPUs, over gloo on CPUs.
@@ -98,11 +101,25 @@ def leave() -> None:
 
 def joined() -> bool:
     """Whether there is a process group; while torch is not imported there is none."""
-    if "torch.distributed" not in sys.modules:
+    if _alone or "torch.distributed" not in sys.modules:
         return False
     import torch.distributed as dist
 
     return dist.is_initialized()
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Compute as if there were no other process, which meanwhile waits for what is found here.
+
+    Where one fails in the middle, nobody then waits for its part of a sum.
+    """
+    global _alone
+    before, _alone = _alone, True
+    try:
+        yield
+    finally:
+        _alone = before
 
 
 def world_size() -> int:

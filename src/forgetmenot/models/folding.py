@@ -24,15 +24,15 @@ def folded(model: Any) -> Iterator[None]:
     weights that something else uses as well, and adapters that a hook listens to or changes.
     """
     held = []
-    with torch.no_grad():
-        for layer in _foldable(model):
-            active = [name for name in layer.active_adapters if name in layer.lora_A]
-            if active:
-                weight = layer.get_base_layer().weight
-                held.append((layer, weight, weight.data))
-                weight.data = weight.data + sum(layer.get_delta_weight(name) for name in active)
-                layer.merged_adapters = active  # PEFT's word for weights that hold the adapter
     try:
+        with torch.no_grad():
+            for layer in _foldable(model):
+                active = [name for name in layer.active_adapters if name in layer.lora_A]
+                if active:
+                    weight = layer.get_base_layer().weight
+                    held.append((layer, weight, weight.data))
+                    weight.data = weight.data + sum(layer.get_delta_weight(name) for name in active)
+                    layer.merged_adapters = active  # PEFT's word for weights that hold the adapter
         yield
     finally:
         for layer, weight, values in held:
