@@ -2,56 +2,26 @@
 
 from __future__ import annotations
 
-import platform
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from accelerate.utils import extract_model_from_parallel
 from transformers import TrainerCallback
 
 from forgetmenot.engine import ranks
 from forgetmenot.errors import UserError
-from forgetmenot.gate.undisturbed import check_whole, undisturbed
+from forgetmenot.gate.outcome import Outcome, judged
+from forgetmenot.gate.trainers import check_best, check_whole, log, plain
+from forgetmenot.gate.training_facts import about, environment
 from forgetmenot.gate.watch_record import WatchRecord
-from forgetmenot.gate.watcher import ME, Asked, Margin, Watcher, load_watcher
-from forgetmenot.metrics import judge, metric_named
+from forgetmenot.gate.watcher import ME, Margin, Watcher, load_watcher
 from forgetmenot.paths import at_home
 from forgetmenot.prompting import PromptVariants
 from forgetmenot.record.layout import ENVIRONMENT
-from forgetmenot.record.predictions import Predictions, column, score
+from forgetmenot.record.predictions import Predictions
 from forgetmenot.record.result_schema import VerdictOf
-from forgetmenot.report.verdict_words import evidence
-from forgetmenot.report.wording import listed
-
-PACKAGES = ("forgetmenot", "torch", "transformers", "trl", "peft", "accelerate")
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What every process learns of an asking.
-
-    Attributes:
-        scores: Task to its score as people write it; None where it has none.
-        verdicts: Task to what became of it since the base; empty for the base itself.
-        missing: Why a task has no score.
-        error: What ends the training: only before its first step.
-    """
-
-    scores: dict[str, float | None] = field(default_factory=dict)
-    verdicts: dict[str, VerdictOf] = field(default_factory=dict)
-    missing: dict[str, str] = field(default_factory=dict)
-    error: str | None = None
-
-    @property
-    def forgotten(self) -> list[str]:
-        """The tasks that are forgotten."""
-        return [task for task, one in self.verdicts.items() if one["decision"] == "forgotten"]
 
 
 class ForgettingCallback(TrainerCallback):  # type: ignore[misc]
@@ -170,12 +140,14 @@ class ForgettingCallback(TrainerCallback):  # type: ignore[misc]
         """Ask the base, or take up its answers where training is resumed."""
         if self._record is None:
             raise UserError(f"{ME}: it knows no trainer; give it one by trainer=… or add_to(trainer).")
-        check_whole(_plain(model))
+        check_whole(plain(model))
         self._asked_at = None
         if state.global_step == 0:
-            self._ask(state, control, model, "base", self._about(args, _plain(model)))
+            self._ask(state, control, model, "base", about(args, plain(model), self._trainer, self._watcher))
             return
-        resumed = ranks.agreed(lambda: self._resume(state.global_step, self._about(args, _plain(model))))
+        resumed = ranks.agreed(
+            lambda: self._resume(state.global_step, about(args, plain(model), self._trainer, self._watcher))
+        )
         if isinstance(resumed, str):
             raise UserError(resumed)
         self._asked_at = resumed
@@ -185,12 +157,14 @@ class ForgettingCallback(TrainerCallback):  # type: ignore[misc]
         due = state.global_step % self.every == 0
         if due or control.should_training_stop or (self.best and control.should_save):
             self._ask(state, control, model)
+        self._mark(state, control)
         return control
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> Any:
         """The same at the end of an epoch, where checkpoints may be saved."""
         if control.should_training_stop or (self.best and control.should_save):
             self._ask(state, control, model)
+        self._mark(state, control)
         return control
 
     def on_save(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> Any:
@@ -224,16 +198,16 @@ class ForgettingCallback(TrainerCallback):  # type: ignore[misc]
 
     def _prepare(self, args: Any, model: Any, tokenizer: Any) -> None:
         """Check the trainer's settings and make tokens of the tasks."""
-        check_whole(_plain(model))
+        check_whole(plain(model))
         if self.best:
-            _check_best(args)
+            check_best(args)
         tokenizer = self._tokenizer if self._tokenizer is not None else tokenizer
         tokenizer = getattr(tokenizer, "tokenizer", tokenizer)  # a processor of texts and images has one
         if tokenizer is None:
             raise UserError(f"{ME}: the trainer has no tokenizer; give it as tokenizer=….")
         self._record = WatchRecord(self._output or Path(args.output_dir) / "forgetting")
         self._record.check()
-        self._watcher.prepare(_plain(model), tokenizer, "bf16" if args.bf16 else "fp32")
+        self._watcher.prepare(plain(model), tokenizer, "bf16" if args.bf16 else "fp32")
 
     def _ask(
         self,
@@ -255,28 +229,27 @@ class ForgettingCallback(TrainerCallback):  # type: ignore[misc]
         step = state.global_step
         if self._asked_at == step:
             return
-        model = _plain(model)
+        model = plain(model)
         several = ranks.world_size() > 1
         # One process asks: where it fails, none of the others waits for its part.
         outcome = ranks.agreed(lambda: self._outcome(model, step, title or f"step-{step}", begin, several))
         if outcome.error is not None:
             raise UserError(outcome.error)
         self._asked_at = step
-        self.verdicts = outcome.verdicts
+        self.verdicts = dict(outcome.verdicts or {})
         self._clean = not (outcome.missing or outcome.forgotten)
-        self._log(state, control, model, self._values(outcome, base=begin is not None))
+        log(self._trainer, state, control, model, outcome.logged)
         for task, why in outcome.missing.items():
-            self._warn(
-                f"{task} has no score at step {step}, and training goes on: {why}", once=f"{task}{why}"
-            )
+            kind = f"{task} {why.partition(':')[0]}"
+            self._warn(f"{task} has no score at step {step}, and training goes on ({why}).", once=kind)
         if self.stop and outcome.forgotten:
-            told = [
-                f"{task} ({evidence(self.verdicts[task], self._metric(task))})" for task in outcome.forgotten
-            ]
-            self._warn(f"training stops at step {step}, since it has forgotten {listed(told)}.")
+            self._warn(f"training stops at step {step}, since it has forgotten {outcome.forgotten_in_words}.")
             control.should_training_stop = True
-        if self.best and self._clean and control.should_save:
-            state.best_global_step = step
+
+    def _mark(self, state: Any, control: Any) -> None:
+        """Mark the checkpoint that the trainer is about to save, so that it is saved as the best one."""
+        if self.best and self._clean and control.should_save and self._asked_at == state.global_step:
+            state.best_global_step = state.global_step
 
     def _outcome(
         self, model: Any, step: int, title: str, begin: Mapping[str, Any] | None, several: bool
@@ -292,8 +265,8 @@ class ForgettingCallback(TrainerCallback):  # type: ignore[misc]
                 self._record.add(title, step, asked, time.perf_counter() - began)
                 if begin is not None:
                     self._base = asked.answers
-                    self._record.directory.write_json(ENVIRONMENT, self._environment())
-                return self._judged(asked, base=begin is not None)
+                    self._record.directory.write_json(ENVIRONMENT, environment(self._watcher))
+                return judged(asked, None if begin is not None else self._base, self._watcher)
             except Exception as error:
                 if begin is None:
                     return Outcome(missing=dict.fromkeys(self._base, _said(error)))
@@ -301,140 +274,20 @@ class ForgettingCallback(TrainerCallback):  # type: ignore[misc]
                     return Outcome(error=f"{ME}: the base cannot be asked ({_said(error)}).")
                 raise
 
-    def _judged(self, asked: Asked, *, base: bool) -> Outcome:
-        scores, columns = {}, {}
-        for task, answers in asked.answers.items():
-            metric = self._metric(task)
-            value = score(metric, answers).value
-            scores[task] = None if value is None else metric_named(metric).shown(value)
-            if not base:
-                columns[task] = column(metric, [self._base[task], answers])
-        verdicts = judge(columns, self._watcher.panel.margins)
-        return Outcome(scores, {task: one.to_json() for task, one in verdicts.items()}, asked.missing)
-
-    def _values(self, outcome: Outcome, *, base: bool) -> dict[str, float]:
-        """What is logged, by name."""
-        values: dict[str, float] = {}
-        for task, value in outcome.scores.items():
-            metric = metric_named(self._metric(task))
-            if value is not None:
-                values[f"forgetting/{task}/{metric.name}"] = value
-            if task in outcome.verdicts and (change := outcome.verdicts[task]["difference"]) is not None:
-                values[f"forgetting/{task}/difference"] = metric.shown(change)
-        if not base:
-            values["forgetting/forgotten"] = len(outcome.forgotten)
-        if outcome.missing:
-            values["forgetting/missing"] = len(outcome.missing)
-        return values
-
-    def _log(self, state: Any, control: Any, model: Any, values: dict[str, float]) -> None:
-        """Log through the trainer; without one, only where its state keeps what was logged."""
-        trainer = self._trainer
-        if trainer is None:
-            state.log_history.append({**values, "epoch": state.epoch, "step": state.global_step})
-            return
-        due, shows = control.should_log, getattr(trainer, "log_completions", None)
-        with undisturbed(model):
-            model.eval()  # so that TRL's trainers keep what they average for their own log of training
-            try:
-                if shows:
-                    trainer.log_completions = False
-                trainer.log(values)
-            finally:
-                if shows:
-                    trainer.log_completions = shows
-                control.should_log = due  # to have logged clears it
-
-    def _resume(self, step: int, about: Mapping[str, Any]) -> int | str:
+    def _resume(self, step: int, training: Mapping[str, Any]) -> int | str:
         """Take up the base's answers; the step of the last asking, or why there are none."""
         assert self._record is not None
         try:
-            self._base = self._record.resume(about, step)
+            self._base = self._record.resume(training, step)
         except UserError as error:
             return str(error)
         return self._record.stages[-1].step
-
-    def _about(self, args: Any, model: Any) -> dict[str, Any]:
-        """What the record says of the training."""
-        name = type(self._trainer).__name__ if self._trainer is not None else "Trainer"
-        return {
-            "described": {
-                "model": str(getattr(model.config, "_name_or_path", "") or "the model"),
-                "method": name,
-                "adapter": _adapter_in_words(model),
-                "seed": args.seed,
-                "split": self._watcher.panel.asking.evaluation.split,
-            },
-            "tasks": {
-                one.task.name: {
-                    "metric": one.task.metric,
-                    "n": len(one.examples),
-                    "prompt": one.prompt.hash,
-                    "chat": one.prompt.chat,
-                }
-                for one in self._watcher.scored
-            },
-        }
-
-    def _environment(self) -> dict[str, Any]:
-        session = self._watcher.session
-        assert session is not None
-        return {
-            "identity": {
-                "device": session.learner.device.type,
-                "precision": session.learner.precision,
-                "dtype": str(session.learner.model.dtype).removeprefix("torch."),
-                "max_length": session.max_length,
-                **session.identity,
-            },
-            **session.record,
-            "versions": {"python": platform.python_version(), **_versions()},
-        }
-
-    def _metric(self, task: str) -> str:
-        return next(one.task.metric for one in self._watcher.scored if one.task.name == task)
 
     def _warn(self, sentence: str, once: str | None = None) -> None:
         """Tell the user something in one process; what is said once is known by a key."""
         if ranks.writes() and (once is None or once not in self._told):
             self._told.add(once or "")
             warnings.warn(f"{ME}: {sentence}", stacklevel=2)
-
-
-def _plain(model: Any) -> Any:
-    """The model inside what wraps it to be distributed or compiled."""
-    return extract_model_from_parallel(model, keep_torch_compile=False)
-
-
-def _check_best(args: Any) -> None:
-    """Refuse settings by which the trainer chooses its best checkpoint itself, or saves none."""
-    if args.save_strategy == "no":
-        raise UserError(f"{ME}: best=True marks a checkpoint, and save_strategy='no' saves none.")
-    if args.load_best_model_at_end or args.metric_for_best_model or args.save_strategy == "best":
-        raise UserError(
-            f"{ME}: best=True marks the best checkpoint by what is forgotten, and the trainer is to choose it "
-            "by a metric (load_best_model_at_end, metric_for_best_model or save_strategy='best'); leave one out."
-        )
-
-
-def _adapter_in_words(model: Any) -> str:
-    """What learns: "LoRA, rank 8", or all weights."""
-    configs = getattr(model, "peft_config", None)
-    if not configs:
-        return "full fine-tuning"
-    config = configs[model.active_adapters[0]]
-    kind = str(getattr(config.peft_type, "value", config.peft_type))
-    rank = getattr(config, "r", None)
-    name = "LoRA" if kind == "LORA" else kind
-    return name if rank is None else f"{name}, rank {rank}"
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in PACKAGES:
-        with suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
 
 
 def _said(error: Exception) -> str:

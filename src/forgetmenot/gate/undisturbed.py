@@ -11,7 +11,6 @@ from transformers import PreTrainedModel
 
 from forgetmenot.engine.attention import own_kernel
 from forgetmenot.engine.head import replaced_forward
-from forgetmenot.errors import UserError
 
 
 @contextmanager
@@ -56,37 +55,6 @@ def use_kernel_for_tries(model: Any) -> None:
     """
     if own_kernel(model) not in ("sdpa", "eager"):
         model.set_attn_implementation("sdpa" if model._supports_sdpa else "eager")
-
-
-def check_whole(model: Any) -> None:
-    """See that this process has a causal language model with all its weights, where the engine can compute.
-
-    Raises:
-        UserError: If it has not.
-    """
-    from accelerate.state import AcceleratorState, is_initialized
-    from torch.distributed.tensor import DTensor
-
-    launched = AcceleratorState().distributed_type.value if is_initialized() else "NO"
-    sharded = any(isinstance(parameter, DTensor) for parameter in model.parameters())
-    if sharded or launched in ("FSDP", "DEEPSPEED", "MEGATRON_LM"):
-        how = {"DEEPSPEED": "DeepSpeed", "MEGATRON_LM": "Megatron-LM", "FSDP": "FSDP"}.get(
-            launched, "its mesh"
-        )
-        raise UserError(
-            f"ForgettingCallback: the model is trained with {how}, which shards its weights, and the "
-            "callback needs them whole; train with DDP or on one device, or run `fmn check` on the saved checkpoints."
-        )
-    if getattr(model, "get_output_embeddings", lambda: None)() is None or model.config.is_encoder_decoder:
-        raise UserError(
-            f"ForgettingCallback: {type(model).__name__} is no causal language model, and only such a model "
-            "can be asked."
-        )
-    for kind in {parameter.device.type for parameter in model.parameters()} - {"cpu", "cuda"}:
-        raise UserError(
-            f"ForgettingCallback: the model is on a device of type {kind}, and only CUDA devices and CPUs "
-            "are supported."
-        )
 
 
 def _configs(model: Any) -> list[Any]:
