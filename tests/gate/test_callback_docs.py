@@ -22,11 +22,11 @@ def test_the_example_runs(
     names: dict[str, Any] = {}
     exec(compile(example, "docs/callback.md", "exec"), names)
     results = json.loads((tmp_path / "tickets" / "forgetting" / "results.json").read_text())
-    assert results["tasks"] == ["qs-sentiment", "letters"]
+    assert results["tasks"] == ["qs-sentiment", "prose"]
     assert [stage["name"] for stage in results["stages"]][1:] == [f"0{k}-step-{4 * k}" for k in (1, 2, 3)]
-    assert results["verdicts"]["base_end"]["letters"]["decision"] == "forgotten"
+    assert results["verdicts"]["base_end"]["prose"]["decision"] == "forgotten"
     said = capsys.readouterr().out
-    assert "letters forgotten -" in said
+    assert "prose forgotten -" in said
     assert "page: tickets/forgetting/report.html" in said
 
 
