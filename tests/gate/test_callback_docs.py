@@ -27,6 +27,7 @@ def test_the_example_runs(
     assert results["verdicts"]["base_end"]["prose"]["decision"] == "forgotten"
     said = capsys.readouterr().out
     assert "prose forgotten -" in said
+    assert "best checkpoint: tickets/checkpoint-4\n" in said
     assert "page: tickets/forgetting/report.html" in said
 
 

@@ -1,7 +1,7 @@
 """A tiny model in training, with dropout and activation checkpointing, so that random states matter."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainingArguments
+
+from forgetmenot.evaluation.evaluate import evaluate
 
 LORA = LoraConfig(r=4, lora_alpha=8, lora_dropout=0.2, target_modules="all-linear", task_type="CAUSAL_LM")
 TEXTS = [f"Word: {word} {k}\nKind: {word[::-1]}" for k in range(8) for word in ("tabby", "rose", "hill")]
@@ -63,9 +65,15 @@ def state_of(trainer: Trainer) -> dict[str, torch.Tensor]:
     for k, moments in trainer.optimizer.state_dict()["state"].items():
         found |= {f"optimizer.{k}.{name}": torch.as_tensor(value) for name, value in moments.items()}
     found["random.torch"] = torch.get_rng_state()
-    found["random.numpy"] = torch.tensor(np.random.get_state()[1].astype(np.int64))
+    found["random.numpy"] = torch.tensor(_numpy_state())
     found["random.python"] = torch.tensor(random.getstate()[1])
     return found
+
+
+def _numpy_state() -> list[int]:
+    state = np.random.get_state(legacy=False)
+    assert isinstance(state, dict)
+    return [*map(int, state["state"]["key"]), int(state["state"]["pos"])]
 
 
 def logged(trainer: Trainer) -> list[dict[str, Any]]:
@@ -84,3 +92,31 @@ def assert_same_training(one: Trainer, state: dict[str, torch.Tensor], log: list
     for name, value in state.items():
         assert torch.equal(value, other[name]), name
     assert logged(one) == log
+
+
+def failing(*_: Any) -> Any:
+    """An evaluation that runs out of memory."""
+    raise torch.OutOfMemoryError("no room")
+
+
+def failing_later(task: str = "size") -> Callable[..., Any]:
+    """One that runs out of it on a task from the second time on, within the engine."""
+    asked: list[str] = []
+
+    def fails(learner: Any, method: Any, scored: Any, *more: Any) -> Any:
+        asked.append(scored.task.name)
+        if scored.task.name == task and asked.count(task) > 1:
+            with learner._computing():
+                learner.model.eval()
+                raise torch.OutOfMemoryError(f"no room for {len(asked)} bytes\nand so on")
+        return evaluate(learner, method, scored, *more)
+
+    return fails
+
+
+def drawing(*asked: Any) -> Any:
+    """One that draws from every random state there is, as something that is asked may."""
+    torch.rand(3)
+    np.random.rand(3)
+    random.random()
+    return evaluate(*asked)

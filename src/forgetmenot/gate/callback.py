@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+import weakref
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -13,13 +14,13 @@ from transformers import TrainerCallback
 from forgetmenot.engine import ranks
 from forgetmenot.errors import UserError
 from forgetmenot.gate.outcome import Outcome, judged
-from forgetmenot.gate.trainers import check_best, check_whole, log, plain
+from forgetmenot.gate.trainers import check_best, check_model, log, plain
 from forgetmenot.gate.training_facts import about, environment
 from forgetmenot.gate.watch_record import WatchRecord
 from forgetmenot.gate.watcher import ME, Margin, Watcher, load_watcher
 from forgetmenot.paths import at_home
 from forgetmenot.prompting import PromptVariants
-from forgetmenot.record.layout import ENVIRONMENT
+from forgetmenot.record.layout import ENVIRONMENT, REPORT
 from forgetmenot.record.predictions import Predictions
 from forgetmenot.record.result_schema import VerdictOf
 
@@ -85,7 +86,8 @@ class ForgettingCallback(TrainerCallback):  # type: ignore[misc]
         )
         self._tokenizer = tokenizer
         self._output = None if output is None else at_home(str(output), f"{ME}: output")
-        self._trainer: Any = None
+        self._trainer: Callable[[], Any] = lambda: None  # the trainer holds the callback, and no circle
+        self._state: Any = None
         self._record: WatchRecord | None = None
         self._base: dict[str, Predictions] = {}
         self._asked_at: int | None = None
@@ -112,11 +114,13 @@ class ForgettingCallback(TrainerCallback):  # type: ignore[misc]
 
     def attach(self, trainer: Any) -> None:
         """Log through this trainer, to which something else adds the callback; see `add_to`."""
-        self._trainer = trainer
+        self._trainer = weakref.ref(trainer)
         self._prepare(trainer.args, trainer.model, trainer.processing_class)
 
     def write_report(self) -> Path:
         """Write results.json and the page from what was asked so far, as after a training that failed.
+
+        Of several processes the first writes.
 
         Returns:
             The page's path.
@@ -124,6 +128,8 @@ class ForgettingCallback(TrainerCallback):  # type: ignore[misc]
         Raises:
             UserError: If nothing was asked.
         """
+        if self._record is not None and not ranks.writes():
+            return self._record.path / REPORT
         if self._record is None or not self._record.stages:
             raise UserError(f"{ME}: nothing was asked yet; there is no page to write.")
         return self._record.write_page(self._watcher.scored, self._watcher.panel.margins)
@@ -140,13 +146,17 @@ class ForgettingCallback(TrainerCallback):  # type: ignore[misc]
         """Ask the base, or take up its answers where training is resumed."""
         if self._record is None:
             raise UserError(f"{ME}: it knows no trainer; give it one by trainer=… or add_to(trainer).")
-        check_whole(plain(model))
-        self._asked_at = None
+        if self._state is state:
+            return  # it was added twice
+        check_model(plain(model))
+        self._state, self._asked_at = state, None
         if state.global_step == 0:
-            self._ask(state, control, model, "base", about(args, plain(model), self._trainer, self._watcher))
+            self._ask(
+                state, control, model, "base", about(args, plain(model), self._trainer(), self._watcher)
+            )
             return
         resumed = ranks.agreed(
-            lambda: self._resume(state.global_step, about(args, plain(model), self._trainer, self._watcher))
+            lambda: self._resume(state.global_step, about(args, plain(model), self._trainer(), self._watcher))
         )
         if isinstance(resumed, str):
             raise UserError(resumed)
@@ -192,19 +202,22 @@ class ForgettingCallback(TrainerCallback):  # type: ignore[misc]
                     self.write_report()
                 except Exception as error:  # noqa: BLE001 (the trained model must not be lost for a page)
                     self._warn(f"the page could not be written ({_said(error)}); try write_report() again.")
+        self._watcher.release()
         ranks.wait()
 
     # What it does then.
 
     def _prepare(self, args: Any, model: Any, tokenizer: Any) -> None:
         """Check the trainer's settings and make tokens of the tasks."""
-        check_whole(plain(model))
+        check_model(plain(model))
         if self.best:
             check_best(args)
         tokenizer = self._tokenizer if self._tokenizer is not None else tokenizer
         tokenizer = getattr(tokenizer, "tokenizer", tokenizer)  # a processor of texts and images has one
         if tokenizer is None:
             raise UserError(f"{ME}: the trainer has no tokenizer; give it as tokenizer=….")
+        if self._watcher.panel.chat and not getattr(tokenizer, "chat_template", None):
+            raise UserError(f"{ME}: chat=True, and the tokenizer has no chat template; leave chat out.")
         self._record = WatchRecord(self._output or Path(args.output_dir) / "forgetting")
         self._record.check()
         self._watcher.prepare(plain(model), tokenizer, "bf16" if args.bf16 else "fp32")
@@ -238,7 +251,7 @@ class ForgettingCallback(TrainerCallback):  # type: ignore[misc]
         self._asked_at = step
         self.verdicts = dict(outcome.verdicts or {})
         self._clean = not (outcome.missing or outcome.forgotten)
-        log(self._trainer, state, control, model, outcome.logged)
+        log(self._trainer(), state, control, model, outcome.logged)
         for task, why in outcome.missing.items():
             kind = f"{task} {why.partition(':')[0]}"
             self._warn(f"{task} has no score at step {step}, and training goes on ({why}).", once=kind)

@@ -14,8 +14,8 @@ def plain(model: Any) -> Any:
     return extract_model_from_parallel(model, keep_torch_compile=False)
 
 
-def check_whole(model: Any) -> None:
-    """See that this process has a causal language model with all its weights, where the engine can compute.
+def check_model(model: Any) -> None:
+    """See that this process has all weights of a causal language model, which the engine can ask.
 
     Raises:
         UserError: If it has not.
@@ -33,10 +33,18 @@ def check_whole(model: Any) -> None:
             f"{ME}: the model is trained with {how}, which shards its weights, and the callback needs them "
             "whole; train with DDP or on one device, or run `fmn check` on the saved checkpoints."
         )
-    if getattr(model, "get_output_embeddings", lambda: None)() is None or model.config.is_encoder_decoder:
+    if getattr(model, "get_output_embeddings", lambda: None)() is None or getattr(
+        model.config, "is_encoder_decoder", False
+    ):
         raise UserError(
             f"{ME}: {type(model).__name__} is no causal language model, and only such a model can be asked."
         )
+    for adapter in getattr(model, "peft_config", {}).values():
+        if adapter.is_prompt_learning:
+            raise UserError(
+                f"{ME}: the adapter is a soft prompt of PEFT's ({adapter.peft_type.value}), with which the "
+                "engine cannot ask; train another kind of adapter."
+            )
     for kind in {parameter.device.type for parameter in model.parameters()} - {"cpu", "cuda"}:
         raise UserError(
             f"{ME}: the model is on a device of type {kind}, and only CUDA devices and CPUs are supported."

@@ -41,24 +41,12 @@ def about(args: Any, model: Any, trainer: Any, watcher: Watcher) -> dict[str, An
 
 def environment(watcher: Watcher) -> dict[str, Any]:
     """What the numbers depend on beside the weights, once the model has been asked."""
-    session = watcher.session
-    assert session is not None, "asked first"
-    learner = session.learner
+    assert watcher.session is not None, "asked first"
     versions = {"python": platform.python_version()}
     for name in PACKAGES:
         with suppress(PackageNotFoundError):
             versions[name] = version(name)
-    return {
-        "identity": {
-            "device": learner.device.type,
-            "precision": learner.precision,
-            "dtype": str(learner.model.dtype).removeprefix("torch."),
-            "max_length": session.max_length,
-            **session.identity,
-        },
-        **session.record,
-        "versions": versions,
-    }
+    return {"identity": watcher.session.identity, **watcher.session.record, "versions": versions}
 
 
 def _adapter_in_words(model: Any) -> str:

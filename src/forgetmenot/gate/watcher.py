@@ -89,7 +89,14 @@ class Watcher:
         learner = Learner(model, copy.deepcopy(tokenizer), budget=1, precision=precision)
         self.session = Session(RunConfig(training=training), learner, "dense")
         self.scored = self.panel.scored(self._opened())
+        self.session.identity = {"max_length": self.session.max_length}
         self._examined = False
+        self.release()
+
+    def release(self) -> None:
+        """Hold the model no longer: whoever trained it may want its memory."""
+        if self.session is not None:
+            self.session.learner.model = None
 
     def ask(self, model: Any, *, base: bool) -> Asked:
         """Put every task to a model in training, which is left as it was.
@@ -139,6 +146,12 @@ class Watcher:
             return
         self.session.attention = choose_attention("auto", self.session.learner.device, model)
         use_attention(model, self.session.attention)
+        learner = self.session.learner
+        self.session.identity |= {
+            "device": learner.device.type,
+            "precision": learner.precision,
+            "dtype": str(model.dtype).removeprefix("torch."),
+        }
         writes = any(one.generated for one in self.scored)
         self.session.examine(self.scored[0].first_sequences(), writes=writes)
         self._examined = True
