@@ -154,3 +154,23 @@ def test_auto_takes_bf16_where_it_is_native_and_the_model_wide(
 def test_a_wish_is_granted() -> None:
     assert choose_precision("bf16", CPU, 8) == "bf16"
     assert choose_precision("fp32", CPU, 8192) == "fp32"
+
+
+def test_where_rounding_fails_half_way_the_weights_are_put_back(
+    build: Callable[[Any], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = build(CONFIGS["llama"]()).requires_grad_(False)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    round_it, rounded = torch.Tensor.bfloat16, []
+
+    def fail(weight: torch.Tensor) -> torch.Tensor:
+        rounded.append(weight)
+        if len(rounded) > 3:
+            raise torch.OutOfMemoryError("no room")
+        return round_it(weight)
+
+    monkeypatch.setattr(torch.Tensor, "bfloat16", fail)
+    with pytest.raises(torch.OutOfMemoryError), rounded_once(model, "bf16"):
+        pass
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert {value.dtype for value in model.state_dict().values()} == {torch.float32}

@@ -131,6 +131,26 @@ def test_two_processes_train_as_one(llama: Any, examples: list[Encoded], in_proc
             assert first[name].steps[-1].loss == pytest.approx(alone.steps[-1].loss, rel=1e-12)
 
 
+def test_one_of_two_processes_computes_alone(
+    llama: Any, sequences: list[TokenSequence], in_processes: InProcesses
+) -> None:
+    def score() -> Any:
+        ranks.join()
+
+        def found() -> Any:
+            with ranks.alone():
+                assert (ranks.world_size(), ranks.writes()) == (1, True)
+                return Learner(llama, words(1, None), budget=48).log_likelihoods(sequences)
+
+        told = ranks.agreed(found)
+        return told, ranks.world_size(), ranks.rank()
+
+    wanted = Learner(llama, words(1, None), budget=48).log_likelihoods(sequences)
+    for rank, (told, size, own) in enumerate(in_processes(score)):
+        assert torch.equal(told, wanted)
+        assert (size, own) == (2, rank)
+
+
 def test_two_processes_score_as_one(
     llama: Any, sequences: list[TokenSequence], examples: list[Encoded], in_processes: InProcesses
 ) -> None:

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-import forgetmenot
 from forgetmenot.errors import UserError
 from forgetmenot.gate.callback import ForgettingCallback
+from forgetmenot.record.predictions import read_predictions
+from forgetmenot.report.html import write_report
 from tests.gate.training import (
     model_of,
     settings,
@@ -70,8 +71,7 @@ def test_the_page_is_that_of_a_run_whose_stages_train_on_no_task(
     assert environment["identity"]["layout"] == "trie"
     html = (watch.path / "report.html").read_text()
     assert "step-4" in html
-    loaded = forgetmenot.gate.watch_record.write_report(watch.path)  # type: ignore[attr-defined]
-    assert loaded.read_text() == html
+    assert write_report(watch.path).read_text() == html  # as `fmn report` does
 
 
 def test_a_second_training_replaces_the_page_and_nothing_else_does(
@@ -85,3 +85,29 @@ def test_a_second_training_replaces_the_page_and_nothing_else_does(
     assert [stage["name"] for stage in results["stages"]] == ["00-base", "01-step-3", "02-step-6"]
     with pytest.raises(UserError, match=r"holds config.yaml of something else"):
         ForgettingCallback(watched, every=2, trainer=trainer, output=furnished / "done")
+
+
+def test_a_best_model_that_is_loaded_at_the_end_is_asked_last(
+    watched: list[str], tiny_llama: Path, tmp_path: Path
+) -> None:
+    arguments = settings(
+        tmp_path,
+        max_steps=4,
+        learning_rate=0.3,
+        eval_strategy="steps",
+        eval_steps=1,
+        save_strategy="steps",
+        save_steps=1,
+        load_best_model_at_end=True,
+    )
+    rows = [{"input_ids": [k, k + 1, k + 2], "labels": [k, k + 1, k + 2]} for k in range(8)]
+    trainer = trainer_of(model_of(tiny_llama, lora=False), arguments, tiny_llama, eval_dataset=rows)
+    watch = ForgettingCallback(watched, every=1, trainer=trainer)
+    trainer.train()
+    best = trainer.state.best_global_step
+    assert best != 4
+    assert watch.path is not None
+    stages = sorted(folder.name for folder in (watch.path / "stages").iterdir())
+    assert stages[-1] == f"05-best-step-{best}"
+    asked = [read_predictions(watch.path / "stages" / stages[k] / "predictions.parquet") for k in (best, 5)]
+    assert asked[0]["size"].log_likelihoods == asked[1]["size"].log_likelihoods

@@ -57,6 +57,21 @@ def test_it_gives_the_same_numbers_and_puts_every_bit_back(name: str) -> None:
     assert torch.equal(logits(model), plain)
 
 
+def test_where_folding_fails_half_way_every_bit_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    model = with_lora(_llama())
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+
+    def fail(name: str) -> Tensor:
+        raise torch.OutOfMemoryError("no room")
+
+    monkeypatch.setattr(layers(model)[3], "get_delta_weight", fail)
+    with pytest.raises(torch.OutOfMemoryError), folded(model):
+        pass
+    assert not any(layer.merged for layer in layers(model))
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
 def _weight(state: dict[str, Tensor]) -> str:
     return next(name for name in state if name.endswith("base_layer.weight"))
 

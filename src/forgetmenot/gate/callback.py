@@ -150,14 +150,11 @@ class ForgettingCallback(TrainerCallback):  # type: ignore[misc]
             return  # it was added twice
         check_model(plain(model))
         self._state, self._asked_at = state, None
+        training = about(args, plain(model), self._trainer(), self._watcher)
         if state.global_step == 0:
-            self._ask(
-                state, control, model, "base", about(args, plain(model), self._trainer(), self._watcher)
-            )
+            self._ask(state, control, model, "base", training)
             return
-        resumed = ranks.agreed(
-            lambda: self._resume(state.global_step, about(args, plain(model), self._trainer(), self._watcher))
-        )
+        resumed = ranks.agreed(lambda: self._resume(state.global_step, training))
         if isinstance(resumed, str):
             raise UserError(resumed)
         self._asked_at = resumed
@@ -188,12 +185,10 @@ class ForgettingCallback(TrainerCallback):  # type: ignore[misc]
 
     def on_train_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
         """Ask the model that training hands back, and write the page."""
-        loaded = (
-            state.best_global_step if args.load_best_model_at_end and state.best_model_checkpoint else None
-        )
-        if loaded is not None and loaded != state.global_step:
-            self._asked_at = None
-            self._ask(state, control, model, f"best-step-{loaded}")
+        best = state.best_global_step if state.best_model_checkpoint else None
+        if args.load_best_model_at_end and best not in (None, state.global_step):
+            self._asked_at = None  # another model than after the last step
+            self._ask(state, control, model, f"best-step-{best}")
         else:
             self._ask(state, control, model)
         if ranks.writes():
