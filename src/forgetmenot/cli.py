@@ -112,6 +112,30 @@ def _nothing_beside(parsed: argparse.Namespace) -> None:
             raise UserError(f"--preview changes nothing and uses one process; leave out {name}.")
 
 
+def check(parsed: argparse.Namespace) -> None:
+    """`fmn check`: ask a base and a tuned model the same; exit: 0 all kept, 1 forgotten, 3 cannot tell."""
+    from forgetmenot.gate.check import check
+    from forgetmenot.gate.settings import margins
+
+    console = Screen()
+    found = check(
+        parsed.base,
+        *parsed.tuned,
+        tasks=parsed.tasks,
+        data_dir=parsed.data_dir,
+        prompt=parsed.prompt,
+        margin=margins(parsed.margin),
+        limit=parsed.limit,
+        chat=parsed.chat,
+        baseline=parsed.baseline,
+        output=parsed.output,
+        console=console,
+    )
+    found.print(console)
+    console.print(f"\nReport: {found.path / 'check.html'}", highlight=False, soft_wrap=True)
+    sys.exit(found.status)
+
+
 def study(parsed: argparse.Namespace) -> None:
     """`fmn study`: run every combination of a grid and compare the runs."""
     from forgetmenot.studies.config import load_study
@@ -327,6 +351,7 @@ def _terminated(number: int, _frame: Any) -> NoReturn:
 
 VERBS = {
     "run": run,
+    "check": check,
     "study": study,
     "compare": compare,
     "score": score,

@@ -1,12 +1,13 @@
 """`fmn check`: what a tuned model lost against its base, and whether it may ship.
 
-Each side is asked in turn, the base first, so that one model at a time is in memory. Several tuned sides are a
-chain (a stage, its export, its quantized file): each is judged against the one before, which tells what was
+Each side is asked in turn, the base first, so that one model at a time is in memory. Several tuned sides are
+a chain (a stage, its export, its quantized file): each is judged against the one before, which tells what was
 lost in training from what was lost in merging or rounding, and the last against the base, which decides.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from forgetmenot.gate.baseline import asked, read_baseline, write_baseline
 from forgetmenot.gate.flips import flips
 from forgetmenot.gate.opened import Opened, opened_side, with_zero_delta
 from forgetmenot.gate.panel import Panel, again, answers_of, load_panel
+from forgetmenot.gate.settings import check_margin
 from forgetmenot.gate.sides import Side, find_side
 from forgetmenot.metrics import judge, metric_named
 from forgetmenot.metrics.answers import Answers
@@ -56,7 +58,7 @@ class Check:
 
     @property
     def status(self) -> int:
-        """0 all kept; 1 something was forgotten; 3 nothing forgotten, and of some task too little is known."""
+        """0: all kept; 1: something was forgotten; 3: nothing was, but of some task too little is known."""
         status: int = self.content["status"]
         return status
 
@@ -96,6 +98,7 @@ def check(
     Raises:
         UserError: If a side, a task or a setting is not there or does not fit.
     """
+    margin = check_margin(margin)
     first = find_side(str(base))
     others = [find_side(str(one), first.model) for one in tuned]
     if not others:
@@ -108,6 +111,7 @@ def check(
     with opened(directory, console) as display:
         for note in [note for side in sides for note in side.notes]:
             display.say(note)
+        display.say(panel.what_can_be_shown)
         kept = at_home(str(baseline), "--baseline") if baseline is not None else None
         adapted = any(one.adapter is not None or one.run is not None for one in others)
         answered = [_ask_base(first, panel, training, display, kept, adapted=adapted)]
@@ -182,7 +186,7 @@ def _prepared(
     side: Side, panel: Panel, there: Opened, display: Display
 ) -> tuple[list[ScoredTask], dict[str, Any]]:
     """The tasks in a side's tokens, and what the report says of it."""
-    display.say(f"{side.title}: {there.session.in_words}")
+    display.say(f"{side.title}: {there.session.in_words.rpartition(',')[0]}")  # without the learning rate
     if panel.chat and not there.session.learner.tokenizer.chat_template:
         display.say(f"{side.title}: it has no chat template, so its prompts are plain text.")
     found = there.session.identity
@@ -208,7 +212,7 @@ def _content(panel: Panel, sides: Sequence[_Asked]) -> dict[str, Any]:
             "kind": other.side.kind,
             "verdicts": _judged(panel, one, other),
         }
-        for one, other in zip(sides, sides[1:], strict=False)
+        for one, other in itertools.pairwise(sides)
     ]
     verdicts = _judged(panel, base, last) if len(sides) > 2 else steps[0]["verdicts"]
     decisions = [one["decision"] for one in verdicts.values()]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from forgetmenot.errors import UserError
 from forgetmenot.evaluation.evaluate import evaluate
-from forgetmenot.evaluation.readings import own_reading, scored_split, scored_tasks
+from forgetmenot.evaluation.readings import own_reading, sample, scored_split, scored_tasks
 from forgetmenot.evaluation.scored_task import ScoredTask
 from forgetmenot.evaluation.settings import Asking
 from forgetmenot.gate.opened import Opened
@@ -17,6 +17,7 @@ from forgetmenot.metrics import margin_of
 from forgetmenot.prompting import Prompt
 from forgetmenot.record.predictions import Predictions
 from forgetmenot.record.result_schema import AskedAgain
+from forgetmenot.report.check.words import before_asking
 from forgetmenot.runs.again import asked_again
 from forgetmenot.runs.display import Display
 from forgetmenot.runs.plan import check_margins
@@ -41,6 +42,18 @@ class Panel:
     tasks: tuple[Task, ...]
     chat: bool
     margins: Mapping[str, float]
+
+    @property
+    def what_can_be_shown(self) -> str:
+        """What the examples can show, in a sentence or two."""
+        limit = self.asking.evaluation.limit
+        counts = {
+            task.name: len(sample(task.name, scored_split(self.asking.evaluation, task), limit))
+            for task in self.tasks
+        }
+        return before_asking(
+            {task.name: (task.metric, counts[task.name], self.margins[task.name]) for task in self.tasks}
+        )
 
     def scored(self, opened: Opened) -> list[ScoredTask]:
         """The tasks in a side's own tokens."""
