@@ -19,7 +19,7 @@ from forgetmenot.engine.settings import TrainingSettings
 from forgetmenot.errors import UserError
 from forgetmenot.evaluation.scored_task import ScoredTask
 from forgetmenot.evaluation.settings import Asking, EvaluationSettings
-from forgetmenot.gate.baseline import asked, read_baseline, write_baseline
+from forgetmenot.gate.baseline import Noise, asked, read_baseline, write_baseline
 from forgetmenot.gate.flips import flips
 from forgetmenot.gate.opened import Opened, opened_side, with_zero_delta
 from forgetmenot.gate.panel import Panel, again, answers_of, load_panel
@@ -30,7 +30,6 @@ from forgetmenot.metrics.answers import Answers
 from forgetmenot.paths import at_home, file_name
 from forgetmenot.prompting import PromptVariants
 from forgetmenot.record.predictions import Predictions, column, require_finite
-from forgetmenot.record.result_schema import AskedAgain
 from forgetmenot.report.check.files import write_check
 from forgetmenot.report.check.terminal import print_check
 from forgetmenot.report.screen import Screen
@@ -108,15 +107,17 @@ def check(
     panel = load_panel(tasks, _folder(data_dir), asking, margin, chat=chat)
     training = next((one.config.training for one in sides if one.config is not None), TrainingSettings())
     directory = RunDirectory(_directory(sides, panel, output))
+    notes = [note for side in sides for note in side.notes]
     with opened(directory, console) as display:
-        for note in [note for side in sides for note in side.notes]:
+        for note in notes:
             display.say(note)
         display.say(panel.what_can_be_shown)
         kept = at_home(str(baseline), "--baseline") if baseline is not None else None
         adapted = any(one.adapter is not None or one.run is not None for one in others)
         answered = [_ask_base(first, panel, training, display, kept, adapted=adapted)]
         answered += [_ask(side, panel, training, display) for side in others]
-        content = _content(panel, answered)
+        notes += [note for one in answered for note in one.notes]
+        content = {**_content(panel, answered), "notes": notes}
         write_check(directory, content)
     return Check(directory.path, content)
 
@@ -128,6 +129,7 @@ class _Asked:
     Attributes:
         details: What the report says of the side.
         scored: The tasks, in its own tokens.
+        notes: What the user should know of how it was asked.
         noise: Of the base: what another order and batch size change, and a zero-delta adapter.
     """
 
@@ -135,7 +137,8 @@ class _Asked:
     details: Mapping[str, Any]
     scored: Sequence[ScoredTask]
     answers: Mapping[str, Predictions]
-    noise: Mapping[str, Mapping[str, AskedAgain]]
+    notes: Sequence[str]
+    noise: Noise
 
 
 def _ask_base(
@@ -158,12 +161,12 @@ def _ask_base(
         adapted: Whether another side is an adapter on it: a zero-delta adapter is the control of that path.
     """
     with opened_side(side, training, display) as there:
-        scored, details = _prepared(side, panel, there, display)
+        scored, details, notes = _prepared(side, panel, there, display)
         about = asked(scored, {**there.session.identity, **there.identity})
         if baseline is not None and baseline.is_file():
             answers, noise = read_baseline(baseline, about, scored)
             display.say(f"{side.title}: answers from {baseline}")
-            return _Asked(side, details, scored, answers, noise)
+            return _Asked(side, details, scored, answers, notes, noise)
         answers = answers_of(there, scored, display)
         for task, one in answers.items():
             require_finite(task, [one])
@@ -173,22 +176,24 @@ def _ask_base(
             noise["control"] = again(there, scored, answers)
     if baseline is not None:
         write_baseline(baseline, about, answers, noise)
-    return _Asked(side, details, scored, answers, noise)
+    return _Asked(side, details, scored, answers, notes, noise)
 
 
 def _ask(side: Side, panel: Panel, training: TrainingSettings, display: Display) -> _Asked:
     with opened_side(side, training, display) as there:
-        scored, details = _prepared(side, panel, there, display)
-        return _Asked(side, details, scored, answers_of(there, scored, display), {})
+        scored, details, notes = _prepared(side, panel, there, display)
+        return _Asked(side, details, scored, answers_of(there, scored, display), notes, {})
 
 
 def _prepared(
     side: Side, panel: Panel, there: Opened, display: Display
-) -> tuple[list[ScoredTask], dict[str, Any]]:
-    """The tasks in a side's tokens, and what the report says of it."""
+) -> tuple[list[ScoredTask], dict[str, Any], list[str]]:
+    """The tasks in a side's tokens, what the report says of it, and what the user should know."""
     display.say(f"{side.title}: {there.session.in_words.rpartition(',')[0]}")  # without the learning rate
+    notes = []
     if panel.chat and not there.session.learner.tokenizer.chat_template:
-        display.say(f"{side.title}: it has no chat template, so its prompts are plain text.")
+        notes.append(f"{side.title}: it has no chat template, so its prompts are plain text.")
+        display.say(notes[0])
     found = there.session.identity
     computing = {key: found[key] for key in ("device", "threads", "precision", "dtype")}
     details = {
@@ -199,7 +204,7 @@ def _prepared(
         "parameters": there.session.record["parameters"],
         **computing,
     }
-    return panel.scored(there), details
+    return panel.scored(there), details, notes
 
 
 def _content(panel: Panel, sides: Sequence[_Asked]) -> dict[str, Any]:
