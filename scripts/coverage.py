@@ -122,10 +122,8 @@ def simulate(
             lines.append(line)
         if given.write:
             page = PAGE.read_text(encoding="utf-8")
-            made = "\n".join([begin, *lines, end])
-            PAGE.write_text(
-                re.sub(f"{begin}.*{end}", lambda _, made=made: made, page, flags=re.DOTALL), encoding="utf-8"
-            )
+            before, after = re.split(f"{begin}.*{end}", page, maxsplit=1, flags=re.DOTALL)
+            PAGE.write_text("\n".join([before + begin, *lines, end + after]), encoding="utf-8")
 
 
 if __name__ == "__main__":

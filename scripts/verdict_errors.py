@@ -1,4 +1,4 @@
-"""How often a verdict is wrong, and how often there is one: `metrics.verdicts` and `metrics.sequential`, simulated.
+"""How often a verdict is wrong, and how often there is one, by simulation, with and without stopping early.
 
     python -m scripts.verdict_errors [--trials 2000] [--write]
 
@@ -37,7 +37,15 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Scene:
-    """What is asked: `share` is that of the answers that change, and `cluster` how many examples hang together."""
+    """What is asked of a tune.
+
+    Attributes:
+        n: Examples of each task.
+        share: How many of the answers change.
+        tasks: How many are judged together.
+        cluster: How many examples hang together.
+        kind: The metric, and a word on its answers.
+    """
 
     n: int
     share: float = 0.1
@@ -47,10 +55,12 @@ class Scene:
 
     @property
     def metric(self) -> str:
+        """Its name."""
         return self.kind.split()[0]
 
     @property
     def margin(self) -> float:
+        """The metric's own ε."""
         return metric_named(self.metric).margin
 
     def drops(self, times: float) -> list[float]:
@@ -58,12 +68,18 @@ class Scene:
         return [times * self.margin] + [0.0] * (self.tasks - 1)
 
     def possible(self, times: float) -> bool:
-        """Whether so few answers change that they cannot lose so much."""
+        """Whether enough answers change to lose so much."""
         return self.kind == "loss" or times * self.margin <= self.share
 
 
 class Rates(NamedTuple):
-    """The shares of tunes: all tasks kept; forgotten the first task, or any where none dropped; and examples used."""
+    """Shares of tunes, and of examples.
+
+    Attributes:
+        kept: All tasks are called kept.
+        forgotten: The task that dropped is called forgotten; or any, where none dropped.
+        used: Of the examples.
+    """
 
     kept: float
     forgotten: float
@@ -80,19 +96,27 @@ def changes(scene: Scene, drops: list[float], trials: int, generator: np.random.
         mood = np.sqrt(WITHIN) * common + np.sqrt(1 - WITHIN) * mood
     drop = np.array(drops)[:, None]
     lost, gained = mood < ndtri((scene.share + drop) / 2), -mood < ndtri((scene.share - drop) / 2)
-    return gained.astype(np.float64) - lost
+    turned: Floats = gained.astype(np.float64) - lost
+    return turned
 
 
 def by_counts(
     gained: Floats, lost: Floats, n: int, margin: float
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """The rule of `judge` for right and wrong answers, for many tunes at once: kept and forgotten, [trials, tasks]."""
-    pairs, which = np.unique(np.stack([gained, lost], axis=-1).reshape(-1, 2), axis=0, return_inverse=True)
-    low, high = tango_bounds(pairs[:, 0], pairs[:, 1], np.array(float(n)))
-    fewer, more = pairs.min(axis=1), pairs.max(axis=1)
-    p = np.minimum(1.0, 2 * betainc(np.maximum(more, 1), fewer + 1, 0.5))
-    p = np.where(more == 0, 1.0, p)[which].reshape(gained.shape)
-    low, high = (end[which].reshape(gained.shape) for end in (low, high))
+    """The rule of `judge` for right and wrong answers to n examples, for many tunes at once.
+
+    Args:
+        gained: How many turned from wrong to right, [trials, tasks].
+        lost: How many turned from right to wrong, [trials, tasks].
+        n: Examples of each task.
+        margin: ε.
+
+    Returns:
+        Whether each task is kept, and whether it is forgotten, [trials, tasks].
+    """
+    low, high = tango_bounds(gained, lost, np.array(float(n)))
+    fewer, more = np.minimum(gained, lost), np.maximum(gained, lost)
+    p = np.where(more == 0, 1.0, np.minimum(1.0, 2 * betainc(np.maximum(more, 1), fewer + 1, 0.5)))
     order = np.argsort(p, axis=1)
     raised = np.take_along_axis(p, order, axis=1) * np.arange(p.shape[1], 0, -1)
     holm = np.empty_like(p)
@@ -192,11 +216,14 @@ def sequential_rates(scene: Scene, times: float, trials: int) -> Rates:
 
 
 def early(turned: Floats, scene: Scene) -> tuple[NDArray[np.bool_], NDArray[np.bool_], Floats]:
-    """`SequentialTest` and `decide` for many tunes at once: kept, forgotten, share used, each [trials, tasks].
+    """`SequentialTest` and `decide` for many tunes at once.
 
     Args:
         turned: After − before, [trials, tasks, n].
         scene: Its clusters are whole.
+
+    Returns:
+        Whether each task is kept, whether it is forgotten, the share of examples used, [trials, tasks].
     """
     size, margin = scene.cluster, scene.margin
     units = turned.reshape(*turned.shape[:2], -1, size).mean(axis=-1)

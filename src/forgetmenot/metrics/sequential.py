@@ -95,9 +95,10 @@ def _wealth(bet: "Bet") -> float:
 class Bet:
     """One bet against "the mean of x is 0 or less".
 
-    The stake is Kelly's, to second order, for the case the margin is about, that the truth lies ε beyond the
-    hypothesis: λ = mean of x / mean of x², with ε·w in place of the mean and both over what came before (the
-    paper's aGRAPA, its estimated mean replaced by ε). Whatever the stakes, it is a fair bet.
+    The stake is Kelly's to second order, λ = mean of x / mean of x², both over what came before: the paper's
+    aGRAPA. In place of the mean of x, which is hardly known where few answers change, stands what the margin
+    is about, ε·w; or half the mean so far where that is larger, so that a collapse takes few examples to see.
+    Whatever the stakes, it is a fair bet.
 
     Attributes:
         log_wealth: Of each bet, [..., 1].
@@ -107,15 +108,20 @@ class Bet:
         """Begin with a wealth of 1, for x of −most or more."""
         self._margin, self._most_staked = margin, _STAKE / most
         self.log_wealth: Floats = np.zeros(1)
+        self._sum: Floats = np.zeros(1)
         self._weights: Floats = np.full(1, float(_ASSUMED_UNITS))
         self._squares: Floats = np.full(1, _ASSUMED_UNITS * ASSUMED_DISCORDANCE)
 
     def take(self, x: Floats, weights: Floats) -> Floats:
         """Bet on the next x [..., n] of these weights [n], and return the log-wealth after each [..., n]."""
-        weights, squares = _running(self._weights, weights), _running(self._squares, x**2)
-        stakes = np.minimum(self._margin * weights[..., :-1] / squares[..., :-1], self._most_staked)
+        before = self._sum, self._weights, self._squares
+        sums, totals, squares = (_running(*one) for one in zip(before, (x, weights, x**2), strict=True))
+        hoped = np.maximum(self._margin * totals, sums / 2)[..., :-1]
+        stakes = np.minimum(hoped / squares[..., :-1], self._most_staked)
         path = _running(self.log_wealth, np.log1p(stakes * x))
-        self._weights, self._squares, self.log_wealth = (one[..., -1:] for one in (weights, squares, path))
+        self._sum, self._weights, self._squares, self.log_wealth = (
+            one[..., -1:] for one in (sums, totals, squares, path)
+        )
         return path[..., 1:]
 
 
