@@ -77,6 +77,9 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument(
         "--baseline", metavar="FILE", help="keeps the base's answers: written, or read if it is there"
     )
+    verb.add_argument(
+        "--sequential", action="store_true", help="stop as soon as every task is decided; docs/statistics.md"
+    )
     verb.add_argument("--output", metavar="DIR", help="where check.json, .md, .xml and .html go")
 
     verb = _verb(verbs, "study", "run every combination of a grid and compare the runs")

@@ -128,6 +128,7 @@ def check(parsed: argparse.Namespace) -> None:
         limit=parsed.limit,
         chat=parsed.chat,
         baseline=parsed.baseline,
+        sequential=parsed.sequential,
         output=parsed.output,
         console=console,
     )

@@ -248,3 +248,41 @@ def test_losses_of_other_tokenizers_are_not_compared(
     assert verdict["decision"] == "cannot tell"
     assert "tokenizers" in verdict["reason"]
     assert found.status == 3
+
+
+def test_sequential_stops_when_all_is_decided(
+    checked: Callable[..., Check],
+    tiny_llama: Path,
+    make_word_task: Callable[..., Path],
+    tmp_path: Path,
+) -> None:
+    many = [str(make_word_task("animal", 1, 600))]
+    whole = checked(tiny_llama, tiny_llama, tasks=many, margin=0.1)
+    early = checked(tiny_llama, tiny_llama, tasks=many, margin=0.1, sequential=True)
+    assert (whole.status, early.status) == (0, 0)
+    verdict = early.content["verdicts"]["animal"]
+    assert 0 < verdict["n"] < 600
+    assert (verdict["decision"], verdict["interval"], verdict["test"]) == ("kept", None, "betting e-process")
+    assert early.content["tasks"]["animal"]["n"] == 600
+    # The same answers as without stopping, as far as it asked.
+    bad = spoiled(tiny_llama, tmp_path / "bad")
+    all_turned = checked(tiny_llama, bad, tasks=many, margin=0.1).content["flips"]["animal"]
+    some = checked(tiny_llama, bad, tasks=many, margin=0.1, sequential=True)
+    turned = some.content["flips"]["animal"]
+    assert {one["example"] for one in turned} <= {one["example"] for one in all_turned}
+    (some.path / "check.html").read_text()
+
+
+def test_sequential_runs_out_of_examples(checked: Callable[..., Check], tiny_llama: Path) -> None:
+    found = checked(tiny_llama, tiny_llama, sequential=True)
+    assert found.status == 3
+    assert found.content["verdicts"]["animal"]["n"] == 24
+
+
+def test_sequential_asks_losses_whole(
+    checked: Callable[..., Check], tiny_llama: Path, make_task: Callable[..., Path]
+) -> None:
+    rows = [{"text": f"a line of text, number {k}"} for k in range(12)]
+    text = make_task("lines", [], rows, text="text", metric="loss")
+    verdict = checked(tiny_llama, tiny_llama, tasks=[str(text)], sequential=True).content["verdicts"]["lines"]
+    assert (verdict["n"], verdict["test"], verdict["decision"]) == (12, "paired bootstrap", "kept")

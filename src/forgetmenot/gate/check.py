@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,14 @@ from forgetmenot.errors import UserError
 from forgetmenot.evaluation.scored_task import ScoredTask
 from forgetmenot.evaluation.settings import Asking, EvaluationSettings
 from forgetmenot.gate.baseline import Noise, asked, read_baseline, write_baseline
+from forgetmenot.gate.early import TEST, answers_until_decided, same_examples
 from forgetmenot.gate.flips import flips
 from forgetmenot.gate.opened import Opened, opened_side, with_zero_delta
 from forgetmenot.gate.panel import Panel, again, answers_of, load_panel
 from forgetmenot.gate.settings import check_margin
 from forgetmenot.gate.sides import Side, find_side
 from forgetmenot.metrics import judge, metric_named
-from forgetmenot.metrics.answers import Answers
+from forgetmenot.metrics.verdicts import Decision
 from forgetmenot.paths import at_home, file_name
 from forgetmenot.prompting import PromptVariants
 from forgetmenot.record.predictions import Predictions, column, require_finite
@@ -76,6 +77,7 @@ def check(
     limit: int | None = None,
     chat: bool = False,
     baseline: str | Path | None = None,
+    sequential: bool = False,
     output: str | Path | None = None,
     console: Console | None = None,
 ) -> Check:
@@ -91,6 +93,7 @@ def check(
         limit: The most examples of a task.
         chat: Put prompts by the chat template of each side that has one.
         baseline: A file that keeps the base's answers; it is written if it is not there.
+        sequential: Stop asking the tuned side as soon as every task is decided.
         output: A directory; named by the two sides and a hash if None.
         console: Where to show progress.
 
@@ -102,6 +105,8 @@ def check(
     others = [find_side(str(one), first.model) for one in tuned]
     if not others:
         raise UserError("check: name a tuned model beside the base.")
+    if sequential and len(others) > 1:
+        raise UserError("check: --sequential is for one tuned model; a chain asks every example of each.")
     sides = [first, *others]
     asking = Asking(EvaluationSettings(limit=limit), prompt)
     panel = load_panel(tasks, _folder(data_dir), asking, margin, chat=chat)
@@ -115,7 +120,8 @@ def check(
         kept = at_home(str(baseline), "--baseline") if baseline is not None else None
         adapted = any(one.adapter is not None or one.run is not None for one in others)
         answered = [_ask_base(first, panel, training, display, kept, adapted=adapted)]
-        answered += [_ask(side, panel, training, display) for side in others]
+        before = answered[0].answers if sequential else None
+        answered += [_ask(side, panel, training, display, before) for side in others]
         notes += [note for one in answered for note in one.notes]
         content = {**_content(panel, answered), "notes": notes}
         write_check(directory, content)
@@ -131,6 +137,7 @@ class _Asked:
         scored: The tasks, in its own tokens.
         notes: What the user should know of how it was asked.
         noise: Of the base: what another order and batch size change, and a zero-delta adapter.
+        decisions: On the tasks that were asked until they were decided.
     """
 
     side: Side
@@ -138,7 +145,8 @@ class _Asked:
     scored: Sequence[ScoredTask]
     answers: Mapping[str, Predictions]
     notes: Sequence[str]
-    noise: Noise
+    noise: Noise = field(default_factory=dict)
+    decisions: Mapping[str, Decision] = field(default_factory=dict)
 
 
 def _ask_base(
@@ -179,10 +187,20 @@ def _ask_base(
     return _Asked(side, details, scored, answers, notes, noise)
 
 
-def _ask(side: Side, panel: Panel, training: TrainingSettings, display: Display) -> _Asked:
+def _ask(
+    side: Side,
+    panel: Panel,
+    training: TrainingSettings,
+    display: Display,
+    before: Mapping[str, Predictions] | None,
+) -> _Asked:
+    """A tuned side's answers: to all examples, or, with the base's answers, until every task is decided."""
     with opened_side(side, training, display) as there:
         scored, details, notes = _prepared(side, panel, there, display)
-        return _Asked(side, details, scored, answers_of(there, scored, display), notes, {})
+        if before is None:
+            return _Asked(side, details, scored, answers_of(there, scored, display), notes)
+        answers, decisions = answers_until_decided(there, scored, before, panel.margins, display)
+        return _Asked(side, details, scored, answers, notes, decisions=decisions)
 
 
 def _prepared(
@@ -251,17 +269,20 @@ def _content(panel: Panel, sides: Sequence[_Asked]) -> dict[str, Any]:
 
 def _judged(panel: Panel, one: _Asked, other: _Asked) -> dict[str, Any]:
     """The verdict on each task between two sides, as results.json would hold it."""
-    columns: dict[str, Answers] = {}
-    for task in panel.tasks:
-        pair = [one.answers[task.name], other.answers[task.name]]
-        columns[task.name] = column(task.metric, pair)
+    pairs = {
+        task.name: (same_examples(one.answers[task.name], other.answers[task.name]), other.answers[task.name])
+        for task in panel.tasks
+    }
+    columns = {task.name: column(task.metric, pairs[task.name]) for task in panel.tasks}
     found = {name: verdict.to_json() for name, verdict in judge(columns, panel.margins).items()}
-    for task in panel.tasks:
-        before, after = one.answers[task.name], other.answers[task.name]
+    for name, (before, after) in pairs.items():
         if after.not_finite:
-            found[task.name]["reason"] = f"{other.side.title}: {after.not_finite}"
+            found[name]["reason"] = f"{other.side.title}: {after.not_finite}"
         elif before.tokens != after.tokens:  # only of losses are the tokens counted
-            found[task.name] |= {"decision": "cannot tell", "needed": None, "reason": OTHER_TOKENS}
+            found[name] |= {"decision": "cannot tell", "needed": None, "reason": OTHER_TOKENS}
+        elif name in other.decisions:  # interval and p are not valid where one stops when one likes
+            undecided = {"interval": None, "p": None, "p_holm": None, "needed": None, "test": TEST}
+            found[name] |= {"decision": other.decisions[name], "lower_within_margin": False, **undecided}
     return found
 
 
