@@ -5,7 +5,7 @@ from typing import Any
 
 from forgetmenot.metrics import metric_named, smallest_drop
 from forgetmenot.metrics.verdicts import ASSUMED_DISCORDANCE
-from forgetmenot.report.verdict_words import cannot_tell, decision_words, evidence
+from forgetmenot.report.verdict_words import decision_words, evidence, examples_words
 from forgetmenot.report.wording import listed
 
 STATUS = {0: "All kept", 1: "Forgotten", 3: "Cannot tell"}
@@ -14,7 +14,7 @@ STATUS = {0: "All kept", 1: "Forgotten", 3: "Cannot tell"}
 GAPS = {
     "stage": "training",
     "adapter": "training",
-    "GGUF file": "quantizing or dequantizing",
+    "GGUF file": "quantizing",
     "model": "exporting or merging",
 }
 """What lies between a side and the one before it in a chain, by what it is."""
@@ -37,7 +37,7 @@ def headline(content: Mapping[str, Any]) -> str:
         sentences.append(f"{tuned} forgot {listed(told)}.")
     if unsure := by.get("cannot tell"):
         told = [f"{task} ({_unsure(verdicts[task])})" for task in unsure]
-        sentences.append(f"Nobody can tell of {listed(told)}.")
+        sentences.append(f"Nobody can tell whether it kept {listed(told)}.")
     if kept := by.get("kept"):
         lower = [task for task in kept if verdicts[task]["lower_within_margin"]]
         note = f", {listed(lower)} lower within the margin" if lower else ""
@@ -142,9 +142,11 @@ def _severity(verdict: Mapping[str, Any]) -> float:
 
 
 def _unsure(verdict: Any) -> str:
+    """Why nobody can tell, within brackets."""
     if verdict["reason"] is not None:
         return str(verdict["reason"]).rstrip(".")
-    return cannot_tell(verdict).removeprefix("cannot tell ")
+    few = f"{examples_words(verdict)} are too few"
+    return f"{few}; about {verdict['needed']:,} would do" if verdict["needed"] else few
 
 
 def titles(content: Mapping[str, Any]) -> Sequence[str]:
