@@ -1,5 +1,6 @@
 """The `evaluation` part of a config: what is scored after every stage, and how."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, Self
@@ -44,7 +45,7 @@ def _known_scoring(name: str) -> str:
 def _margin(value: Any) -> Any:
     numbers = list(value.values()) if isinstance(value, Mapping) else [] if value == "auto" else [value]
     for one in numbers:
-        if not isinstance(one, int | float) or isinstance(one, bool) or not one > 0:
+        if not isinstance(one, int | float) or isinstance(one, bool) or not 0 < one < math.inf:
             raise ValueError(f"a margin is a number above 0, as 0.03, not {one!r}")
         if not isinstance(value, Mapping) and one >= 1:
             raise ValueError(f"{one!r} is no margin for scores between 0 and 1; 0.03 is three points")
