@@ -1,0 +1,107 @@
+"""One verdict in words: what was decided, from which score to which, how surely, on how many examples.
+
+Scores between 0 and 1 change by points, a hundredth each; a loss in nats per token, and beside it stands the
+perplexity, exp(loss). Every function takes an entry of the `verdicts` of results.json, which is what
+`metrics.Verdict.to_json` gives, and the name of the task's metric.
+"""
+
+import math
+
+from forgetmenot.metrics import Metric, metric_named
+from forgetmenot.record.result_schema import VerdictOf
+from forgetmenot.report.wording import MINUS, NO_BREAK, NONE, number, signed
+
+KINDS = {"forgotten": "lost", "gained": "won", "kept": "held", "cannot tell": "open"}
+"""Whether a decision is good, for its colour: lost, won, held, or open."""
+
+
+def decision_words(verdict: VerdictOf, metric: str) -> str:
+    """What was decided: "forgotten", "kept (lower, within 3 points)", "cannot tell with 60 examples"."""
+    if verdict["decision"] == "cannot tell":
+        return cannot_tell(verdict)
+    if verdict["lower_within_margin"]:
+        lower = "higher" if metric_named(metric).direction == "lower" else "lower"
+        return f"kept ({lower}, within {margin_words(verdict['margin'], metric)})"
+    return verdict["decision"]
+
+
+def cannot_tell(verdict: VerdictOf) -> str:
+    """That nothing can be told, and how many examples it would take, or why else."""
+    if verdict["n"] == 0 or (verdict["reason"] and verdict["interval"] is None):
+        return "cannot tell"
+    what = " clusters" if verdict["units"] != verdict["n"] else ""
+    enough = f" (about {verdict['needed']:,}{what} would do)" if verdict["needed"] else ""
+    return f"cannot tell with {examples_words(verdict)}{enough}"
+
+
+def examples_words(verdict: VerdictOf) -> str:
+    """On how many examples: "60 examples", "300 examples in 60 clusters"."""
+    n, units = verdict["n"], verdict["units"]
+    counted = f"{n:,} example{'s' * (n != 1)}"
+    return counted if units in (n, 0) else f"{counted} in {units:,} cluster{'s' * (units != 1)}"
+
+
+def margin_words(margin: float, metric: str) -> str:
+    """A margin in the unit of the metric: "3 points", "0.05 nats per token", "0.05"."""
+    chosen = metric_named(metric)
+    if _in_points(chosen):
+        points = round(100 * margin, 6)
+        return f"{points:g} point{'s' * (points != 1)}"
+    return f"{margin:g}" + ("" if chosen.bounded else f" {chosen.unit}")
+
+
+def move(before: float | None, after: float | None, metric: str) -> str:
+    """From one score to another, as people write it; a loss as perplexity."""
+    chosen = metric_named(metric)
+    if chosen.name == "loss":
+        told = [NONE if value is None else _perplexity(-value) for value in (before, after)]
+        return f"perplexity{NO_BREAK}{told[0]}{NO_BREAK}→{NO_BREAK}{told[1]}"
+    told = [number(None if value is None else chosen.shown(value)) for value in (before, after)]
+    return f"{told[0]}{NO_BREAK}→{NO_BREAK}{told[1]}"
+
+
+def difference_words(verdict: VerdictOf, metric: str) -> str:
+    """The difference in its unit: "−11.7 points", "+1.004 nats per token" of a loss; a dash without one."""
+    chosen, difference = metric_named(metric), verdict["difference"]
+    if difference is None:
+        return NONE
+    unit = "points" if _in_points(chosen) else "" if chosen.bounded else chosen.unit
+    return f"{_change(difference, chosen)} {unit}".strip()
+
+
+def interval_words(verdict: VerdictOf, metric: str) -> str:
+    """The 95 % interval of the difference, low to high, in its unit; a dash without one."""
+    if verdict["interval"] is None:
+        return NONE
+    chosen = metric_named(metric)
+    low, high = sorted(verdict["interval"], key=chosen.shown)
+    return f"{_change(low, chosen)} to {_change(high, chosen)}"
+
+
+def evidence(verdict: VerdictOf, metric: str) -> str:
+    """All numbers of a verdict: "0.600 → 0.483, −11.7 points (95 %: −23.6 to +0.2), 60 examples"."""
+    told = [move(verdict["before"], verdict["after"], metric)]
+    if verdict["difference"] is not None:
+        span = f" (95 %: {interval_words(verdict, metric)})" if verdict["interval"] else ""
+        told.append(difference_words(verdict, metric) + span)
+    return ", ".join([*told, examples_words(verdict)])
+
+
+def _change(value: float, metric: Metric) -> str:
+    """A change as people write it: in points with one decimal, else with three."""
+    shown = metric.shown(value)
+    if _in_points(metric):
+        return f"{100 * shown + 0.0:+.1f}".replace("-", MINUS)
+    return signed(shown)
+
+
+def _in_points(metric: Metric) -> bool:
+    return metric.bounded and metric.unit != "correlation"
+
+
+def _perplexity(loss: float) -> str:
+    """exp(loss) with three digits at least; that of a loss which no float holds is infinite."""
+    value = math.exp(loss) if loss < 700 else math.inf
+    if not math.isfinite(value):
+        return "∞"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}" if value >= 10 else f"{value:.2f}"
