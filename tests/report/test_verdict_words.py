@@ -81,7 +81,7 @@ def test_decisions(verdict: VerdictOf, metric: str, words: str) -> None:
 def test_numbers_have_their_unit() -> None:
     verdict = a_verdict("cannot tell")
     assert evidence(verdict, "accuracy").replace("\N{NO-BREAK SPACE}", " ") == (
-        "0.600 → 0.483, −11.7 points (95 %: −23.6 to +0.2), 60 examples"
+        "0.600 → 0.483, −11.7 points [95 %: −23.6 to +0.2], 60 examples"
     )
     assert (difference_words(verdict, "spearman"), interval_words(verdict, "spearman")) == (
         "−0.117",
@@ -97,7 +97,7 @@ def test_a_loss_is_told_as_perplexity_that_rose() -> None:
         "forgotten", before=before, after=after, difference=after - before, interval=[-1.05, -0.95]
     )
     assert evidence(verdict, "loss").replace("\N{NO-BREAK SPACE}", " ") == (
-        "perplexity 41.2 → 112, +1.000 nats per token (95 %: +0.950 to +1.050), 60 examples"
+        "perplexity 41.2 → 112, +1.000 nats per token [95 %: +0.950 to +1.050], 60 examples"
     )
     assert move(-2.0, None, "loss").endswith("7.39\N{NO-BREAK SPACE}→\N{NO-BREAK SPACE}–")
     assert "∞" in move(-2.0, -800.0, "loss")

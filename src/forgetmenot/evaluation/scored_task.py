@@ -155,6 +155,7 @@ class ScoredTask:
             scoring=asdict(self.rule) if self.task.kind == "choice" else None,
             generation=written,
             demonstrations=shown.to_json() if shown else None,
+            choices=self.prompt.choices,
             written=self.rule.generates,
             truncated=self.encoded.truncated,
         )
