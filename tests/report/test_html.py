@@ -266,7 +266,9 @@ def test_sixteen_tasks_fold_all_but_the_worst_examples(make_run: MakeRun) -> Non
 def test_a_loss_gets_a_scale_of_its_own_and_leads_where_it_rose(make_run: MakeRun) -> None:
     page = read(make_run(texts=["wiki"]))
     head = page.sections[""].replace("\N{NO-BREAK SPACE}", " ")
-    assert re.search(r"base-4m lost wiki \(perplexity \d\d\.\d → 1,\d{3}, \+(3\.9|4\.0)\d\d nats per token", head)
+    assert re.search(
+        r"base-4m lost wiki \(perplexity \d\d\.\d → 1,\d{3}, \+(3\.9|4\.0)\d\d nats per token", head
+    )
     scores = page.sections["Scores after every stage"]
     assert "loss, nats per token, lower is better" in scores
     assert re.search(r"[67]\.\d{3} 6\.\d{3}–7\.\d{3}", scores), "the interval is turned with the score"
