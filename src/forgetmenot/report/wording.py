@@ -6,6 +6,7 @@ from typing import Any
 
 from forgetmenot.metrics import metric_named
 from forgetmenot.metrics.resampling import Interval
+from forgetmenot.metrics.verdicts import ASSUMED_DISCORDANCE
 from forgetmenot.record.results import RunResults
 
 NONE = "–"
@@ -42,9 +43,20 @@ def asked_again(results: RunResults) -> str:
     ]
     if not told:
         return ""
+    more = [
+        task
+        for task, again in results.asked_again.items()
+        if again["different"] > ASSUMED_DISCORDANCE * again["n"]
+    ]
+    beyond = (
+        f" On {listed(more)} that is more than the {100 * ASSUMED_DISCORDANCE:.0f} in 100 assumed before the "
+        "run: larger drops cannot be ruled out than it said."
+        if more
+        else ""
+    )
     return (
         f"Asked again in another order and batch size, the base model answers {listed(told)} otherwise: a "
-        "difference of that size is noise."
+        f"difference of that size is noise.{beyond}"
     )
 
 
