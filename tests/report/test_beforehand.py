@@ -22,6 +22,11 @@ def test_too_few_examples_for_a_margin_are_named_with_how_many_it_takes() -> Non
     )
 
 
+def test_tasks_that_are_alike_share_a_figure() -> None:
+    (told, _) = can_be_shown([at_hand("a", 120), at_hand("b", 120)])
+    assert told.endswith("under 8.1 points on a and b (120 examples each).")
+
+
 def test_enough_examples_need_no_second_sentence() -> None:
     assert len(can_be_shown([at_hand(n=873)])) == 1
     assert len(can_be_shown([at_hand(n=872)])) == 2

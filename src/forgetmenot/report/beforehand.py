@@ -57,11 +57,17 @@ def can_be_shown(tasks: Sequence[AtHand]) -> list[str]:
         ((drop / one.margin, one, drop) for one in tasks if (drop := one.smallest_drop) is not None),
         key=lambda found: -found[0],
     )
+    alike: dict[tuple[str, str], list[str]] = {}
+    for _, one, drop in known[:NAMED]:
+        alike.setdefault((margin_words(round(drop, 3), one.metric), _count(one)), []).append(one.task)
+    told = [
+        f"{drop} on {listed(names)} ({count}{' each' if len(names) > 1 else ''})"
+        for (drop, count), names in alike.items()
+    ]
+    if len(known) > NAMED:
+        told.append(f"less on {len(known) - NAMED} more tasks")
     sentences = []
-    if known:
-        told = [f"{_drop(one, drop)} on {one.task} ({_count(one)})" for _, one, drop in known[:NAMED]]
-        if len(known) > NAMED:
-            told.append(f"less on {len(known) - NAMED} more tasks")
+    if told:
         sentences.append(
             f"With these examples, and if {100 * ASSUMED_DISCORDANCE:.0f} in 100 answers differ (assumed), a "
             f"drop cannot be ruled out under {listed(told)}."
@@ -80,10 +86,6 @@ def can_be_shown(tasks: Sequence[AtHand]) -> list[str]:
         more = [*rest[:NAMED], *([f"{len(rest) - NAMED} more"] if len(rest) > NAMED else [])]
         sentences.append(f"What can be shown on {listed(more)} is not known beforehand.")
     return sentences
-
-
-def _drop(one: AtHand, drop: float) -> str:
-    return margin_words(round(drop, 3), one.metric)
 
 
 def _count(one: AtHand) -> str:
