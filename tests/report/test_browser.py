@@ -44,7 +44,8 @@ CONTRAST = """
         return .2126 * r + .7152 * g + .0722 * b;
     };
     const paper = getComputedStyle(document.body).backgroundColor;
-    const words = 'h2 + p, dd, dt, summary, .score, .interval, .since, .chip, .verdict, .legend, .metric';
+    const words = 'h2 + p, dd, dt, summary, .further, .small, .score, .interval, .since, .chip, .verdict, ' +
+        '.legend, .metric';
     let weakest = [99, 'no words'];
     for (const word of document.querySelectorAll(words)) {
         const style = getComputedStyle(word);
@@ -110,7 +111,7 @@ def test_nothing_overflows(browser: Chrome, make_run: MakeRun, kind: str, width:
         "sixteen": lambda: make_run(tasks=[f"a_task_with_a_rather_long_name_{i}" for i in range(16)], n=80),
         "joint": lambda: make_run("joint"),
         "single": lambda: make_run("single"),
-        "one": lambda: make_run(tasks=["sst2"], also_score=["rte"]),
+        "one": lambda: make_run(tasks=["sst2"], also_score=["rte"], texts=["corpus"]),
     }[kind]()
     show(browser, write_report(run_dir), width)
     browser.execute_script("for (const one of document.querySelectorAll('details')) one.open = true")
@@ -145,7 +146,7 @@ def test_a_formula_is_one_click_away(browser: Chrome, make_run: MakeRun) -> None
 @pytest.mark.parametrize("colours", ["light", "dark"])
 def test_words_stand_out_from_their_ground(browser: Chrome, make_run: MakeRun, colours: str) -> None:
     """Words have a contrast of at least 4.5 to what they stand on (WCAG 2.1, 1.4.3)."""
-    show(browser, write_report(make_run(never_learned=["cola"])), 1280, colours)
+    show(browser, write_report(make_run(never_learned=["cola"], texts=["corpus"])), 1280, colours)
     weakest, where = browser.execute_script(CONTRAST)
     assert 4.5 <= weakest < 99, where
 
@@ -188,7 +189,7 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 runs.append(read_run(folder / name, varies))
     page = folder / "report.html"
     page.write_text(
-        comparison_page(Comparison("haque", runs), load_published("haque-2025")), encoding="utf-8"
+        comparison_page(Comparison("haque", runs, haque=True), load_published("haque-2025")), encoding="utf-8"
     )
     return page
 

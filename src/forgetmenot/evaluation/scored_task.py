@@ -126,6 +126,12 @@ class ScoredTask:
         counts = Counter(digests)
         return [digest if counts[digest] > 1 else None for digest in digests]
 
+    @property
+    def independent(self) -> int:
+        """How many of the examples are independent: those of a cluster count once."""
+        shared = self.clusters
+        return shared.count(None) + len({*shared} - {None})
+
     def predictions(self, **columns: Any) -> Predictions:
         """Predictions for these examples, with all that does not depend on the model filled in."""
         return Predictions(
@@ -155,6 +161,7 @@ class ScoredTask:
             scoring=asdict(self.rule) if self.task.kind == "choice" else None,
             generation=written,
             demonstrations=shown.to_json() if shown else None,
+            choices=self.prompt.choices,
             written=self.rule.generates,
             truncated=self.encoded.truncated,
         )

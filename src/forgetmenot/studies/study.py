@@ -132,7 +132,7 @@ def study(
             with room as place, StudyDisplay(console, len(runs), len(pending)) as display:
                 ended = _go_through(pending, place, directory, display)
         results = _assemble(config, runs, ended)
-        comparison = compare_study(results, directory.path)
+        comparison = compare_study(results, directory.path, config.published)
         results["conclusions"] = conclusions(comparison)
         directory.write_json("study.json", results)
         directory.write_text("study.csv", study_csv(results))
