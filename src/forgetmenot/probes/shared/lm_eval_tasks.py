@@ -1,0 +1,130 @@
+"""lm-evaluation-harness's tasks by name, with their rows, as its own command line would load them."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from forgetmenot.errors import UserError, did_you_mean
+
+FEWSHOT_SEED = 1234  # lm-eval's own default
+WHOLE = ("mmlu", "bbh", "bbh_cot_fewshot")  # groups all of whose tasks are in one folder of lm-eval's
+UNREADABLE = (OSError, KeyError, ValueError, IndexError, RuntimeError, ImportError)
+
+
+def check_installed(where: str) -> None:
+    """Refuse to go on without lm-eval.
+
+    Args:
+        where: The key that needs it, for the sentence.
+    """
+    if find_spec("lm_eval") is None:
+        raise UserError(f"{where}: this needs lm-evaluation-harness; pip install 'forgetmenot[probes]'.")
+
+
+def find_tasks(names: Sequence[str], where: str, others: Iterable[str] = ()) -> Any:
+    """What loads lm-eval's tasks; it knows all of them only where it must, which takes many seconds.
+
+    Args:
+        names: Of tasks, groups and tags; paths of task files stand for themselves.
+        where: The key that names them.
+        others: What else may stand there, for the sentence.
+
+    Raises:
+        UserError: If lm-eval has no task of a name.
+    """
+    import lm_eval.tasks
+
+    from forgetmenot.probes.shared.benchmarks import BOOLQ
+
+    names = [name for name in names if not is_file(name) and name != BOOLQ["task"]]
+    home = Path(lm_eval.tasks.__file__).parent
+    near = {home / name.split("_")[0] for name in names}
+    manager = lm_eval.tasks.TaskManager(
+        include_defaults=False, include_path=sorted(str(folder) for folder in near if folder.is_dir())
+    )
+    known = {*manager.all_subtasks, *(name for name in WHOLE if name in manager.all_groups)}
+    if set(names) <= known:
+        return manager
+    manager = lm_eval.tasks.TaskManager()
+    for name in names:
+        if name not in manager.all_tasks:
+            hint = did_you_mean(name, [*others, *manager.all_tasks], 3)
+            raise UserError(f"{where}: lm-eval has no task {name!r}. {hint}See lm-eval's list of tasks.")
+    return manager
+
+
+def is_file(name: str) -> bool:
+    """Whether a name is the path of a task file."""
+    return name.endswith((".yaml", ".yml"))
+
+
+def load(manager: Any, name: str, folder: Path | None, where: str) -> Any:
+    """The tasks that a name stands for: lm-eval's `TaskDict`.
+
+    Args:
+        manager: What `find_tasks` gave.
+        name: Of a task, a group or a tag, or the path of a task file of lm-eval's kind.
+        folder: Of the benchmarks whose rows are on this disk; None for the hub.
+        where: The key that names it.
+
+    Raises:
+        UserError: If its rows are not there, or lm-eval cannot take it.
+    """
+    from forgetmenot.probes.shared.benchmarks import BOOLQ, rows_from
+    from forgetmenot.probes.shared.lm_eval_model import quiet
+
+    with rows_from(folder), undisturbed(), quiet(), explaining(where, name, *UNREADABLE):
+        return manager.load([dict(BOOLQ) if name == BOOLQ["task"] else name])
+
+
+def set_shots(task: Any, shots: int | None) -> None:
+    """Set how many solved examples a task shows, as lm-eval's `simple_evaluate`; None for its own number."""
+    own = task.get_config("num_fewshot")
+    if shots is not None and own != 0:
+        task.set_config(key="num_fewshot", value=shots)
+    elif own is None:
+        task.set_config(key="num_fewshot", value=0)
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """What is drawn here does not shift what training draws, and does not depend on it."""
+    import torch
+
+    states = random.getstate(), np.random.get_state()
+    log = logging.getLogger("lm_eval")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with torch.random.fork_rng():
+            random.seed(0)
+            np.random.seed(FEWSHOT_SEED)
+            torch.manual_seed(FEWSHOT_SEED)
+            yield
+    finally:
+        log.setLevel(level)
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+
+
+@contextmanager
+def explaining(where: str, name: str, *kinds: type[Exception]) -> Iterator[None]:
+    """Name the task in what goes wrong with its data, which lm-eval says by errors of these kinds."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{where}, task {name}: {error}") from error
+    except kinds as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        raise UserError(
+            f"{where}: lm-eval cannot take the task {name} ({type(error).__name__}: {first}). If its data is "
+            "not on this disk, it needs the hub, or data_dir with general/ (docs/probes.md)."
+        ) from error
