@@ -16,7 +16,17 @@ from forgetmenot.errors import UserError, did_you_mean
 
 FEWSHOT_SEED = 1234  # lm-eval's own default
 WHOLE = ("mmlu", "bbh", "bbh_cot_fewshot")  # groups all of whose tasks are in one folder of lm-eval's
-UNREADABLE = (OSError, KeyError, ValueError, IndexError, RuntimeError, ImportError)
+UNREADABLE = (
+    OSError,
+    LookupError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    RuntimeError,
+    ImportError,
+)
+"""What lm-eval and the libraries below it say by about a task file, or rows, that they cannot take."""
 
 
 def check_installed(where: str) -> None:
