@@ -20,6 +20,7 @@ from forgetmenot.evaluation.watched import divided, load_benchmarks
 from forgetmenot.methods import Method
 from forgetmenot.metrics import measure
 from forgetmenot.probes import make_probe
+from forgetmenot.probes.shared.lm_eval_tasks import unmentioned
 from forgetmenot.record.predictions import Predictions
 from tests.probes.conftest import load
 
@@ -205,7 +206,7 @@ def group(make_benchmark: Make, monkeypatch: pytest.MonkeyPatch) -> Callable[...
         both = {"group": "both", "task": ["one", "other"], **settings}
         (file.parent / "both.yaml").write_text(yaml.safe_dump(both))
         manager = TaskManager(include_defaults=False, include_path=str(file.parent))
-        monkeypatch.setattr(watched, "find_tasks", lambda *_: manager)
+        monkeypatch.setattr(watched, "_find", lambda *_: manager)
         return manager
 
     return make
@@ -284,12 +285,23 @@ def test_data_that_is_nowhere_is_said(tmp_path: Path) -> None:
         load_benchmarks(["piqa"], tmp_path, None)
 
 
-@pytest.mark.slow
 def test_what_is_neither_names_the_nearest_of_both() -> None:
-    with pytest.raises(UserError, match=r"no task 'arc_esy'. Did you mean 'arc_easy'"):
-        load_benchmarks(["arc_esy"], None, None)
-    with pytest.raises(UserError, match=r"no task 'sst22'. Did you mean .*'sst2'"):
-        load_benchmarks(["sst22"], None, None)
+    for name, near in (("arc_esy", "arc_easy"), ("sst22", "sst2"), ("glue-4", "glue4")):
+        with pytest.raises(
+            UserError, match=rf"also_score: There is no .* '{name}', .* Did you mean .*'{near}'"
+        ):
+            load_benchmarks([name], None, None)
+
+
+@pytest.mark.slow
+def test_no_name_of_lm_evals_is_taken_for_unknown() -> None:
+    from lm_eval.tasks import TaskManager
+
+    known = TaskManager().all_tasks
+    some = [known[k] for k in np.random.default_rng(0).permutation(len(known))[:40]]
+    unknown, named = unmentioned([*some, "ai2_arc", "arc_esy"])
+    assert unknown == {"arc_esy"}
+    assert len(named & set(known)) > 0.9 * len(known)
 
 
 @pytest.mark.slow

@@ -45,7 +45,7 @@ def test_they_are_columns_like_any_other(go: Go, watched: list[str], tmp_path: P
     assert headline["prompt"]["choice"].endswith(", 0 shots")
     gold = run.predictions(0).query("task == 'choice'")["gold"]
     assert results["majority"]["choice"] == gold.value_counts().max() / 12
-    assert headline["generation"]["written"]["max_new_tokens"] == 6  # type: ignore[typeddict-item]
+    assert headline["generation"]["written"]["max_new_tokens"] == 6
     assert results["asked_again"]["written"]["n"] == 12
     assert all(None not in row for row in results["intervals"]["matrix"])
     assert len({row[3] for row in results["matrix"]}) > 1, "training changes what is measured"
@@ -161,6 +161,6 @@ def test_what_does_not_fit_is_said_before_anything_runs(
         make_benchmark("long", rows(4), **{**KINDS["written"], "generation_kwargs": {"max_gen_toks": 999}})
     )
     refused(
-        "also_score, task long: this task lets the model write 999 tokens",
+        "Task long: this task lets the model write 999 tokens",
         **{"evaluation.also_score": [long]},
     )

@@ -127,7 +127,7 @@ class Benchmark(Task):
                 return EncodedExamples.of(self._to_write(learner, examples))
             return RaggedExamples.of(self._to_choose(learner, examples))
         except UserError as error:
-            raise UserError(f"evaluation.also_score, task {self.name}: {error}") from error
+            raise UserError(f"Task {self.name}: {error}") from error
 
     def _to_write(self, learner: Learner, examples: Sequence[Example]) -> list[Encoded]:
         from forgetmenot.probes.shared.lm_eval_model import LearnerLM
@@ -194,7 +194,7 @@ class Benchmark(Task):
         value = self.questions[example.id].measured(responses)[1]
         if value not in (0, 1):
             raise UserError(
-                f"evaluation.also_score, task {self.name}: lm-eval gives {example.id} {value!r}, which says "
+                f"Task {self.name}: lm-eval gives {example.id} {value!r}, which says "
                 "neither right nor wrong; measure it by the probe `general`."
             )
         return bool(value)

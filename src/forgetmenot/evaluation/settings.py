@@ -104,7 +104,7 @@ class EvaluationSettings(BaseModel):
     Attributes:
         split: What is scored: `score`; or `select`, on which settings are chosen, so that `score` never is.
         limit: Score a fixed random sample of so many examples of each task, the same for every run.
-        also_score: Tasks that are scored and never trained on.
+        also_score: Tasks that are scored and never trained on; lm-evaluation-harness's may be among them.
         prompts: Prompt variants to read beside the run's own; short for `readings` that name a `prompt`.
         readings: Further ways of asking, each a reading of its own beside the run's.
         scoring: By the `likelihood` of each candidate, or by `generation`: what the model writes, greedily.

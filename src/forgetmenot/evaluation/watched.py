@@ -21,12 +21,13 @@ from forgetmenot.probes.shared.lm_eval_tasks import (
     explaining,
     find_tasks,
     is_file,
-    load,
+    is_near,
     undisturbed,
+    unmentioned,
 )
 from forgetmenot.tasks import known_suites, known_tasks
 
-WHERE = "evaluation.also_score"
+WATCHED = "evaluation.also_score"
 
 
 def divided(names: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -42,7 +43,7 @@ def check_benchmarks(names: Sequence[str]) -> None:
         UserError: A name is neither ours nor lm-eval's, or lm-eval is not installed.
     """
     if names:
-        _find(names)
+        _find(names, WATCHED)
 
 
 def refuse_training(names: Sequence[str]) -> None:
@@ -52,14 +53,16 @@ def refuse_training(names: Sequence[str]) -> None:
         UserError: One is there.
     """
     for name in divided(names)[1]:
-        if is_file(name) or _is_lm_eval_name(name):
+        if is_file(name) or is_near(name):
             raise UserError(
                 f"tasks: {name!r} is a task of lm-evaluation-harness, which is only scored, never trained; "
                 "name it in evaluation.also_score (--watch)."
             )
 
 
-def load_benchmarks(names: Sequence[str], data_dir: Path | None, limit: int | None) -> list[Benchmark]:
+def load_benchmarks(
+    names: Sequence[str], data_dir: Path | None, limit: int | None, where: str = WATCHED
+) -> list[Benchmark]:
     """Load benchmarks in order, with what is asked of the examples within the limit.
 
     A group of lm-eval's with a score of its own (MMLU) is one benchmark over all its questions; other groups
@@ -69,19 +72,21 @@ def load_benchmarks(names: Sequence[str], data_dir: Path | None, limit: int | No
         names: Of lm-eval's tasks, groups and tags, and paths to task files of its kind.
         data_dir: A folder that may hold general/, whose rows are then read; else they come from the hub.
         limit: The most examples of each; they are drawn by its name alone.
+        where: What names them, for error messages.
 
     Raises:
         UserError: Rows are not there, or it is no share of right answers that lm-eval gives.
     """
     if not names:
         return []
-    manager = _find(names)
-    from forgetmenot.probes.shared.benchmarks import general_folder
+    manager = _find(names, where)
+    from forgetmenot.probes.shared.benchmarks import general_folder, load
 
     found = []
     for name in names:
-        loaded = load(manager, name, general_folder(data_dir), WHERE)
-        found += [_benchmark(column, leaves, limit) for column, leaves in _columns(loaded).items()]
+        loaded = load(manager, name, general_folder(data_dir), where)
+        columns = _columns(loaded, where)
+        found += [_benchmark(column, leaves, limit, where) for column, leaves in columns.items()]
     return found
 
 
@@ -96,30 +101,25 @@ def _is_lm_eval_file(name: str) -> bool:
     return bool(re.search(r"^(task|group):", text, re.M)) and not re.search(r"^name:", text, re.M)
 
 
-def _is_lm_eval_name(name: str) -> bool:
-    """Whether a file of lm-eval's has this name for a task or group, where such a file is to be expected."""
-    spec = find_spec("lm_eval")
-    homes = [
-        Path(home) / "tasks" / name.split("_")[0] for home in (spec and spec.submodule_search_locations) or ()
-    ]
-    line = re.compile(rf"^(task|group):\s*[\"']?{re.escape(name)}[\"']?\s*$", re.M)
-    return any(
-        line.search(file.read_text(encoding="utf-8")) for home in homes for file in home.rglob("*.yaml")
-    )
-
-
-def _find(names: Sequence[str]) -> Any:
+def _find(names: Sequence[str], where: str) -> Any:
     """What loads these benchmarks."""
     ours = [*known_tasks(), *known_suites()]
     if find_spec("lm_eval") is None:
         raise UserError(
-            f"{WHERE}: there is no task or suite {names[0]!r} here. {did_you_mean(names[0], ours, 3)}If it "
-            "is a task of lm-evaluation-harness, pip install 'forgetmenot[probes]'."
+            f"{where}: There is no task or suite {names[0]!r}. {did_you_mean(names[0], ours, 3)}If it is one "
+            "of lm-evaluation-harness's, pip install 'forgetmenot[probes]'."
         )
-    return find_tasks(names, WHERE, ours)
+    far = [name for name in names if not is_file(name) and not is_near(name)]
+    unknown, named = unmentioned(far) if far else (set(), set())
+    for name in unknown:
+        raise UserError(
+            f"{where}: There is no task or suite {name!r}, and lm-evaluation-harness has none. "
+            f"{did_you_mean(name, [*ours, *named], 3)}`fmn list tasks` shows ours."
+        )
+    return find_tasks(names, where, ours)
 
 
-def _columns(loaded: Mapping[str, Any]) -> dict[str, list[Any]]:
+def _columns(loaded: Mapping[str, Any], where: str) -> dict[str, list[Any]]:
     """The tasks of each column that a name stands for."""
     groups, children = loaded.get("groups") or {}, loaded.get("group_map") or {}
 
@@ -134,26 +134,26 @@ def _columns(loaded: Mapping[str, Any]) -> dict[str, list[Any]]:
     outermost = [name for name in (*groups, *loaded["tasks"]) if name not in inside]
     found = {column: leaves for name in outermost for column, leaves in of(name).items()}
     for name in found.keys() & groups.keys():
-        _check_mean(name, groups[name])
+        _check_mean(name, groups[name], where)
     return found
 
 
-def _check_mean(name: str, group: Any) -> None:
+def _check_mean(name: str, group: Any, where: str) -> None:
     """Refuse a group whose score is not the share over all its questions."""
     first = group.aggregate_metric_list[0]
     if first.aggregation != "mean" or not first.weight_by_size:
         names = [leaf.task_name for leaf in group.get_all_tasks()]
         raise UserError(
-            f"{WHERE}, task {name}: lm-eval's score of this group is another mean than that over all its "
+            f"{where}, task {name}: lm-eval's score of this group is another mean than that over all its "
             f"questions, as a column is; name its tasks ({', '.join(names[:3])}, …), or {BY_PROBE}."
         )
 
 
-def _benchmark(name: str, leaves: Sequence[Any], limit: int | None) -> Benchmark:
+def _benchmark(name: str, leaves: Sequence[Any], limit: int | None, where: str) -> Benchmark:
     """A column: what is asked of one task, or of all tasks of a group."""
     from forgetmenot.probes.shared.lm_eval_model import quiet
 
-    with undisturbed(), quiet(), explaining(WHERE, name, *UNREADABLE):
+    with undisturbed(), quiet(), explaining(where, name, *UNREADABLE):
         places = [(leaf, place) for leaf in leaves for place in range(len(leaf.eval_docs))]
         drawn = sample(name, places, limit)
         asked = [

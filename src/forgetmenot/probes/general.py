@@ -14,10 +14,10 @@ from pydantic import NonNegativeInt, PositiveInt
 from forgetmenot.errors import UserError, nearest
 from forgetmenot.probes.shared.lm_eval_tasks import (
     FEWSHOT_SEED,
+    WITHOUT_PASSAGE,
     check_installed,
     explaining,
     find_tasks,
-    load,
     set_shots,
     undisturbed,
 )
@@ -129,10 +129,8 @@ class General(Probe):
         return found
 
     def _trace(self) -> tuple[str, ...]:
-        from forgetmenot.probes.shared.benchmarks import BOOLQ
-
         local = self.folder is not None and (self.folder / "boolq").is_dir()
-        boolq = BOOLQ["task"] if local else "boolq"
+        boolq = WITHOUT_PASSAGE if local else "boolq"
         return ("mmlu", "gsm8k_cot", "bbh_cot_fewshot", boolq, "piqa")
 
     def _shots(self) -> dict[str, int]:
@@ -159,6 +157,8 @@ class General(Probe):
     def _tasks(self) -> list[tuple[str, dict[str, Any]]]:
         """The tasks of each name, with their rows; loaded once for all stages."""
         if not self._loaded:
+            from forgetmenot.probes.shared.benchmarks import load
+
             for name in self.names:
                 tasks = load(self._manager, name, self.folder, WHERE)
                 for task in tasks["tasks"].values():

@@ -100,7 +100,7 @@ def _named(config: RunConfig, load: ReceiptLoader, names: Sequence[str]) -> list
     """Tasks by name, lm-eval's last."""
     ours, benchmarks = divided(names)
     folder = data_folder(config)
-    return [*load(ours, folder), *load_benchmarks(benchmarks, folder, config.evaluation.limit)]
+    return [*load(ours, folder), *load_benchmarks(benchmarks, folder, config.evaluation.limit, "--tasks")]
 
 
 def _reading(

@@ -1,9 +1,10 @@
-"""lm-evaluation-harness's tasks by name, with their rows, as its own command line would load them."""
+"""lm-evaluation-harness's tasks by name, and what its own command line takes care of around them."""
 
 from __future__ import annotations
 
 import logging
 import random
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -15,6 +16,7 @@ import numpy as np
 from forgetmenot.errors import UserError, did_you_mean
 
 FEWSHOT_SEED = 1234  # lm-eval's own default
+WITHOUT_PASSAGE = "boolq_without_passage"  # described by `benchmarks`, and not by lm-eval
 WHOLE = ("mmlu", "bbh", "bbh_cot_fewshot")  # groups all of whose tasks are in one folder of lm-eval's
 UNREADABLE = (
     OSError,
@@ -27,6 +29,34 @@ UNREADABLE = (
     ImportError,
 )
 """What lm-eval and the libraries below it say by about a task file, or rows, that they cannot take."""
+
+
+NAMED = re.compile(r"^[\"']?(?:task|group)[\"']?: *[\"']?([^\s\"'#]+)", re.M)
+"""The name of a task or group in a file of lm-eval's."""
+
+
+def is_near(name: str) -> bool:
+    """Whether the folder that would hold a task or group has it; lm-eval is not imported for that."""
+    return name == WITHOUT_PASSAGE or any(
+        name in NAMED.findall(text) for text in _task_files(name.split("_")[0])
+    )
+
+
+def unmentioned(names: Sequence[str]) -> tuple[set[str], set[str]]:
+    """Which of some names no file of lm-eval's mentions, and those of its tasks and groups; takes seconds."""
+    left, named = set(names), set[str]()
+    for text in _task_files():
+        named |= set(NAMED.findall(text))
+        left -= {name for name in left if name in text}
+    return left, named
+
+
+def _task_files(folder: str = "") -> Iterator[str]:
+    """The texts of lm-eval's task files; nothing where it is not installed."""
+    spec = find_spec("lm_eval")
+    for home in (spec and spec.submodule_search_locations) or ():
+        for file in (Path(home) / "tasks" / folder).rglob("*y*ml"):
+            yield file.read_text(encoding="utf-8", errors="replace")
 
 
 def check_installed(where: str) -> None:
@@ -52,9 +82,7 @@ def find_tasks(names: Sequence[str], where: str, others: Iterable[str] = ()) -> 
     """
     import lm_eval.tasks
 
-    from forgetmenot.probes.shared.benchmarks import BOOLQ
-
-    names = [name for name in names if not is_file(name) and name != BOOLQ["task"]]
+    names = [name for name in names if not is_file(name) and name != WITHOUT_PASSAGE]
     home = Path(lm_eval.tasks.__file__).parent
     near = {home / name.split("_")[0] for name in names}
     manager = lm_eval.tasks.TaskManager(
@@ -74,25 +102,6 @@ def find_tasks(names: Sequence[str], where: str, others: Iterable[str] = ()) -> 
 def is_file(name: str) -> bool:
     """Whether a name is the path of a task file."""
     return name.endswith((".yaml", ".yml"))
-
-
-def load(manager: Any, name: str, folder: Path | None, where: str) -> Any:
-    """The tasks that a name stands for: lm-eval's `TaskDict`.
-
-    Args:
-        manager: What `find_tasks` gave.
-        name: Of a task, a group or a tag, or the path of a task file of lm-eval's kind.
-        folder: Of the benchmarks whose rows are on this disk; None for the hub.
-        where: The key that names it.
-
-    Raises:
-        UserError: If its rows are not there, or lm-eval cannot take it.
-    """
-    from forgetmenot.probes.shared.benchmarks import BOOLQ, rows_from
-    from forgetmenot.probes.shared.lm_eval_model import quiet
-
-    with rows_from(folder), undisturbed(), quiet(), explaining(where, name, *UNREADABLE):
-        return manager.load([dict(BOOLQ) if name == BOOLQ["task"] else name])
 
 
 def set_shots(task: Any, shots: int | None) -> None:
