@@ -39,6 +39,12 @@ def parser() -> argparse.ArgumentParser:
         "--model", metavar="M", help="a bundled model, a hub id, a local directory, or a .gguf file"
     )
     verb.add_argument("--tasks", metavar="a,b,c", help="names, suites, or paths to task files, in order")
+    verb.add_argument(
+        "--watch",
+        type=_names,
+        metavar="d,e",
+        help="tasks that are only scored (evaluation.also_score); also lm-evaluation-harness's, as arc_easy",
+    )
     verb.add_argument("--method", metavar="X", help="a continual-learning method: see `fmn list methods`")
     verb.add_argument("--prompt", metavar="P", help="a prompt variant: see `fmn list prompts`")
     verb.add_argument("--data-dir", metavar="D", help=DATA_DIR)

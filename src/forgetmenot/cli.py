@@ -21,6 +21,8 @@ from forgetmenot.errors import PeerLostError, UserError
 from forgetmenot.report.screen import Screen
 from forgetmenot.tasks.yaml_file import parse_yaml
 
+WATCHED = "evaluation.also_score"
+"""The key that --watch is the friendly name of."""
 DONE, MISTAKE, BUG = 0, 2, 70
 TERMINATED = 128 + signal.SIGTERM
 
@@ -322,13 +324,17 @@ def _overrides(parsed: argparse.Namespace) -> dict[str, Any]:
     named = {
         "model": parsed.model,
         "tasks": parsed.tasks,
+        WATCHED: parsed.watch,
         "method": parsed.method,
         "prompt": parsed.prompt,
         "data_dir": parsed.data_dir,
         "seed": parsed.seed,
         "output": parsed.output,
     }
-    return {key: value for key, value in named.items() if value is not None} | _settings(parsed.set)
+    settings = _settings(parsed.set)
+    if parsed.watch is not None and settings.keys() & {WATCHED, "evaluation"}:
+        raise UserError(f"--watch and --set {WATCHED} name the same setting; give one of them.")
+    return {key: value for key, value in named.items() if value is not None} | settings
 
 
 def _settings(given: Sequence[str], option: str = "--set") -> dict[str, Any]:

@@ -115,7 +115,7 @@ class EvaluationSettings(BaseModel):
     Attributes:
         split: What is scored: `score`; or `select`, on which settings are chosen, so that `score` never is.
         limit: Score a fixed random sample of so many examples of each task, the same for every run.
-        also_score: Tasks that are scored and never trained on.
+        also_score: Tasks that are scored and never trained on; lm-evaluation-harness's may be among them.
         margin: How small a drop counts as none: `auto`, each metric's own; one number, for all scores that
             have a fixed range; or a map from tasks or metrics to numbers.
         prompts: Prompt variants to read beside the run's own; short for `readings` that name a `prompt`.
