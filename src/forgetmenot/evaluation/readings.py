@@ -1,11 +1,8 @@
 """Readings: the ways in which a run puts its tasks to the model, its own and those beside it."""
 
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
-
-import numpy as np
 
 from forgetmenot.engine.decoding import Decoding
 from forgetmenot.errors import UserError
@@ -22,9 +19,7 @@ from forgetmenot.prompting import (
     choose_prompt,
     encode_cached,
 )
-from forgetmenot.tasks import Example, Task
-
-SAMPLE_SEED = 20250402  # fixed: a limit takes the same examples in every run
+from forgetmenot.tasks import Example, Task, sample
 
 
 @dataclass(frozen=True)
@@ -220,11 +215,3 @@ def generation_plan(asking: Asking, task: Task) -> GenerationPlan | None:
     decoding = Decoding(longest, own.stop, settings.temperature, settings.top_k, settings.top_p)
     tokens = None if settings.batch_tokens == "auto" else settings.batch_tokens
     return GenerationPlan(decoding, asking.seed, settings.margins, tokens, settings.backend == "vllm")
-
-
-def sample(name: str, examples: Sequence[Example], limit: int | None) -> Sequence[Example]:
-    """At most `limit` examples, drawn by the task's name alone, in their own order."""
-    if limit is None or limit >= len(examples):
-        return examples
-    drawn = np.random.default_rng([SAMPLE_SEED, zlib.crc32(name.encode())]).permutation(len(examples))
-    return [examples[k] for k in sorted(drawn[:limit].tolist())]

@@ -1,6 +1,6 @@
 """Tasks: public data sets, suites, and a user's own files; knows nothing of models."""
 
-from forgetmenot.tasks.splits import digest_of
+from forgetmenot.tasks.splits import digest_of, sample
 from forgetmenot.tasks.suites import check_tasks, expand, fingerprint, known_suites, known_tasks, load_tasks
 from forgetmenot.tasks.task import Example, Generation, Kind, Split, Task
 
@@ -17,4 +17,5 @@ __all__ = [
     "known_suites",
     "known_tasks",
     "load_tasks",
+    "sample",
 ]
