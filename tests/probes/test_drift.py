@@ -156,37 +156,36 @@ def _with_answer(example: Encoded, tokens: tuple[int, ...]) -> Encoded:
     return replace(example, answer=replace(example.answer, tokens=tokens))
 
 
-@pytest.mark.parametrize(
-    ("learns", "options", "known"),
-    [(True, {}, True), (False, {"keep_head": True}, True), (False, {}, False)],
-    ids=["learns", "asked for", "neither"],
-)
-def test_a_head_that_changes_is_kept_if_it_learns_or_is_asked_for(
-    learns: bool,
-    options: dict[str, Any],
-    known: bool,
-    learner: Learner,
-    tiny_llama: Path,
-    tasks: Sequence[RunTask],
-    measure: Measure,
-    tmp_path: Path,
+def heads(folder: Path) -> list[Path]:
+    return list((folder / "drift").glob("head-*.safetensors"))
+
+
+def test_a_head_that_changes_is_kept(
+    learner: Learner, tiny_llama: Path, tasks: Sequence[RunTask], measure: Measure, tmp_path: Path
 ) -> None:
-    learner.model.requires_grad_(learns)
-    measure(learner, **options)
-    assert len(list((tmp_path / "drift").glob("head-*.safetensors"))) == known
-    disturb(learner, head=True)
-    found = measure(learner, "01-x", **options)["animal divergence"]
-    if known:
+    measure(learner)
+    for stage in ("01-x", "02-y"):
+        disturb(learner, head=True)
+        found = measure(learner, stage)["animal divergence"]
         truth = plain_divergence(load(tiny_llama).model, learner.model, examples_of(tasks[0], learner))
         assert found.value == pytest.approx(truth, abs=1e-5)
-    else:
-        assert (found.value, found.reason) == (None, OTHER_HEAD)
+        assert len(heads(tmp_path)) == 1
+
+
+def test_a_head_that_stays_is_not_kept(learner: Learner, measure: Measure, tmp_path: Path) -> None:
+    measure(learner)
+    disturb(learner)
+    first = measure(learner, "01-x")["animal divergence"]
+    assert heads(tmp_path) == []
+    assert measure(learner, "01-x")["animal divergence"] == first
+    disturb(learner, head=True)
+    found = measure(learner, "02-y")["animal divergence"]
+    assert (found.value, found.reason) == (None, OTHER_HEAD)
 
 
 def test_what_is_kept_is_used_by_another_process_and_missed_where_it_is_gone(
     learner: Learner, tiny_llama: Path, measure: Measure, tmp_path: Path
 ) -> None:
-    learner.model.requires_grad_(False)  # as a run loads what gets adapters
     measure(learner)
     again = load(tiny_llama)
     disturb(learner)

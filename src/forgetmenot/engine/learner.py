@@ -325,7 +325,7 @@ class Learner:
         return self.layout in ("trie", "blocks") and head_alone(self.model)
 
     def head(self) -> KeptHead:
-        """The LM head as it is now, without what adapters add to it."""
+        """The LM head without what adapters add to it; it shares the model's own memory."""
         return plain_head(self.model)
 
     def divergences(self, sequences: Sequence[TokenSequence], states: Tensor, head: KeptHead) -> Tensor:

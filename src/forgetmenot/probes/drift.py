@@ -46,13 +46,10 @@ class DriftOptions(ProbeOptions):
     Attributes:
         tasks: Names of tasks that the run scores; empty for all of them.
         limit: Take a fixed random sample of so many examples of each task.
-        keep_head: Whether the base's LM head is kept in any case. One that learns is kept; this is for one
-            that changes otherwise, as by an adapter that is merged into it.
     """
 
     tasks: Names = ()
     limit: PositiveInt = 64
-    keep_head: bool = False
 
 
 class Drift(Probe):
@@ -72,7 +69,7 @@ class Drift(Probe):
     `forgetmenot.probes.shared.formats`. Parts go up and down for different reasons, so there is no delta.
 
     The base's last hidden states are kept in the probe's folder, in fp32: for each task at most
-    limit × 64 × width numbers, and of an LM head that learns its weight.
+    limit × 64 × width numbers. So is its LM head, until a later stage turns out to have the same.
     """
 
     Options = DriftOptions
@@ -109,9 +106,7 @@ class Drift(Probe):
             parts = []
             reference = Base(folder, learner)
             if stage == base:
-                reference.keep(
-                    {name: _answers(some) for name, some in encoded.items()}, self.options.keep_head
-                )
+                reference.keep({name: _answers(some) for name, some in encoded.items()})
             for name, some in encoded.items():
                 parts.append(_divergence(name, _answers(some), learner, reference))
                 advance(1)
@@ -124,6 +119,8 @@ class Drift(Probe):
             for ask in (_json, _tool_calls):
                 parts.append(ask(learner))
                 advance(1)
+            if stage != base:
+                reference.keep_no_head()
         return parts
 
     def _encoded(self, learner: Learner, one: RunTask) -> EncodedExamples:

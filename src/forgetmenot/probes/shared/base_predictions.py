@@ -2,7 +2,7 @@
 
 A distribution has as many numbers as the vocabulary. So what is kept are the hidden states that they follow
 from, in fp32 [predicted, width], one file for each task; and the LM head, [vocabulary, width] in its own
-dtype, if it learns or is asked for. A head that stays as it was is the later model's too: a hash tells.
+dtype. Most often a later model has the same head, which a hash tells; then the kept one is removed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 HEAD_NOT_APART = "this model's predictions do not follow from its last hidden states by the LM head alone"
 NO_BASE = "what the base model predicts here is not kept: it was measured without this task, or on other data"
-OTHER_HEAD = "the LM head is another than the base's, which is not kept; set keep_head: true"
+OTHER_HEAD = "the LM head is another than the base's, and that is not kept: a stage before still had it"
 
 
 class Base:
@@ -40,7 +40,7 @@ class Base:
         self.head = learner.head() if learner.head_is_apart else None
         self.digest = _digest(self.head) if self.head is not None else ""
 
-    def keep(self, tasks: Mapping[str, Sequence[TokenSequence]], keep_head: bool) -> None:
+    def keep(self, tasks: Mapping[str, Sequence[TokenSequence]]) -> None:
         """Keep the model as it stands, which is the base."""
         from safetensors.torch import save_file
 
@@ -51,14 +51,17 @@ class Base:
             if ranks.writes():
                 with written_whole(self._states(name, sequences)) as aside:
                     save_file({"states": states}, aside, {"head": self.digest})
-        own = self.learner.model.get_output_embeddings()
-        if (keep_head or any(p.requires_grad for p in own.parameters())) and ranks.writes():
-            values = {"weight": self.head.weight, "bias": self.head.bias}
+        if ranks.writes():
+            both = {"weight": self.head.weight, "bias": self.head.bias}
+            values = {key: one.detach().contiguous() for key, one in both.items() if one is not None}
             with written_whole(self._head(self.digest)) as aside:
-                save_file(
-                    {key: one.detach().contiguous() for key, one in values.items() if one is not None}, aside
-                )
+                save_file(values, aside)
         ranks.wait()
+
+    def keep_no_head(self) -> None:
+        """Remove the base's head if the model as it stands, a later one, has the same."""
+        if self.head is not None and ranks.writes():
+            self._head(self.digest).unlink(missing_ok=True)
 
     def of(self, name: str, sequences: Sequence[TokenSequence]) -> tuple[Tensor, KeptHead] | str:
         """The base's states for these sequences and its head, or why they are not at hand."""
