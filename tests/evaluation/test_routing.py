@@ -61,7 +61,9 @@ def test_states_and_divergences_are_those_of_each_part(learner: Learner) -> None
     alone = []
     for k, one in enumerate(sequences):
         with learner.with_weights(parts["odd" if k % 2 else "even"]):
-            alone.append((learner.states([one]), learner.divergences([one], base.split(counts)[k], head)))
+            alone.append(
+                (learner.states([one]), learner.divergences([one], torch.split(base, counts)[k], head))
+            )
     assert torch.allclose(states, torch.cat([one for one, _ in alone]), atol=1e-5)
     assert torch.allclose(values, torch.cat([one for _, one in alone]), atol=1e-6)
     assert values.min() > 0

@@ -168,7 +168,7 @@ LEAVES = st.sampled_from(
 
 def _objects(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     names = st.lists(st.sampled_from("abc"), unique=True, max_size=2)
-    closed = st.just({"additionalProperties": False}) | st.just({})
+    closed: st.SearchStrategy[Any] = st.just({"additionalProperties": False}) | st.just({})
     return st.builds(
         lambda properties, required, closed: {
             "type": "object",

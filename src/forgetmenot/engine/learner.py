@@ -357,7 +357,7 @@ class Learner:
             result: Zeros.
             find: From a pack, and the rows of its predicted tokens in the result, to the content of these.
         """
-        rows = torch.arange(len(result)).split([len(s.tokens) - s.start for s in sequences])
+        rows = torch.split(torch.arange(len(result)), [len(s.tokens) - s.start for s in sequences])
         with evaluating(self.model), self._computing():
             packs = self.cut(sequences)
             for turn in self.turns([[sequences[k] for k in indices] for indices in packs]):

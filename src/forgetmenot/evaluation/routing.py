@@ -99,7 +99,7 @@ class RoutedLearner(Learner):
 
     def divergences(self, sequences: Sequence[TokenSequence], states: Tensor, head: KeptHead) -> Tensor:
         """As the learner's, routed by what each sequence is given."""
-        plain, own = super().divergences, states.split(_counts(sequences))
+        plain, own = super().divergences, torch.split(states, _counts(sequences))
         return self._for_each_token(
             sequences,
             lambda places: plain([sequences[k] for k in places], torch.cat([own[k] for k in places]), head),
@@ -131,7 +131,7 @@ class RoutedLearner(Learner):
         """What is found for each predicted token, sequence after sequence, routed by what these are given."""
 
         def split(places: list[int]) -> Sequence[Tensor]:
-            return ask(places).split(_counts([sequences[k] for k in places]))
+            return torch.split(ask(places), _counts([sequences[k] for k in places]))
 
         return torch.cat(self._routed([s.tokens[: s.start] for s in sequences], split))
 
