@@ -289,7 +289,8 @@ def test_json_and_calls_are_read_off_what_is_written(
     monkeypatch.setattr(learner, "write", write)
     found = measure(learner)
     asked, called = found["json"], found["tool calls"]
-    assert (asked.value, asked.n, asked.more) == (1 / 20, 20, {"parses": 2 / 20, "too long": 0.0})
+    more = {"parses": 2 / 20, "within text": 2 / 20, "too long": 0.0}
+    assert (asked.value, asked.n, asked.more) == (1 / 20, 20, more)
     assert (called.value, called.n) == (1 / 12, 12)
     assert called.more == {"calls": 2 / 12, "by template": 0.0, "too long": 0.0}
     assert called.interval == pytest.approx((0.0149, 0.3539), abs=1e-3)  # Wilson's, 1 of 12

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -187,59 +188,51 @@ def _out_of_format(
 
 
 class _Request(NamedTuple):
-    """A request, and what an answer to it shows."""
+    """A request, and what an answer to it shows: whether it is `valid`, and other things by name."""
 
     tokens: tuple[int, ...]
-    read: Callable[[str], tuple[bool, bool]]
+    read: Callable[[str], dict[str, bool]]
 
 
 def _json(learner: Learner) -> Part:
     tokens = Tokens(learner.tokenizer)
 
-    def reader(schema: Mapping[str, Any]) -> Callable[[str], tuple[bool, bool]]:
-        def read(text: str) -> tuple[bool, bool]:
+    def reader(schema: Mapping[str, Any]) -> Callable[[str], dict[str, bool]]:
+        def read(text: str) -> dict[str, bool]:
+            within = any(formats.fits(value, schema) for value in formats.values_in(text))
             try:
                 value = formats.json_in(text, whole=tokens.has_chat_template)
             except ValueError:
-                return False, False
-            return True, formats.fits(value, schema)
+                return {"valid": False, "parses": False, "within text": within}
+            return {"valid": formats.fits(value, schema), "parses": True, "within text": within}
 
         return read
 
     requests = [
         _Request(formats.ask_for_json(tokens, one), reader(one["schema"])) for one in formats.json_requests()
     ]
-    return _valid("json", "parses", requests, learner)
+    return _valid("json", requests, learner)
 
 
 def _tool_calls(learner: Learner) -> Part:
     tokens = Tokens(learner.tokenizer)
 
-    def reader(tools: Sequence[Mapping[str, Any]]) -> Callable[[str], tuple[bool, bool]]:
-        def read(text: str) -> tuple[bool, bool]:
+    def reader(tools: Sequence[Mapping[str, Any]], native: bool) -> Callable[[str], dict[str, bool]]:
+        def read(text: str) -> dict[str, bool]:
             calls = formats.calls_in(text)
-            return bool(calls), formats.is_call(calls, tools)
+            return {"valid": formats.is_call(calls, tools), "calls": bool(calls), "by template": native}
 
         return read
 
     asked = [(formats.ask_for_call(tokens, one), one["tools"]) for one in formats.tool_requests()]
-    requests = [_Request(ids, reader(tools)) for (ids, _), tools in asked]
-    by_template = float(all(native for (_, native), _ in asked))
-    return _valid("tool calls", "calls", requests, learner, {"by template": by_template})
+    return _valid("tool calls", [_Request(ids, reader(tools, own)) for (ids, own), tools in asked], learner)
 
 
-def _valid(
-    name: str,
-    beginning: str,
-    requests: Sequence[_Request],
-    learner: Learner,
-    more: Mapping[str, float] = {},
-) -> Part:
-    """The share of requests with a valid answer, and under `beginning` that of answers that can be read."""
-    room = (learner.max_positions or FORMAT_TOKENS + max(len(one.tokens) for one in requests)) - FORMAT_TOKENS
-    room -= len(learner.soft_tokens)
-    fitting = [one for one in requests if len(one.tokens) <= room]
-    more = {**more, "too long": float(len(requests) - len(fitting))}
+def _valid(name: str, requests: Sequence[_Request], learner: Learner) -> Part:
+    """The share of requests with a valid answer, and the shares of what else is read off the answers."""
+    longest = (learner.max_positions or math.inf) - len(learner.soft_tokens) - FORMAT_TOKENS
+    fitting = [one for one in requests if len(one.tokens) <= longest]
+    more = {"too long": float(len(requests) - len(fitting))}
     if not fitting:
         reason = (
             f"none of the {len(requests)} prompts, with an answer of {FORMAT_TOKENS} tokens, fits the model"
@@ -249,6 +242,7 @@ def _valid(
     if not all(answer.finite for answer in answers):
         return Part(name, None, VALID, len(fitting), reason=NOT_FINITE, more=more)
     found = [one.read(answer.text) for one, answer in zip(fitting, answers, strict=True)]
-    readable, valid = (sum(column) for column in zip(*found, strict=True))
-    n = len(fitting)
-    return Part(name, valid / n, VALID, n, wilson(valid, n), more={beginning: readable / n, **more})
+    n, counts = len(fitting), {key: sum(one[key] for one in found) for key in found[0]}
+    valid = counts.pop("valid")
+    more = {**{key: count / n for key, count in counts.items()}, **more}
+    return Part(name, valid / n, VALID, n, wilson(valid, n), more=more)

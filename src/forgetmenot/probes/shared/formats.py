@@ -88,6 +88,19 @@ def json_in(text: str, *, whole: bool) -> Any:
     return value
 
 
+def values_in(text: str) -> Iterator[Any]:
+    """The JSON objects and lists anywhere in a text, those inside another one left out."""
+    at = 0
+    while begin := _OPENING.search(text, at):
+        try:
+            value, rest = _value_at(text, begin.start())
+        except ValueError:
+            at = begin.end()
+        else:
+            yield value
+            at = len(text) - len(rest)
+
+
 def calls_in(text: str) -> list[tuple[str, Any]]:
     """The name and the arguments of each call of a tool that an answer holds.
 
@@ -95,16 +108,7 @@ def calls_in(text: str) -> list[tuple[str, Any]]:
     list, under `function` as on OpenAI's wire or not; arguments may be JSON in a text. Whatever stands around
     it is passed over: templates write calls between tags of their own. Forms that are no JSON are not read.
     """
-    found, at = list[tuple[str, Any]](), 0
-    while begin := re.compile(r"[\[{]").search(text, at):
-        try:
-            value, rest = _value_at(text, begin.start())
-        except ValueError:
-            at = begin.end()
-        else:
-            found += _calls(value)
-            at = len(text) - len(rest)
-    return found
+    return [call for value in values_in(text) for call in _calls(value)]
 
 
 def is_call(calls: Sequence[tuple[str, Any]], tools: Sequence[Mapping[str, Any]]) -> bool:
@@ -182,6 +186,7 @@ def _no_number(name: str) -> Any:
     raise ValueError(f"{name} is no JSON")
 
 
+_OPENING = re.compile(r"[\[{]")
 _DECODER = json.JSONDecoder(parse_constant=_no_number)
 
 
