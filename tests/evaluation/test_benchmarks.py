@@ -13,7 +13,7 @@ from forgetmenot.errors import UserError
 from forgetmenot.evaluation import watched
 from forgetmenot.evaluation.benchmark import Benchmark
 from forgetmenot.evaluation.evaluate import evaluate
-from forgetmenot.evaluation.readings import sample, scored_task
+from forgetmenot.evaluation.readings import scored_task
 from forgetmenot.evaluation.scored_task import ScoredTask
 from forgetmenot.evaluation.settings import Asking, EvaluationSettings
 from forgetmenot.evaluation.watched import divided, load_benchmarks
@@ -22,6 +22,7 @@ from forgetmenot.metrics import measure
 from forgetmenot.probes import make_probe
 from forgetmenot.probes.shared.lm_eval_tasks import unmentioned
 from forgetmenot.record.predictions import Predictions
+from forgetmenot.tasks import sample
 from tests.probes.conftest import load
 
 pytest.importorskip("lm_eval")

@@ -1,11 +1,8 @@
 """Readings: the ways in which a run puts its tasks to the model, its own and those beside it."""
 
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeVar
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from forgetmenot.engine.decoding import Decoding
 from forgetmenot.errors import UserError
@@ -23,14 +20,10 @@ from forgetmenot.prompting import (
     choose_prompt,
     encode_cached,
 )
-from forgetmenot.tasks import Example, Task
+from forgetmenot.tasks import Example, Task, sample
 
 if TYPE_CHECKING:
     from forgetmenot.engine.learner import Learner
-
-T = TypeVar("T")
-
-SAMPLE_SEED = 20250402  # fixed: a limit takes the same examples in every run
 
 
 @dataclass(frozen=True)
@@ -254,11 +247,3 @@ def written_by(asking: Asking, decoding: Decoding) -> GenerationPlan:
     settings = asking.evaluation.generation
     tokens = None if settings.batch_tokens == "auto" else settings.batch_tokens
     return GenerationPlan(decoding, asking.seed, settings.margins, tokens, settings.backend == "vllm")
-
-
-def sample(name: str, examples: Sequence[T], limit: int | None) -> Sequence[T]:
-    """At most `limit` examples, drawn by the task's name alone, in their own order."""
-    if limit is None or limit >= len(examples):
-        return examples
-    drawn = np.random.default_rng([SAMPLE_SEED, zlib.crc32(name.encode())]).permutation(len(examples))
-    return [examples[k] for k in sorted(drawn[:limit].tolist())]

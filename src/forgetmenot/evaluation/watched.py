@@ -15,7 +15,6 @@ from typing import Any
 from forgetmenot.errors import UserError, did_you_mean
 from forgetmenot.evaluation.benchmark import Benchmark
 from forgetmenot.evaluation.questions import BY_PROBE, as_benchmark, ask
-from forgetmenot.evaluation.readings import sample
 from forgetmenot.probes.shared.lm_eval_tasks import (
     UNREADABLE,
     explaining,
@@ -25,7 +24,7 @@ from forgetmenot.probes.shared.lm_eval_tasks import (
     undisturbed,
     unmentioned,
 )
-from forgetmenot.tasks import known_suites, known_tasks
+from forgetmenot.tasks import known_suites, known_tasks, sample
 
 WATCHED = "evaluation.also_score"
 

@@ -31,6 +31,7 @@ from forgetmenot.metrics.verdicts import Decision
 from forgetmenot.paths import at_home, file_name
 from forgetmenot.prompting import PromptVariants
 from forgetmenot.record.predictions import Predictions, column, require_finite
+from forgetmenot.report.beforehand import can_be_shown
 from forgetmenot.report.check.files import write_check
 from forgetmenot.report.check.terminal import print_check
 from forgetmenot.report.screen import Screen
@@ -116,7 +117,6 @@ def check(
     with opened(directory, console) as display:
         for note in notes:
             display.say(note)
-        display.say(panel.what_can_be_shown)
         kept = at_home(str(baseline), "--baseline") if baseline is not None else None
         adapted = any(one.adapter is not None or one.run is not None for one in others)
         answered = [_ask_base(first, panel, training, display, kept, adapted=adapted)]
@@ -170,6 +170,8 @@ def _ask_base(
     """
     with opened_side(side, training, display) as there:
         scored, details, notes = _prepared(side, panel, there, display)
+        for sentence in can_be_shown(panel.at_hand(scored)):
+            display.say(sentence)
         about = asked(scored, {**there.session.identity, **there.identity})
         if baseline is not None and baseline.is_file():
             answers, noise = read_baseline(baseline, about, scored)

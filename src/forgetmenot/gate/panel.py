@@ -8,23 +8,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from forgetmenot.errors import UserError
+from forgetmenot.evaluation.benchmark import Benchmark
 from forgetmenot.evaluation.evaluate import evaluate
-from forgetmenot.evaluation.readings import own_reading, sample, scored_split, scored_tasks
+from forgetmenot.evaluation.readings import own_reading, scored_split, scored_tasks
 from forgetmenot.evaluation.scored_task import ScoredTask
 from forgetmenot.evaluation.settings import Asking
+from forgetmenot.evaluation.watched import divided, load_benchmarks
 from forgetmenot.gate.opened import Opened
 from forgetmenot.metrics import margin_of
+from forgetmenot.probes.shared.lm_eval_tasks import trace_tasks
 from forgetmenot.prompting import Prompt
 from forgetmenot.record.predictions import Predictions
 from forgetmenot.record.result_schema import AskedAgain
-from forgetmenot.report.check.words import before_asking
+from forgetmenot.report.beforehand import AtHand
 from forgetmenot.runs.again import asked_again
 from forgetmenot.runs.display import Display
 from forgetmenot.runs.plan import check_margins
-from forgetmenot.tasks import Task, load_tasks
+from forgetmenot.tasks import Task, load_tasks, refuse_twice
 
 if TYPE_CHECKING:
     from forgetmenot.evaluation.readings import Reading
+
+GENERAL_LIMIT = 300  # ours
 
 
 @dataclass(frozen=True)
@@ -43,25 +48,26 @@ class Panel:
     chat: bool
     margins: Mapping[str, float]
 
-    @property
-    def what_can_be_shown(self) -> str:
-        """What the examples can show, in a sentence or two."""
-        limit = self.asking.evaluation.limit
-        counts = {
-            task.name: len(sample(task.name, scored_split(self.asking.evaluation, task), limit))
-            for task in self.tasks
-        }
-        return before_asking(
-            {task.name: (task.metric, counts[task.name], self.margins[task.name]) for task in self.tasks}
-        )
+    def at_hand(self, scored: Sequence[ScoredTask]) -> list[AtHand]:
+        """What each task will be judged on."""
+        return [
+            AtHand(
+                one.task.name,
+                one.task.metric,
+                len(one.examples),
+                one.independent,
+                self.margins[one.task.name],
+            )
+            for one in scored
+        ]
 
     def scored(self, opened: Opened) -> list[ScoredTask]:
         """The tasks in a side's own tokens."""
         learner = opened.session.learner
         reading = own_reading(self.asking, self.tasks)
         if self.chat and learner.tokenizer.chat_template:
-            reading = _in_chat(reading)
-        return scored_tasks(self.asking, reading, self.tasks, learner.tokenizer, opened.session.max_length)
+            reading = _in_chat(reading, self.tasks)
+        return scored_tasks(self.asking, reading, self.tasks, learner, opened.session.max_length)
 
 
 def load_panel(
@@ -75,7 +81,8 @@ def load_panel(
     """Load the tasks, and see that each can be asked and judged.
 
     Args:
-        names: Names of tasks and suites, and paths to task files.
+        names: Names of tasks and suites, paths to task files, and names of lm-evaluation-harness's; where
+            there are none, those of the probe `general`, `GENERAL_LIMIT` examples each.
         data_dir: The folder of public data; None for the hub.
         asking: How they are put, and how many examples of each.
         margin: As `metrics.margin_of` takes it.
@@ -84,7 +91,14 @@ def load_panel(
     Raises:
         UserError: If a task does not exist, has nothing to score, no such prompt, or a margin is of no task.
     """
-    tasks = tuple(task for task in load_tasks(names, data_dir) if scored_split(asking.evaluation, task))
+    if not names:
+        asking, found = _general(data_dir, asking)
+    else:
+        ours, benchmarks = divided(names)
+        found = load_tasks(ours, data_dir) if ours else []
+        found += load_benchmarks(benchmarks, data_dir, asking.evaluation.limit, "--tasks")
+        refuse_twice([task.name for task in found])
+    tasks = tuple(task for task in found if scored_split(asking.evaluation, task))
     if not tasks:
         raise UserError(f"check: none of {', '.join(names)} has a {asking.evaluation.split} split to ask.")
     check_margins(margin, tasks, "--margin")
@@ -112,8 +126,26 @@ def again(
     }
 
 
-def _in_chat(reading: Reading) -> Reading:
-    prompts = {name: _as_turn(prompt) for name, prompt in reading.prompts.items()}
+def _general(data_dir: Path | None, asking: Asking) -> tuple[Asking, list[Task]]:
+    """The tasks of the probe `general`, at most so many examples of each."""
+    from forgetmenot.probes.shared.benchmarks import general_folder
+
+    limit = asking.evaluation.limit or GENERAL_LIMIT
+    asking = replace(asking, evaluation=asking.evaluation.model_copy(update={"limit": limit}))
+    try:
+        names = trace_tasks(general_folder(data_dir))
+        return asking, list(load_benchmarks(names, data_dir, limit, "--tasks"))
+    except UserError as error:
+        raise UserError(
+            "check: name what to ask by --tasks. Without it the tasks of the probe `general` are asked, and "
+            f"these cannot be had: {error}"
+        ) from error
+
+
+def _in_chat(reading: Reading, tasks: Sequence[Task]) -> Reading:
+    """Prompts as a user's turn; those of benchmarks are lm-eval's own, and stay."""
+    kept = {task.name for task in tasks if isinstance(task, Benchmark)}
+    prompts = {name: prompt if name in kept else _as_turn(prompt) for name, prompt in reading.prompts.items()}
     return replace(reading, prompts=prompts)
 
 

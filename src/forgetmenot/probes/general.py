@@ -14,11 +14,11 @@ from pydantic import NonNegativeInt, PositiveInt
 from forgetmenot.errors import UserError, nearest
 from forgetmenot.probes.shared.lm_eval_tasks import (
     FEWSHOT_SEED,
-    WITHOUT_PASSAGE,
     check_installed,
     explaining,
     find_tasks,
     set_shots,
+    trace_tasks,
     undisturbed,
 )
 from forgetmenot.probes.shared.probe import NOT_FINITE, Part, Probe, ProbeOptions
@@ -69,7 +69,7 @@ class General(Probe):
         from forgetmenot.probes.shared.benchmarks import general_folder
 
         self.folder = general_folder(data_dir)
-        self.names: tuple[str, ...] = options.tasks or self._trace()
+        self.names: tuple[str, ...] = options.tasks or trace_tasks(self.folder)
         self._check_names()
         self.shots = self._shots()
         self._loaded: list[tuple[str, dict[str, Any]]] = []
@@ -127,11 +127,6 @@ class General(Probe):
                 fewshot_as_multiturn=self.options.chat,
             )
         return found
-
-    def _trace(self) -> tuple[str, ...]:
-        local = self.folder is not None and (self.folder / "boolq").is_dir()
-        boolq = WITHOUT_PASSAGE if local else "boolq"
-        return ("mmlu", "gsm8k_cot", "bbh_cot_fewshot", boolq, "piqa")
 
     def _shots(self) -> dict[str, int]:
         """The number of shots of each name, where it is not the task's own."""

@@ -14,14 +14,14 @@ from forgetmenot.config import RunConfig
 from forgetmenot.engine import shards
 from forgetmenot.errors import UserError, nearest
 from forgetmenot.evaluation.benchmark import Benchmark
-from forgetmenot.evaluation.readings import Reading, further_readings, own_reading, sample, scored_split
+from forgetmenot.evaluation.readings import Reading, further_readings, own_reading, scored_split
 from forgetmenot.evaluation.watched import check_benchmarks, divided, load_benchmarks, refuse_training
 from forgetmenot.methods import Method, Stage, make_method
 from forgetmenot.metrics import MatrixRow, metric_named
 from forgetmenot.paths import at_home
 from forgetmenot.probes import check_probe
 from forgetmenot.prompting import EncodedExamples, Prompt, encode_cached, why_no_cache
-from forgetmenot.tasks import Task, check_tasks, expand, load_tasks, refuse_twice
+from forgetmenot.tasks import Task, check_tasks, expand, load_tasks, refuse_twice, sample
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Tasks: public data sets, suites, and a user's own files; knows nothing of models."""
 
-from forgetmenot.tasks.splits import digest_of
+from forgetmenot.tasks.splits import digest_of, sample
 from forgetmenot.tasks.suites import (
     check_tasks,
     expand,
@@ -26,4 +26,5 @@ __all__ = [
     "known_tasks",
     "load_tasks",
     "refuse_twice",
+    "sample",
 ]

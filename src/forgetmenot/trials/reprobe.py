@@ -45,7 +45,7 @@ def reprobe(
     config = read_resolved(directory.path / CONFIG)
     with opened(directory, console) as display:
         plan = make_plan(config, ReceiptLoader(config, directory))
-        wanted = make_probes(config, _wanted(config, probes))
+        wanted = make_probes(plan, _wanted(config, probes))
         stages = [row.name for row in plan.rows]
         found: dict[str, list[list[dict[str, Any]] | None]] = {name: [] for name in wanted}
         session = open_saved(directory, config, display)

@@ -35,6 +35,16 @@ NAMED = re.compile(r"^[\"']?(?:task|group)[\"']?: *[\"']?([^\s\"'#]+)", re.M)
 """The name of a task or group in a file of lm-eval's."""
 
 
+def trace_tasks(folder: Path | None) -> tuple[str, ...]:
+    """TRACE's benchmarks of general ability (arXiv 2310.06762) but TyDiQA, by lm-eval's names.
+
+    Args:
+        folder: Of local benchmarks, whose BoolQ lacks the passages; None for the hub.
+    """
+    boolq = WITHOUT_PASSAGE if folder is not None and (folder / "boolq").is_dir() else "boolq"
+    return ("mmlu", "gsm8k_cot", "bbh_cot_fewshot", boolq, "piqa")
+
+
 def is_near(name: str) -> bool:
     """Whether the folder that would hold a task or group has it; lm-eval is not imported for that."""
     return name == WITHOUT_PASSAGE or any(

@@ -3,8 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from forgetmenot.metrics import metric_named, smallest_drop
-from forgetmenot.metrics.verdicts import ASSUMED_DISCORDANCE
 from forgetmenot.report.verdict_words import decision_words, evidence, examples_words
 from forgetmenot.report.wording import listed
 
@@ -97,27 +95,6 @@ def noise_words(content: Mapping[str, Any]) -> list[str]:
             apart = max((one.get("log_likelihood_apart", 0.0) for one in found.values()), default=0.0)
             told.append(f"{opening} all of {n} examples alike (log-likelihoods within {apart:.1g} nats).")
     return told
-
-
-def before_asking(tasks: Mapping[str, tuple[str, int, float]]) -> str:
-    """What the examples at hand can show, in a sentence or two, before anything is asked.
-
-    Args:
-        tasks: Task to its metric, independent examples and ε.
-    """
-    told, open_ones = [], []
-    for task, (metric, n, margin) in tasks.items():
-        counted = f"{task}, {n:,} example{'s' * (n != 1)}"
-        if metric_named(metric).test != "exact McNemar":
-            told.append(counted)
-            continue
-        drop = smallest_drop(n)
-        told.append(f"{counted}: a drop under {100 * drop:.1f} points cannot be ruled out")
-        if drop > margin:
-            open_ones.append(task)
-    few = f" They may be too few to show {listed(open_ones)} kept within the margin." if open_ones else ""
-    assumed = f"{100 * ASSUMED_DISCORDANCE:g} in 100 answers differ"
-    return f"{'; '.join(told)} (if {assumed}, which is assumed).{few}"
 
 
 def rows(content: Mapping[str, Any], verdicts: Mapping[str, Any]) -> list[dict[str, Any]]:
