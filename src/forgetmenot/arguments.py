@@ -84,6 +84,13 @@ def parser() -> argparse.ArgumentParser:
         "--baseline", metavar="FILE", help="keeps the base's answers: written, or read if it is there"
     )
     verb.add_argument(
+        "--probes",
+        type=_entries,
+        default=(),
+        metavar="a,b",
+        help="what to measure beside the tasks, as drift: names, or YAML: [{name: a, option: value}]",
+    )
+    verb.add_argument(
         "--sequential", action="store_true", help="stop as soon as every task is decided; docs/statistics.md"
     )
     verb.add_argument("--output", metavar="DIR", help="where check.json, .md, .xml and .html go")

@@ -131,6 +131,7 @@ def check(parsed: argparse.Namespace) -> None:
         chat=parsed.chat,
         baseline=parsed.baseline,
         sequential=parsed.sequential,
+        probes=parsed.probes,
         output=parsed.output,
         console=console,
     )

@@ -286,3 +286,18 @@ def test_sequential_asks_losses_whole(
     text = make_task("lines", [], rows, text="text", metric="loss")
     verdict = checked(tiny_llama, tiny_llama, tasks=[str(text)], sequential=True).content["verdicts"]["lines"]
     assert (verdict["n"], verdict["test"], verdict["decision"]) == (12, "paired bootstrap", "kept")
+
+
+def test_probes_are_measured_of_each_side(
+    checked: Callable[..., Check], tiny_llama: Path, tmp_path: Path
+) -> None:
+    tuned = adapter(tiny_llama, tmp_path / "adapter")
+    found = checked(tiny_llama, tuned, probes=[{"name": "drift", "limit": 4}])
+    table = found.content["probes"]["drift"]
+    assert table["stages"] == ["00-tiny-llama", "01-adapter"]
+    column = table["parts"].index("animal divergence")
+    assert table["values"][0][column] == pytest.approx(0.0, abs=1e-6)
+    assert table["values"][1][column] > 1e-4
+    assert "animal divergence" in (found.path / "check.html").read_text()
+    with pytest.raises(UserError, match="there is no probe 'drfit'"):
+        checked(tiny_llama, tuned, probes=["drfit"])

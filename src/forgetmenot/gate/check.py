@@ -8,8 +8,8 @@ lost in training from what was lost in merging or rounding, and the last against
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from forgetmenot.gate.sides import Side, find_side
 from forgetmenot.metrics import judge, metric_named
 from forgetmenot.metrics.verdicts import Decision
 from forgetmenot.paths import at_home, file_name
+from forgetmenot.probes import Part
 from forgetmenot.prompting import PromptVariants
 from forgetmenot.record.predictions import Predictions, column, require_finite
 from forgetmenot.report.beforehand import can_be_shown
@@ -38,9 +39,13 @@ from forgetmenot.report.screen import Screen
 from forgetmenot.runs.directory import RunDirectory
 from forgetmenot.runs.display import Display
 from forgetmenot.runs.opening import opened
+from forgetmenot.runs.probing import measure_probe, table
 
 KEPT, FORGOTTEN, CANNOT_TELL = 0, 1, 3
 """What a check exits with, where nothing went wrong."""
+
+Probed = Callable[[Opened, int], Mapping[str, Sequence[Part]]]
+"""What the probes find of a side, by its number."""
 
 OTHER_TOKENS = "Their tokenizers divide the texts otherwise, so that losses per token are of different units."
 
@@ -79,6 +84,7 @@ def check(
     chat: bool = False,
     baseline: str | Path | None = None,
     sequential: bool = False,
+    probes: Sequence[str | Mapping[str, Any]] = (),
     output: str | Path | None = None,
     console: Console | None = None,
 ) -> Check:
@@ -95,6 +101,7 @@ def check(
         chat: Put prompts by the chat template of each side that has one.
         baseline: A file that keeps the base's answers; it is written if it is not there.
         sequential: Stop asking the tuned side as soon as every task is decided.
+        probes: What is measured beside the tasks, as in `evaluation.probes`; `drift` is meant for this.
         output: A directory; named by the two sides and a hash if None.
         console: Where to show progress.
 
@@ -110,8 +117,10 @@ def check(
         raise UserError("check: --sequential is for one tuned model; a chain asks every example of each.")
     sides = [first, *others]
     asking = Asking(EvaluationSettings(limit=limit), prompt)
-    panel = load_panel(tasks, _folder(data_dir), asking, margin, chat=chat)
     training = next((one.config.training for one in sides if one.config is not None), TrainingSettings())
+    panel = load_panel(
+        tasks, _folder(data_dir), asking, margin, chat=chat, probes=probes, max_length=training.max_length
+    )
     directory = RunDirectory(_directory(sides, panel, output))
     notes = [note for side in sides for note in side.notes]
     with opened(directory, console) as display:
@@ -119,11 +128,25 @@ def check(
             display.say(note)
         kept = at_home(str(baseline), "--baseline") if baseline is not None else None
         adapted = any(one.adapter is not None or one.run is not None for one in others)
-        answered = [_ask_base(first, panel, training, display, kept, adapted=adapted)]
+        names = [f"{k:02d}-{side.title}" for k, side in enumerate(sides)]
+
+        def probed(there: Opened, number: int) -> dict[str, list[Part]]:
+            learner, method = there.session.learner, there.method
+            return {
+                name: measure_probe(probe, name, learner, method, names[number], names[0], directory)
+                for name, probe in panel.probes.items()
+            }
+
+        answered = [_ask_base(first, panel, training, display, probed, kept, adapted=adapted)]
         before = answered[0].answers if sequential else None
-        answered += [_ask(side, panel, training, display, before) for side in others]
+        for number, side in enumerate(others, start=1):
+            answered.append(_ask(side, panel, training, display, number, probed, before))
         notes += [note for one in answered for note in one.notes]
-        content = {**_content(panel, answered), "notes": notes}
+        tables = {
+            name: table(probe, names, [[asdict(part) for part in one.probes[name]] for one in answered])
+            for name, probe in panel.probes.items()
+        }
+        content = {**_content(panel, answered), "probes": tables, "notes": notes}
         write_check(directory, content)
     return Check(directory.path, content)
 
@@ -138,6 +161,7 @@ class _Asked:
         notes: What the user should know of how it was asked.
         noise: Of the base: what another order and batch size change, and a zero-delta adapter.
         decisions: On the tasks that were asked until they were decided.
+        probes: What each probe found.
     """
 
     side: Side
@@ -147,6 +171,7 @@ class _Asked:
     notes: Sequence[str]
     noise: Noise = field(default_factory=dict)
     decisions: Mapping[str, Decision] = field(default_factory=dict)
+    probes: Mapping[str, Sequence[Part]] = field(default_factory=dict)
 
 
 def _ask_base(
@@ -154,6 +179,7 @@ def _ask_base(
     panel: Panel,
     training: TrainingSettings,
     display: Display,
+    probed: Probed,
     baseline: Path | None,
     *,
     adapted: bool,
@@ -165,6 +191,7 @@ def _ask_base(
         panel: What is asked.
         training: As `opened_side` takes it.
         display: Where to show progress.
+        probed: What the probes find.
         baseline: The file that keeps the answers.
         adapted: Whether another side is an adapter on it: a zero-delta adapter is the control of that path.
     """
@@ -176,17 +203,19 @@ def _ask_base(
         if baseline is not None and baseline.is_file():
             answers, noise = read_baseline(baseline, about, scored)
             display.say(f"{side.title}: answers from {baseline}")
-            return _Asked(side, details, scored, answers, notes, noise)
-        answers = answers_of(there, scored, display)
-        for task, one in answers.items():
-            require_finite(task, [one])
-        noise = {"again": again(there, scored, answers)}
+            return _Asked(side, details, scored, answers, notes, noise, probes=probed(there, 0))
+        with there.answering():
+            answers = answers_of(there, scored, display)
+            for task, one in answers.items():
+                require_finite(task, [one])
+            noise = {"again": again(there, scored, answers)}
+        found = probed(there, 0)
         if adapted:
             with_zero_delta(there)
             noise["control"] = again(there, scored, answers)
     if baseline is not None:
         write_baseline(baseline, about, answers, noise)
-    return _Asked(side, details, scored, answers, notes, noise)
+    return _Asked(side, details, scored, answers, notes, noise, probes=found)
 
 
 def _ask(
@@ -194,15 +223,22 @@ def _ask(
     panel: Panel,
     training: TrainingSettings,
     display: Display,
+    number: int,
+    probed: Probed,
     before: Mapping[str, Predictions] | None,
 ) -> _Asked:
     """A tuned side's answers: to all examples, or, with the base's answers, until every task is decided."""
     with opened_side(side, training, display) as there:
         scored, details, notes = _prepared(side, panel, there, display)
-        if before is None:
-            return _Asked(side, details, scored, answers_of(there, scored, display), notes)
-        answers, decisions = answers_until_decided(there, scored, before, panel.margins, display)
-        return _Asked(side, details, scored, answers, notes, decisions=decisions)
+        with there.answering():
+            decisions: Mapping[str, Decision] = {}
+            if before is None:
+                answers = answers_of(there, scored, display)
+            else:
+                answers, decisions = answers_until_decided(there, scored, before, panel.margins, display)
+        return _Asked(
+            side, details, scored, answers, notes, decisions=decisions, probes=probed(there, number)
+        )
 
 
 def _prepared(

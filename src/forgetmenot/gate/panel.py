@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from forgetmenot.errors import UserError
 from forgetmenot.evaluation.benchmark import Benchmark
@@ -16,6 +16,7 @@ from forgetmenot.evaluation.settings import Asking
 from forgetmenot.evaluation.watched import divided, load_benchmarks
 from forgetmenot.gate.opened import Opened
 from forgetmenot.metrics import margin_of
+from forgetmenot.probes import Probe, RunTask, make_probe
 from forgetmenot.probes.shared.lm_eval_tasks import trace_tasks
 from forgetmenot.prompting import Prompt
 from forgetmenot.record.predictions import Predictions
@@ -41,12 +42,14 @@ class Panel:
         tasks: Those with examples to score, in the order given.
         chat: Whether prompts are put as a user's turn, by the chat template of each side that has one.
         margins: Task to ε.
+        probes: What is measured beside the tasks, by name.
     """
 
     asking: Asking
     tasks: tuple[Task, ...]
     chat: bool
     margins: Mapping[str, float]
+    probes: Mapping[str, Probe]
 
     def at_hand(self, scored: Sequence[ScoredTask]) -> list[AtHand]:
         """What each task will be judged on."""
@@ -77,6 +80,8 @@ def load_panel(
     margin: float | Mapping[str, float] | None,
     *,
     chat: bool = False,
+    probes: Sequence[str | Mapping[str, Any]] = (),
+    max_length: int = 1024,
 ) -> Panel:
     """Load the tasks, and see that each can be asked and judged.
 
@@ -87,6 +92,8 @@ def load_panel(
         asking: How they are put, and how many examples of each.
         margin: As `metrics.margin_of` takes it.
         chat: See `Panel`.
+        probes: Names, or maps with a name and options, as in `evaluation.probes`.
+        max_length: The most tokens of a probe's prompt.
 
     Raises:
         UserError: If a task does not exist, has nothing to score, no such prompt, or a margin is of no task.
@@ -102,9 +109,34 @@ def load_panel(
     if not tasks:
         raise UserError(f"check: none of {', '.join(names)} has a {asking.evaluation.split} split to ask.")
     check_margins(margin, tasks, "--margin")
-    own_reading(asking, tasks)
+    reading = own_reading(asking, tasks)
     margins = {task.name: margin_of(task.name, task.metric, margin) for task in tasks}
-    return Panel(asking, tasks, chat, margins)
+    return Panel(asking, tasks, chat, margins, _probes(probes, data_dir, asking, tasks, reading, max_length))
+
+
+def _probes(
+    wanted: Sequence[str | Mapping[str, Any]],
+    data_dir: Path | None,
+    asking: Asking,
+    tasks: Sequence[Task],
+    reading: Reading,
+    max_length: int,
+) -> dict[str, Probe]:
+    """The probes, with the tasks of the panel."""
+    given = [{"name": one} if isinstance(one, str) else dict(one) for one in wanted]
+    found = {
+        str(one["name"]): make_probe(
+            str(one["name"]), {key: value for key, value in one.items() if key != "name"}, data_dir
+        )
+        for one in given
+    }
+    run_tasks = [
+        RunTask(task, reading.prompts[task.name], scored_split(asking.evaluation, task), max_length)
+        for task in tasks
+    ]
+    for probe in found.values():
+        probe.take_tasks(run_tasks)
+    return found
 
 
 def answers_of(opened: Opened, scored: Sequence[ScoredTask], display: Display) -> dict[str, Predictions]:

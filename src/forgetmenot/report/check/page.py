@@ -53,6 +53,7 @@ def page(content: Mapping[str, Any]) -> str:
             metric_named(name).formula
             for name in dict.fromkeys(one["metric"] for one in content["tasks"].values())
         ],
+        probes=content.get("probes", {}),
         flips=_flips(content),
     )
     return text

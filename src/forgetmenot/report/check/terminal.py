@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from forgetmenot.report.check.words import STATUS, headline, noise_words, rows, titles, where_lost
+from forgetmenot.report.probe_tables import print_probes
 from forgetmenot.report.verdict_words import (
     KINDS,
     difference_words,
@@ -33,6 +34,7 @@ def print_check(content: Mapping[str, Any], console: Console) -> None:
             console.print(_table(content, step["verdicts"]), "", sep="\n")
     console.print(Text(f"{names[0]} → {names[-1]}", style="bold"))
     console.print(_table(content, content["verdicts"]), "", sep="\n")
+    print_probes(content.get("probes", {}), console)
     for told in noise_words(content):
         console.print(Text(told, style="dim"))
     style = {0: "green", 1: "bold red", 3: "yellow"}[content["status"]]
