@@ -16,7 +16,7 @@ from forgetmenot.evaluation.evaluate import evaluate
 from forgetmenot.evaluation.readings import scored_task
 from forgetmenot.evaluation.scored_task import ScoredTask
 from forgetmenot.evaluation.settings import Asking, EvaluationSettings
-from forgetmenot.evaluation.watched import divided, load_benchmarks
+from forgetmenot.evaluation.watched import check_benchmarks, divided, load_benchmarks
 from forgetmenot.methods import Method
 from forgetmenot.metrics import measure
 from forgetmenot.probes import make_probe
@@ -279,6 +279,10 @@ def test_a_name_of_ours_wins_and_files_are_told_apart(
     theirs, ours = str(make_benchmark("own", rows(3), **CHOICES)), str(tiny_tasks["animal"])
     names = ["sst2", "arc_easy", theirs, ours, "mnli", "glue4", "nowhere.yaml"]
     assert divided(names) == (["sst2", ours, "mnli", "glue4", "nowhere.yaml"], ["arc_easy", theirs])
+
+
+def test_names_are_known_without_their_rows() -> None:
+    check_benchmarks(["arc_easy", "mmlu", "boolq_without_passage"])
 
 
 def test_data_that_is_nowhere_is_said(tmp_path: Path) -> None:

@@ -154,7 +154,8 @@ class Benchmark(Task):
             candidates = tuple(sequence for sequence, _ in own)
             first = candidates[0]
             prompt, cut = first.tokens[: first.start], max(lost for _, lost in own)
-            found.append(Encoded(example.id, candidates, first, prompt, question.gold, cut))
+            answer = candidates[question.gold or 0]
+            found.append(Encoded(example.id, candidates, answer, prompt, question.gold, cut))
         return found
 
     def chosen(self, example: Example, values: Sequence[float]) -> tuple[str | None, list[float]]:

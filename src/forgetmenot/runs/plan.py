@@ -89,7 +89,7 @@ def make_plan(config: RunConfig, load: Load = load_tasks, watch: Watch = load_be
     if not trained:
         raise UserError(f"tasks: none of {', '.join(task.name for task in ordered)} has a train split.")
     _check_preferences(config, method, trained)
-    both += watch(benchmarks, data_folder(config), config.evaluation.limit)
+    both = [*both, *watch(benchmarks, data_folder(config), config.evaluation.limit)]
     refuse_twice([task.name for task in both])
     scored = tuple(task for task in both if scored_split(config.evaluation, task))
     if not scored:
