@@ -548,7 +548,7 @@ def test_libraries_add_nothing_to_the_sentence(here: Path) -> None:
         ("run a.yaml b.yaml", "b.yaml"),
         ("list modles", "'modles'"),
         ("score", "RUN_DIR"),
-        ("export done new", "--stage"),
+        ("export done", "OUT"),
     ],
 )
 def test_wrong_usage_shows_the_usage(command: str, says: str, capfd: pytest.CaptureFixture[str]) -> None:

@@ -177,7 +177,9 @@ def parser() -> argparse.ArgumentParser:
 
     verb = _verb(verbs, "export", "write one stage as a model with its tokenizer, for Transformers")
     verb.add_argument("run_dir", type=Path, metavar="RUN_DIR")
-    verb.add_argument("--stage", required=True, metavar="S", help="its number or name: 2, or 02-mrpc")
+    verb.add_argument(
+        "--stage", default="last", metavar="S", help="its number or name: 2, or 02-mrpc; default: the last"
+    )
     verb.add_argument("out", type=Path, metavar="OUT")
     verb.add_argument(
         "--gguf", choices=GGUF_TYPES, help="write OUT/model-TYPE.gguf too, for llama.cpp: docs/gguf.md"

@@ -103,7 +103,7 @@ def test_a_stage_its_export_and_the_base_are_a_chain(
     go: Go, checked: Callable[..., Check], tiny_llama: Path, tmp_path: Path
 ) -> None:
     run = go("one", {"training.epochs": 4, "training.learning_rate": 3e-3})
-    export(run.path, "3", tmp_path / "exported")
+    export(run.path, "last", tmp_path / "exported")
     found = checked(tiny_llama, f"{run.path}:last", tmp_path / "exported", margin=0.3)
     first, second = found.content["steps"]
     assert (first["kind"], second["kind"]) == ("stage", "model")
