@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from forgetmenot.report.check.page import page as check_page
 from forgetmenot.report.comparison.comparison import Comparison
 from forgetmenot.report.comparison.page import comparison_page
 from forgetmenot.report.comparison.runs import ComparedRun, read_run
 from forgetmenot.report.html import write_report
 from forgetmenot.report.published import load_published
+from tests.report.checked import content
 from tests.report.compared_runs import forgetful, write_answers
 
 selenium = pytest.importorskip("selenium", reason="the browser tests need selenium (the dev extra)")
@@ -230,3 +232,45 @@ def test_a_reader_sees_who_forgets_least_and_the_papers_figures_apart(
     messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
     asked = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
     assert [url for url in asked if url != compared.as_uri() and not url.startswith("data:")] == []
+
+
+# The page of a check
+
+
+@pytest.fixture(scope="module")
+def checked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of a chain of three, with long names and long texts."""
+    page = tmp_path_factory.mktemp("checked") / "check.html"
+    page.write_text(check_page(content(chain=True, text="supercalifragilistic" * 30)), encoding="utf-8")
+    return page
+
+
+@pytest.mark.parametrize("width", [1400, 400])
+def test_nothing_of_a_check_overflows(browser: Chrome, checked: Path, width: int) -> None:
+    show(browser, checked, width)
+    browser.execute_script("for (const one of document.querySelectorAll('details')) one.open = true")
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    assert browser.execute_script(ESCAPED) == []
+
+
+@pytest.mark.parametrize("colours", ["light", "dark"])
+def test_words_of_a_check_stand_out(browser: Chrome, checked: Path, colours: str) -> None:
+    show(browser, checked, 1400, colours)
+    weakest, where = browser.execute_script(CONTRAST)
+    assert 4.5 <= weakest < 99, where
+
+
+def test_a_reader_sees_what_was_lost_first(browser: Chrome, checked: Path) -> None:
+    for log in ("performance", "browser"):
+        browser.get_log(log)
+    show(browser, checked, 1400)
+    assert browser.find_element(By.CSS_SELECTOR, ".status").text == "Forgotten"
+    first = browser.find_element(By.CSS_SELECTOR, ".verdicts tbody tr")
+    assert first.find_element(By.CSS_SELECTOR, ".task").text == "corpus"
+    pictures = browser.find_elements(By.CSS_SELECTOR, "svg.strip")
+    assert len(pictures) == 15
+    assert all(picture.is_displayed() and picture.size["width"] > 150 for picture in pictures)
+    assert browser.get_log("browser") == []
+    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    asked = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+    assert [url for url in asked if url != checked.as_uri() and not url.startswith("data:")] == []

@@ -45,7 +45,7 @@ def print_check(content: Mapping[str, Any], console: Console) -> None:
 
 def _table(content: Mapping[str, Any], verdicts: Mapping[str, Any]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    table.add_column("task", no_wrap=True)
+    table.add_column("task", overflow="fold", max_width=20)
     for title in ("verdict", "score", "change, 95 %", "margin, n"):
         table.add_column(title, overflow="fold")
     for row in rows(content, verdicts):

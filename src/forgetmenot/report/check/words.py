@@ -37,9 +37,11 @@ def headline(content: Mapping[str, Any]) -> str:
         told = [f"{task} ({_unsure(verdicts[task])})" for task in unsure]
         sentences.append(f"Nobody can tell whether it kept {listed(told)}.")
     if kept := by.get("kept"):
-        lower = [task for task in kept if verdicts[task]["lower_within_margin"]]
-        note = f", {listed(lower)} lower within the margin" if lower else ""
-        sentences.append(f"Kept: {listed(kept)}{note}.")
+        told = [
+            f"{task} (lower, within the margin)" if verdicts[task]["lower_within_margin"] else task
+            for task in kept
+        ]
+        sentences.append(f"Kept: {listed(told)}.")
     if gained := by.get("gained"):
         sentences.append(f"Gained: {listed(gained)}.")
     if nothing := at_chance(content):
