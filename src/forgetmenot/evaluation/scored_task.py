@@ -63,12 +63,12 @@ class ScoredTask:
         return replace(
             self,
             examples=[self.examples[k] for k in places],
-            encoded=EncodedExamples.of([self.encoded[k] for k in places]),
+            encoded=self.encoded.only(places),
         )
 
     def count(self) -> int:
         """How many sequences the model scores."""
-        return len(self.encoded) * (1 if self.rule.generates else max(1, len(self.task.labels)))
+        return len(self.encoded) if self.generated else self.encoded.sequence_count
 
     @property
     def sequences(self) -> list[TokenSequence]:

@@ -199,11 +199,13 @@ class AskedAgain(TypedDict):
     """The base model asked `n` examples again, in another order and batch size; see `runs.again`.
 
     So many answers were `different`, and so many turned right or wrong (`flipped`; null for graded answers).
+    `log_likelihood_apart` is the most that a candidate's or an answer's log-likelihood moved, in nats.
     """
 
     n: int
     different: int
     flipped: int | None
+    log_likelihood_apart: NotRequired[float]
 
 
 class Results(TypedDict):

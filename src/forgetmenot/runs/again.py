@@ -1,9 +1,9 @@
-"""The base model asked again: how many generated answers another order and batch size change.
+"""The same model asked again: what another order and batch size change in its answers.
 
-Greedy text is not the same to the last token in every batch: sums of other shapes round otherwise, and where
-two tokens are almost equally likely the answer takes another way. So a run that generates asks its base model
-some examples a second time, in reverse order and smaller batches. What differs then is noise of the path, and
-a smaller difference between two stages says nothing.
+Sums of other shapes round otherwise, and where two candidates or two tokens are almost equally likely the
+answer takes another way. So a run that generates asks its base model some examples a second time, in reverse
+order and smaller batches, and a check asks its base model so in any case. What differs then is noise of the
+path, and a smaller difference between two models says nothing.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,12 @@ EXAMPLES = 64
 def ask_again(
     learner: Learner, method: Method, scored: ScoredTask, answers: Predictions
 ) -> AskedAgain | None:
-    """Ask the last examples of a task again, and count the answers that differ; None if none are generated.
+    """Ask the last examples of a task again; None if its answers are not generated. See `asked_again`."""
+    return asked_again(learner, method, scored, answers) if scored.generated else None
+
+
+def asked_again(learner: Learner, method: Method, scored: ScoredTask, answers: Predictions) -> AskedAgain:
+    """Ask the last examples of a task again, and count the answers that differ.
 
     Args:
         learner: The model as the method answers with it.
@@ -30,8 +35,6 @@ def ask_again(
         scored: The task.
         answers: What was answered before.
     """
-    if not scored.generated:
-        return None
     places = list(reversed(range(len(scored.examples))))[:EXAMPLES]
     again = evaluate(learner, method, _in_smaller_batches(scored.only(places)))
     before = [answers.predicted[k] for k in places]
@@ -41,7 +44,17 @@ def ask_again(
     if right is not None and right_again is not None:
         flips = sum(right[k] != now for k, now in zip(places, right_again, strict=True))
     differ = sum(said != now for said, now in zip(before, again.predicted, strict=True))
-    return AskedAgain(n=len(places), different=differ, flipped=flips)
+    found = AskedAgain(n=len(places), different=differ, flipped=flips)
+    then = [answers.log_likelihoods[k] for k in places]
+    apart = [
+        abs(one - other)
+        for first, second in zip(then, again.log_likelihoods, strict=True)
+        if first is not None and second is not None
+        for one, other in zip(first, second, strict=True)
+    ]
+    if apart:
+        found["log_likelihood_apart"] = max(apart)
+    return found
 
 
 def _in_smaller_batches(scored: ScoredTask) -> ScoredTask:

@@ -176,8 +176,8 @@ def _first_examples(session: Session, directory: RunDirectory, stage: str) -> Ke
     from forgetmenot.runs.plan import make_plan
 
     plan = make_plan(session.config)
-    tokenizer = session.learner.tokenizer
-    asked = scored_tasks(session.config.asking, plan.readings[0], plan.scored, tokenizer, session.max_length)
+    learner, longest = session.learner, session.max_length
+    asked = scored_tasks(session.config.asking, plan.readings[0], plan.scored, learner, longest)
     session.examine(asked[0].first_sequences())
     predictions = read_predictions(directory.stage(stage) / PREDICTIONS)
     sample: list[TokenSequence] = []

@@ -271,10 +271,10 @@ class Loop:
 
     def _scored_tasks(self) -> dict[str, list[ScoredTask]]:
         """What is scored after every stage, by the file that its predictions go to: the headline first."""
-        tokenizer, longest = self.session.learner.tokenizer, self.session.max_length
+        learner, longest = self.session.learner, self.session.max_length
         return {
             predictions_file(reading.name): scored_tasks(
-                self.config.asking, reading, self.plan.scored, tokenizer, longest
+                self.config.asking, reading, self.plan.scored, learner, longest
             )
             for reading in self.plan.readings
         }
