@@ -61,6 +61,7 @@ def test_many_losses_are_all_named_and_the_worst_have_numbers() -> None:
     )
     assert re.findall(r"t\d", first) == ["t6", "t5", "t4", "t3", "t2", "t1", "t0"]
     assert first.count("points") == 4
+    assert first.endswith("against the base model, on 400 examples each.")
 
 
 def test_nothing_lost_is_said_only_where_it_is_shown() -> None:

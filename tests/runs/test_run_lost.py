@@ -11,6 +11,8 @@ import pytest
 from rich.console import Console
 
 import forgetmenot
+from forgetmenot.record.layout import PREDICTIONS, stage_folder
+from forgetmenot.record.predictions import read_predictions
 from forgetmenot.report.terminal import print_matrix
 from forgetmenot.runs.api import Run
 from forgetmenot.tasks import load_tasks
@@ -54,16 +56,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def test_every_text_of_the_corpus_is_worse(run: Run) -> None:
-    base, end = (
-        {
-            row.example: row.log_likelihoods[0]
-            for row in run.predictions(i).itertuples()
-            if row.task == "corpus"
-        }
-        for i in (0, 1)
-    )
+    stages = [read_predictions(stage_folder(run.path, name) / PREDICTIONS) for name in ("00-base", "01-news")]
+    base, end = ([row[0] for row in stage["corpus"].log_likelihoods if row] for stage in stages)
     assert len(base) == TEXTS
-    assert all(end[name] < base[name] for name in base)
+    assert all(now < then for then, now in zip(base, end, strict=True))
     assert run.results["verdicts"]["base_own"]["news"]["decision"] == "gained"
 
 

@@ -9,6 +9,7 @@ from forgetmenot.report.verdict_words import (
     decision_words,
     difference_words,
     evidence,
+    examples_words,
     move,
     score_words,
 )
@@ -48,30 +49,31 @@ def _is(verdict: VerdictOf | None, decision: str) -> bool:
 def _lost(results: RunResults) -> Iterator[str]:
     """What ended below the base model, then what was forgotten since it was learned."""
     found = named_in_headline(results)
-    items = [_item(one, verdict, _peak) for one, verdict, base in found if base]
-    if items:
-        yield f"lost {_all_named(items)} against the base model"
-    since = [(one, verdict) for one, verdict, base in found if not base and one.own_end is not None]
-    if since:
-        items = [_item(one, verdict, _against_base) for one, verdict in since]
-        its = "its own stage" if len(items) == 1 else "their own stages"
-        yield f"forgot {_all_named(items)} since {its}"
-    lowered = [_item(one, verdict) for one, verdict, base in found if not base and one.own_end is None]
-    if lowered:  # of stages that each start from the base, only the learning is judged
-        yield f"lost {_all_named(lowered)} in {'its' if len(lowered) == 1 else 'their'} own training"
+    if lost := [(one, verdict) for one, verdict, base in found if base]:
+        items, each = _with_numbers(lost, _peak)
+        yield f"lost {items} against the base model{each}"
+    if since := [(one, verdict) for one, verdict, base in found if not base and one.own_end]:
+        its = "its own stage" if len(since) == 1 else "their own stages"
+        items, each = _with_numbers(since, _against_base)
+        yield f"forgot {items} since {its}{each}"
+    # Of stages that each start from the base, only the learning is judged.
+    if lowered := [(one, verdict) for one, verdict, base in found if not base and not one.own_end]:
+        items, each = _with_numbers(lowered)
+        yield f"lost {items} in {'its' if len(lowered) == 1 else 'their'} own training{each}"
 
 
-def _item(
-    outcome: TaskOutcome, verdict: VerdictOf, note: Callable[[TaskOutcome], str] = lambda _: ""
+def _with_numbers(
+    found: Sequence[tuple[TaskOutcome, VerdictOf]], note: Callable[[TaskOutcome], str] = lambda _: ""
 ) -> tuple[str, str]:
-    """A task, and the numbers of its verdict."""
-    return outcome.task, f"({evidence(verdict, outcome.metric)}{note(outcome)})"
-
-
-def _all_named(items: Sequence[tuple[str, str]]) -> str:
-    """Every task, the worst with their numbers."""
-    told = [f"{task} {numbers}" for task, numbers in items[:NAMED_AT_MOST]]
-    return listed([*told, *(task for task, _ in items[NAMED_AT_MOST:])])
+    """Every task, the worst with their numbers; and on how many examples, where that is the same for all."""
+    counts = {examples_words(verdict) for _, verdict in found[:NAMED_AT_MOST]}
+    alike = len(found) > 1 and len(counts) == 1
+    told = [
+        f"{one.task} ({evidence(verdict, one.metric, counted=not alike)}{note(one)})"
+        for one, verdict in found[:NAMED_AT_MOST]
+    ]
+    named = listed([*told, *(one.task for one, _ in found[NAMED_AT_MOST:])])
+    return named, f", on {counts.pop()} each" if alike else ""
 
 
 def _peak(outcome: TaskOutcome) -> str:
@@ -87,7 +89,7 @@ def _against_base(outcome: TaskOutcome) -> str:
     words = {
         "gained": f"still better than the base model’s {base}",
         "kept": f"kept against the base model’s {base}",
-        "cannot tell": f"base model {base}: cannot tell whether worse than that",
+        "cannot tell": f"base model {base}, cannot tell",
     }
     return f"; {words[outcome.base_end['decision']]}" if outcome.base_end else ""
 

@@ -98,13 +98,19 @@ def interval_words(verdict: VerdictOf, metric: str) -> str:
     return f"{_change(low, chosen)} to {_change(high, chosen)}"
 
 
-def evidence(verdict: VerdictOf, metric: str) -> str:
-    """All numbers of a verdict: "0.600 → 0.483, −11.7 points [95 %: −23.6 to +0.2], 60 examples"."""
+def evidence(verdict: VerdictOf, metric: str, *, counted: bool = True) -> str:
+    """All numbers of a verdict: "0.600 → 0.483, −11.7 points [95 %: −23.6 to +0.2], 60 examples".
+
+    Args:
+        verdict: The verdict.
+        metric: The name of the task's metric.
+        counted: Whether to say on how many examples.
+    """
     told = [move(verdict["before"], verdict["after"], metric)]
     if verdict["difference"] is not None:
-        span = f" [95 %: {interval_words(verdict, metric)}]" if verdict["interval"] else ""
+        span = f" [95{NO_BREAK}%: {interval_words(verdict, metric)}]" if verdict["interval"] else ""
         told.append(difference_words(verdict, metric) + span)
-    return ", ".join([*told, examples_words(verdict)])
+    return ", ".join([*told, examples_words(verdict)] if counted else told)
 
 
 def _change(value: float, metric: Metric) -> str:
