@@ -13,6 +13,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from forgetmenot.errors import UserError
+from forgetmenot.gate import panel
 from forgetmenot.gate.check import Check, check
 from forgetmenot.runs.api import Run
 from forgetmenot.runs.export import export
@@ -172,16 +173,14 @@ def test_the_baseline_is_asked_once(
     kept = tmp_path / "baseline.json"
     first = checked(tiny_llama, adapter(tiny_llama, tmp_path / "adapter"), baseline=kept)
 
-    from forgetmenot.gate import check as module
-
     asked: list[str] = []
-    ask = module.answers_of
+    ask = panel.answers_of
 
     def counting(opened: Any, scored: Any, display: Any) -> Any:
         asked.append(opened.identity["title"])
         return ask(opened, scored, display)
 
-    monkeypatch.setattr(module, "answers_of", counting)
+    monkeypatch.setattr("forgetmenot.gate.check.answers_of", counting)
     second = checked(tiny_llama, tmp_path / "adapter", baseline=kept)
     assert asked == ["adapter"]
     assert second.content == first.content

@@ -114,7 +114,8 @@ def answers_until_decided(
 
 def part(predictions: Predictions, places: Sequence[int]) -> Predictions:
     """Some of the answers, in the order of the places."""
-    return replace(predictions, **{name: [getattr(predictions, name)[k] for k in places] for name in COLUMNS})
+    columns: dict[str, Any] = {name: [getattr(predictions, name)[k] for k in places] for name in COLUMNS}
+    return replace(predictions, **columns)
 
 
 def same_examples(before: Predictions, after: Predictions) -> Predictions:
@@ -126,7 +127,7 @@ def same_examples(before: Predictions, after: Predictions) -> Predictions:
 
 
 def _joined(answers: Sequence[Predictions]) -> Predictions:
-    return replace(
-        answers[0],
-        **{name: [value for one in answers for value in getattr(one, name)] for name in COLUMNS},
-    )
+    columns: dict[str, Any] = {
+        name: [value for one in answers for value in getattr(one, name)] for name in COLUMNS
+    }
+    return replace(answers[0], **columns)
