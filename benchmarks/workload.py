@@ -14,11 +14,10 @@ from forgetmenot.engine.pack import node_budget
 from forgetmenot.engine.precision import Precision, choose_precision
 from forgetmenot.engine.settings import TrainingSettings
 from forgetmenot.errors import UserError, validation_sentence
-from forgetmenot.evaluation.readings import sample
 from forgetmenot.models.load import load_model, model_source
 from forgetmenot.models.settings import AdapterSettings, ModelSettings
 from forgetmenot.prompting import Encoded, Encoder, Prompt, choose_prompt
-from forgetmenot.tasks import Example, Task, load_tasks
+from forgetmenot.tasks import Example, Task, load_tasks, sample
 from forgetmenot.tasks.yaml_file import read_yaml
 
 PATH = Path(__file__).with_name("workload.yaml")

@@ -97,15 +97,17 @@ def table(trials: int) -> Iterator[str]:
 
 
 def simulate(
-    description: str | None, table: Callable[[int], Iterable[str]], trials: int, marks: tuple[str, str]
+    description: str | None,
+    tables: Mapping[tuple[str, str], Callable[[int], Iterable[str]]],
+    trials: int,
 ) -> None:
-    """Print a table line by line as the command line asks, and with --write put it on the page.
+    """Print tables line by line as the command line asks, and with --write put them on the page.
 
     Args:
         description: For --help.
-        table: From a number of trials to the table's lines.
+        tables: What stands before and after a table on the page, to what makes its lines from a number of
+            trials.
         trials: How many by default.
-        marks: What stands before and after the table on the page.
     """
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -113,16 +115,16 @@ def simulate(
     parser.add_argument("--trials", type=int, default=trials)
     parser.add_argument("--write", action="store_true")
     given = parser.parse_args()
-    lines = []
-    for line in table(given.trials):
-        print(line, flush=True)
-        lines.append(line)
-    if given.write:
-        page = PAGE.read_text(encoding="utf-8")
-        made = "\n".join([marks[0], *lines, marks[1]])
-        between = f"{marks[0]}.*{marks[1]}"
-        PAGE.write_text(re.sub(between, lambda _: made, page, flags=re.DOTALL), encoding="utf-8")
+    for (begin, end), table in tables.items():
+        lines = []
+        for line in table(given.trials):
+            print(line, flush=True)
+            lines.append(line)
+        if given.write:
+            page = PAGE.read_text(encoding="utf-8")
+            before, after = re.split(f"{begin}.*{end}", page, maxsplit=1, flags=re.DOTALL)
+            PAGE.write_text("\n".join([before + begin, *lines, end + after]), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    simulate(__doc__, table, 2000, MARKS)
+    simulate(__doc__, {MARKS: table}, 2000)

@@ -62,4 +62,4 @@ def table(trials: int) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    simulate(__doc__, table, 4000, MARKS)
+    simulate(__doc__, {MARKS: table}, 4000)

@@ -111,6 +111,24 @@ def write_task(folder: Path, name: str, train: Rows = (), score: Rows = (), **se
     return path
 
 
+def write_benchmark(folder: Path, name: str, rows: Rows, **settings: Any) -> Path:
+    """Write a task file of lm-evaluation-harness's kind and its rows; returns the YAML's path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    data = folder / f"{name}-rows.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    described = {
+        "task": name,
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": {"test": str(data)}},
+        "output_type": "multiple_choice",
+        "test_split": "test",
+        **settings,
+    }
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(described), encoding="utf-8")
+    return path
+
+
 def word_rows(name: str, count: int, first: int = 0) -> list[dict[str, Any]]:
     """Rows such as {"word": "kitten 7", "kind": "cat"}, no two alike; labels take turns."""
     draw = random.Random(name)
@@ -156,6 +174,16 @@ def make_word_task(tmp_path: Path) -> Callable[..., Path]:
 
     def make(name: str, train: int = 40, score: int = 24, **settings: Any) -> Path:
         return word_task(tmp_path / "own-tasks", name, train, score, **settings)
+
+    return make
+
+
+@pytest.fixture
+def make_benchmark(tmp_path: Path) -> Callable[..., Path]:
+    """Write a task of lm-evaluation-harness's kind: make_benchmark(name, rows, **keys of the YAML)."""
+
+    def make(name: str, rows: Rows, **settings: Any) -> Path:
+        return write_benchmark(tmp_path / "benchmarks", name, rows, **settings)
 
     return make
 

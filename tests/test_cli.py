@@ -324,6 +324,18 @@ def test_set_beats_options_beat_the_file_beats_the_default(
     assert config.training.warmup_ratio == RunConfig().training.warmup_ratio
 
 
+def test_watch_is_the_friendly_name_of_what_is_only_scored(
+    tmp_path: Path, fmn: Fmn, configs: list[RunConfig]
+) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("evaluation: {also_score: [wnli], limit: 9}\n")
+    assert fmn("run", str(file), "--watch", "sst2, arc_easy")[0] == 0
+    assert fmn("run", "--watch", "rte")[0] == 0
+    [typed, alone] = configs
+    assert (typed.evaluation.also_score, typed.evaluation.limit) == (("sst2", "arc_easy"), 9)
+    assert (alone.evaluation.also_score, alone.tasks) == (("rte",), load_config(BUNDLED_JOB).tasks)
+
+
 def test_nothing_typed_is_the_bundled_job(fmn: Fmn, configs: list[RunConfig]) -> None:
     assert fmn("run")[0] == 0
     [config] = configs

@@ -50,6 +50,8 @@ def here(tmp_path: Path) -> Path:
         ("run --method ewd", MISTAKE, "there is no method 'ewd'"),
         ("run --tasks sst3", MISTAKE, "There is no task or suite 'sst3'"),
         ("run --tasks mine.yaml", MISTAKE, "mine.yaml"),
+        ("run --tasks arc_easy", MISTAKE, "tasks: 'arc_easy' is a task of lm-evaluation-harness"),
+        ("run --watch sst3", MISTAKE, "There is no task or suite 'sst3'"),
         ("run --data-dir nowhere", MISTAKE, "there is no folder 'nowhere'"),
         ("run --prompt ornate", MISTAKE, "ornate"),
         ("run --method replay --set adapter.kind=prompt --set training.limit.nope=3", MISTAKE, "nope"),

@@ -206,7 +206,7 @@ def test_a_model_of_the_paper_loads_learns_and_scores(name: str, hub: Callable[[
     assert session.identity["model_revision"] == COMMIT
     (task,) = load_tasks(config.tasks, None)
     prompt = choose_prompt(task, "instruction")
-    asked = scored_task(config.asking, task, prompt, session.learner.tokenizer, session.max_length)
+    asked = scored_task(config.asking, task, prompt, session.learner, session.max_length)
     session.examine(asked.sequences)
     assert session.learner.layout == "trie"
     before = session.learner.log_likelihoods(asked.arranged(session.learner))

@@ -209,6 +209,16 @@ CASES = {
     "two tasks of one name": Case(RUN + "mine.yaml,other.yaml", ("'mine'", "twice"), {"other.yaml": TASK}),
     "a name that is taken": of_task("name: mine", "name: sst2", "mine.yaml", "'sst2'", "taken"),
     "a task scored beside itself": of_set("evaluation.also_score=[tasks/animal.yaml]", "animal", "twice"),
+    "a watched task that is unknown": Case(
+        ANIMAL + "--watch sst2,sst3", ("evaluation.also_score:", "'sst3'", "Did you mean", "'sst2'")
+    ),
+    "a benchmark to be trained": Case(RUN + "sst2,piqa", ("tasks: 'piqa'", "only scored", "--watch")),
+    "a benchmark that is nowhere": Case(
+        ANIMAL + "--watch piqa", ("evaluation.also_score:", "piqa", "the hub, or data_dir")
+    ),
+    "what is watched, named twice": Case(
+        ANIMAL + "--watch sst2 --set evaluation.also_score=cola", ("--watch", "--set evaluation.also_score")
+    ),
     "a task that is unknown": Case(
         RUN + "sst3", ("'sst3'", "Did you mean 'sst2'", "`fmn list tasks` (or suites) shows all.")
     ),
@@ -538,7 +548,7 @@ def test_libraries_add_nothing_to_the_sentence(here: Path) -> None:
         ("run a.yaml b.yaml", "b.yaml"),
         ("list modles", "'modles'"),
         ("score", "RUN_DIR"),
-        ("export done new", "--stage"),
+        ("export done", "OUT"),
     ],
 )
 def test_wrong_usage_shows_the_usage(command: str, says: str, capfd: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@
 >>> found.summary()       # average performance, backward transfer, forgetting, …
 >>> found.report()        # the path of report.html
 >>> fmn.prompts("quickstart", "quickstart").chosen   # the best prompt of each task, found on `select`
+>>> fmn.check("quickstart", f"{found.path}:last", tasks=["quickstart"]).status   # 0 kept, 1 forgotten, 3 ?
 >>> fmn.study({"grid": {"method": ["sequential", "joint"], "seed": [0, 1]}}).table
 """
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from forgetmenot.config import RunConfig, load_config
     from forgetmenot.errors import UserError
     from forgetmenot.gate.callback import ForgettingCallback
+    from forgetmenot.gate.check import Check, check
     from forgetmenot.runs.api import Run, run
     from forgetmenot.runs.preview import Preview, preview
     from forgetmenot.studies.compare import compare
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "Check",
     "ForgettingCallback",
     "Preview",
     "PromptChoice",
@@ -34,6 +37,7 @@ __all__ = [
     "StudyConfig",
     "UserError",
     "__version__",
+    "check",
     "compare",
     "load_config",
     "load_study",
@@ -52,6 +56,8 @@ _HOME = {
     "study": "forgetmenot.studies.study",
     "PromptChoice": "forgetmenot.trials.prompts",
     "prompts": "forgetmenot.trials.prompts",
+    "Check": "forgetmenot.gate.check",
+    "check": "forgetmenot.gate.check",
     "compare": "forgetmenot.studies.compare",
     "ForgettingCallback": "forgetmenot.gate.callback",
     "RunConfig": "forgetmenot.config",

@@ -13,6 +13,10 @@ DATA_DIR = (
     "these folders itself; without it GLUE is downloaded from the hub"
 )
 
+SIDE = (
+    "a hub id, a directory, an adapter's directory, RUN_DIR:STAGE (a number, a name, last), or a .gguf file"
+)
+
 
 def parser() -> argparse.ArgumentParser:
     """The command line's parser; the parsed namespace has the verb's name under `verb`."""
@@ -35,6 +39,12 @@ def parser() -> argparse.ArgumentParser:
         "--model", metavar="M", help="a bundled model, a hub id, a local directory, or a .gguf file"
     )
     verb.add_argument("--tasks", metavar="a,b,c", help="names, suites, or paths to task files, in order")
+    verb.add_argument(
+        "--watch",
+        type=_names,
+        metavar="d,e",
+        help="tasks that are only scored (evaluation.also_score); also lm-evaluation-harness's, as arc_easy",
+    )
     verb.add_argument("--method", metavar="X", help="a continual-learning method: see `fmn list methods`")
     verb.add_argument("--prompt", metavar="P", help="a prompt variant: see `fmn list prompts`")
     verb.add_argument("--data-dir", metavar="D", help=DATA_DIR)
@@ -49,6 +59,41 @@ def parser() -> argparse.ArgumentParser:
         "--set", action="append", default=[], metavar="key.path=value", help="any key of the config"
     )
     _several(verb)
+
+    verb = _verb(verbs, "check", "ask a base and a tuned model the same, and judge whether it may ship")
+    verb.add_argument("base", metavar="BASE", help=SIDE)
+    verb.add_argument(
+        "tuned",
+        nargs="+",
+        metavar="TUNED",
+        help="the same; several are a chain: a stage, its export, its quantized file",
+    )
+    verb.add_argument("--tasks", type=_names, default=(), metavar="a,b,c", help="as in `fmn run`")
+    verb.add_argument("--data-dir", metavar="D", help=DATA_DIR)
+    verb.add_argument("--prompt", default="default", metavar="P", help="a prompt variant, or a YAML file")
+    verb.add_argument(
+        "--margin",
+        action="append",
+        default=[],
+        metavar="ε|task=ε",
+        help="how small a drop counts as none, as 0.03; or of a task or metric; default: each metric's own",
+    )
+    verb.add_argument("--limit", type=_positive, metavar="N", help="the most examples of a task")
+    verb.add_argument("--chat", action="store_true", help="put prompts by each model's chat template")
+    verb.add_argument(
+        "--baseline", metavar="FILE", help="keeps the base's answers: written, or read if it is there"
+    )
+    verb.add_argument(
+        "--probes",
+        type=_entries,
+        default=(),
+        metavar="a,b",
+        help="what to measure beside the tasks, as drift: names, or YAML: [{name: a, option: value}]",
+    )
+    verb.add_argument(
+        "--sequential", action="store_true", help="stop as soon as every task is decided; docs/statistics.md"
+    )
+    verb.add_argument("--output", metavar="DIR", help="where check.json, .md, .xml and .html go")
 
     verb = _verb(verbs, "study", "run every combination of a grid and compare the runs")
     verb.add_argument("study", type=Path, metavar="STUDY.yaml", help="a base config, and a grid over it")
@@ -132,7 +177,9 @@ def parser() -> argparse.ArgumentParser:
 
     verb = _verb(verbs, "export", "write one stage as a model with its tokenizer, for Transformers")
     verb.add_argument("run_dir", type=Path, metavar="RUN_DIR")
-    verb.add_argument("--stage", required=True, metavar="S", help="its number or name: 2, or 02-mrpc")
+    verb.add_argument(
+        "--stage", default="last", metavar="S", help="its number or name: 2, or 02-mrpc; default: the last"
+    )
     verb.add_argument("out", type=Path, metavar="OUT")
     verb.add_argument(
         "--gguf", choices=GGUF_TYPES, help="write OUT/model-TYPE.gguf too, for llama.cpp: docs/gguf.md"

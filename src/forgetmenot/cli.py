@@ -21,6 +21,8 @@ from forgetmenot.errors import PeerLostError, UserError
 from forgetmenot.report.screen import Screen
 from forgetmenot.tasks.yaml_file import parse_yaml
 
+WATCHED = "evaluation.also_score"
+"""The key that --watch is the friendly name of."""
 DONE, MISTAKE, BUG = 0, 2, 70
 TERMINATED = 128 + signal.SIGTERM
 
@@ -110,6 +112,32 @@ def _nothing_beside(parsed: argparse.Namespace) -> None:
     for name, given in (("--fresh", parsed.fresh), ("--num-processes", parsed.num_processes is not None)):
         if given:
             raise UserError(f"--preview changes nothing and uses one process; leave out {name}.")
+
+
+def check(parsed: argparse.Namespace) -> None:
+    """`fmn check`: ask a base and a tuned model the same; exit: 0 all kept, 1 forgotten, 3 cannot tell."""
+    from forgetmenot.gate.check import check
+    from forgetmenot.gate.settings import margins
+
+    console = Screen()
+    found = check(
+        parsed.base,
+        *parsed.tuned,
+        tasks=parsed.tasks,
+        data_dir=parsed.data_dir,
+        prompt=parsed.prompt,
+        margin=margins(parsed.margin),
+        limit=parsed.limit,
+        chat=parsed.chat,
+        baseline=parsed.baseline,
+        sequential=parsed.sequential,
+        probes=parsed.probes,
+        output=parsed.output,
+        console=console,
+    )
+    found.print(console)
+    console.print(f"\nReport: {found.path / 'check.html'}", highlight=False, soft_wrap=True)
+    sys.exit(found.status)
 
 
 def study(parsed: argparse.Namespace) -> None:
@@ -297,13 +325,17 @@ def _overrides(parsed: argparse.Namespace) -> dict[str, Any]:
     named = {
         "model": parsed.model,
         "tasks": parsed.tasks,
+        WATCHED: parsed.watch,
         "method": parsed.method,
         "prompt": parsed.prompt,
         "data_dir": parsed.data_dir,
         "seed": parsed.seed,
         "output": parsed.output,
     }
-    return {key: value for key, value in named.items() if value is not None} | _settings(parsed.set)
+    settings = _settings(parsed.set)
+    if parsed.watch is not None and settings.keys() & {WATCHED, "evaluation"}:
+        raise UserError(f"--watch and --set {WATCHED} name the same setting; give one of them.")
+    return {key: value for key, value in named.items() if value is not None} | settings
 
 
 def _settings(given: Sequence[str], option: str = "--set") -> dict[str, Any]:
@@ -327,6 +359,7 @@ def _terminated(number: int, _frame: Any) -> NoReturn:
 
 VERBS = {
     "run": run,
+    "check": check,
     "study": study,
     "compare": compare,
     "score": score,

@@ -76,6 +76,7 @@ def test_a_sharded_model_is_as_a_whole_one(
         if ranks.world_size() > 1:
             learner.model = shards.shard(learner.model)
         before = learner.log_likelihoods(sequences)
+        states, kept = learner.states(sequences), head.KeptHead(learner.head().weight.detach().clone())
         start = dict(learner.snapshot())
         objective = PulledBack(start)
         steps: list[Step] = []
@@ -103,6 +104,7 @@ def test_a_sharded_model_is_as_a_whole_one(
             "steps": steps,
             "forwards": objective.forwards,
             "texts": learner.generate(prompts, 5),
+            "divergences": learner.divergences(sequences, states, kept),
             "gathered": weights,
         }
 
@@ -131,3 +133,5 @@ def test_a_sharded_model_is_as_a_whole_one(
             assert step.loss == pytest.approx(wanted.loss, rel=1e-4)
             assert step.gradient_norm == pytest.approx(wanted.gradient_norm, rel=1e-4)
         assert two["texts"] == one["texts"]
+        assert torch.allclose(two["divergences"], one["divergences"], atol=1e-5)
+        assert one["divergences"].max() > 1e-4

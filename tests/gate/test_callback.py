@@ -13,14 +13,16 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from forgetmenot.engine.settings import TrainingSettings
+from forgetmenot.gate import callback as callback_module
 from forgetmenot.gate import watcher as watcher_module
 from forgetmenot.gate.callback import ForgettingCallback
 from forgetmenot.gate.opened import opened_side
-from forgetmenot.gate.panel import answers_of
+from forgetmenot.gate.panel import Panel, answers_of
 from forgetmenot.gate.sides import find_side
 from forgetmenot.record.predictions import read_predictions
 from forgetmenot.report.screen import Screen
 from forgetmenot.runs.display import Display
+from tests.evaluation.test_benchmarks import CHOICES, KINDS, rows
 from tests.gate.training import (
     assert_same_training,
     drawing,
@@ -54,7 +56,8 @@ def test_training_is_the_same_to_the_bit_with_it(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(watcher_module, "evaluate", drawing)
+    for place, name in ((watcher_module, "evaluate"), (callback_module, "load_watcher"), (Panel, "scored")):
+        monkeypatch.setattr(place, name, drawing(getattr(place, name)))
 
     def trained(watch: bool) -> Any:
         trainer = trainer_of(
@@ -72,6 +75,23 @@ def test_training_is_the_same_to_the_bit_with_it(
     assert_same_training(with_it, state, log)
     steps = [row["step"] for row in with_it.state.log_history if "forgetting/animal/accuracy" in row]
     assert steps == [0, 2, 4, 6]
+
+
+def test_what_lm_eval_asks_is_watched_and_disturbs_nothing(
+    make_benchmark: Callable[..., Path], tiny_llama: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("lm_eval")
+    tasks = [str(make_benchmark("choice", rows(20), **CHOICES))]
+    tasks.append(str(make_benchmark("written", rows(20), **KINDS["written"])))
+    alone = trainer_of(model_of(tiny_llama), settings(tmp_path / "alone"), tiny_llama)
+    alone.train()
+    state, log = state_of(alone), logged(alone)
+    trainer = trainer_of(model_of(tiny_llama), settings(tmp_path), tiny_llama)
+    watch = ForgettingCallback(tasks, every=3, trainer=trainer)
+    trainer.train()
+    assert_same_training(trainer, state, log)
+    assert watch.verdicts.keys() == {"choice", "written"}
+    assert all(one["after"] is not None for one in watch.verdicts.values())
 
 
 @pytest.mark.parametrize("lora", [True, False])

@@ -114,9 +114,13 @@ def failing_later(task: str = "size") -> Callable[..., Any]:
     return fails
 
 
-def drawing(*asked: Any) -> Any:
-    """One that draws from every random state there is, as something that is asked may."""
-    torch.rand(3)
-    np.random.rand(3)
-    random.random()
-    return evaluate(*asked)
+def drawing(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, which first draws from every random state there is, as something that is asked may."""
+
+    def draws(*given: Any, **named: Any) -> Any:
+        torch.rand(3)
+        np.random.rand(3)
+        random.random()
+        return function(*given, **named)
+
+    return draws

@@ -36,11 +36,17 @@ def counts(most: int = 60) -> st.SearchStrategy[tuple[int, int, int]]:
     )
 
 
+def statistic(drawn: tuple[int, int, int], difference: float) -> float:
+    """z of one difference."""
+    gained, lost, n = (np.array(float(one)) for one in drawn)
+    return float(score_statistic(gained, lost, n, np.array(difference)))
+
+
 @settings(deadline=None)
 @given(counts())
 def test_at_no_difference_it_is_mcnemars_statistic(drawn: tuple[int, int, int]) -> None:
     gained, lost, _ = drawn
-    z = float(score_statistic(*(np.array(float(one)) for one in drawn), np.array(0.0)))
+    z = statistic(drawn, 0.0)
     assert z == pytest.approx((gained - lost) / np.sqrt(gained + lost) if gained + lost else 0.0)
 
 
@@ -63,7 +69,7 @@ def test_the_statistic_is_at_the_maximum_of_the_likelihood(
     lose = minimize_scalar(minus_log, bounds=(low, high), method="bounded", options={"xatol": 1e-12}).x
     lose = min((low, high, lose), key=minus_log)
     variance = n * (2 * lose + difference - difference**2)
-    z = float(score_statistic(*(np.array(float(one)) for one in drawn), np.array(difference)))
+    z = statistic(drawn, difference)
     if variance > 1e-6:
         assert z == pytest.approx((gained - lost - n * difference) / np.sqrt(variance), rel=1e-3, abs=1e-3)
 
@@ -76,8 +82,7 @@ def test_the_ends_are_where_the_statistic_is_z(drawn: tuple[int, int, int]) -> N
     assert -1 <= low <= (gained - lost) / n <= high <= 1
     for end, z in ((low, Z), (high, -Z)):
         if abs(end) < 1 - 1e-9:
-            found = score_statistic(*(np.array(float(one)) for one in drawn), np.array(end))
-            assert float(found) == pytest.approx(z, abs=1e-6)
+            assert statistic(drawn, end) == pytest.approx(z, abs=1e-6)
     turned = tango(lost, gained, n)
     assert (low, high) == pytest.approx((-turned[1], -turned[0]), abs=1e-12)
 

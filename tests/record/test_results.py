@@ -6,7 +6,26 @@ import pytest
 
 from forgetmenot.errors import UserError
 from forgetmenot.record.results import RunResults, load_results
-from forgetmenot.report.wording import number, p_value, signed, span, verdict
+from forgetmenot.report.wording import number, p_value, signed, span
+
+
+def a_verdict(decision: str, before: float = 0.5, after: float = 0.5, **given: Any) -> dict[str, Any]:
+    """An entry of `verdicts`; its interval reaches five points to either side unless given."""
+    difference = after - before
+    return {
+        "decision": decision,
+        "before": before,
+        "after": after,
+        "difference": difference,
+        "interval": [difference - 0.05, difference + 0.05],
+        "margin": 0.03,
+        "lower_within_margin": False,
+        "n": 400,
+        "units": 400,
+        "needed": None,
+        "reason": None,
+        **given,
+    }
 
 
 def results(method: str = "sequential", **changes: Any) -> dict[str, Any]:
@@ -26,16 +45,21 @@ def results(method: str = "sequential", **changes: Any) -> dict[str, Any]:
         "metrics": {"a": "accuracy", "b": "accuracy", "c": "accuracy"},
         "majority": {"a": 0.5, "b": 0.5, "c": 0.4},
         "summary": {},
-        "significance": {
-            "a": {"p_holm": 0.001, "interval": [0.2, 0.4]},
-            "b": {"p_holm": 0.7, "interval": [-0.02, 0.04]},
+        "verdicts": {
+            "base_end": {
+                "a": a_verdict("gained", 0.5, 0.6),
+                "b": a_verdict("gained", 0.5, 0.84),
+                "c": a_verdict("gained", 0.4, 0.7),
+            },
+            "own_end": {"a": a_verdict("forgotten", 0.9, 0.6), "b": a_verdict("kept", 0.85, 0.84)},
+            "base_own": {
+                "a": a_verdict("gained", 0.5, 0.9),
+                "b": a_verdict("gained", 0.5, 0.85),
+                "c": a_verdict("gained", 0.4, 0.7),
+            },
         },
         **changes,
     }
-
-
-def plain(sentence: str) -> str:
-    return sentence.replace("\N{NO-BREAK SPACE}", " ")
 
 
 def test_numbers_have_three_decimals_and_a_true_minus() -> None:
@@ -49,122 +73,61 @@ def test_numbers_have_three_decimals_and_a_true_minus() -> None:
     assert p_value(0.0312) == "p = 0.031"
 
 
-def test_a_fate_follows_the_task_from_base_to_end() -> None:
+def test_an_outcome_follows_the_task_from_base_to_end() -> None:
     outcome = RunResults(results()).outcome("a")
     assert (outcome.base, outcome.learned, outcome.end) == (0.5, 0.9, 0.6)
-    assert outcome.change == pytest.approx(-0.3)
-    assert outcome.interval == (-0.4, -0.2)
+    assert outcome.own_end
+    assert outcome.base_end
+    assert outcome.own_end["difference"] == pytest.approx(-0.3)
+    assert outcome.base_end["decision"] == "gained"
     assert outcome.state == "forgotten"
+    assert outcome.lost == pytest.approx(10), "margins of three points"
 
 
-def test_states_of_a_sequence() -> None:
-    assert [outcome.state for outcome in RunResults(results()).outcomes] == ["forgotten", "kept", "last"]
+def test_the_worst_verdict_on_the_end_is_the_state() -> None:
+    assert [one.state for one in RunResults(results()).outcomes] == ["forgotten", "kept", "gained"]
+    for base_end, own_end, state in (
+        ("forgotten", "gained", "forgotten"),
+        ("kept", "cannot tell", "cannot tell"),
+        ("cannot tell", "kept", "cannot tell"),
+        ("gained", "kept", "kept"),
+        ("gained", "gained", "gained"),
+    ):
+        changed = results()
+        changed["verdicts"]["base_end"]["b"] = a_verdict(base_end)
+        changed["verdicts"]["own_end"]["b"] = a_verdict(own_end)
+        assert RunResults(changed).outcome("b").state == state
 
 
-def test_a_significant_rise_is_no_forgetting() -> None:
-    changed = results(matrix=[[0.5, 0.5, 0.4], [0.7, 0.5, 0.4], [0.8, 0.85, 0.4], [0.9, 0.84, 0.7]])
-    assert RunResults(changed).outcome("a").state == "improved"
-    assert "a (0.700 → 0.900) improved significantly" in plain(verdict(RunResults(changed)))
+def test_the_worst_loss_comes_first_in_the_margins_of_its_metric() -> None:
+    changed = results()
+    changed["verdicts"]["own_end"]["b"] = a_verdict("forgotten", 0.85, 0.84, difference=-1.0, margin=0.05)
+    assert [one.task for one in RunResults(changed).worst_first] == ["b", "a", "c"]
 
 
-def test_the_verdict_names_the_forgotten_the_kept_and_the_last() -> None:
-    assert plain(verdict(RunResults(results()))) == (
-        "Trained on a, b and c in turn, tiny had significantly forgotten a (0.900 → 0.600) by the end; "
-        "b shows no significant loss; c, learned last, ends at 0.700."
-    )
-
-
-def test_the_verdict_says_what_was_not_learned() -> None:
-    sentence = verdict(RunResults(results(not_learned=["b"])))
-    assert "b was not learned, staying at or below chance" in sentence
-    assert "b shows" not in sentence
-
-
-def test_the_verdict_of_a_run_that_learned_nothing() -> None:
-    sentence = verdict(RunResults(results(not_learned=["a", "b", "c"])))
-    assert sentence == "Trained on a, b and c in turn, tiny did not rise above chance on any of them."
-
-
-def test_the_verdict_where_only_the_last_task_was_learned() -> None:
-    sentence = plain(verdict(RunResults(results(not_learned=["a", "b"]))))
-    assert "in turn, tiny learned c (0.400 → 0.700); a and b were not learned" in sentence
-
-
-def test_the_verdict_of_a_run_that_kept_everything() -> None:
-    kept = {task: {"p_holm": 0.5, "interval": [-0.1, 0.1]} for task in "ab"}
-    assert "had forgotten nothing by the end that a test can tell from noise" in verdict(
-        RunResults(results(significance=kept))
-    )
-
-
-def test_the_verdict_claims_no_significance_without_a_test() -> None:
-    sentence = verdict(RunResults(results(significance={})))
-    assert "significantly" not in sentence
-    assert "not tested for significance" in sentence
-
-
-def test_the_verdict_counts_where_there_are_many() -> None:
-    tasks = [f"t{i}" for i in range(8)]
-    rows = [[0.5] * 8] + [[0.9 if j == i else 0.4 + j / 100 for j in range(8)] for i in range(8)]
-    sentence = verdict(
-        RunResults(
-            results(
-                tasks=tasks,
-                stages=[{"name": "00-base", "trains_on": []}]
-                + [{"name": f"{i + 1:02d}-t{i}", "trains_on": [task]} for i, task in enumerate(tasks)],
-                matrix=rows,
-                metrics=dict.fromkeys(tasks, "accuracy"),
-                majority={},
-                significance={task: {"p_holm": 0.0} for task in tasks[:-1]},
-            )
-        )
-    )
-    assert "8 tasks in turn" in sentence
-    assert "significantly forgotten 7 tasks, worst t0 (0.900 → 0.400), by the end" in plain(sentence)
+def test_a_drop_without_a_verdict_is_not_judged() -> None:
+    """A file from before verdicts, with its significance tests, calls nothing kept or forgotten."""
+    old = results(significance={"a": {"p_holm": 0.001}, "b": {"p_holm": 0.7}})
+    del old["verdicts"]
+    assert {one.state for one in RunResults(old).outcomes} == {"not judged"}
 
 
 def test_stages_from_the_base_are_not_compared_with_one_another() -> None:
     stages = [{**stage, "follows": False} for stage in results()["stages"]]
-    findings = RunResults(results(stages=stages))
+    judged = {"base_own": results()["verdicts"]["base_own"]}
+    findings = RunResults(results(stages=stages, verdicts=judged))
     assert not findings.in_sequence
-    assert {outcome.state for outcome in findings.outcomes} == {"apart"}
+    assert {outcome.state for outcome in findings.outcomes} == {"gained"}
+    assert {outcome.end for outcome in findings.outcomes} == {None}
     assert findings.since_learned("a", 3) is None
-    assert "from the base model, tiny learned a (0.500 → 0.900)" in plain(verdict(findings))
-
-
-def test_one_stage_over_all_tasks_is_joint() -> None:
-    findings = RunResults(
-        results(
-            stages=[{"name": "00-base", "trains_on": []}, {"name": "01-joint", "trains_on": ["a", "b", "c"]}],
-            matrix=[[0.5, 0.5, 0.4], [0.9, 0.8, 0.7]],
-        )
-    )
-    assert {outcome.state for outcome in findings.outcomes} == {"last"}
-    assert verdict(findings).startswith("Trained on a, b and c at once, tiny learned a")
-
-
-def test_what_training_did_not_raise_was_not_learned_by_it() -> None:
-    """A base model can be above the majority class already, without having learned anything."""
-    one_stage: dict[str, Any] = {
-        "stages": [{"name": "00-base", "trains_on": []}, {"name": "01-joint", "trains_on": ["a", "b", "c"]}]
-    }
-    some = RunResults(results(**one_stage, matrix=[[0.6, 0.5, 0.6], [0.9, 0.8, 0.6]]))
-    assert plain(verdict(some)) == (
-        "Trained on a, b and c at once, tiny learned a (0.600 → 0.900) and b (0.500 → 0.800) "
-        "and did not improve c (0.600 → 0.600)."
-    )
-    none = RunResults(results(**one_stage, matrix=[[0.6, 0.6, 0.6], [0.55, 0.6, 0.5]]))
-    assert plain(verdict(none)).startswith(
-        "Trained on a, b and c at once, tiny did not improve a (0.600 → 0.550)"
-    )
 
 
 def test_a_run_that_is_still_going() -> None:
+    """Verdicts of an earlier, shorter list of tasks do not count."""
     findings = RunResults(results(matrix=results()["matrix"][:2]))
     assert not findings.complete
     assert findings.column("a") == [0.5, 0.9, None, None]
-    assert [outcome.state for outcome in findings.outcomes] == ["last", "ahead", "ahead"]
-    assert verdict(findings).endswith("2 of 4 stages are done.")
+    assert [outcome.state for outcome in findings.outcomes] == ["not judged", "ahead", "ahead"]
     assert findings.missing == []
 
 
@@ -173,18 +136,14 @@ def test_a_model_is_called_by_its_own_name(model: str) -> None:
     assert RunResults(results(model=model)).name == "tiny"
 
 
-def test_only_a_base_score() -> None:
-    findings = RunResults(results(matrix=results()["matrix"][:1]))
-    assert verdict(findings) == "tiny has been scored and not trained yet."
-
-
-def test_a_column_that_was_never_trained_is_compared_with_the_base() -> None:
+def test_a_column_that_was_never_trained_is_judged_against_the_base() -> None:
     stages = [
         {**stage, "trains_on": [t for t in stage["trains_on"] if t != "b"]} for stage in results()["stages"]
     ]
-    outcome = RunResults(results(stages=stages)).outcome("b")
-    assert outcome.state == "scored"
-    assert outcome.change == pytest.approx(0.34)
+    watched = {"base_end": {"b": a_verdict("forgotten", 0.5, 0.3)}}
+    outcome = RunResults(results(stages=stages, verdicts=watched)).outcome("b")
+    assert not outcome.trained
+    assert outcome.state == "forgotten"
 
 
 def test_the_colour_runs_from_the_majority_class_to_one() -> None:
@@ -219,7 +178,6 @@ def test_missing_cells_carry_their_reasons() -> None:
         results(matrix=matrix, readings=[{"metric": "accuracy", "matrix": matrix, "missing": gaps}])
     )
     assert findings.missing == [("01-a", "a", "Out of memory."), ("02-b", "c", "No reason was recorded.")]
-    assert findings.outcome("a").state == "unknown"
     assert findings.further_readings == []
 
 

@@ -58,6 +58,7 @@ def write_run(
     tasks: Sequence[str],
     *,
     also_score: Sequence[str] = (),
+    texts: Sequence[str] = (),
     missing: Sequence[tuple[int, str]] = (),
     never_learned: Sequence[str] = (),
     text: str | None = None,
@@ -71,6 +72,7 @@ def write_run(
         method: sequential, joint or single.
         tasks: What is trained, in order.
         also_score: Columns that are never trained.
+        texts: The same, scored by the loss of texts, which is about 3 nats and rises by 1 with each stage.
         missing: Cells (stage index, task) without a score.
         never_learned: Tasks that stay at their majority class.
         text: What every example says, in place of ordinary sentences.
@@ -90,6 +92,8 @@ def write_run(
         ]
         metrics = ("accuracy", "f1") if task == "mrpc" else ("accuracy",)
         asked_tasks.append(asked(task, metrics, answers))
+    for task in texts:
+        asked_tasks.append(asked(task, ("loss",), [_texts(generator, 3.0 + i, n) for i in range(len(rows))]))
     results: dict[str, Any] = {
         **write_results(run_dir, rows, asked_tasks, described={"method": method}, cost=_cost(rows))
     }
@@ -169,6 +173,18 @@ def _answers(
         log_likelihoods,
         prompt_text=[text or TEXTS[(k + len(task)) % len(TEXTS)] for k in range(n)],
         labels=labels,
+    )
+
+
+def _texts(generator: np.random.Generator, loss: float, n: int) -> Predictions:
+    losses = loss + 0.1 * generator.standard_normal(n)
+    return Predictions(
+        [f"score-{k}" for k in range(n)],
+        [""] * n,
+        [None] * n,
+        [[-20.0 * float(one)] for one in losses],
+        [20] * n,
+        prompt_text=[TEXTS[k % len(TEXTS)] for k in range(n)],
     )
 
 

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from forgetmenot.report.check.page import page as check_page
 from forgetmenot.report.comparison.comparison import Comparison
 from forgetmenot.report.comparison.page import comparison_page
 from forgetmenot.report.comparison.runs import ComparedRun, read_run
 from forgetmenot.report.html import write_report
 from forgetmenot.report.published import load_published
+from tests.report.checked import content
 from tests.report.compared_runs import forgetful, write_answers
 
 selenium = pytest.importorskip("selenium", reason="the browser tests need selenium (the dev extra)")
@@ -44,7 +46,8 @@ CONTRAST = """
         return .2126 * r + .7152 * g + .0722 * b;
     };
     const paper = getComputedStyle(document.body).backgroundColor;
-    const words = 'h2 + p, dd, dt, summary, .score, .interval, .since, .chip, .verdict, .legend, .metric';
+    const words = 'h2 + p, dd, dt, summary, .further, .small, .score, .interval, .since, .chip, .verdict, ' +
+        '.legend, .metric';
     let weakest = [99, 'no words'];
     for (const word of document.querySelectorAll(words)) {
         const style = getComputedStyle(word);
@@ -110,7 +113,7 @@ def test_nothing_overflows(browser: Chrome, make_run: MakeRun, kind: str, width:
         "sixteen": lambda: make_run(tasks=[f"a_task_with_a_rather_long_name_{i}" for i in range(16)], n=80),
         "joint": lambda: make_run("joint"),
         "single": lambda: make_run("single"),
-        "one": lambda: make_run(tasks=["sst2"], also_score=["rte"]),
+        "one": lambda: make_run(tasks=["sst2"], also_score=["rte"], texts=["corpus"]),
     }[kind]()
     show(browser, write_report(run_dir), width)
     browser.execute_script("for (const one of document.querySelectorAll('details')) one.open = true")
@@ -145,7 +148,7 @@ def test_a_formula_is_one_click_away(browser: Chrome, make_run: MakeRun) -> None
 @pytest.mark.parametrize("colours", ["light", "dark"])
 def test_words_stand_out_from_their_ground(browser: Chrome, make_run: MakeRun, colours: str) -> None:
     """Words have a contrast of at least 4.5 to what they stand on (WCAG 2.1, 1.4.3)."""
-    show(browser, write_report(make_run(never_learned=["cola"])), 1280, colours)
+    show(browser, write_report(make_run(never_learned=["cola"], texts=["corpus"])), 1280, colours)
     weakest, where = browser.execute_script(CONTRAST)
     assert 4.5 <= weakest < 99, where
 
@@ -188,7 +191,7 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 runs.append(read_run(folder / name, varies))
     page = folder / "report.html"
     page.write_text(
-        comparison_page(Comparison("haque", runs), load_published("haque-2025")), encoding="utf-8"
+        comparison_page(Comparison("haque", runs, haque=True), load_published("haque-2025")), encoding="utf-8"
     )
     return page
 
@@ -229,3 +232,45 @@ def test_a_reader_sees_who_forgets_least_and_the_papers_figures_apart(
     messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
     asked = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
     assert [url for url in asked if url != compared.as_uri() and not url.startswith("data:")] == []
+
+
+# The page of a check
+
+
+@pytest.fixture(scope="module")
+def checked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of a chain of three, with long names and long texts."""
+    page = tmp_path_factory.mktemp("checked") / "check.html"
+    page.write_text(check_page(content(chain=True, text="supercalifragilistic" * 30)), encoding="utf-8")
+    return page
+
+
+@pytest.mark.parametrize("width", [1400, 400])
+def test_nothing_of_a_check_overflows(browser: Chrome, checked: Path, width: int) -> None:
+    show(browser, checked, width)
+    browser.execute_script("for (const one of document.querySelectorAll('details')) one.open = true")
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    assert browser.execute_script(ESCAPED) == []
+
+
+@pytest.mark.parametrize("colours", ["light", "dark"])
+def test_words_of_a_check_stand_out(browser: Chrome, checked: Path, colours: str) -> None:
+    show(browser, checked, 1400, colours)
+    weakest, where = browser.execute_script(CONTRAST)
+    assert 4.5 <= weakest < 99, where
+
+
+def test_a_reader_sees_what_was_lost_first(browser: Chrome, checked: Path) -> None:
+    for log in ("performance", "browser"):
+        browser.get_log(log)
+    show(browser, checked, 1400)
+    assert browser.find_element(By.CSS_SELECTOR, ".status").text == "Forgotten"
+    first = browser.find_element(By.CSS_SELECTOR, ".verdicts tbody tr")
+    assert first.find_element(By.CSS_SELECTOR, ".task").text == "corpus"
+    pictures = browser.find_elements(By.CSS_SELECTOR, "svg.strip")
+    assert len(pictures) == 15
+    assert all(picture.is_displayed() and picture.size["width"] > 150 for picture in pictures)
+    assert browser.get_log("browser") == []
+    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    asked = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+    assert [url for url in asked if url != checked.as_uri() and not url.startswith("data:")] == []

@@ -55,11 +55,11 @@ def read(run_dir: Path) -> Page:
 
 def test_a_reader_finds_the_sections_in_order(make_run: MakeRun) -> None:
     assert list(read(make_run(missing=[(2, "sst2")])).sections)[1:] == [
+        "Lost, kept and gained",
         "Scores after every stage",
-        "Forgetting curves",
-        "Learned against kept",
+        "Scores over the stages",
         "The run in numbers",
-        "Examples that were forgotten",
+        "Examples that were lost",
         "Training loss",
         "Further readings",
         "Missing cells",
@@ -71,8 +71,9 @@ def test_a_reader_finds_the_sections_in_order(make_run: MakeRun) -> None:
 def test_the_verdict_opens_the_page(make_run: MakeRun) -> None:
     head = read(make_run(never_learned=["cola"])).sections[""]
     assert "What base-4m learned and forgot" in head
-    assert "significantly forgotten" in head
-    assert "cola was not learned" in head
+    assert "base-4m forgot mrpc (0.850" in head
+    assert head.index("forgot mrpc") < head.index("it learned sst2")
+    assert "did not rise above chance on cola" in head
 
 
 def test_the_matrix_shows_every_score_with_its_interval_and_mark(make_run: MakeRun) -> None:
@@ -114,21 +115,29 @@ def test_every_task_has_a_curve_that_can_be_heard(make_run: MakeRun) -> None:
     assert all(curve["role"] == "img" for curve in curves)
 
 
-def test_learned_against_kept_says_how_sure(make_run: MakeRun) -> None:
-    words = read(make_run(never_learned=["cola"])).sections["Learned against kept"]
-    assert "forgotten p < 0.001" in words
-    assert "not learned" in words
-    assert "learned last" in words
+def test_the_verdicts_say_how_sure_and_the_worst_comes_first(make_run: MakeRun) -> None:
+    page = read(make_run(never_learned=["cola"], also_score=["rte"]))
+    words = page.sections["Lost, kept and gained"].replace("\N{NO-BREAK SPACE}", " ")
+    for pair in ("Base model → end", "Own stage → end", "Base model → own stage"):
+        assert pair in words
+    assert re.search(r"mrpc 400 examples margin 3 points .*forgotten 0\.850 → 0\.562 −28\.7 points", words)
+    assert "−33.5 to −24.4" in words
+    assert re.search(r"cannot tell .* about \d+ would do", words)
+    order = [words.index(f"{task} 400 examples") for task in ("mrpc", "sst2", "cola", "rte", "mnli")]
+    assert order == sorted(order)
+    assert len(page.of("span", "lost")) == 2
 
 
 def test_every_number_carries_its_interval_its_noise_floor_and_its_formula(make_run: MakeRun) -> None:
     words = read(make_run()).sections["The run in numbers"]
-    for name in ("average_performance", "backward_transfer", "forgetting", "haque_forgetting_mean"):
+    for name in ("average_performance", "backward_transfer", "forgetting"):
         assert " ".join(FORMULAS[name].formula.split()) in words
         assert FORMULAS[name].meaning in words
     assert "noise floor 0.014" in words
     assert "95 % interval" in words
     assert "Taken over sst2, mrpc, cola, mnli." in words
+    assert "Forgetting (Chaudhry)" in words
+    assert "Haque" not in words, "two meanings of forgetting on one page"
 
 
 def test_the_metric_of_the_tasks_has_its_formula_too(make_run: MakeRun) -> None:
@@ -141,14 +150,14 @@ def test_a_number_that_cannot_be_had_gives_its_reason(make_run: MakeRun) -> None
 
 
 def test_forgotten_examples_can_be_read(make_run: MakeRun) -> None:
-    words = read(make_run(text="An unforgettable film.")).sections["Examples that were forgotten"]
+    words = read(make_run(text="An unforgettable film.")).sections["Examples that were lost"]
     assert "An unforgettable film." in words
-    assert re.search(r"sst2 \d+ of 400 forgotten, \d+ gained", words)
+    assert re.search(r"sst2 since its own stage: \d+ of 400 lost, \d+ gained", words)
     assert re.search(r"Said then (positive|negative) \(\d+ %\) Says now (positive|negative) \(\d+ %\)", words)
 
 
 def test_a_long_text_is_cut(make_run: MakeRun) -> None:
-    words = read(make_run(text="word " * 1000)).sections["Examples that were forgotten"]
+    words = read(make_run(text="word " * 1000)).sections["Examples that were lost"]
     assert "word …" in words
     assert max(len(text) for text in words.split("…")) < 700
 
@@ -222,59 +231,54 @@ def test_texts_names_and_settings_are_escaped(make_run: MakeRun) -> None:
     page = read(run_dir)
     assert not {"script", "img"} & {tag for tag, _ in page.tags}
     assert not any(name.startswith("on") for _, attrs in page.tags for name in attrs)
-    assert evil in page.sections["Examples that were forgotten"]
+    assert evil in page.sections["Examples that were lost"]
 
 
 def test_a_task_named_like_markup_is_escaped(make_run: MakeRun) -> None:
     page = read(make_run(tasks=["<b>bold<img>", "b&w"]))
     assert not {"b", "img"} & {tag for tag, _ in page.tags}
-    assert "<b>bold<img>" in page.sections["Forgetting curves"]
+    assert "<b>bold<img>" in page.sections["Scores over the stages"]
 
 
 def test_joint_has_one_stage_and_nothing_to_forget(make_run: MakeRun) -> None:
     page = read(make_run("joint"))
     assert "Trained on sst2, mrpc, cola and mnli at once" in page.sections[""]
     assert "sst2, mrpc, cola, mnli" in page.sections["Scores after every stage"]
-    assert "Examples that were forgotten" not in page.sections
+    assert "Examples that were lost" not in page.sections
     assert len(page.of("td", "own")) == 4
 
 
 def test_single_draws_no_lines(make_run: MakeRun) -> None:
     page = read(make_run("single"))
     assert "from the base model, base-4m learned" in page.sections[""]
-    assert "Every stage started from the base model" in page.sections["Forgetting curves"]
+    assert "Every stage started from the base model" in page.sections["Scores over the stages"]
     assert not [attrs for attrs in page.of("polyline", "line") if "loss" not in attrs["class"]]
     assert not page.of("span", "since")
 
 
-def test_sixteen_tasks_fold_their_examples(make_run: MakeRun) -> None:
+def test_sixteen_tasks_fold_all_but_the_worst_examples(make_run: MakeRun) -> None:
     page = read(make_run(tasks=[f"task-{i}" for i in range(16)], n=80))
     assert len(page.of("svg", "curve")) == 16
     assert len(page.of("td", "own")) == 16
-    assert not any("open" in attrs for attrs in page.of("details", "loss"))
+    assert ["open" in attrs for attrs in page.of("details", "loss")] == [True, True, *[False] * 13]
 
 
-def test_a_column_that_is_only_scored(make_run: MakeRun) -> None:
-    page = read(make_run(also_score=["rte"]))
-    assert "only scored" in page.sections["Learned against kept"]
-
-
-def test_a_loss_gets_a_scale_of_its_own(make_run: MakeRun) -> None:
-    run_dir = make_run(also_score=["wiki"])
-    results = json.loads((run_dir / "results.json").read_text())
-    for i, row in enumerate(results["matrix"]):
-        row[-1], results["intervals"]["matrix"][i][-1] = -3.0 - i, [-3.1 - i, -2.9 - i]
-    results["metrics"]["wiki"], results["majority"]["wiki"] = "loss", None
-    (run_dir / "results.json").write_text(json.dumps(results))
-    page = read(run_dir)
+def test_a_loss_gets_a_scale_of_its_own_and_leads_where_it_rose(make_run: MakeRun) -> None:
+    page = read(make_run(texts=["wiki"]))
+    head = page.sections[""].replace("\N{NO-BREAK SPACE}", " ")
+    assert re.search(
+        r"base-4m lost wiki \(perplexity \d\d\.\d → 1,\d{3}, \+(3\.9|4\.0)\d\d nats per token", head
+    )
     scores = page.sections["Scores after every stage"]
     assert "loss, nats per token, lower is better" in scores
-    assert "7.000" in scores
-    assert "6.900–7.100" in scores, "the interval is turned with the score"
-    assert "−7.000" not in scores
-    kept = page.sections["Learned against kept"]
-    assert "wiki base model: 3.000 3.000 – 7.000 +4.000 only scored" in " ".join(kept.split())
+    assert re.search(r"[67]\.\d{3} 6\.\d{3}–7\.\d{3}", scores), "the interval is turned with the score"
+    assert "−7." not in scores
+    words = page.sections["Lost, kept and gained"].replace("\N{NO-BREAK SPACE}", " ")
+    assert re.search(r"wiki 400 examples margin 0\.05 nats per token .*forgotten perplexity", words)
     assert len(page.of("svg", "curve")) == 5
+    lost = page.sections["Examples that were lost"]
+    assert re.search(r"wiki since the base model: 400 of 400 less likely, 0 likelier", lost)
+    assert re.search(r"Then 2\.\d{3} nats per token Now 7\.\d{3} nats per token", lost)
 
 
 def test_the_oldest_file_that_is_legal_makes_a_report(make_run: MakeRun) -> None:
@@ -289,7 +293,8 @@ def test_the_oldest_file_that_is_legal_makes_a_report(make_run: MakeRun) -> None
     for path in [*run_dir.glob("stages/*/predictions.parquet"), *run_dir.glob("stages/*/training.jsonl")]:
         path.unlink()
     page = read(run_dir)
-    assert "not tested for significance" in page.sections[""]
+    assert "not judged: this results.json has no verdicts" in page.sections[""]
+    assert "older than verdicts" in page.sections["Lost, kept and gained"]
     assert "Training loss" not in page.sections
 
 
@@ -303,7 +308,7 @@ def test_a_run_that_is_still_going_has_a_report(make_run: MakeRun) -> None:
         log.write('{"step": 9999, "lo')
     page = read(run_dir)
     assert "3 of 5 stages are done" in page.sections[""]
-    assert "still to come" in page.sections["Learned against kept"]
+    assert "still to come" in page.sections["Lost, kept and gained"]
     assert "missing" not in page.sections["Scores after every stage"]
 
 

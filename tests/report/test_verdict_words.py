@@ -81,7 +81,7 @@ def test_decisions(verdict: VerdictOf, metric: str, words: str) -> None:
 def test_numbers_have_their_unit() -> None:
     verdict = a_verdict("cannot tell")
     assert evidence(verdict, "accuracy").replace("\N{NO-BREAK SPACE}", " ") == (
-        "0.600 → 0.483, −11.7 points (95 %: −23.6 to +0.2), 60 examples"
+        "0.600 → 0.483, −11.7 points [95 %: −23.6 to +0.2], 60 examples"
     )
     assert (difference_words(verdict, "spearman"), interval_words(verdict, "spearman")) == (
         "−0.117",
@@ -97,7 +97,7 @@ def test_a_loss_is_told_as_perplexity_that_rose() -> None:
         "forgotten", before=before, after=after, difference=after - before, interval=[-1.05, -0.95]
     )
     assert evidence(verdict, "loss").replace("\N{NO-BREAK SPACE}", " ") == (
-        "perplexity 41.2 → 112, +1.000 nats per token (95 %: +0.950 to +1.050), 60 examples"
+        "perplexity 41.2 → 112, +1.000 nats per token [95 %: +0.950 to +1.050], 60 examples"
     )
     assert move(-2.0, None, "loss").endswith("7.39\N{NO-BREAK SPACE}→\N{NO-BREAK SPACE}–")
     assert "∞" in move(-2.0, -800.0, "loss")
@@ -106,7 +106,8 @@ def test_a_loss_is_told_as_perplexity_that_rose() -> None:
 def test_a_missing_score_has_no_numbers() -> None:
     verdict = a_verdict("cannot tell", before=None, difference=None, interval=None, n=0, units=0)
     told = evidence(verdict, "accuracy")
-    assert told.startswith("–") and "95 %" not in told
+    assert told.startswith("–")
+    assert "95 %" not in told
     assert (difference_words(verdict, "f1"), interval_words(verdict, "f1")) == ("–", "–")
 
 
@@ -121,4 +122,5 @@ def test_the_words_of_a_real_verdict() -> None:
     told = re.fullmatch(
         r"cannot tell with 60 examples \(about (\d+) would do\)", decision_words(found, "accuracy")
     )
-    assert told and int(told[1]) == found["needed"] > 60
+    assert told
+    assert int(told[1]) == found["needed"] > 60

@@ -52,6 +52,10 @@ def test_it_counts_what_the_run_computes(
         for name in ("computed", "without_sharing"):
             assert cost["scoring"][name] == sum(getattr(one, name) for one in before.scoring)
     assert [one.examples for one in before.scoring[:3]] == [24, 24, 24]
+    judged = run.results["verdicts"]["base_end"]
+    assert {one.task: (one.examples, one.independent, one.margin) for one in before.at_hand} == {
+        task: (one["n"], one["units"], one["margin"]) for task, one in judged.items()
+    }
     assert before.parameters["all"] == run.results["cost"]["parameters"]
     assert before.memory["peak"] > before.memory["weights"] > 0
 
@@ -194,6 +198,12 @@ def test_it_is_data_on_request(
     found = json.loads(capsys.readouterr().out)
     assert [stage["name"] for stage in found["stages"]] == ["01-animal", "02-colour", "03-size"]
     assert found["seconds"] == pytest.approx(sum(found["train_s"]) + sum(found["eval_s"]))
+    assert [(one["task"], one["examples"]) for one in found["at_hand"]] == [
+        ("animal", 24),
+        ("colour", 24),
+        ("size", 24),
+    ]
+    assert "a drop cannot be ruled out under" in found["can_be_shown"][0]
     with pytest.raises(SystemExit) as ended:
         main(["run", str(path), "--json"])
     assert ended.value.code == 2

@@ -105,5 +105,8 @@ def test_the_terminal_has_the_sentences_and_the_table(tmp_path: Path) -> None:
     screen = io.StringIO()
     print_comparison(forgetmenot.compare(paths, tmp_path), Console(file=screen, width=140))
     said = " ".join(screen.getvalue().split())
-    assert " forgets least: 0." in said
-    assert "model runs pretrained forgetting, sum learning, sum final mean" in said
+    assert " loses least: 0." in said
+    assert (
+        "model runs average performance backward transfer forward transfer forgetting (Chaudhry) learning"
+        in said
+    )

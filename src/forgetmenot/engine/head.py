@@ -26,7 +26,15 @@ def chunks(rows: int, vocabulary: int) -> list[slice]:
     return [slice(a, b) for a, b in pairwise(bounds)]
 
 
-class GatheredHead(nn.Module):
+class KeptHead(nn.Module):
+    """An LM head's weight and bias, which stand in for a model's own head in `logits_of`."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+        super().__init__()
+        self.weight, self.bias = weight, bias
+
+
+class GatheredHead(KeptHead):
     """A sharded model's LM head, whole on every process, and outside FSDP's hooks.
 
     Those would gather and put away the head with each chunk of rows, and processes have different numbers of
@@ -35,11 +43,10 @@ class GatheredHead(nn.Module):
     """
 
     def __init__(self, model: Any) -> None:
-        super().__init__()
         head = model.get_output_embeddings()
         shards.put_away_part(model, head)
-        self.weight = shards.whole_to_learn(head.weight)
-        self.bias = shards.whole_to_learn(head.bias) if getattr(head, "bias", None) is not None else None
+        bias = shards.whole_to_learn(head.bias) if getattr(head, "bias", None) is not None else None
+        super().__init__(shards.whole_to_learn(head.weight), bias)
 
 
 def edge_log_probs_in_chunks(
@@ -165,7 +172,7 @@ def logits_of(
     kind: type[Any],
     hidden: Tensor,
     values: Mapping[str, Tensor] | None = None,
-    head: GatheredHead | None = None,
+    head: KeptHead | None = None,
 ) -> Tensor:
     """Logits in fp32 [rows, vocabulary], by the model's own way from its decoder to its logits.
 
@@ -176,7 +183,8 @@ def logits_of(
         kind: The type of what its decoder gives.
         hidden: Hidden states [rows, width].
         values: What `head_values` gave, to take in place of the head's own parameters.
-        head: The head of a sharded model.
+        head: What stands in for the model's own head, and for the adapters on it: that of a sharded model
+            gathered, or another model's.
     """
     given = kind(last_hidden_state=hidden[None])
     stand_in = _as_head(model, head) if head is not None else nullcontext()
@@ -197,6 +205,16 @@ def head_alone(model: Any) -> bool:
     """Whether the LM head holds all parameters that lie behind the decoder."""
     head = {id(p) for p in model.get_output_embeddings().parameters()}
     return _behind_decoder(model) <= head
+
+
+def plain_head(model: Any) -> KeptHead:
+    """The LM head as it is now, without what adapters add to it; a sharded model's is gathered."""
+    if shards.is_sharded(model):
+        return GatheredHead(model)
+    head = model.get_output_embeddings()
+    head = head.get_base_layer() if hasattr(head, "get_base_layer") else head
+    bias = getattr(head, "bias", None)
+    return KeptHead(head.weight.detach(), None if bias is None else bias.detach())
 
 
 def head_values(model: Any, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -238,7 +256,7 @@ def _behind_decoder(model: Any) -> set[int]:
 
 
 @contextmanager
-def _as_head(model: Any, head: GatheredHead) -> Iterator[None]:
+def _as_head(model: Any, head: KeptHead) -> Iterator[None]:
     own = model.get_output_embeddings()
     model.set_output_embeddings(head)
     try:

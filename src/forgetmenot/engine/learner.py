@@ -27,12 +27,13 @@ from forgetmenot.engine.forward import (
 )
 from forgetmenot.engine.frozen_states import FrozenStates
 from forgetmenot.engine.generate import Batch, Writer
+from forgetmenot.engine.head import KeptHead, head_alone, plain_head
 from forgetmenot.engine.lower import LowerStates
 from forgetmenot.engine.merging import largest_difference, last_tokens
 from forgetmenot.engine.next_token import ends_of
 from forgetmenot.engine.pack import Arrangement, Layout, Pack, arrange, cut, pack, positions
 from forgetmenot.engine.precision import Precision, autocast, rounded_once
-from forgetmenot.engine.predictions import Predictions, predictions
+from forgetmenot.engine.predictions import Predictions, divergences, predictions
 from forgetmenot.engine.prefix import compute_prefix
 from forgetmenot.engine.ranks import PackTurn
 from forgetmenot.engine.vllm_backend import write_by_vllm
@@ -302,16 +303,69 @@ class Learner:
             layer: As Transformers counts: 0 is the embeddings, −1 what goes into the LM head.
         """
         # A state is found where something is predicted: any token does, and it is computed nowhere.
-        sequences = [TokenSequence((*prompt, 0), len(prompt)) for prompt in prompts]
+        return self.states([TokenSequence((*prompt, 0), len(prompt)) for prompt in prompts], layer)
+
+    def states(self, sequences: Sequence[TokenSequence], layer: int = -1) -> Tensor:
+        """The hidden state that predicts each predicted token, without gradients: fp32 [predicted, width].
+
+        Sequence after sequence; layers count as in `hidden`.
+        """
         width = self.model.config.get_text_config().hidden_size
-        result = torch.zeros(len(prompts), width)
+        result = torch.zeros(_predicted(sequences), width)
+        return self._for_each_predicted(
+            sequences, result, lambda packed, _: hidden_states(self.model, packed, layer)
+        )
+
+    @property
+    def head_is_apart(self) -> bool:
+        """Whether predictions follow from what `states` gives and the LM head alone.
+
+        They do not in padded batches, nor where more than the head lies behind a model's decoder.
+        """
+        return self.layout in ("trie", "blocks") and head_alone(self.model)
+
+    def head(self) -> KeptHead:
+        """The LM head without what adapters add to it; it shares the model's own memory."""
+        return plain_head(self.model)
+
+    def divergences(self, sequences: Sequence[TokenSequence], states: Tensor, head: KeptHead) -> Tensor:
+        """KL(another model ‖ this one) over the vocabulary at each predicted token: nats, fp64 [predicted].
+
+        Without gradients, and for models whose head is apart (`head_is_apart`). No more than a bounded number
+        of distributions is there at a time.
+
+        Args:
+            sequences: What is predicted.
+            states: What `states` gave of the other model for the same sequences.
+            head: The other model's.
+        """
+
+        def found(packed: Pack, rows: Tensor) -> Tensor:
+            own = predictions(self.model, packed, self.precision)
+            return divergences(states[rows].to(self.device), head, own)
+
+        result = torch.zeros(len(states), dtype=torch.float64)
+        return self._for_each_predicted(sequences, result, found)
+
+    def _for_each_predicted(
+        self, sequences: Sequence[TokenSequence], result: Tensor, find: Callable[[Pack, Tensor], Tensor]
+    ) -> Tensor:
+        """Fill a result [predicted, …], sequence after sequence, over packs and processes.
+
+        Args:
+            sequences: What is predicted.
+            result: Zeros.
+            find: From a pack, and the rows of its predicted tokens in the result, to the content of these.
+        """
+        rows = torch.split(torch.arange(len(result)), [len(s.tokens) - s.start for s in sequences])
         with evaluating(self.model), self._computing():
             packs = self.cut(sequences)
             for turn in self.turns([[sequences[k] for k in indices] for indices in packs]):
                 indices = packs[turn.pack]
-                states = hidden_states(self.model, self._pack([sequences[k] for k in indices]), layer)
+                places = torch.cat([rows[k] for k in indices])
+                found = find(self._pack([sequences[k] for k in indices]), places)
                 if turn.counts:
-                    result[indices] = states.cpu()
+                    result[places] = found.cpu()
         return ranks.all_reduce(result)
 
     def layer_inputs(
@@ -483,6 +537,11 @@ class Learner:
     @property
     def _layout(self) -> Layout:
         return self.training_layout if self.model.training else self.layout
+
+
+def _predicted(sequences: Sequence[TokenSequence]) -> int:
+    """How many tokens are predicted."""
+    return sum(len(s.tokens) - s.start for s in sequences)
 
 
 def copy_weights(parameters: Mapping[str, Tensor], values: Snapshot) -> None:

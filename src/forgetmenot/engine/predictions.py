@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from forgetmenot.engine.forward import predicting_states
-from forgetmenot.engine.head import chunks, head_values, logits_of
+from forgetmenot.engine.head import KeptHead, chunks, head_values, logits_of
 from forgetmenot.engine.pack import Pack
 from forgetmenot.engine.precision import Precision, autocast
 
@@ -25,12 +25,13 @@ class Predictions:
 
     Attributes:
         states: What goes into the LM head [predicted, width]; of padded rows logits.
-        logits: From some of the states to their logits, in fp32 [rows, vocabulary].
+        logits: From some states to their logits, in fp32 [rows, vocabulary]; also by another model's head,
+            where it is given one beside them and the states are no logits.
         vocabulary: How many tokens there are.
     """
 
     states: Tensor
-    logits: Callable[[Tensor], Tensor]
+    logits: Callable[..., Tensor]
     vocabulary: int
 
     def log_probs(self, rows: slice = slice(None)) -> Tensor:
@@ -61,8 +62,10 @@ def predictions(
         return Predictions(states, lambda rows: rows, vocabulary)
     values = head_values(model, weights) if weights else {}
 
-    def logits(rows: Tensor) -> Tensor:
+    def logits(rows: Tensor, another: KeptHead | None = None) -> Tensor:
         with torch.set_grad_enabled(torch.is_grad_enabled() and weights is None), autocast(device, precision):
+            if another is not None:
+                return logits_of(model, kind, rows, head=another)
             return logits_of(model, kind, rows, values, head)
 
     return Predictions(states, logits, vocabulary)
@@ -88,3 +91,18 @@ def summed(function: Callable[..., Tensor], asked: Sequence[Predictions], *other
         states = [one.states[chunk] for one in asked]
         parts.append(part(*states) if len(rows) == 1 else checkpoint(part, *states, use_reentrant=False))
     return torch.stack(parts).sum(0)
+
+
+def divergences(states: Tensor, head: KeptHead, found: Predictions) -> Tensor:
+    """KL(p ‖ q) = Σ p (log p − log q) over the vocabulary, at each predicted token: nats, fp64 [predicted].
+
+    Args:
+        states: What goes into the head of the model that predicts p [predicted, width].
+        head: That head.
+        found: What predicts q.
+    """
+    parts = []
+    for chunk in found.chunks(others=1):
+        p = found.logits(states[chunk], head).log_softmax(-1)
+        parts.append((p.exp() * (p - found.log_probs(chunk))).sum(-1, dtype=torch.float64))
+    return torch.cat(parts)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from numpy.random import SeedSequence
 
 from forgetmenot.engine.decoding import Answer
+from forgetmenot.evaluation.benchmark import Benchmark
 from forgetmenot.evaluation.scored_task import GenerationPlan, ScoredTask
 from forgetmenot.evaluation.scoring import SCORINGS
 from forgetmenot.methods import Method
@@ -57,6 +60,8 @@ def evaluate(
 def _answers(learner: Learner, scored: ScoredTask, advance: Any, log: AnswerLog | None) -> Predictions:
     """The answers of the model as it stands."""
     task, encoded = scored.task, scored.encoded
+    if isinstance(task, Benchmark):
+        return _answers_to_benchmark(learner, scored, task, advance, log)
     if task.labels:
         choices = SCORINGS[scored.rule.scoring].read(learner, scored, advance)
         return scored.predictions(
@@ -78,6 +83,34 @@ def _answers(learner: Learner, scored: ScoredTask, advance: Any, log: AnswerLog 
         ],
         generated=[answer.text if answer.finite else None for answer in answers],
         margins=[list(answer.margins) or None for answer in answers],
+    )
+
+
+def _answers_to_benchmark(
+    learner: Learner, scored: ScoredTask, task: Benchmark, advance: Any, log: AnswerLog | None
+) -> Predictions:
+    """The same for a benchmark: lm-eval says what is right."""
+    if scored.generation is not None:
+        answers, decoding = (
+            _generated(learner, scored, scored.generation, advance, log),
+            scored.generation.decoding,
+        )
+        return scored.predictions(
+            predicted=[
+                task.written(example, answer.text, decoding) if answer.finite else None
+                for example, answer in zip(scored.examples, answers, strict=True)
+            ],
+            generated=[answer.text if answer.finite else None for answer in answers],
+            margins=[list(answer.margins) or None for answer in answers],
+        )
+    values = learner.log_likelihoods(scored.arranged(learner), advance).tolist()
+    bounds = np.cumsum([0, *(len(one.candidates) for one in scored.encoded)]).tolist()
+    chosen = [
+        task.chosen(example, values[a:b])
+        for example, (a, b) in zip(scored.examples, pairwise(bounds), strict=True)
+    ]
+    return scored.predictions(
+        predicted=[label for label, _ in chosen], log_likelihoods=[row for _, row in chosen]
     )
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from forgetmenot.engine.decoding import Answer, Decoding
+from forgetmenot.engine.head import KeptHead
 from forgetmenot.engine.learner import Advance, Learner
 from forgetmenot.engine.pack import Arrangement
 from forgetmenot.methods import Method
@@ -91,11 +92,17 @@ class RoutedLearner(Learner):
             prompts, lambda places: plain([prompts[k] for k in places], decoding, advance=advance)
         )
 
-    def hidden(self, prompts: Sequence[tuple[int, ...]], layer: int = -1) -> Tensor:
-        """As the learner's, routed by prompt."""
-        plain = super().hidden
-        return torch.stack(
-            self._routed(prompts, lambda places: list(plain([prompts[k] for k in places], layer)))
+    def states(self, sequences: Sequence[TokenSequence], layer: int = -1) -> Tensor:
+        """As the learner's, routed by what each sequence is given; `hidden` calls it."""
+        plain = super().states
+        return self._for_each_token(sequences, lambda places: plain([sequences[k] for k in places], layer))
+
+    def divergences(self, sequences: Sequence[TokenSequence], states: Tensor, head: KeptHead) -> Tensor:
+        """As the learner's, routed by what each sequence is given."""
+        plain, own = super().divergences, torch.split(states, _counts(sequences))
+        return self._for_each_token(
+            sequences,
+            lambda places: plain([sequences[k] for k in places], torch.cat([own[k] for k in places]), head),
         )
 
     def sample(self, examples: Sequence[Encoded], seeds: Sequence[int]) -> list[TokenSequence]:
@@ -118,6 +125,21 @@ class RoutedLearner(Learner):
         """Refused as `forward` is."""
         raise TypeError(WITHOUT_GRADIENTS)
 
+    def _for_each_token(
+        self, sequences: Sequence[TokenSequence], ask: Callable[[list[int]], Tensor]
+    ) -> Tensor:
+        """What is found for each predicted token, sequence after sequence, routed by what these are given."""
+
+        def split(places: list[int]) -> Sequence[Tensor]:
+            return torch.split(ask(places), _counts([sequences[k] for k in places]))
+
+        return torch.cat(self._routed([s.tokens[: s.start] for s in sequences], split))
+
     def _routed(self, prompts: Sequence[tuple[int, ...]], ask: Callable[[list[int]], Sequence[T]]) -> list[T]:
         # Routing itself asks the plain learner; the parts answer through this one's methods.
         return by_part(self._plain, self._method, prompts, ask)[0]
+
+
+def _counts(sequences: Sequence[TokenSequence]) -> list[int]:
+    """How many tokens of each sequence are predicted."""
+    return [len(s.tokens) - s.start for s in sequences]

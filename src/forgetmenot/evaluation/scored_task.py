@@ -63,12 +63,12 @@ class ScoredTask:
         return replace(
             self,
             examples=[self.examples[k] for k in places],
-            encoded=EncodedExamples.of([self.encoded[k] for k in places]),
+            encoded=self.encoded.only(places),
         )
 
     def count(self) -> int:
         """How many sequences the model scores."""
-        return len(self.encoded) * (1 if self.rule.generates else max(1, len(self.task.labels)))
+        return len(self.encoded) if self.generated else self.encoded.sequence_count
 
     @property
     def sequences(self) -> list[TokenSequence]:
@@ -126,6 +126,12 @@ class ScoredTask:
         counts = Counter(digests)
         return [digest if counts[digest] > 1 else None for digest in digests]
 
+    @property
+    def independent(self) -> int:
+        """How many of the examples are independent: those of a cluster count once."""
+        shared = self.clusters
+        return shared.count(None) + len({*shared} - {None})
+
     def predictions(self, **columns: Any) -> Predictions:
         """Predictions for these examples, with all that does not depend on the model filled in."""
         return Predictions(
@@ -155,6 +161,7 @@ class ScoredTask:
             scoring=asdict(self.rule) if self.task.kind == "choice" else None,
             generation=written,
             demonstrations=shown.to_json() if shown else None,
+            choices=self.prompt.choices,
             written=self.rule.generates,
             truncated=self.encoded.truncated,
         )

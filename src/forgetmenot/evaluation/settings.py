@@ -1,5 +1,6 @@
 """The `evaluation` part of a config: what is scored after every stage, and how."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, Self
@@ -44,7 +45,7 @@ def _known_scoring(name: str) -> str:
 def _margin(value: Any) -> Any:
     numbers = list(value.values()) if isinstance(value, Mapping) else [] if value == "auto" else [value]
     for one in numbers:
-        if not isinstance(one, int | float) or isinstance(one, bool) or not one > 0:
+        if not isinstance(one, int | float) or isinstance(one, bool) or not 0 < one < math.inf:
             raise ValueError(f"a margin is a number above 0, as 0.03, not {one!r}")
         if not isinstance(value, Mapping) and one >= 1:
             raise ValueError(f"{one!r} is no margin for scores between 0 and 1; 0.03 is three points")
@@ -114,7 +115,7 @@ class EvaluationSettings(BaseModel):
     Attributes:
         split: What is scored: `score`; or `select`, on which settings are chosen, so that `score` never is.
         limit: Score a fixed random sample of so many examples of each task, the same for every run.
-        also_score: Tasks that are scored and never trained on.
+        also_score: Tasks that are scored and never trained on; lm-evaluation-harness's may be among them.
         margin: How small a drop counts as none: `auto`, each metric's own; one number, for all scores that
             have a fixed range; or a map from tasks or metrics to numbers.
         prompts: Prompt variants to read beside the run's own; short for `readings` that name a `prompt`.

@@ -13,7 +13,8 @@ from forgetmenot.record.predictions import Predictions
 from forgetmenot.record.result_schema import AskedAgain
 
 Noise = Mapping[str, Mapping[str, AskedAgain]]
-"""What differs when the base is asked again, by how: `again`, or as the `control` with a zero-delta adapter."""
+"""What differs when the base is asked again: in another order (`again`), with a zero-delta adapter
+(`control`)."""
 
 VERSION = 1
 COLUMNS = [one.name for one in fields(Predictions)]
@@ -98,8 +99,8 @@ def read_baseline(
     if different:
         key = different[0]
         raise UserError(
-            f"--baseline: {path} was made with another {_named(key, kept.get(key), about[key])}; remove it to "
-            "score the base model anew, or name another file."
+            f"--baseline: {path} was made with another {_named(key, kept.get(key), about[key])}; remove it "
+            "to score the base model anew, or name another file."
         )
     for one in scored:
         if answers[one.task.name].ids != [example.id for example in one.examples]:

@@ -16,6 +16,7 @@ from forgetmenot.errors import UserError
 from forgetmenot.gate.outcome import Outcome, judged
 from forgetmenot.gate.trainers import check_best, check_model, log, plain
 from forgetmenot.gate.training_facts import about, environment
+from forgetmenot.gate.undisturbed import same_random_states
 from forgetmenot.gate.watch_record import WatchRecord
 from forgetmenot.gate.watcher import ME, Margin, Watcher, load_watcher
 from forgetmenot.paths import at_home
@@ -57,7 +58,7 @@ class ForgettingCallback(TrainerCallback):  # type: ignore[misc]
         """Load the tasks and check everything that can be known before training.
 
         Args:
-            tasks: Names of tasks and suites, and paths to task files.
+            tasks: Names of tasks and suites, paths to task files, and names of lm-evaluation-harness's.
             every: Ask after so many optimizer steps, and also before the first and after the last.
             trainer: The trainer, to which the callback adds itself; `add_to` does the same later.
             stop: End the training when a watched task is forgotten.
@@ -81,9 +82,10 @@ class ForgettingCallback(TrainerCallback):  # type: ignore[misc]
             raise UserError(f"{ME}: every is a number of optimizer steps, 1 or more, not {every!r}.")
         self.every, self.stop, self.best = every, stop, best
         self.verdicts: dict[str, VerdictOf] = {}
-        self._watcher: Watcher = load_watcher(
-            tasks, data_dir, prompt, limit, margin, chat=chat, max_length=max_length, precision=precision
-        )
+        with same_random_states():
+            self._watcher: Watcher = load_watcher(
+                tasks, data_dir, prompt, limit, margin, chat=chat, max_length=max_length, precision=precision
+            )
         self._tokenizer = tokenizer
         self._output = None if output is None else at_home(str(output), f"{ME}: output")
         self._trainer: Callable[[], Any] = lambda: None  # the trainer holds the callback, and no circle
@@ -215,7 +217,8 @@ class ForgettingCallback(TrainerCallback):  # type: ignore[misc]
             raise UserError(f"{ME}: chat=True, and the tokenizer has no chat template; leave chat out.")
         self._record = WatchRecord(self._output or Path(args.output_dir) / "forgetting")
         self._record.check()
-        self._watcher.prepare(plain(model), tokenizer, "bf16" if args.bf16 else "fp32")
+        with same_random_states():
+            self._watcher.prepare(plain(model), tokenizer, "bf16" if args.bf16 else "fp32")
 
     def _ask(
         self,

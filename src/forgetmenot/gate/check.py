@@ -1,14 +1,15 @@
 """`fmn check`: what a tuned model lost against its base, and whether it may ship.
 
-Each side is asked in turn, the base first, so that one model at a time is in memory. Several tuned sides are a
-chain (a stage, its export, its quantized file): each is judged against the one before, which tells what was
+Each side is asked in turn, the base first, so that one model at a time is in memory. Several tuned sides are
+a chain (a stage, its export, its quantized file): each is judged against the one before, which tells what was
 lost in training from what was lost in merging or rounding, and the last against the base, which decides.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,26 +19,33 @@ from forgetmenot.engine.settings import TrainingSettings
 from forgetmenot.errors import UserError
 from forgetmenot.evaluation.scored_task import ScoredTask
 from forgetmenot.evaluation.settings import Asking, EvaluationSettings
-from forgetmenot.gate.baseline import asked, read_baseline, write_baseline
+from forgetmenot.gate.baseline import Noise, asked, read_baseline, write_baseline
+from forgetmenot.gate.early import TEST, answers_until_decided, same_examples
 from forgetmenot.gate.flips import flips
 from forgetmenot.gate.opened import Opened, opened_side, with_zero_delta
 from forgetmenot.gate.panel import Panel, again, answers_of, load_panel
+from forgetmenot.gate.settings import check_margin
 from forgetmenot.gate.sides import Side, find_side
 from forgetmenot.metrics import judge, metric_named
-from forgetmenot.metrics.answers import Answers
+from forgetmenot.metrics.verdicts import Decision
 from forgetmenot.paths import at_home, file_name
+from forgetmenot.probes import Part
 from forgetmenot.prompting import PromptVariants
 from forgetmenot.record.predictions import Predictions, column, require_finite
-from forgetmenot.record.result_schema import AskedAgain
+from forgetmenot.report.beforehand import can_be_shown
 from forgetmenot.report.check.files import write_check
 from forgetmenot.report.check.terminal import print_check
 from forgetmenot.report.screen import Screen
 from forgetmenot.runs.directory import RunDirectory
 from forgetmenot.runs.display import Display
 from forgetmenot.runs.opening import opened
+from forgetmenot.runs.probing import measure_probe, table
 
 KEPT, FORGOTTEN, CANNOT_TELL = 0, 1, 3
 """What a check exits with, where nothing went wrong."""
+
+Probed = Callable[[Opened, int], Mapping[str, Sequence[Part]]]
+"""What the probes find of a side, by its number."""
 
 OTHER_TOKENS = "Their tokenizers divide the texts otherwise, so that losses per token are of different units."
 
@@ -56,7 +64,7 @@ class Check:
 
     @property
     def status(self) -> int:
-        """0 all kept; 1 something was forgotten; 3 nothing forgotten, and of some task too little is known."""
+        """0: all kept; 1: something was forgotten; 3: nothing was, but of some task too little is known."""
         status: int = self.content["status"]
         return status
 
@@ -75,6 +83,8 @@ def check(
     limit: int | None = None,
     chat: bool = False,
     baseline: str | Path | None = None,
+    sequential: bool = False,
+    probes: Sequence[str | Mapping[str, Any]] = (),
     output: str | Path | None = None,
     console: Console | None = None,
 ) -> Check:
@@ -90,29 +100,53 @@ def check(
         limit: The most examples of a task.
         chat: Put prompts by the chat template of each side that has one.
         baseline: A file that keeps the base's answers; it is written if it is not there.
+        sequential: Stop asking the tuned side as soon as every task is decided.
+        probes: What is measured beside the tasks, as in `evaluation.probes`; `drift` is meant for this.
         output: A directory; named by the two sides and a hash if None.
         console: Where to show progress.
 
     Raises:
         UserError: If a side, a task or a setting is not there or does not fit.
     """
+    margin = check_margin(margin)
     first = find_side(str(base))
     others = [find_side(str(one), first.model) for one in tuned]
     if not others:
         raise UserError("check: name a tuned model beside the base.")
+    if sequential and len(others) > 1:
+        raise UserError("check: --sequential is for one tuned model; a chain asks every example of each.")
     sides = [first, *others]
     asking = Asking(EvaluationSettings(limit=limit), prompt)
-    panel = load_panel(tasks, _folder(data_dir), asking, margin, chat=chat)
     training = next((one.config.training for one in sides if one.config is not None), TrainingSettings())
+    panel = load_panel(
+        tasks, _folder(data_dir), asking, margin, chat=chat, probes=probes, max_length=training.max_length
+    )
     directory = RunDirectory(_directory(sides, panel, output))
+    notes = [note for side in sides for note in side.notes]
     with opened(directory, console) as display:
-        for note in [note for side in sides for note in side.notes]:
+        for note in notes:
             display.say(note)
         kept = at_home(str(baseline), "--baseline") if baseline is not None else None
         adapted = any(one.adapter is not None or one.run is not None for one in others)
-        answered = [_ask_base(first, panel, training, display, kept, adapted=adapted)]
-        answered += [_ask(side, panel, training, display) for side in others]
-        content = _content(panel, answered)
+        names = [f"{k:02d}-{side.title}" for k, side in enumerate(sides)]
+
+        def probed(there: Opened, number: int) -> dict[str, list[Part]]:
+            learner, method = there.session.learner, there.method
+            return {
+                name: measure_probe(probe, name, learner, method, names[number], names[0], directory)
+                for name, probe in panel.probes.items()
+            }
+
+        answered = [_ask_base(first, panel, training, display, probed, kept, adapted=adapted)]
+        before = answered[0].answers if sequential else None
+        for number, side in enumerate(others, start=1):
+            answered.append(_ask(side, panel, training, display, number, probed, before))
+        notes += [note for one in answered for note in one.notes]
+        tables = {
+            name: table(probe, names, [[asdict(part) for part in one.probes[name]] for one in answered])
+            for name, probe in panel.probes.items()
+        }
+        content = {**_content(panel, answered), "probes": tables, "notes": notes}
         write_check(directory, content)
     return Check(directory.path, content)
 
@@ -124,14 +158,20 @@ class _Asked:
     Attributes:
         details: What the report says of the side.
         scored: The tasks, in its own tokens.
+        notes: What the user should know of how it was asked.
         noise: Of the base: what another order and batch size change, and a zero-delta adapter.
+        decisions: On the tasks that were asked until they were decided.
+        probes: What each probe found.
     """
 
     side: Side
     details: Mapping[str, Any]
     scored: Sequence[ScoredTask]
     answers: Mapping[str, Predictions]
-    noise: Mapping[str, Mapping[str, AskedAgain]]
+    notes: Sequence[str]
+    noise: Noise = field(default_factory=dict)
+    decisions: Mapping[str, Decision] = field(default_factory=dict)
+    probes: Mapping[str, Sequence[Part]] = field(default_factory=dict)
 
 
 def _ask_base(
@@ -139,6 +179,7 @@ def _ask_base(
     panel: Panel,
     training: TrainingSettings,
     display: Display,
+    probed: Probed,
     baseline: Path | None,
     *,
     adapted: bool,
@@ -150,41 +191,65 @@ def _ask_base(
         panel: What is asked.
         training: As `opened_side` takes it.
         display: Where to show progress.
+        probed: What the probes find.
         baseline: The file that keeps the answers.
         adapted: Whether another side is an adapter on it: a zero-delta adapter is the control of that path.
     """
     with opened_side(side, training, display) as there:
-        scored, details = _prepared(side, panel, there, display)
+        scored, details, notes = _prepared(side, panel, there, display)
+        for sentence in can_be_shown(panel.at_hand(scored)):
+            display.say(sentence)
         about = asked(scored, {**there.session.identity, **there.identity})
         if baseline is not None and baseline.is_file():
             answers, noise = read_baseline(baseline, about, scored)
             display.say(f"{side.title}: answers from {baseline}")
-            return _Asked(side, details, scored, answers, noise)
-        answers = answers_of(there, scored, display)
-        for task, one in answers.items():
-            require_finite(task, [one])
-        noise = {"again": again(there, scored, answers)}
+            return _Asked(side, details, scored, answers, notes, noise, probes=probed(there, 0))
+        with there.answering():
+            answers = answers_of(there, scored, display)
+            for task, one in answers.items():
+                require_finite(task, [one])
+            noise = {"again": again(there, scored, answers)}
+        found = probed(there, 0)
         if adapted:
             with_zero_delta(there)
             noise["control"] = again(there, scored, answers)
     if baseline is not None:
         write_baseline(baseline, about, answers, noise)
-    return _Asked(side, details, scored, answers, noise)
+    return _Asked(side, details, scored, answers, notes, noise, probes=found)
 
 
-def _ask(side: Side, panel: Panel, training: TrainingSettings, display: Display) -> _Asked:
+def _ask(
+    side: Side,
+    panel: Panel,
+    training: TrainingSettings,
+    display: Display,
+    number: int,
+    probed: Probed,
+    before: Mapping[str, Predictions] | None,
+) -> _Asked:
+    """A tuned side's answers: to all examples, or, with the base's answers, until every task is decided."""
     with opened_side(side, training, display) as there:
-        scored, details = _prepared(side, panel, there, display)
-        return _Asked(side, details, scored, answers_of(there, scored, display), {})
+        scored, details, notes = _prepared(side, panel, there, display)
+        with there.answering():
+            decisions: Mapping[str, Decision] = {}
+            if before is None:
+                answers = answers_of(there, scored, display)
+            else:
+                answers, decisions = answers_until_decided(there, scored, before, panel.margins, display)
+        return _Asked(
+            side, details, scored, answers, notes, decisions=decisions, probes=probed(there, number)
+        )
 
 
 def _prepared(
     side: Side, panel: Panel, there: Opened, display: Display
-) -> tuple[list[ScoredTask], dict[str, Any]]:
-    """The tasks in a side's tokens, and what the report says of it."""
-    display.say(f"{side.title}: {there.session.in_words}")
+) -> tuple[list[ScoredTask], dict[str, Any], list[str]]:
+    """The tasks in a side's tokens, what the report says of it, and what the user should know."""
+    display.say(f"{side.title}: {there.session.in_words.rpartition(',')[0]}")  # without the learning rate
+    notes = []
     if panel.chat and not there.session.learner.tokenizer.chat_template:
-        display.say(f"{side.title}: it has no chat template, so its prompts are plain text.")
+        notes.append(f"{side.title}: it has no chat template, so its prompts are plain text.")
+        display.say(notes[0])
     found = there.session.identity
     computing = {key: found[key] for key in ("device", "threads", "precision", "dtype")}
     details = {
@@ -195,7 +260,7 @@ def _prepared(
         "parameters": there.session.record["parameters"],
         **computing,
     }
-    return panel.scored(there), details
+    return panel.scored(there), details, notes
 
 
 def _content(panel: Panel, sides: Sequence[_Asked]) -> dict[str, Any]:
@@ -208,7 +273,7 @@ def _content(panel: Panel, sides: Sequence[_Asked]) -> dict[str, Any]:
             "kind": other.side.kind,
             "verdicts": _judged(panel, one, other),
         }
-        for one, other in zip(sides, sides[1:], strict=False)
+        for one, other in itertools.pairwise(sides)
     ]
     verdicts = _judged(panel, base, last) if len(sides) > 2 else steps[0]["verdicts"]
     decisions = [one["decision"] for one in verdicts.values()]
@@ -242,17 +307,20 @@ def _content(panel: Panel, sides: Sequence[_Asked]) -> dict[str, Any]:
 
 def _judged(panel: Panel, one: _Asked, other: _Asked) -> dict[str, Any]:
     """The verdict on each task between two sides, as results.json would hold it."""
-    columns: dict[str, Answers] = {}
-    for task in panel.tasks:
-        pair = [one.answers[task.name], other.answers[task.name]]
-        columns[task.name] = column(task.metric, pair)
+    pairs = {
+        task.name: (same_examples(one.answers[task.name], other.answers[task.name]), other.answers[task.name])
+        for task in panel.tasks
+    }
+    columns = {task.name: column(task.metric, pairs[task.name]) for task in panel.tasks}
     found = {name: verdict.to_json() for name, verdict in judge(columns, panel.margins).items()}
-    for task in panel.tasks:
-        before, after = one.answers[task.name], other.answers[task.name]
+    for name, (before, after) in pairs.items():
         if after.not_finite:
-            found[task.name]["reason"] = f"{other.side.title}: {after.not_finite}"
+            found[name]["reason"] = f"{other.side.title}: {after.not_finite}"
         elif before.tokens != after.tokens:  # only of losses are the tokens counted
-            found[task.name] |= {"decision": "cannot tell", "needed": None, "reason": OTHER_TOKENS}
+            found[name] |= {"decision": "cannot tell", "needed": None, "reason": OTHER_TOKENS}
+        elif name in other.decisions:  # interval and p are not valid where one stops when one likes
+            undecided = {"interval": None, "p": None, "p_holm": None, "needed": None, "test": TEST}
+            found[name] |= {"decision": other.decisions[name], "lower_within_margin": False, **undecided}
     return found
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from forgetmenot.evaluation.scored_task import ScoredTask
+from forgetmenot.gate.early import same_examples
 from forgetmenot.record.predictions import Predictions
 
 
@@ -20,7 +21,8 @@ def flips(
         before: The base's answers, by task.
         after: The tuned side's.
     """
-    then, now = before[scored.task.name], after[scored.task.name]
+    now = after[scored.task.name]
+    then = same_examples(before[scored.task.name], now)
     was, still = then.right(scored.task.metric), now.right(scored.task.metric)
     if was is None or still is None:
         return []

@@ -40,6 +40,12 @@ class Opened:
     method: Method
     identity: dict[str, Any]
 
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """Answer as the method answers, with what it merges or averages."""
+        with self.method.answering(self.session.learner):
+            yield
+
 
 @contextmanager
 def opened_side(side: Side, training: TrainingSettings, display: Display) -> Iterator[Opened]:
@@ -58,8 +64,7 @@ def opened_side(side: Side, training: TrainingSettings, display: Display) -> Ite
     if side.adapter is not None or side.run is not None:
         weights = f"{weights}+{_fingerprint(_files(side))}"
     try:
-        with method.answering(session.learner):
-            yield Opened(session, method, {"weights": weights, "title": side.title, "kind": side.kind})
+        yield Opened(session, method, {"weights": weights, "title": side.title, "kind": side.kind})
     finally:
         session.learner.model = None  # two models need not fit
         gc.collect()

@@ -5,25 +5,32 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from forgetmenot.errors import UserError
+from forgetmenot.evaluation.benchmark import Benchmark
 from forgetmenot.evaluation.evaluate import evaluate
 from forgetmenot.evaluation.readings import own_reading, scored_split, scored_tasks
 from forgetmenot.evaluation.scored_task import ScoredTask
 from forgetmenot.evaluation.settings import Asking
+from forgetmenot.evaluation.watched import divided, load_benchmarks
 from forgetmenot.gate.opened import Opened
 from forgetmenot.metrics import margin_of
+from forgetmenot.probes import Probe, RunTask, make_probe
+from forgetmenot.probes.shared.lm_eval_tasks import trace_tasks
 from forgetmenot.prompting import Prompt
 from forgetmenot.record.predictions import Predictions
 from forgetmenot.record.result_schema import AskedAgain
+from forgetmenot.report.beforehand import AtHand
 from forgetmenot.runs.again import asked_again
 from forgetmenot.runs.display import Display
 from forgetmenot.runs.plan import check_margins
-from forgetmenot.tasks import Task, load_tasks
+from forgetmenot.tasks import Task, load_tasks, refuse_twice
 
 if TYPE_CHECKING:
     from forgetmenot.evaluation.readings import Reading
+
+GENERAL_LIMIT = 300  # ours
 
 
 @dataclass(frozen=True)
@@ -35,20 +42,35 @@ class Panel:
         tasks: Those with examples to score, in the order given.
         chat: Whether prompts are put as a user's turn, by the chat template of each side that has one.
         margins: Task to ε.
+        probes: What is measured beside the tasks, by name.
     """
 
     asking: Asking
     tasks: tuple[Task, ...]
     chat: bool
     margins: Mapping[str, float]
+    probes: Mapping[str, Probe]
+
+    def at_hand(self, scored: Sequence[ScoredTask]) -> list[AtHand]:
+        """What each task will be judged on."""
+        return [
+            AtHand(
+                one.task.name,
+                one.task.metric,
+                len(one.examples),
+                one.independent,
+                self.margins[one.task.name],
+            )
+            for one in scored
+        ]
 
     def scored(self, opened: Opened) -> list[ScoredTask]:
         """The tasks in a side's own tokens."""
         learner = opened.session.learner
         reading = own_reading(self.asking, self.tasks)
         if self.chat and learner.tokenizer.chat_template:
-            reading = _in_chat(reading)
-        return scored_tasks(self.asking, reading, self.tasks, learner.tokenizer, opened.session.max_length)
+            reading = _in_chat(reading, self.tasks)
+        return scored_tasks(self.asking, reading, self.tasks, learner, opened.session.max_length)
 
 
 def load_panel(
@@ -58,26 +80,63 @@ def load_panel(
     margin: float | Mapping[str, float] | None,
     *,
     chat: bool = False,
+    probes: Sequence[str | Mapping[str, Any]] = (),
+    max_length: int = 1024,
 ) -> Panel:
     """Load the tasks, and see that each can be asked and judged.
 
     Args:
-        names: Names of tasks and suites, and paths to task files.
+        names: Names of tasks and suites, paths to task files, and names of lm-evaluation-harness's; where
+            there are none, those of the probe `general`, `GENERAL_LIMIT` examples each.
         data_dir: The folder of public data; None for the hub.
         asking: How they are put, and how many examples of each.
         margin: As `metrics.margin_of` takes it.
         chat: See `Panel`.
+        probes: Names, or maps with a name and options, as in `evaluation.probes`.
+        max_length: The most tokens of a probe's prompt.
 
     Raises:
         UserError: If a task does not exist, has nothing to score, no such prompt, or a margin is of no task.
     """
-    tasks = tuple(task for task in load_tasks(names, data_dir) if scored_split(asking.evaluation, task))
+    if not names:
+        asking, found = _general(data_dir, asking)
+    else:
+        ours, benchmarks = divided(names)
+        found = load_tasks(ours, data_dir) if ours else []
+        found += load_benchmarks(benchmarks, data_dir, asking.evaluation.limit, "--tasks")
+        refuse_twice([task.name for task in found])
+    tasks = tuple(task for task in found if scored_split(asking.evaluation, task))
     if not tasks:
         raise UserError(f"check: none of {', '.join(names)} has a {asking.evaluation.split} split to ask.")
     check_margins(margin, tasks, "--margin")
-    own_reading(asking, tasks)
+    reading = own_reading(asking, tasks)
     margins = {task.name: margin_of(task.name, task.metric, margin) for task in tasks}
-    return Panel(asking, tasks, chat, margins)
+    return Panel(asking, tasks, chat, margins, _probes(probes, data_dir, asking, tasks, reading, max_length))
+
+
+def _probes(
+    wanted: Sequence[str | Mapping[str, Any]],
+    data_dir: Path | None,
+    asking: Asking,
+    tasks: Sequence[Task],
+    reading: Reading,
+    max_length: int,
+) -> dict[str, Probe]:
+    """The probes, with the tasks of the panel."""
+    given = [{"name": one} if isinstance(one, str) else dict(one) for one in wanted]
+    found = {
+        str(one["name"]): make_probe(
+            str(one["name"]), {key: value for key, value in one.items() if key != "name"}, data_dir
+        )
+        for one in given
+    }
+    run_tasks = [
+        RunTask(task, reading.prompts[task.name], scored_split(asking.evaluation, task), max_length)
+        for task in tasks
+    ]
+    for probe in found.values():
+        probe.take_tasks(run_tasks)
+    return found
 
 
 def answers_of(opened: Opened, scored: Sequence[ScoredTask], display: Display) -> dict[str, Predictions]:
@@ -99,8 +158,26 @@ def again(
     }
 
 
-def _in_chat(reading: Reading) -> Reading:
-    prompts = {name: _as_turn(prompt) for name, prompt in reading.prompts.items()}
+def _general(data_dir: Path | None, asking: Asking) -> tuple[Asking, list[Task]]:
+    """The tasks of the probe `general`, at most so many examples of each."""
+    from forgetmenot.probes.shared.benchmarks import general_folder
+
+    limit = asking.evaluation.limit or GENERAL_LIMIT
+    asking = replace(asking, evaluation=asking.evaluation.model_copy(update={"limit": limit}))
+    try:
+        names = trace_tasks(general_folder(data_dir))
+        return asking, list(load_benchmarks(names, data_dir, limit, "--tasks"))
+    except UserError as error:
+        raise UserError(
+            "check: name what to ask by --tasks. Without it the tasks of the probe `general` are asked, and "
+            f"these cannot be had: {error}"
+        ) from error
+
+
+def _in_chat(reading: Reading, tasks: Sequence[Task]) -> Reading:
+    """Prompts as a user's turn; those of benchmarks are lm-eval's own, and stay."""
+    kept = {task.name for task in tasks if isinstance(task, Benchmark)}
+    prompts = {name: prompt if name in kept else _as_turn(prompt) for name, prompt in reading.prompts.items()}
     return replace(reading, prompts=prompts)
 
 

@@ -11,11 +11,10 @@ from forgetmenot.config import RunConfig, read_resolved
 from forgetmenot.errors import UserError, nearest, validation_sentence
 from forgetmenot.models.settings import BUNDLED, ModelSettings
 from forgetmenot.paths import at_home
-from forgetmenot.record.layout import BASE, CONFIG, STAGES
+from forgetmenot.record.layout import BASE, CONFIG, LAST, STAGES
 from forgetmenot.runs.directory import RunDirectory, begun_with
 
 ADAPTER_CONFIG = "adapter_config.json"
-LAST = "last"
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,8 @@ def _stages(run: Path) -> list[str]:
 def _stage(given: str, run: Path, stage: str) -> Side:
     config = read_resolved(run / CONFIG)
     names = _stages(run)
-    done = [name for name in names if (run / STAGES / name).is_dir()]
+    directory = RunDirectory(run)
+    done = [name for name in names if directory.is_committed(name)]
     if stage == LAST:
         found = done[-1:]
     else:

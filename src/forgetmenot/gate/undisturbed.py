@@ -1,7 +1,7 @@
 """Asking a model in the middle of its training, without a trace in the training that goes on."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -24,15 +24,14 @@ def undisturbed(model: Any) -> Iterator[None]:
     Args:
         model: A Transformers model, perhaps with PEFT adapters inside.
     """
+    devices = {parameter.device for parameter in model.parameters()}
     modes = [(module, module.training) for module in model.modules()]
     kernels = [(config, config._attn_implementation_internal) for config in _configs(model)]
-    python, numpy = random.getstate(), np.random.get_state()
-    devices = {parameter.device for parameter in model.parameters()}
     plain = vars(model).get("_original_forward")
     try:
         with ExitStack() as within:
             cuda = sorted(device.index for device in devices if device.type == "cuda")
-            within.enter_context(torch.random.fork_rng(cuda))
+            within.enter_context(same_random_states(cuda))
             for kind in {device.type for device in devices}:
                 within.enter_context(torch.autocast(kind, enabled=False))
             if plain is not None:
@@ -44,6 +43,20 @@ def undisturbed(model: Any) -> Iterator[None]:
             module.training = training
         for config, kernel in kernels:
             config._attn_implementation_internal = kernel
+
+
+@contextmanager
+def same_random_states(cuda: Sequence[int] = ()) -> Iterator[None]:
+    """Let what is done within draw nothing from what training draws from.
+
+    Args:
+        cuda: The CUDA devices whose states are kept as well.
+    """
+    python, numpy = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(cuda):
+            yield
+    finally:
         random.setstate(python)
         np.random.set_state(numpy)
 

@@ -31,6 +31,13 @@ from forgetmenot.metrics.metric import Formula, Metric
 from forgetmenot.metrics.noise_floor import MAXIMA, noise_floor
 from forgetmenot.metrics.overrides import Overrides, by_confidence, calibration_error, overrides
 from forgetmenot.metrics.ranking import Ranked, Ranking, rank_variants
+from forgetmenot.metrics.sequential import (
+    SequentialTest,
+    decide,
+    e_holm,
+    example_differences,
+    seeded_batches,
+)
 from forgetmenot.metrics.significance import PairedDifference, holm, mcnemar, paired_difference
 from forgetmenot.metrics.spread import Spread, spread
 from forgetmenot.metrics.summary import Summary, comparable, summarize
@@ -57,6 +64,7 @@ __all__ = [
     "Ranked",
     "Ranking",
     "ScoreMatrix",
+    "SequentialTest",
     "Spread",
     "Summary",
     "UndefinedError",
@@ -69,7 +77,10 @@ __all__ = [
     "calibration_error",
     "comparable",
     "contrast",
+    "decide",
     "diagonal_mean",
+    "e_holm",
+    "example_differences",
     "forgetting",
     "forward_transfer",
     "haque_forgetting",
@@ -93,6 +104,7 @@ __all__ = [
     "pretrained_mean",
     "rank_variants",
     "replicates",
+    "seeded_batches",
     "smallest_drop",
     "spread",
     "stage_mean",

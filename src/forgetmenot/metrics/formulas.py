@@ -31,7 +31,7 @@ FORMULAS: dict[str, Formula] = {
         "How much the earlier stages changed a task's score before its own training, against the base model.",
     ),
     "forgetting": Formula(
-        "Forgetting",
+        "Forgetting (Chaudhry)",
         "F = 1/(T−1) · Σ_{j<T} (max_{1≤l<T} R[l][j] − R[T][j])",
         _CHAUDHRY,
         "How far the earlier tasks ended below their best score; noise alone makes it positive.",

@@ -110,6 +110,7 @@ def paired_difference(
         forgotten, gained = int((was & ~still).sum()), int((~was & still).sum())
     exact = chosen.test == "exact McNemar" and clusters is None
     undefined = bool(np.isnan(difference))
+    interval: Interval | None
     if exact and forgotten is not None and gained is not None:
         p, interval = mcnemar(forgotten, gained), tango(forgotten, gained, n, level)
     else:

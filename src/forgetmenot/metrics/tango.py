@@ -12,7 +12,6 @@ does not refuse. At δ = 0 it is McNemar's test without a continuity correction.
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
 from forgetmenot.metrics.metric import Floats
 from forgetmenot.metrics.resampling import Interval
@@ -54,15 +53,15 @@ def tango_bounds(gained: Floats, lost: Floats, n: Floats, level: float = 0.95) -
 
 def tango(gained: int, lost: int, n: int, level: float = 0.95) -> Interval:
     """Return the interval of one difference; see `tango_bounds`."""
-    low, high = tango_bounds(*(np.array(float(one)) for one in (gained, lost, n)), level)
+    low, high = tango_bounds(np.array(float(gained)), np.array(float(lost)), np.array(float(n)), level)
     return float(low), float(high)
 
 
-def _where(gained: Floats, lost: Floats, n: Floats, z: float) -> NDArray[np.float64]:
+def _where(gained: Floats, lost: Floats, n: Floats, z: float) -> Floats:
     """The difference whose statistic is z, by halving [−1, 1]."""
     low, high = np.full(gained.shape, -1.0), np.full(gained.shape, 1.0)
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
         above = score_statistic(gained, lost, n, middle) > z
         low, high = np.where(above, middle, low), np.where(above, high, middle)
-    return np.round((low + high) / 2, 12)  # so that −1 and 1 are reached
+    return np.asarray(np.round((low + high) / 2, 12))  # so that −1 and 1 are reached

@@ -218,8 +218,8 @@ def needed(
     exact = max(n * min(wanted), n + 1)
     if exact > 1e9:  # an interval that no number of examples would move off the margin
         return None
-    step = 10 ** max(math.floor(math.log10(exact)) - 1, 0)
-    return math.ceil(exact / step) * step
+    step: int = 10 ** max(math.floor(math.log10(exact)) - 1, 0)
+    return int(math.ceil(exact / step) * step)
 
 
 def smallest_drop(n: int, discordance: float = ASSUMED_DISCORDANCE) -> float:

@@ -8,12 +8,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from forgetmenot.errors import UserError, nearest, validation_sentence
+from forgetmenot.probes.drift import Drift
 from forgetmenot.probes.embeddings import Embeddings
 from forgetmenot.probes.general import General
 from forgetmenot.probes.instruction_following import InstructionFollowing
 from forgetmenot.probes.layers import Layers
 from forgetmenot.probes.safety import Safety
-from forgetmenot.probes.shared.probe import Part, Probe, ProbeOptions
+from forgetmenot.probes.shared.probe import Part, Probe, ProbeOptions, RunTask
 
 PROBES: dict[str, type[Probe]] = {
     "general": General,
@@ -21,6 +22,7 @@ PROBES: dict[str, type[Probe]] = {
     "safety": Safety,
     "layers": Layers,
     "embeddings": Embeddings,
+    "drift": Drift,
 }
 ENTRY_POINTS = "forgetmenot.probes"
 
@@ -30,6 +32,7 @@ __all__ = [
     "Part",
     "Probe",
     "ProbeOptions",
+    "RunTask",
     "check_probe",
     "known_probes",
     "make_probe",

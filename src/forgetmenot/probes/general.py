@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import logging
-import random
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,16 +12,23 @@ import numpy as np
 from pydantic import NonNegativeInt, PositiveInt
 
 from forgetmenot.errors import UserError, nearest
+from forgetmenot.probes.shared.lm_eval_tasks import (
+    FEWSHOT_SEED,
+    check_installed,
+    explaining,
+    find_tasks,
+    set_shots,
+    trace_tasks,
+    undisturbed,
+)
 from forgetmenot.probes.shared.probe import NOT_FINITE, Part, Probe, ProbeOptions
 
 if TYPE_CHECKING:
     from forgetmenot.engine.learner import Learner
 
-FEWSHOT_SEED = 1234  # lm-eval's own default
+WHERE = "evaluation.probes.general"
 BOOTSTRAPS = 1000  # only for metrics whose standard error has no formula
-WHOLE = ("mmlu", "bbh", "bbh_cot_fewshot")  # groups all of whose tasks are in one folder of lm-eval's
 PROPORTIONS = ("acc", "acc_norm", "exact_match")
-UNREADABLE = (OSError, KeyError, ValueError, IndexError, RuntimeError, ImportError)
 
 
 class GeneralOptions(ProbeOptions):
@@ -62,14 +65,11 @@ class General(Probe):
 
     def __init__(self, options: GeneralOptions, data_dir: Path | None) -> None:
         super().__init__(options, data_dir)
-        if find_spec("lm_eval") is None:
-            raise UserError(
-                "evaluation.probes: general needs lm-evaluation-harness; pip install 'forgetmenot[probes]'."
-            )
+        check_installed(WHERE)
         from forgetmenot.probes.shared.benchmarks import general_folder
 
         self.folder = general_folder(data_dir)
-        self.names: tuple[str, ...] = options.tasks or self._trace()
+        self.names: tuple[str, ...] = options.tasks or trace_tasks(self.folder)
         self._check_names()
         self.shots = self._shots()
         self._loaded: list[tuple[str, dict[str, Any]]] = []
@@ -116,7 +116,7 @@ class General(Probe):
 
         for task in tasks["tasks"].values():
             task.set_fewshot_seed(seed=FEWSHOT_SEED)  # each stage draws the same shots
-        with _undisturbed(), quiet(), _explaining(name, ValueError):
+        with undisturbed(), quiet(), explaining(WHERE, name, ValueError):
             found: dict[str, Any] = evaluate(
                 lm=model,
                 task_dict=tasks,
@@ -127,11 +127,6 @@ class General(Probe):
                 fewshot_as_multiturn=self.options.chat,
             )
         return found
-
-    def _trace(self) -> tuple[str, ...]:
-        local = self.folder is not None and (self.folder / "boolq").is_dir()
-        boolq = "boolq_without_passage" if local else "boolq"
-        return ("mmlu", "gsm8k_cot", "bbh_cot_fewshot", boolq, "piqa")
 
     def _shots(self) -> dict[str, int]:
         """The number of shots of each name, where it is not the task's own."""
@@ -152,33 +147,19 @@ class General(Probe):
         twice = next((name for name in self.names if self.names.count(name) > 1), None)
         if twice is not None:
             raise UserError(f"evaluation.probes.general.tasks: {twice!r} is listed twice.")
-        self._manager = _manager([name for name in self.names if not self._is_own(name)])
-
-    def _is_own(self, name: str) -> bool:
-        """Whether it is no registered task of lm-eval's."""
-        return name == "boolq_without_passage" or name.endswith((".yaml", ".yml"))
+        self._manager = find_tasks(self.names, f"{WHERE}.tasks")
 
     def _tasks(self) -> list[tuple[str, dict[str, Any]]]:
         """The tasks of each name, with their rows; loaded once for all stages."""
         if not self._loaded:
-            from forgetmenot.probes.shared.benchmarks import BOOLQ, rows_from
-            from forgetmenot.probes.shared.lm_eval_model import quiet
+            from forgetmenot.probes.shared.benchmarks import load
 
             for name in self.names:
-                with rows_from(self.folder), _undisturbed(), quiet(), _explaining(name, *UNREADABLE):
-                    tasks = self._manager.load([dict(BOOLQ) if name == BOOLQ["task"] else name])
+                tasks = load(self._manager, name, self.folder, WHERE)
                 for task in tasks["tasks"].values():
-                    self._set_shots(task, self.shots.get(name))
+                    set_shots(task, self.shots.get(name))
                 self._loaded.append((name, tasks))
         return self._loaded
-
-    def _set_shots(self, task: Any, shots: int | None) -> None:
-        """As lm-eval's `simple_evaluate`."""
-        own = task.get_config("num_fewshot")
-        if shots is not None and own != 0:
-            task.set_config(key="num_fewshot", value=shots)
-        elif own is None:
-            task.set_config(key="num_fewshot", value=0)
 
     def _of(self, name: str, found: Mapping[str, Any], tasks: Mapping[str, Any]) -> list[str]:
         """The results that stand for a name: its own, or those of the tasks of a tag."""
@@ -220,65 +201,3 @@ def _leaves(name: str, tasks: Mapping[str, Any], found: Mapping[str, Any]) -> li
     if children is None:
         return [name] if name in found["n-samples"] else []
     return [leaf for child in children for leaf in _leaves(child, tasks, found)]
-
-
-def _manager(names: Sequence[str]) -> Any:
-    """What loads lm-eval's tasks; it knows all of them only where it must, which takes many seconds.
-
-    Raises:
-        UserError: If lm-eval has no task of a name.
-    """
-    import lm_eval.tasks
-
-    home = Path(lm_eval.tasks.__file__).parent
-    near = {home / name.split("_")[0] for name in names}
-    manager = lm_eval.tasks.TaskManager(
-        include_defaults=False, include_path=sorted(str(folder) for folder in near if folder.is_dir())
-    )
-    known = {*manager.all_subtasks, *(name for name in WHOLE if name in manager.all_groups)}
-    if set(names) <= known:
-        return manager
-    manager = lm_eval.tasks.TaskManager()
-    for name in names:
-        if name not in manager.all_tasks:
-            near_by = [one for one in manager.all_tasks if one.split("_")[0] == name.split("_")[0]]
-            hint = nearest(name, near_by) if near_by else "See lm-eval's list of tasks."
-            raise UserError(f"evaluation.probes.general.tasks: lm-eval has no task {name!r}. {hint}")
-    return manager
-
-
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """What is drawn here does not shift what training draws, and does not depend on it."""
-    import torch
-
-    states = random.getstate(), np.random.get_state()
-    log = logging.getLogger("lm_eval")
-    level = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        with torch.random.fork_rng():
-            random.seed(0)
-            np.random.seed(FEWSHOT_SEED)
-            torch.manual_seed(FEWSHOT_SEED)
-            yield
-    finally:
-        log.setLevel(level)
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-
-
-@contextmanager
-def _explaining(name: str, *kinds: type[Exception]) -> Iterator[None]:
-    """Name the task in what goes wrong with its data, which lm-eval says by errors of these kinds."""
-    try:
-        yield
-    except UserError as error:
-        raise UserError(f"evaluation.probes.general, task {name}: {error}") from error
-    except kinds as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-        raise UserError(
-            f"evaluation.probes.general: lm-eval cannot take the task {name} "
-            f"({type(error).__name__}: {first}). If its data is not on this disk, it needs "
-            "the hub, or data_dir with general/ (docs/probes.md)."
-        ) from error

@@ -1,5 +1,7 @@
 """Many encoded examples in flat arrays: a tenth of the memory of tuples of Python integers."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from itertools import chain
 from typing import overload
@@ -29,7 +31,7 @@ class EncodedExamples(Sequence[Encoded]):
         self._begins = np.concatenate([[0], np.cumsum(spans)])
 
     @classmethod
-    def of(cls, examples: Sequence[Encoded]) -> "EncodedExamples":
+    def of(cls, examples: Sequence[Encoded]) -> EncodedExamples:
         """Lay examples out. All have the same number of candidates, as the examples of a task do."""
         parts = [_parts(example) for example in examples]
         flat = chain.from_iterable(part for row in parts for part in row if part is not None)
@@ -46,7 +48,7 @@ class EncodedExamples(Sequence[Encoded]):
         )
 
     @classmethod
-    def join(cls, batches: "Sequence[EncodedExamples]") -> "EncodedExamples":
+    def join(cls, batches: Sequence[EncodedExamples]) -> EncodedExamples:
         """Put the examples of one task together."""
         filled = [batch for batch in batches if len(batch)]
         if not filled:
@@ -54,6 +56,15 @@ class EncodedExamples(Sequence[Encoded]):
         names = filled[0].arrays
         arrays = {name: np.concatenate([batch.arrays[name] for batch in filled]) for name in names}
         return cls([id for batch in filled for id in batch.ids], arrays)
+
+    def only(self, places: Sequence[int]) -> EncodedExamples:
+        """Some of the examples."""
+        return EncodedExamples.of([self[k] for k in places])
+
+    @property
+    def sequence_count(self) -> int:
+        """How many sequences are scored: all candidates, or all answers."""
+        return len(self) * max(1, int(self.arrays["lengths"].shape[1]) - 3)
 
     @property
     def truncated(self) -> dict[str, int]:
@@ -96,6 +107,59 @@ class EncodedExamples(Sequence[Encoded]):
             gold=None if gold < 0 else gold,
             cut=int(self.arrays["cut"][k]),
             left_out=int(self.arrays["left_out"][k]),
+        )
+
+
+class RaggedExamples(EncodedExamples):
+    """Choices among any number of candidates, which need not begin alike: those of benchmarks.
+
+    Attributes:
+        rows: Every candidate, example after example, as the answer of a row of its own.
+    """
+
+    def __init__(self, ids: Sequence[str], rows: EncodedExamples, counts: Sequence[int]) -> None:
+        self.ids, self.rows = ids, rows
+        self.arrays = {**rows.arrays, "counts": np.array(counts, np.int32)}
+        self._begins = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+
+    @classmethod
+    def of(cls, examples: Sequence[Encoded]) -> RaggedExamples:
+        """Lay examples out."""
+        rows = [
+            Encoded(one.id, (), candidate, (), one.gold, one.cut if number == 0 else 0)
+            for one in examples
+            for number, candidate in enumerate(one.candidates)
+        ]
+        counts = [len(one.candidates) for one in examples]
+        return cls([one.id for one in examples], EncodedExamples.of(rows), counts)
+
+    def only(self, places: Sequence[int]) -> RaggedExamples:
+        """Some of the examples."""
+        return RaggedExamples.of([self[k] for k in places])
+
+    @property
+    def sequence_count(self) -> int:
+        """How many sequences are scored."""
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Encoded: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Encoded]: ...
+    def __getitem__(self, index: int | slice) -> Encoded | list[Encoded]:
+        """Make an example, or a list of them."""
+        if isinstance(index, slice):
+            return [self[k] for k in range(*index.indices(len(self)))]
+        k = range(len(self))[index]
+        rows = self.rows[int(self._begins[k]) : int(self._begins[k + 1])]
+        candidates, gold = tuple(row.answer for row in rows), rows[0].gold
+        return Encoded(
+            id=self.ids[k],
+            candidates=candidates,
+            answer=candidates[gold or 0],
+            prompt=candidates[0].tokens[: candidates[0].start],
+            gold=gold,
+            cut=rows[0].cut,
         )
 
 

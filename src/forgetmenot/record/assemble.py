@@ -46,6 +46,7 @@ class AskedTask:
             tasks that choose among none.
         generation: How answers were generated and read; None where none were.
         demonstrations: What was shown before each example; None where nothing was.
+        choices: Label to the words that stood for it in the prompt; empty for a task without labels.
         written: Whether labels were read off what the model wrote.
         truncated: How many examples were cut to fit, and by how many tokens.
     """
@@ -58,6 +59,7 @@ class AskedTask:
     scoring: Mapping[str, str] | None = None
     generation: Mapping[str, Any] | None = None
     demonstrations: Mapping[str, Any] | None = None
+    choices: Mapping[str, str] = field(default_factory=dict)
     written: bool = False
     truncated: Mapping[str, int] = field(default_factory=lambda: {"examples": 0, "tokens": 0})
 
@@ -185,6 +187,7 @@ def _how(asked: Sequence[AskedTask]) -> dict[str, Any]:
         **next((one.scoring for one in asked if one.scoring is not None), plain),
         **({"generation": generation} if generation else {}),
         "demonstrations": {one.task: dict(one.demonstrations) for one in asked if one.demonstrations},
+        "choices": {one.task: dict(one.choices) for one in asked if one.choices},
     }
 
 

@@ -16,6 +16,9 @@ PROBES = "probes"
 BASE = "00-base"
 """The stage of the untouched base model."""
 
+LAST = "last"
+"""What users call the last finished stage of a run."""
+
 PREDICTIONS = "predictions.parquet"
 """The answers of the headline reading, in a stage's folder."""
 

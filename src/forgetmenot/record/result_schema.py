@@ -123,8 +123,9 @@ class ReadingResults(TypedDict):
     """One score matrix: one metric for each task, one choice of prompts, one way of scoring.
 
     `metric` is a name, or a name for each task where they differ; `version` that of each metric's formula.
-    Maps go from task to value. `unparsed`, [stages][tasks], counts written answers that name no label, where
-    labels are read off what the model writes.
+    Maps go from task to value; `choices` has the words that stood for labels in the prompt. `unparsed`,
+    [stages][tasks], counts written answers that name no label, where labels are read off what the model
+    writes.
     """
 
     metric: str | dict[str, str]
@@ -136,6 +137,7 @@ class ReadingResults(TypedDict):
     calibration: str
     generation: NotRequired[dict[str, dict[str, Any]]]
     demonstrations: dict[str, dict[str, Any]]
+    choices: dict[str, dict[str, str]]
     matrix: Matrix
     n: dict[str, int]
     intervals: IntervalMatrix

@@ -7,15 +7,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 from forgetmenot.errors import UserError
-from forgetmenot.metrics import MatrixRow, metric_named
+from forgetmenot.metrics import PAIRS, MatrixRow, metric_named
 from forgetmenot.metrics.resampling import Interval
 from forgetmenot.record.layout import RESULTS
 from forgetmenot.record.predictions import NOT_FINITE
-from forgetmenot.record.result_schema import VERSION
+from forgetmenot.record.result_schema import VERSION, VerdictOf
 
-State = Literal["forgotten", "improved", "kept", "untested", "last", "ahead", "apart", "scored", "unknown"]
+State = Literal["forgotten", "cannot tell", "kept", "gained", "ahead", "not judged"]
+
+WORST_FIRST: tuple[State, ...] = ("forgotten", "cannot tell", "kept", "gained")
 
 SIGNIFICANT = 0.05
+"""Below which a p says that two methods or prompts differ. What became of a task, its verdicts say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,34 +26,44 @@ class TaskOutcome:
     """The outcome of one task.
 
     Attributes:
+        metric: The name of its metric.
         base: Its score before any training, R[0][j].
-        learned: Its score after the stage that first trained it, R[j][j].
-        end: Its score after the last stage, R[T][j].
-        change: end − learned, or end − base for a task that was only scored.
-        interval: The 95 % interval of the change, where it was tested.
-        p: The Holm-corrected p value of the change, where it was tested.
+        learned: Its score after the stage that first trained it, R[j][j]; None for a task only watched.
+        end: Its score after the last stage, R[T][j]; None where stages do not go on from one another.
+        base_end: The verdict from the base model to the end, which is what a user asks first.
+        own_end: From its own stage to the end; None for a task only watched, or learned last.
+        base_own: From the base model to its own stage; None for a task only watched.
         not_learned: Its own stage did not bring it above the chance level.
-        state: `forgotten` and `improved` are significant changes, `kept` is a tested one that is not,
-            `untested` has no test; `last` had no stage after its own, `ahead` has its own still to come;
-            `apart` belongs to a run whose stages all start from the base; `scored` was never trained;
-            `unknown` misses a cell.
-        lower_is_better: Whether people write its scores with their sign turned, as a loss.
+        state: The worst of what was decided of its end, or of its learning where it has no end of its own;
+            `ahead` has its own stage still to come, `not judged` has no verdict: the run is not finished, or
+            its file is older than verdicts.
     """
 
     task: str
+    metric: str
     base: float | None
     learned: float | None
     end: float | None
-    change: float | None
-    interval: Interval | None
-    p: float | None
+    base_end: VerdictOf | None
+    own_end: VerdictOf | None
+    base_own: VerdictOf | None
     not_learned: bool
     state: State
-    lower_is_better: bool = False
+
+    @property
+    def trained(self) -> bool:
+        """Whether a stage that was measured has trained it."""
+        return self.learned is not None or self.base_own is not None
+
+    @property
+    def lost(self) -> float:
+        """How many margins it lost, by the worse of its two verdicts on the end; 0 where nothing is known."""
+        found = [one for one in (self.base_end, self.own_end) if one and one["difference"] is not None]
+        return max((-(one["difference"] or 0.0) / one["margin"] for one in found), default=0.0)
 
     def shown(self, value: float | None) -> float | None:
         """A score or a change of the task as people write it."""
-        return -value if value is not None and self.lower_is_better else value
+        return None if value is None else metric_named(self.metric).shown(value)
 
 
 class RunResults:
@@ -82,7 +95,8 @@ class RunResults:
         self.summary_intervals: Mapping[str, Any] = intervals.get("summary", {})
         self.cross_fitted: Mapping[str, Any] = intervals.get("cross_fitted", {})
         self.noise_floor: Mapping[str, float | None] = results.get("noise_floor", {})
-        self.significance: Mapping[str, Any] = results.get("significance", {})
+        judged = results.get("verdicts", {}) if self.complete else {}
+        self.verdicts: Mapping[str, Mapping[str, VerdictOf]] = judged
         self.readings: Sequence[Mapping[str, Any]] = results.get("readings", ())
         self.asked_again: Mapping[str, Any] = results.get("asked_again", {})
         self.probes: Mapping[str, Mapping[str, Any]] = results.get("probes", {})
@@ -170,47 +184,34 @@ class RunResults:
     def outcome(self, task: str) -> TaskOutcome:
         """The outcome of one task between the base model, its own stage and the last measured stage."""
         column, own, last = self.column(task), self.own_stage(task), self.measured - 1
-        base, end = column[0], column[last]
+        base_end, own_end, base_own = (self.verdicts.get(pair, {}).get(task) for pair in PAIRS)
         learned = column[own] if own is not None else None
-        before = learned if own is not None else base
-        change = end - before if end is not None and before is not None else None
-        test = self.significance.get(task) or {}
-        span = test.get("interval")
         return TaskOutcome(
             task=task,
-            base=base,
+            metric=self.metrics[task],
+            base=column[0],
             learned=learned,
-            end=end,
-            change=change,
-            # The file gives before − after; a reader thinks of after − before.
-            interval=(-span[1], -span[0]) if span else None,
-            p=test.get("p_holm"),
+            end=column[last] if self.in_sequence else None,
+            base_end=base_end,
+            own_end=own_end,
+            base_own=base_own,
             not_learned=task in self.not_learned,
-            state=self._state(own, last, change, test.get("p_holm")),
-            lower_is_better=metric_named(self.metrics[task]).direction == "lower",
+            state="ahead" if own is not None and own > last else _state(base_end, own_end, base_own),
         )
-
-    def _state(self, own: int | None, last: int, change: float | None, p: float | None) -> State:
-        if own is None:
-            return "scored"
-        if own > last:
-            return "ahead"
-        if not self.in_sequence:
-            return "apart"
-        if own == last:
-            return "last"
-        if change is None:
-            return "unknown"
-        if p is None:
-            return "untested"
-        if p >= SIGNIFICANT:
-            return "kept"
-        return "forgotten" if change < 0 else "improved"
 
     @property
     def outcomes(self) -> list[TaskOutcome]:
         """The outcome of every task, in the order of the columns."""
         return [self.outcome(task) for task in self.tasks]
+
+    @property
+    def worst_first(self) -> list[TaskOutcome]:
+        """The outcomes by what matters most: what was forgotten, by how many margins, then the others."""
+        order = {state: k for k, state in enumerate(WORST_FIRST)}
+        return sorted(
+            self.outcomes,
+            key=lambda one: (order.get(one.state, len(order)), -one.lost if one.state == "forgotten" else 0),
+        )
 
     @property
     def further_readings(self) -> list[Mapping[str, Any]]:
@@ -275,6 +276,13 @@ def load_results(run_dir: Path) -> RunResults:
             "use the release of forgetmenot that wrote it."
         )
     return RunResults(results)
+
+
+def _state(base_end: VerdictOf | None, own_end: VerdictOf | None, base_own: VerdictOf | None) -> State:
+    found = [one["decision"] for one in (base_end, own_end) if one] or [
+        one["decision"] for one in (base_own,) if one
+    ]
+    return next((state for state in WORST_FIRST if state in found), "not judged")
 
 
 def _rows(rows: Sequence[Sequence[Any]], height: int, width: int) -> list[list[Any]]:

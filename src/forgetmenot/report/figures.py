@@ -76,8 +76,9 @@ def dumbbell(
     x, parts = _strip(scale, majority)
     if base is not None and learned is not None:
         parts.append(drawing.line("gain", x(base), MIDDLE, x(learned), MIDDLE))
-    if learned is not None and end is not None:
-        parts.append(drawing.line("drop" if lost else "gain", x(learned), MIDDLE, x(end), MIDDLE))
+    before = base if learned is None else learned
+    if before is not None and end is not None:
+        parts.append(drawing.line("drop" if lost else "gain", x(before), MIDDLE, x(end), MIDDLE))
     if base is not None:
         parts.append(drawing.dot("dot base", x(base), MIDDLE, 4, f"base model: {number(base)}"))
     if learned is not None:

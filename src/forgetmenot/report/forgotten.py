@@ -1,7 +1,7 @@
-"""The examples that a run forgot: right after their own stage, wrong at the end."""
+"""The examples that a run lost: right at first and wrong at the end, or texts that became less likely."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,78 +9,137 @@ from forgetmenot.metrics import metric_named
 from forgetmenot.record.layout import PREDICTIONS, stage_folder
 from forgetmenot.record.predictions import Predictions, read_predictions
 from forgetmenot.record.results import RunResults
+from forgetmenot.report.headline import named_in_headline
+from forgetmenot.report.wording import number
 
 SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """An example that was answered right after its own stage and wrong at the end.
+    """An example that was answered right at first and wrong at the end, or whose text became less likely.
 
     Attributes:
-        sure_then: The probability of the answer given then, among the candidates; None for generated text.
+        gold: The right answer, in the words of the prompt; None for a text that is only scored.
+        said_then: The answer then, or the loss per token of the text.
+        sure_then: The probability of the answer given then, among the candidates; None where there are none.
         sure_now: The same at the end.
     """
 
     example: str
     text: str | None
-    gold: str
+    gold: str | None
     said_then: str
     said_now: str
-    sure_then: float | None
-    sure_now: float | None
+    sure_then: float | None = None
+    sure_now: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Losses:
-    """What one task lost: counts over all its examples, and a few of them to read."""
+    """What one task lost: counts over all its examples, and a few of them to read.
+
+    Attributes:
+        from_base: Whether "then" is the base model; else it is right after the task's own stage.
+        named: Whether the headline names the task as lost.
+        by_loss: Whether what counts is how likely a text is, and not whether an answer is right.
+    """
 
     task: str
     forgotten: int
     gained: int
     n: int
     shown: tuple[Lost, ...]
+    from_base: bool
+    named: bool
+    by_loss: bool = False
 
 
 def lost_examples(run_dir: Path, results: RunResults) -> list[Losses]:
-    """Compare each trained task's predictions after its own stage with those at the end.
+    """Compare each task's predictions at the end with those before: the tasks of the headline come first.
 
-    Tasks whose metric has no right and wrong answers or that have no score, and tasks after which nothing
-    was trained, are left out. The examples shown are those whose two answers were surest.
+    A task that the headline names is compared as it says, with the base model or with the task's own stage;
+    another one with its own stage, or with the base model where it was only watched. Tasks whose answers are
+    graded or that have no score, and tasks after whose stage nothing was trained, are left out. The examples
+    shown are those whose two answers were surest, or the texts that lost most.
     """
     if not results.in_sequence:
         return []
     last = results.measured - 1
+    named = {one.task: base for one, _, base in named_in_headline(results)}
     answers: dict[int, dict[str, Predictions]] = {}
     losses = []
-    for task in results.tasks:
+    for task in (*named, *(task for task in results.tasks if task not in named)):
         own = results.own_stage(task)
-        if own is None or own >= last or metric_named(results.metrics[task]).correct is None:
+        first = 0 if own is None or named.get(task) else own
+        metric = metric_named(results.metrics[task])
+        if first >= last or (metric.correct is None and metric.reads != "likelihoods"):
             continue
-        for i in (own, last):
+        for i in (first, last):
             if i not in answers:
                 folder = stage_folder(run_dir, results.stages[i].name)
                 answers[i] = read_predictions(folder / PREDICTIONS)
-        then, now = answers[own].get(task), answers[last].get(task)
-        if then is not None and now is not None and not (then.not_finite or now.not_finite):
-            losses.append(_compare(task, results.metrics[task], then, now))
-    return [one for one in losses if one.n]
+        then, now = answers[first].get(task), answers[last].get(task)
+        if then is None or now is None or then.not_finite or now.not_finite:
+            continue
+        place = {name: k for k, name in enumerate(now.ids)}
+        both = [(k, place[name]) for k, name in enumerate(then.ids) if name in place]
+        if metric.correct is None:
+            lost, gained = _less_likely(then, now, both)
+        else:
+            words = results.headline.get("choices", {}).get(task, {})
+            lost, gained = _turned_wrong(metric.name, then, now, both, words)
+        if both:
+            shown = tuple(lost[:SHOWN])
+            by_loss = metric.correct is None
+            losses.append(
+                Losses(task, len(lost), gained, len(both), shown, first == 0, task in named, by_loss)
+            )
+    return losses
 
 
-def _compare(task: str, metric: str, then: Predictions, now: Predictions) -> Losses:
-    """Compare the examples that both have."""
-    right_then, right_now = (dict(zip(one.ids, _right(metric, one), strict=True)) for one in (then, now))
-    place = {name: k for k, name in enumerate(now.ids)}
-    both = [(k, place[name]) for k, name in enumerate(then.ids) if name in place]
-    names = [then.ids[k] for k, _ in both]
+def _turned_wrong(
+    metric: str,
+    then: Predictions,
+    now: Predictions,
+    both: Sequence[tuple[int, int]],
+    words: Mapping[str, str],
+) -> tuple[list[Lost], int]:
+    """The examples that turned from right to wrong, the surest first, and how many turned the other way."""
+    right_then, right_now = _right(metric, then), _right(metric, now)
     lost = [
-        _lost(then, before, now, after)
-        for (before, after), name in zip(both, names, strict=True)
-        if right_then[name] and not right_now[name]
+        _lost(then, before, now, after, words)
+        for before, after in both
+        if right_then[before] and not right_now[after]
     ]
-    gained = sum(right_now[name] and not right_then[name] for name in names)
-    surest = sorted(lost, key=lambda one: -min(one.sure_then or 0.0, one.sure_now or 0.0))
-    return Losses(task, len(lost), gained, len(both), tuple(surest[:SHOWN]))
+    gained = sum(right_now[after] and not right_then[before] for before, after in both)
+    return sorted(lost, key=lambda one: -min(one.sure_then or 0.0, one.sure_now or 0.0)), gained
+
+
+def _less_likely(
+    then: Predictions, now: Predictions, both: Sequence[tuple[int, int]]
+) -> tuple[list[Lost], int]:
+    """The texts whose loss per token rose, most first, and of how many it fell."""
+    losses = [(before, _loss(then, before), _loss(now, after)) for before, after in both]
+    worse = sorted((one for one in losses if one[2] > one[1]), key=lambda one: one[1] - one[2])
+    told = [
+        Lost(
+            example=then.ids[k],
+            text=then.prompt_text[k],
+            gold=None,
+            said_then=f"{number(was)} nats per token",
+            said_now=f"{number(became)} nats per token",
+        )
+        for k, was, became in worse
+    ]
+    return told, sum(became < was for _, was, became in losses)
+
+
+def _loss(predictions: Predictions, k: int) -> float:
+    row, tokens = predictions.log_likelihoods[k], predictions.tokens[k]
+    assert row is not None, "a text that is scored has its log-likelihood"
+    assert tokens, "and its number of tokens"
+    return -row[0] / tokens
 
 
 def _right(metric: str, predictions: Predictions) -> list[bool]:
@@ -89,17 +148,24 @@ def _right(metric: str, predictions: Predictions) -> list[bool]:
     return found
 
 
-def _lost(then: Predictions, before: int, now: Predictions, after: int) -> Lost:
+def _lost(then: Predictions, before: int, now: Predictions, after: int, words: Mapping[str, str]) -> Lost:
     said = now.predicted[after]
     return Lost(
         example=then.ids[before],
         text=then.prompt_text[before],
-        gold=then.gold[before],
-        said_then=str(then.predicted[before]),
-        said_now="no answer" if said is None else said,
+        gold=_in_words(then.gold[before], words),
+        said_then=_in_words(str(then.predicted[before]), words),
+        said_now="no answer" if said is None else _in_words(said, words),
         sure_then=_sureness(then.log_likelihoods[before]),
         sure_now=_sureness(now.log_likelihoods[after]),
     )
+
+
+def _in_words(label: str, words: Mapping[str, str]) -> str:
+    """An answer as the prompt puts it, with the label where that says something else: "yes (equivalent)"."""
+    word = words.get(label, label)
+    tells_more = word.casefold() != label.casefold() and not label.isdecimal()
+    return f"{word} ({label})" if tells_more else word
 
 
 def _sureness(log_likelihoods: Sequence[float] | None) -> float | None:

@@ -2,22 +2,24 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from forgetmenot.metrics import FORMULAS, metric_named
+from forgetmenot.metrics import FORMULAS, PAIRS, metric_named
 from forgetmenot.metrics.resampling import Interval
 from forgetmenot.record.files import write_text
 from forgetmenot.record.layout import CONFIG, ENVIRONMENT, REPORT, TIMING, TRAINING, stage_folder
 from forgetmenot.record.results import RunResults, TaskOutcome, load_results
+from forgetmenot.report import verdict_words
 from forgetmenot.report.by_reading import asked_otherwise
 from forgetmenot.report.costs import costs
 from forgetmenot.report.figures import curve, dumbbell, loss_line, score_scale
 from forgetmenot.report.forgotten import lost_examples
+from forgetmenot.report.headline import headline
 from forgetmenot.report.wording import (
     HEADLINES,
     NONE,
@@ -26,24 +28,12 @@ from forgetmenot.report.wording import (
     cross_fitted,
     left_out,
     number,
-    outcome_words,
     p_value,
     signed,
     span,
-    verdict,
     way,
 )
 
-HAQUE = (
-    "learning_sum",
-    "learning_mean",
-    "forgetting_sum",
-    "forgetting_mean",
-    "pretrained_mean",
-    "final_mean",
-    "stage_mean",
-    "diagonal_mean",
-)
 LONGEST_TEXT = 400
 
 
@@ -62,10 +52,11 @@ def write_report(run_dir: Path) -> Path:
     results = load_results(run_dir)
     page = template("report.html.jinja").render(
         run=results,
-        verdict=verdict(results),
+        headline=headline(results),
+        pairs=[pair for pair in PAIRS if results.verdicts.get(pair)],
+        words=verdict_words,
         left_out=left_out(results),
         asked_again=asked_again(results),
-        outcome_words=outcome_words,
         metrics=[
             metric_named(name).formula
             for name in dict.fromkeys(results.metrics[task] for task in results.tasks)
@@ -73,9 +64,8 @@ def write_report(run_dir: Path) -> Path:
         curves=_curves(results),
         ways=asked_otherwise(results),
         axis=_scale(results) if all(results.bounded(task) for task in results.tasks) else None,
-        kept=[(outcome, _dumbbell(results, outcome)) for outcome in results.outcomes],
-        headlines=[_figure(results, name, results.summary, name) for name in HEADLINES],
-        haque=[_figure(results, name, results.summary.get("haque", {}), f"haque_{name}") for name in HAQUE],
+        outcomes=[(outcome, _dumbbell(results, outcome)) for outcome in results.worst_first],
+        headlines=[_figure(results, name) for name in HEADLINES],
         losses=lost_examples(run_dir, results),
         trainings=_trainings(run_dir, results),
         config=_text(run_dir / CONFIG),
@@ -138,13 +128,15 @@ def _curves(results: RunResults) -> list[tuple[str, Markup]]:
 
 
 def _dumbbell(results: RunResults, outcome: TaskOutcome) -> Markup:
-    end = None if outcome.state in ("apart", "last", "ahead") else outcome.end
+    """A task's way; its end is drawn where a stage came after its own."""
+    end = outcome.end if not outcome.trained or outcome.own_end or not results.verdicts else None
     values = [outcome.shown(value) for value in (outcome.base, outcome.learned, end)]
     told = zip(("base model", "after its own stage", "at the end"), values, strict=True)
+    last = outcome.own_end or outcome.base_end
     return dumbbell(
         *values,
         majority=outcome.shown(results.majority.get(outcome.task)),
-        lost=outcome.change is not None and outcome.change < 0,
+        lost=last is not None and last["decision"] == "forgotten",
         scale=_scale(results) if results.bounded(outcome.task) else _own_scale(results, outcome.task),
         label=f"{outcome.task}: "
         + ", ".join(f"{name} {number(value)}" for name, value in told if value is not None),
@@ -170,15 +162,15 @@ def _values(results: RunResults, task: str) -> list[float]:
     return [value for value in shown if value is not None]
 
 
-def _figure(results: RunResults, name: str, values: Mapping[str, Any], formula: str) -> dict[str, Any]:
+def _figure(results: RunResults, name: str) -> dict[str, Any]:
     """One number of the summary with all that it depends on."""
     return {
-        "value": values.get(name),
-        "interval": results.summary_intervals.get(formula),
-        "fitted": cross_fitted(results.cross_fitted.get(formula)),
-        "floor": results.noise_floor.get(formula),
-        "reason": results.summary.get("reasons", {}).get(formula),
-        "formula": FORMULAS[formula],
+        "value": results.summary.get(name),
+        "interval": results.summary_intervals.get(name),
+        "fitted": cross_fitted(results.cross_fitted.get(name)),
+        "floor": results.noise_floor.get(name),
+        "reason": results.summary.get("reasons", {}).get(name),
+        "formula": FORMULAS[name],
     }
 
 

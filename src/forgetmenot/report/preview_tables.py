@@ -51,6 +51,8 @@ def print_preview(found: Mapping[str, Any], console: Console) -> None:
         "not counted: " + " ".join(found["not_counted"]),
     )
     console.print()
+    for sentence in found["can_be_shown"]:
+        console.print(sentence, highlight=False, soft_wrap=True)
     for line in lines:
         console.print(line, highlight=False, soft_wrap=True)
 

@@ -9,25 +9,40 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
+from forgetmenot.metrics import PAIRS
+from forgetmenot.record.result_schema import VerdictOf
 from forgetmenot.record.results import RunResults
 from forgetmenot.report.by_reading import AskedBy, asked_otherwise
 from forgetmenot.report.costs import costs
+from forgetmenot.report.headline import headline
 from forgetmenot.report.probe_tables import print_probes
+from forgetmenot.report.verdict_words import (
+    PAIR_TITLES,
+    difference_words,
+    examples_words,
+    interval_words,
+    margin_words,
+    needed_words,
+    short_words,
+)
 from forgetmenot.report.wording import (
     HEADLINES,
+    NONE,
     asked_again,
     cross_fitted,
     left_out,
     number,
-    outcome_words,
-    p_value,
     signed,
     span,
-    verdict,
 )
 
 COLUMN = 15
 LEGEND = "* just learned, then the change since; dim: not above chance"
+VERDICT_LEGEND = (
+    "difference and its 95 % interval; kept: surely no lower than by the margin; forgotten, gained: surely "
+    "lower, higher (Holm’s correction over the tasks)"
+)
+STYLES = {"forgotten": "bold red", "cannot tell": "yellow", "kept": "", "gained": "green"}
 
 
 class LiveTable:
@@ -100,7 +115,7 @@ class LiveTable:
 
 
 def print_matrix(content: Mapping[str, Any], console: Console) -> None:
-    """Print a finished run: its score matrix, the outcome of each task, the summary and the verdict.
+    """Print a finished run: its score matrix, the verdicts on each task, the summary and the headline.
 
     Args:
         content: That of `results.json`.
@@ -123,11 +138,13 @@ def print_matrix(content: Mapping[str, Any], console: Console) -> None:
                 for task in results.tasks
             ],
         ),
-        ("in the end", [_outcome(results, task) for task in results.tasks]),
     ]
     for table in _tables(results, console.width, margins):
         console.print(table)
-    console.print(Text(LEGEND, style="dim"), "", _summary(results), sep="\n")
+    console.print(Text(LEGEND, style="dim"), "")
+    if any(results.verdicts.values()):
+        console.print(_verdicts(results), Text(VERDICT_LEGEND, style="dim"), "", sep="\n")
+    console.print(_summary(results))
     for told in filter(None, (left_out(results), asked_again(results))):
         console.print(Text(told, style="dim"))
     console.print()
@@ -136,7 +153,8 @@ def print_matrix(content: Mapping[str, Any], console: Console) -> None:
     if results.cost:
         words = "; ".join(f"{name} {value}" for name, value in costs(results.cost).items())
         console.print(Text(f"Cost: {words}.", style="dim"), "", sep="\n")
-    console.print(Text(verdict(results), style="bold"))
+    first, *others = headline(results)
+    console.print(Text(first, style="bold"), *map(Text, others), sep="\n")
     print_probes(results.probes, console)
 
 
@@ -196,12 +214,36 @@ def _range(interval: tuple[float, float] | None) -> str:
     return "" if interval is None else f"{interval[0]:.3f}..{interval[1]:.3f}"
 
 
-def _outcome(results: RunResults, task: str) -> Text:
-    outcome = results.outcome(task)
-    words, kind = outcome_words(results, outcome)
-    style = "yellow" if outcome.not_learned else {"lost": "bold red", "won": "green"}.get(kind, "")
-    tested = outcome.p is not None and not outcome.not_learned
-    return Text(f"{words}\n{p_value(outcome.p)}" if tested else words, style=style)
+def _verdicts(results: RunResults) -> Table:
+    """What became of each task between the base model, its own stage and the end, the worst first."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    pairs = [pair for pair in PAIRS if results.verdicts.get(pair)]
+    for title in ("task", *(PAIR_TITLES[pair] for pair in pairs)):
+        table.add_column(title, overflow="fold")
+    for outcome in results.worst_first:
+        judged = [results.verdicts[pair].get(outcome.task) for pair in pairs]
+        if (one := next(filter(None, judged), None)) is None:
+            continue
+        name = Text(outcome.task).append(f"\n{examples_words(one)}", style="dim")
+        name.append(f"\nmargin {margin_words(one['margin'], outcome.metric)}", style="dim")
+        table.add_row(name, *(_verdict(verdict, outcome.metric) for verdict in judged))
+    return table
+
+
+def _verdict(verdict: VerdictOf | None, metric: str) -> Text:
+    """A verdict in a cell: what was decided, the difference with its interval, and what would decide it."""
+    if verdict is None:
+        return Text(NONE, style="dim")
+    short = short_words(verdict, metric)
+    cell = Text(short, style=STYLES[verdict["decision"]])
+    if verdict["difference"] is not None:
+        cell.append(f"\n{difference_words(verdict, metric)}", style="default not bold")
+        cell.append(f"\n{interval_words(verdict, metric)}", style="dim not bold")
+    if verdict["needed"]:
+        cell.append(f"\n{needed_words(verdict)}", style="dim not bold")
+    elif verdict["reason"]:
+        cell.append(f"\n{verdict['reason']}", style="dim not bold")
+    return cell
 
 
 def _by_way(results: RunResults, ways: Sequence[AskedBy]) -> Table:

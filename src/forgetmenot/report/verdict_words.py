@@ -15,23 +15,41 @@ KINDS = {"forgotten": "lost", "gained": "won", "kept": "held", "cannot tell": "o
 """Whether a decision is good, for its colour: lost, won, held, or open."""
 
 
+PAIR_TITLES = {
+    "base_end": "base model → end",
+    "own_end": "own stage → end",
+    "base_own": "base model → own stage",
+}
+"""What the pairs of models that a run judges are called, in the order of `metrics.PAIRS`."""
+
+
 def decision_words(verdict: VerdictOf, metric: str) -> str:
-    """What was decided: "kept (lower, within 3 points)", "cannot tell with 60 examples (about 400 would do)"."""
-    if verdict["decision"] == "cannot tell":
-        return cannot_tell(verdict)
-    if verdict["lower_within_margin"]:
-        lower = "higher" if metric_named(metric).direction == "lower" else "lower"
-        return f"kept ({lower}, within {margin_words(verdict['margin'], metric)})"
-    return verdict["decision"]
+    """What was decided: "forgotten", "kept (lower, within 3 points)", "cannot tell with 60 examples"."""
+    return cannot_tell(verdict) if verdict["decision"] == "cannot tell" else short_words(verdict, metric)
+
+
+def short_words(verdict: VerdictOf, metric: str) -> str:
+    """The same without how many examples there were, or would do."""
+    if not verdict["lower_within_margin"]:
+        return verdict["decision"]
+    lower = "higher" if metric_named(metric).direction == "lower" else "lower"
+    return f"kept ({lower}, within {margin_words(verdict['margin'], metric)})"
 
 
 def cannot_tell(verdict: VerdictOf) -> str:
-    """That nothing can be told, and how many examples it would take, or why else."""
-    if verdict["n"] == 0 or (verdict["reason"] and verdict["interval"] is None):
+    """That nothing can be told, and how many examples it would take."""
+    if verdict["interval"] is None:
         return "cannot tell"
-    what = " clusters" if verdict["units"] != verdict["n"] else ""
-    enough = f" (about {verdict['needed']:,}{what} would do)" if verdict["needed"] else ""
+    enough = f" ({needed_words(verdict)})" if verdict["needed"] else ""
     return f"cannot tell with {examples_words(verdict)}{enough}"
+
+
+def needed_words(verdict: VerdictOf) -> str:
+    """How many examples would decide: "about 400 would do"; empty where that is not known."""
+    if not verdict["needed"]:
+        return ""
+    what = "" if verdict["units"] == verdict["n"] else " clusters"
+    return f"about {verdict['needed']:,}{what} would do"
 
 
 def examples_words(verdict: VerdictOf) -> str:
@@ -50,14 +68,16 @@ def margin_words(margin: float, metric: str) -> str:
     return f"{margin:g}" + ("" if chosen.bounded else f" {chosen.unit}")
 
 
+def score_words(value: float | None, metric: str) -> str:
+    """A score as people write it; a loss as "perplexity 41.2"."""
+    if metric == "loss":
+        return f"perplexity{NO_BREAK}{_score(value, metric)}"
+    return _score(value, metric)
+
+
 def move(before: float | None, after: float | None, metric: str) -> str:
-    """From one score to another, as people write it; a loss as perplexity."""
-    chosen = metric_named(metric)
-    if chosen.name == "loss":
-        told = [NONE if value is None else _perplexity(-value) for value in (before, after)]
-        return f"perplexity{NO_BREAK}{told[0]}{NO_BREAK}→{NO_BREAK}{told[1]}"
-    told = [number(None if value is None else chosen.shown(value)) for value in (before, after)]
-    return f"{told[0]}{NO_BREAK}→{NO_BREAK}{told[1]}"
+    """From one score to another: "0.600 → 0.483", "perplexity 41.2 → 112"."""
+    return f"{score_words(before, metric)}{NO_BREAK}→{NO_BREAK}{_score(after, metric)}"
 
 
 def difference_words(verdict: VerdictOf, metric: str) -> str:
@@ -78,13 +98,19 @@ def interval_words(verdict: VerdictOf, metric: str) -> str:
     return f"{_change(low, chosen)} to {_change(high, chosen)}"
 
 
-def evidence(verdict: VerdictOf, metric: str) -> str:
-    """All numbers of a verdict: "0.600 → 0.483, −11.7 points (95 %: −23.6 to +0.2), 60 examples"."""
+def evidence(verdict: VerdictOf, metric: str, *, counted: bool = True) -> str:
+    """All numbers of a verdict: "0.600 → 0.483, −11.7 points [95 %: −23.6 to +0.2], 60 examples".
+
+    Args:
+        verdict: The verdict.
+        metric: The name of the task's metric.
+        counted: Whether to say on how many examples.
+    """
     told = [move(verdict["before"], verdict["after"], metric)]
     if verdict["difference"] is not None:
-        span = f" (95 %: {interval_words(verdict, metric)})" if verdict["interval"] else ""
+        span = f" [95{NO_BREAK}%: {interval_words(verdict, metric)}]" if verdict["interval"] else ""
         told.append(difference_words(verdict, metric) + span)
-    return ", ".join([*told, examples_words(verdict)])
+    return ", ".join([*told, examples_words(verdict)] if counted else told)
 
 
 def _change(value: float, metric: Metric) -> str:
@@ -97,6 +123,12 @@ def _change(value: float, metric: Metric) -> str:
 
 def _in_points(metric: Metric) -> bool:
     return metric.bounded and metric.unit != "correlation"
+
+
+def _score(value: float | None, metric: str) -> str:
+    if value is None:
+        return NONE
+    return _perplexity(-value) if metric == "loss" else number(metric_named(metric).shown(value))
 
 
 def _perplexity(loss: float) -> str:

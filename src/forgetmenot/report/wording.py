@@ -6,7 +6,8 @@ from typing import Any
 
 from forgetmenot.metrics import metric_named
 from forgetmenot.metrics.resampling import Interval
-from forgetmenot.record.results import RunResults, TaskOutcome
+from forgetmenot.metrics.verdicts import ASSUMED_DISCORDANCE
+from forgetmenot.record.results import RunResults
 
 NONE = "–"
 MINUS = "\N{MINUS SIGN}"
@@ -19,33 +20,10 @@ HEADLINES = {
     "average_performance": "average performance",
     "backward_transfer": "backward transfer",
     "forward_transfer": "forward transfer",
-    "forgetting": "forgetting",
+    "forgetting": "forgetting (Chaudhry)",
     "learning_accuracy": "learning accuracy",
 }
 """The figures that a report begins with."""
-
-OUTCOMES: dict[str, tuple[str, str]] = {
-    "forgotten": ("forgotten", "lost"),
-    "improved": ("improved", "won"),
-    "kept": ("no significant loss", "held"),
-    "last": ("learned last", "held"),
-    "apart": ("learned from the base", "held"),
-    "scored": ("only scored", "flat"),
-    "ahead": ("still to come", "flat"),
-    "unknown": ("cell missing", "flat"),
-    "untested": ("not tested", "flat"),
-    "not learned": ("not learned", "flat"),
-}
-"""The state of a task's outcome in words, and whether that is good: lost, won, held, or flat for neither."""
-
-
-def outcome_words(results: RunResults, outcome: TaskOutcome) -> tuple[str, str]:
-    """The outcome of a task, in words, and their kind."""
-    if outcome.not_learned:
-        return OUTCOMES["not learned"]
-    if outcome.state == "last" and len(results.stages) == 2:
-        return "learned", "held"
-    return OUTCOMES[outcome.state]
 
 
 def left_out(results: RunResults) -> str:
@@ -65,9 +43,20 @@ def asked_again(results: RunResults) -> str:
     ]
     if not told:
         return ""
+    more = [
+        task
+        for task, again in results.asked_again.items()
+        if again["different"] > ASSUMED_DISCORDANCE * again["n"]
+    ]
+    beyond = (
+        f" On {listed(more)} that is more than the {100 * ASSUMED_DISCORDANCE:.0f} in 100 assumed before the "
+        "run: larger drops cannot be ruled out than it said."
+        if more
+        else ""
+    )
     return (
         f"Asked again in another order and batch size, the base model answers {listed(told)} otherwise: a "
-        "difference of that size is noise."
+        f"difference of that size is noise.{beyond}"
     )
 
 
@@ -170,108 +159,6 @@ def listed(words: Sequence[str]) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
-def verdict(results: RunResults) -> str:
-    """One sentence: what was learned, what was forgotten, and whether that is more than noise."""
-    trained = [outcome for outcome in results.outcomes if outcome.state not in ("scored", "ahead")]
-    if not trained:
-        return f"{results.name} has been scored and not trained yet."
-    sound = [outcome for outcome in trained if not outcome.not_learned]
-    weak = [outcome for outcome in trained if outcome.not_learned]
-    names = _few([outcome.task for outcome in trained], "tasks")
-    one_by_one = any(outcome.state not in ("last", "apart") for outcome in trained)
-    if not results.in_sequence:
-        opening = f"Trained on each of {names} from the base model, {results.name}"
-    elif len(trained) == 1:
-        opening = f"Trained on {names}, {results.name}"
-    else:
-        opening = f"Trained on {names} {'in turn' if one_by_one else 'at once'}, {results.name}"
-    if not sound:
-        on_what = "it" if len(weak) == 1 else "any of them"
-        clauses = [f"{opening} did not rise above chance on {on_what}"]
-    else:
-        clauses = _after_all(sound) if one_by_one else [_learned(sound)]
-        clauses[0] = f"{opening} {clauses[0]}"
-    if weak and sound:
-        verb = "was" if len(weak) == 1 else "were"
-        tasks = _few([outcome.task for outcome in weak], "tasks")
-        clauses.append(f"{tasks} {verb} not learned, staying at or below chance")
-    if not results.complete:
-        clauses.append(f"{results.measured} of {len(results.stages)} stages are done")
-    return "; ".join(clauses) + "."
-
-
-def _learned(sound: Sequence[TaskOutcome]) -> str:
-    """The predicate of a run in which nothing comes after a task."""
-    parts = []
-    for verb, raised in (("learned", True), ("did not improve", False)):
-        moves = [
-            f"{outcome.task} ({_move(outcome, outcome.base, outcome.learned)})"
-            for outcome in sound
-            if _raised(outcome) is raised
-        ]
-        if moves:
-            parts.append(f"{verb} {_few(moves, 'tasks')}")
-    return " and ".join(parts)
-
-
-def _raised(outcome: TaskOutcome) -> bool:
-    """Whether a task's own stage brought it above the base model; taken for granted where that is unknown."""
-    return outcome.base is None or outcome.learned is None or outcome.learned > outcome.base
-
-
-def _after_all(sound: Sequence[TaskOutcome]) -> list[str]:
-    """The clauses of a run of several stages; the first lacks its subject."""
-    of = {
-        state: [outcome for outcome in sound if outcome.state == state]
-        for state in ("forgotten", "kept", "improved")
-    }
-    untested = [outcome for outcome in sound if outcome.state in ("untested", "unknown")]
-    last = [outcome for outcome in sound if outcome.state == "last"]
-    clauses = []
-    if of["forgotten"]:
-        worst_first = sorted(of["forgotten"], key=lambda outcome: outcome.change or 0.0)
-        moves = [
-            f"{outcome.task} ({_move(outcome, outcome.learned, outcome.end)})" for outcome in worst_first
-        ]
-        fallen = worst_first[0].change
-        worst_ones = [move for one, move in zip(worst_first, moves, strict=True) if one.change == fallen]
-        named = NAMED_AT_MOST < len(moves) != len(worst_ones)
-        worst = f", worst {_few(worst_ones, 'tasks')}," if named else ""
-        clauses.append(f"had significantly forgotten {_few(moves, 'tasks')}{worst} by the end")
-    elif of["kept"] or of["improved"]:
-        clauses.append("had forgotten nothing by the end that a test can tell from noise")
-    elif untested:
-        moves = [f"{outcome.task} ({_move(outcome, outcome.learned, outcome.end)})" for outcome in untested]
-        clauses.append(f"changed on {_few(moves, 'tasks')} by the end, not tested for significance")
-        untested = []
-    else:
-        clauses.append(_learned(last))
-        last = []
-    if of["improved"]:
-        moves = [
-            f"{outcome.task} ({_move(outcome, outcome.learned, outcome.end)})" for outcome in of["improved"]
-        ]
-        clauses.append(f"{_few(moves, 'tasks')} improved significantly after training on later tasks")
-    if of["kept"] and of["forgotten"]:
-        verb = "shows" if len(of["kept"]) == 1 else "show"
-        clauses.append(
-            f"{_few([outcome.task for outcome in of['kept']], 'tasks')} {verb} no significant loss"
-        )
-    if untested:
-        verb = "was" if len(untested) == 1 else "were"
-        clauses.append(f"{_few([outcome.task for outcome in untested], 'tasks')} {verb} not tested")
-    clauses += [
-        f"{outcome.task}, learned last, ends at {number(outcome.shown(outcome.end))}"
-        for outcome in last
-        if outcome.end is not None
-    ]
-    return clauses
-
-
-def _move(outcome: TaskOutcome, before: float | None, after: float | None) -> str:
-    return f"{number(outcome.shown(before))}{NO_BREAK}→{NO_BREAK}{number(outcome.shown(after))}"
-
-
-def _few(words: Sequence[str], kind: str) -> str:
+def few(words: Sequence[str], kind: str) -> str:
     """The words themselves, or how many where they are too many for a sentence."""
     return listed(words) if len(words) <= NAMED_AT_MOST else f"{len(words)} {kind}"

@@ -168,7 +168,7 @@ def _go_on(config: RunConfig, directory: RunDirectory, display: Display, fresh: 
     plan = make_plan(config, receipts)
     for note in plan.notes:
         display.say(note)
-    probes = make_probes(config, config.evaluation.probes)
+    probes = make_probes(plan, config.evaluation.probes)
     from forgetmenot.runs.execution import carry_out
 
     carry_out(plan, receipts, probes, directory, display, fresh=fresh)

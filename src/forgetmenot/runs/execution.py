@@ -11,6 +11,7 @@ from forgetmenot.errors import UserError
 from forgetmenot.probes import Probe
 from forgetmenot.record.layout import ENVIRONMENT, PREDICTIONS, RESULTS
 from forgetmenot.record.result_schema import Cost
+from forgetmenot.report.beforehand import can_be_shown
 from forgetmenot.report.html import write_report
 from forgetmenot.report.terminal import LiveTable
 from forgetmenot.runs.directory import RunDirectory, begun_with
@@ -57,6 +58,8 @@ def carry_out(
             directory.clear()  # not before: a mistake in the config must not cost the run that is there
         _identify(plan, session, directory, display)
         directory.begin(config.to_yaml())
+        for sentence in can_be_shown(loop.at_hand):
+            display.say(sentence)
         display.show(_table(loop))
         loop.run()
     described = {

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from forgetmenot.config import read_resolved
 from forgetmenot.errors import UserError
 from forgetmenot.methods import make_method
-from forgetmenot.record.layout import BASE, CONFIG, PREDICTIONS
+from forgetmenot.record.layout import BASE, CONFIG, LAST, PREDICTIONS
 from forgetmenot.record.predictions import read_predictions
 from forgetmenot.runs.directory import RunDirectory, begun_with
 from forgetmenot.runs.saved import at_its_revision, open_saved
@@ -35,7 +35,7 @@ def export(run_dir: Path, stage: str, out: Path, gguf: str | None = None) -> str
 
     Args:
         run_dir: The run's directory.
-        stage: Its number or name.
+        stage: Its number or name, or `last`.
         out: A new directory.
         gguf: Write model-TYPE.gguf beside the safetensors, with weights of this type: one of GGUF_TYPES.
 
@@ -54,8 +54,10 @@ def export(run_dir: Path, stage: str, out: Path, gguf: str | None = None) -> str
     method = make_method(config.method.name, config.method.options, config.seed)
     names = [BASE, *begun_with(directory).get("stages", ())]
     found = [name for k, name in enumerate(names) if stage in (name, str(k), f"{k:02d}")]
+    if stage == LAST:
+        found = [name for name in names if directory.is_committed(name)][-1:]
     if not found:
-        raise UserError(f"--stage: this run has no stage {stage!r}. Known: {', '.join(names)}.")
+        raise UserError(f"--stage: this run has no stage {stage!r}. Known: {', '.join(names)}, {LAST}.")
     if found[0] != BASE and method.not_one_model:
         raise UserError(
             f"This run's method, {config.method.name}, {method.not_one_model} "
@@ -176,8 +178,8 @@ def _first_examples(session: Session, directory: RunDirectory, stage: str) -> Ke
     from forgetmenot.runs.plan import make_plan
 
     plan = make_plan(session.config)
-    tokenizer = session.learner.tokenizer
-    asked = scored_tasks(session.config.asking, plan.readings[0], plan.scored, tokenizer, session.max_length)
+    learner, longest = session.learner, session.max_length
+    asked = scored_tasks(session.config.asking, plan.readings[0], plan.scored, learner, longest)
     session.examine(asked[0].first_sequences())
     predictions = read_predictions(directory.stage(stage) / PREDICTIONS)
     sample: list[TokenSequence] = []

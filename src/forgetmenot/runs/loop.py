@@ -23,6 +23,7 @@ from forgetmenot.evaluation.evaluate import evaluate
 from forgetmenot.evaluation.readings import scored_tasks
 from forgetmenot.evaluation.scored_task import ScoredTask
 from forgetmenot.methods import Stage
+from forgetmenot.metrics import margin_of
 from forgetmenot.models.adapt import adapt, finish_stage
 from forgetmenot.models.layers import first_learning, parameters_below
 from forgetmenot.models.weights import has_weights, save_weights
@@ -39,6 +40,7 @@ from forgetmenot.record.layout import (
     write_cost,
 )
 from forgetmenot.record.predictions import Predictions, read_predictions, score, write_predictions
+from forgetmenot.report.beforehand import AtHand
 from forgetmenot.runs.again import ask_again
 from forgetmenot.runs.directory import RunDirectory
 from forgetmenot.runs.display import Display
@@ -82,6 +84,21 @@ class Loop:
             log_with=list(self.config.trackers) or None,
             project_dir=str(directory.path),
         )
+
+    @property
+    def at_hand(self) -> list[AtHand]:
+        """What each task will be judged on."""
+        margins = self.config.evaluation.margins
+        return [
+            AtHand(
+                one.task.name,
+                one.task.metric,
+                len(one.examples),
+                one.independent,
+                margin_of(one.task.name, one.task.metric, margins),
+            )
+            for one in self.scored[PREDICTIONS]
+        ]
 
     def first_sequences(self) -> list[TokenSequence]:
         """What the guard looks at: the first batch that is scored."""
@@ -254,10 +271,10 @@ class Loop:
 
     def _scored_tasks(self) -> dict[str, list[ScoredTask]]:
         """What is scored after every stage, by the file that its predictions go to: the headline first."""
-        tokenizer, longest = self.session.learner.tokenizer, self.session.max_length
+        learner, longest = self.session.learner, self.session.max_length
         return {
             predictions_file(reading.name): scored_tasks(
-                self.config.asking, reading, self.plan.scored, tokenizer, longest
+                self.config.asking, reading, self.plan.scored, learner, longest
             )
             for reading in self.plan.readings
         }

@@ -13,13 +13,15 @@ from typing import Any
 from forgetmenot.config import RunConfig
 from forgetmenot.engine import shards
 from forgetmenot.errors import UserError, nearest
-from forgetmenot.evaluation.readings import Reading, further_readings, own_reading, sample, scored_split
+from forgetmenot.evaluation.benchmark import Benchmark
+from forgetmenot.evaluation.readings import Reading, further_readings, own_reading, scored_split
+from forgetmenot.evaluation.watched import check_benchmarks, divided, load_benchmarks, refuse_training
 from forgetmenot.methods import Method, Stage, make_method
 from forgetmenot.metrics import MatrixRow, metric_named
 from forgetmenot.paths import at_home
 from forgetmenot.probes import check_probe
 from forgetmenot.prompting import EncodedExamples, Prompt, encode_cached, why_no_cache
-from forgetmenot.tasks import Task, check_tasks, expand, load_tasks
+from forgetmenot.tasks import Task, check_tasks, expand, load_tasks, refuse_twice, sample
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,8 @@ class Plan:
 
     Attributes:
         trained: The tasks with a train split, in order.
-        scored: The tasks whose scored split has examples, those of `also_score` last: the columns of R.
+        scored: The tasks whose scored split has examples, those of `also_score` last, and of these lm-eval's:
+            the columns of R.
         prompts: Each task's prompt, in training and in the run's own reading.
         readings: How tasks are scored after each stage, the run's own reading first.
         stages: The training episodes, without the base.
@@ -57,31 +60,37 @@ class Plan:
             if task not in self.scored:
                 split = self.config.evaluation.split
                 notes.append(f"{task.name}: it has no {split} split, so it is trained on and has no column.")
-            if task not in self.trained and task.name not in self.config.evaluation.also_score:
+            watched = task.name in self.config.evaluation.also_score or task.kind == "benchmark"
+            if task not in self.trained and not watched:
                 notes.append(f"{task.name}: it has no train split, so it is only scored.")
         return notes
 
 
 Load = Callable[[Sequence[str], Path | None], list[Task]]
+Watch = Callable[[Sequence[str], Path | None, int | None], list[Benchmark]]
 
 
-def make_plan(config: RunConfig, load: Load = load_tasks) -> Plan:
+def make_plan(config: RunConfig, load: Load = load_tasks, watch: Watch = load_benchmarks) -> Plan:
     """Load the tasks, choose the prompts and ask the method for its stages.
 
     Args:
         config: The run's.
-        load: What loads tasks by name.
+        load: What loads our tasks by name.
+        watch: What loads benchmarks by name, with so many of their examples.
 
     Raises:
         UserError: If anything that the config names is not there or does not fit.
     """
     method = check_names(config)
-    both = load([*config.tasks, *config.evaluation.also_score], data_folder(config))
+    ours, benchmarks = divided(config.evaluation.also_score)
+    both = load([*config.tasks, *ours], data_folder(config))
     ordered = both[: len(expand(config.tasks))]
     trained = tuple(task for task in ordered if task.train)
     if not trained:
         raise UserError(f"tasks: none of {', '.join(task.name for task in ordered)} has a train split.")
     _check_preferences(config, method, trained)
+    both = [*both, *watch(benchmarks, data_folder(config), config.evaluation.limit)]
+    refuse_twice([task.name for task in both])
     scored = tuple(task for task in both if scored_split(config.evaluation, task))
     if not scored:
         names, split = ", ".join(task.name for task in both), config.evaluation.split
@@ -117,7 +126,15 @@ def check_names(config: RunConfig) -> Method:
         check_vllm()
     for one in config.evaluation.probes:
         check_probe(one.name, one.options)
-    check_tasks([*config.tasks, *config.evaluation.also_score])
+    refuse_training(config.tasks)
+    ours, benchmarks = divided(config.evaluation.also_score)
+    check_tasks([*config.tasks, *ours])
+    if benchmarks and config.evaluation.split == "select":
+        raise UserError(
+            f"evaluation.split: select: {benchmarks[0]} is a task of lm-evaluation-harness, on which nothing "
+            "is chosen; leave it out of evaluation.also_score."
+        )
+    check_benchmarks(benchmarks)
     return method
 
 
@@ -127,10 +144,14 @@ def in_words(config: RunConfig) -> list[str]:
     Raises:
         UserError: If a task is unknown or named twice.
     """
-    tasks, watched = (", ".join(expand(names)) for names in (config.tasks, config.evaluation.also_score))
+    ours, benchmarks = divided(config.evaluation.also_score)
+    watched = ", ".join([*expand(ours), *benchmarks])
     also = f"; only scored: {watched}" if watched else ""
     how = f"{config.method.name} ({config.adapter.in_words})"
-    return [f"{config.model.title} learns {tasks} by {how}{also}", f"Directory: {config.directory}"]
+    return [
+        f"{config.model.title} learns {', '.join(expand(config.tasks))} by {how}{also}",
+        f"Directory: {config.directory}",
+    ]
 
 
 def training_examples(

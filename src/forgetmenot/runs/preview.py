@@ -22,6 +22,7 @@ from forgetmenot.evaluation.scored_task import ScoredTask
 from forgetmenot.methods import Method, Stage
 from forgetmenot.prompting.encoded import Encoded
 from forgetmenot.record.layout import BASE
+from forgetmenot.report.beforehand import AtHand, can_be_shown
 from forgetmenot.report.preview_tables import print_preview
 from forgetmenot.report.screen import Screen
 from forgetmenot.runs.api import is_begun, resolve
@@ -119,6 +120,7 @@ class Preview:
         parameters: Of the model, and `trainable` of them.
         machine: What was found to compute on, and was calibrated: the GPU, or the processor and its threads.
         not_counted: What the estimate leaves out, as sentences.
+        at_hand: What each task will be judged on.
     """
 
     directory: Path
@@ -130,6 +132,7 @@ class Preview:
     parameters: Mapping[str, int]
     machine: str
     not_counted: tuple[str, ...]
+    at_hand: tuple[AtHand, ...]
 
     @property
     def train_s(self) -> list[float]:
@@ -151,6 +154,10 @@ class Preview:
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
         plain = {**asdict(self), "directory": str(self.directory)}
+        plain |= {
+            "at_hand": [one.to_json() for one in self.at_hand],
+            "can_be_shown": can_be_shown(self.at_hand),
+        }
         return plain | {"train_s": self.train_s, "eval_s": self.eval_s, "seconds": self.seconds}
 
     def print(self, console: Console | None = None) -> None:
@@ -220,6 +227,7 @@ def preview(config: RunConfig | Mapping[str, Any] | str | Path | None = None) ->
         },
         machine=_machine(session),
         not_counted=tuple(_not_counted(config, plan.method, scored)),
+        at_hand=tuple(loop.at_hand),
     )
 
 

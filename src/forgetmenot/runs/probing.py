@@ -7,15 +7,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from forgetmenot.config import RunConfig
 from forgetmenot.engine import ranks
 from forgetmenot.errors import UserError
+from forgetmenot.evaluation.readings import scored_split
 from forgetmenot.methods import Method
 from forgetmenot.metrics import ability_delta
-from forgetmenot.probes import Part, Probe, make_probe
+from forgetmenot.probes import Part, Probe, RunTask, make_probe
 from forgetmenot.record.result_schema import ProbeTable
 from forgetmenot.runs.directory import RunDirectory
-from forgetmenot.runs.plan import data_folder
+from forgetmenot.runs.plan import Plan, data_folder
 from forgetmenot.settings import NamedSettings
 
 if TYPE_CHECKING:
@@ -24,13 +24,26 @@ if TYPE_CHECKING:
 NOT_MEASURED = "The stage's weights were no longer on disk when this probe was asked for."
 
 
-def make_probes(config: RunConfig, wanted: Iterable[NamedSettings]) -> dict[str, Probe]:
-    """Probes by name, ready to measure.
+def make_probes(plan: Plan, wanted: Iterable[NamedSettings]) -> dict[str, Probe]:
+    """Probes by name, ready to measure the stages of a run.
 
     Raises:
         UserError: If one does not exist or lacks something that it needs.
     """
-    return {one.name: make_probe(one.name, one.options, data_folder(config)) for one in wanted}
+    config = plan.config
+    tasks = [
+        RunTask(
+            task,
+            plan.prompts[task.name],
+            scored_split(config.evaluation, task),
+            config.training.max_length,
+        )
+        for task in plan.scored
+    ]
+    probes = {one.name: make_probe(one.name, one.options, data_folder(config)) for one in wanted}
+    for probe in probes.values():
+        probe.take_tasks(tasks)
+    return probes
 
 
 def measure_probe(

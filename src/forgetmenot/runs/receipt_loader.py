@@ -10,6 +10,7 @@ from typing import Any
 from forgetmenot.config import RunConfig
 from forgetmenot.engine import ranks
 from forgetmenot.errors import UserError, nearest
+from forgetmenot.evaluation.watched import divided
 from forgetmenot.receipts.classifier import Classifier
 from forgetmenot.receipts.fit import Receipts, classifier_maker, issue_receipts, receipted, takes_receipts
 from forgetmenot.runs.directory import RunDirectory
@@ -34,7 +35,7 @@ class ReceiptLoader:
 
     def __init__(self, config: RunConfig, directory: RunDirectory) -> None:
         self._settings, self._directory = config.receipts, directory
-        self._own = [*config.tasks, *config.evaluation.also_score]
+        self._own = [*config.tasks, *divided(config.evaluation.also_score)[0]]
         self.plain: dict[str, Task] = {}
         self.receipts: dict[str, Receipts] = {}
 

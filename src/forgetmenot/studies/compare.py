@@ -51,12 +51,13 @@ def compare(paths: Sequence[Path], output: Path = Path()) -> Comparison:
     return comparison
 
 
-def compare_study(results: Mapping[str, Any], folder: Path) -> Comparison:
+def compare_study(results: Mapping[str, Any], folder: Path, published: str | None = None) -> Comparison:
     """Compare the runs of a study.
 
     Args:
         results: The content of study.json.
         folder: The study's directory.
+        published: The paper that they are held against; with Haque's, forgetting is what he calls so.
     """
     return Comparison(
         results["name"],
@@ -66,6 +67,7 @@ def compare_study(results: Mapping[str, Any], folder: Path) -> Comparison:
             else read_run(folder / "runs" / one["run"], one["varies"])
             for one in results["runs"]
         ],
+        haque=(published or "").startswith("haque"),
     )
 
 

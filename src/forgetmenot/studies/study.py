@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from forgetmenot.errors import UserError
+from forgetmenot.evaluation.benchmark import Benchmark
+from forgetmenot.evaluation.watched import load_benchmarks
 from forgetmenot.metrics import spread
 from forgetmenot.process import Job
 from forgetmenot.record.results import load_results
@@ -132,7 +134,7 @@ def study(
             with room as place, StudyDisplay(console, len(runs), len(pending)) as display:
                 ended = _go_through(pending, place, directory, display)
         results = _assemble(config, runs, ended)
-        comparison = compare_study(results, directory.path)
+        comparison = compare_study(results, directory.path, config.published)
         results["conclusions"] = conclusions(comparison)
         directory.write_json("study.json", results)
         directory.write_text("study.csv", study_csv(results))
@@ -152,10 +154,15 @@ def _check(runs: Sequence[StudyRun]) -> None:
     def load(names: Sequence[str], folder: Path | None) -> list[Task]:
         return [task for name in expand(names) for task in load_one(name, folder)]
 
+    watch_one = cache(lambda name, folder, limit: load_benchmarks([name], folder, limit))
+
+    def watch(names: Sequence[str], folder: Path | None, limit: int | None) -> list[Benchmark]:
+        return [task for name in names for task in watch_one(name, folder, limit)]
+
     for run in runs:
         try:
             check_trackers(run.config)
-            make_plan(run.config, load)
+            make_plan(run.config, load, watch)
         except UserError as error:
             raise UserError(f"The run of {run.title}: {error}") from error
 

@@ -2,12 +2,18 @@
 
 import hashlib
 import json
+import zlib
 from collections import defaultdict
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, TypeVar
+
+import numpy as np
 
 from forgetmenot.tasks.task import Example
 
+T = TypeVar("T")
+
+SAMPLE_SEED = 20250402  # fixed: a limit takes the same examples in every run
 SELECT_SEED = 20250401  # fixed, whatever the seed of a run: choices made on `select` stay comparable
 SELECT_MOST = 1000
 TOO_FEW_TO_CARVE = 20
@@ -46,6 +52,14 @@ def digest_of(example: Example) -> bytes:
     """Digest what an example says, its label and the row's own name left out; also its lot in `_carve`."""
     fields = {name: value for name, value in example.fields.items() if name not in NAMES_OF_ROWS}
     return hashlib.sha256(f"{SELECT_SEED}:{_canonical(fields)}".encode()).digest()
+
+
+def sample(name: str, examples: Sequence[T], limit: int | None) -> Sequence[T]:
+    """At most `limit` examples, drawn by the task's name alone, in their own order."""
+    if limit is None or limit >= len(examples):
+        return examples
+    drawn = np.random.default_rng([SAMPLE_SEED, zlib.crc32(name.encode())]).permutation(len(examples))
+    return [examples[k] for k in sorted(drawn[:limit].tolist())]
 
 
 def cut_by_text(rows: list[Example], size: int) -> tuple[list[Example], list[Example]]:

@@ -45,7 +45,7 @@ def expand(names: Sequence[str]) -> list[str]:
                 f"There is no task or suite {task!r}; your own task is a path that ends in .yaml. "
                 f"{nearest(task, [*known, *suites], '`fmn list tasks` (or suites)')}"
             )
-    _refuse_twice(tasks)
+    refuse_twice(tasks)
     return tasks
 
 
@@ -72,14 +72,14 @@ def load_tasks(names: Sequence[str], data_dir: Path | None) -> list[Task]:
         UserError: A name is unknown or stands twice, data is missing, or a row is wrong.
     """
     tasks = [_load(name, data_dir) for name in expand(names)]
-    _refuse_twice([task.name for task in tasks])
+    refuse_twice([task.name for task in tasks])
     return tasks
 
 
 def fingerprint(task: Task) -> str:
     """The first 16 hex digits of the SHA-256 of a task's name, labels and every example of its splits."""
     about: list[Any] = [task.name, task.kind, task.labels]
-    if task.kind in ("answer", "messages"):
+    if task.kind in ("answer", "messages", "benchmark"):
         about.append(asdict(task.generation))
     digest = hashlib.sha256(json.dumps(about).encode())
     encode = json.JSONEncoder(sort_keys=True, default=str).encode
@@ -105,7 +105,8 @@ def _is_file(name: str) -> bool:
     return name.endswith((".yaml", ".yml"))
 
 
-def _refuse_twice(names: Sequence[str]) -> None:
+def refuse_twice(names: Sequence[str]) -> None:
+    """Refuse a name that stands twice among those of tasks."""
     for name in names:
         if names.count(name) > 1:
             raise UserError(f"The task {name!r} is named twice; a suite counts as the tasks that it holds.")

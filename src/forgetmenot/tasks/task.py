@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Split = Literal["train", "select", "score"]
-Kind = Literal["choice", "answer", "messages", "text", "preference"]
+Kind = Literal["choice", "answer", "messages", "text", "preference", "benchmark"]
 
 PAIR = ("chosen", "rejected")
 """The two answers of a preference, in the order of its labels."""
@@ -53,6 +53,7 @@ class Task:
     Attributes:
         kind: How it is answered: `choice` among labels, free `answer`, the last assistant turn of
             `messages`, plain `text` (a language-model loss), or a `preference` of one answer over another.
+            A `benchmark` is lm-evaluation-harness's, which says how it is asked; it is never trained.
         labels: The label names of a `choice`, in the order of the data set's own numbers; PAIR of a
             `preference`, whose gold label is always the first.
         metric: The name of the headline metric, and `further_metrics` those read beside it.

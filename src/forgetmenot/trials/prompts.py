@@ -169,7 +169,7 @@ def _variants(config: RunConfig, task: Task, names: Sequence[str]) -> dict[str, 
 
 def _scored(config: RunConfig, task: Task, prompt: Prompt, session: Session) -> ScoredTask:
     rule = scoring_rule_of(config.evaluation, [task], {task.name: prompt}, "evaluation")
-    return scored_task(config.asking, task, prompt, session.learner.tokenizer, session.max_length, rule)
+    return scored_task(config.asking, task, prompt, session.learner, session.max_length, rule)
 
 
 def _answers(

@@ -14,6 +14,7 @@ from forgetmenot.errors import UserError, validation_sentence
 from forgetmenot.evaluation.evaluate import evaluate
 from forgetmenot.evaluation.readings import prompt_for, scored_task
 from forgetmenot.evaluation.scored_task import ScoredTask
+from forgetmenot.evaluation.watched import divided
 from forgetmenot.methods import Method, make_method
 from forgetmenot.metrics import MatrixRow
 from forgetmenot.paths import path_safe
@@ -86,7 +87,7 @@ def compare_with_receipts(
     _refuse_to_replace(directory, question)
     with opened(directory, console) as display:
         loader = ReceiptLoader(config, directory)
-        names = tasks or [*config.tasks, *config.evaluation.also_score]
+        names = tasks or [*config.tasks, *divided(config.evaluation.also_score)[0]]
         asked = [
             task for task in loader(names, data_folder(config)) if task.name in loader.receipts and task.score
         ]
@@ -162,7 +163,7 @@ def _case(config: RunConfig, loader: ReceiptLoader, task: Task, session: Session
     prompt = prompt_for(plain, config.prompt, config.demonstrations)
 
     def asked(one: Task, prompt: Prompt) -> ScoredTask:
-        return scored_task(config.asking, one, prompt, session.learner.tokenizer, session.max_length)
+        return scored_task(config.asking, one, prompt, session.learner, session.max_length)
 
     scored = {
         ALONE: asked(plain, prompt),

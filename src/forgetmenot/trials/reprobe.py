@@ -45,12 +45,12 @@ def reprobe(
     config = read_resolved(directory.path / CONFIG)
     with opened(directory, console) as display:
         plan = make_plan(config, ReceiptLoader(config, directory))
-        wanted = make_probes(config, _wanted(config, probes))
+        wanted = make_probes(plan, _wanted(config, probes))
         stages = [row.name for row in plan.rows]
         found: dict[str, list[list[dict[str, Any]] | None]] = {name: [] for name in wanted}
         session = open_saved(directory, config, display)
-        task, tokenizer = plan.scored[0], session.learner.tokenizer
-        first = scored_task(config.asking, task, plan.prompts[task.name], tokenizer, session.max_length)
+        task = plan.scored[0]
+        first = scored_task(config.asking, task, plan.prompts[task.name], session.learner, session.max_length)
         session.examine(first.first_sequences())
         for stage in stages:
             there = take_up(directory, session, plan.method, stage)

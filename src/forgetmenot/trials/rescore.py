@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from forgetmenot.config import read_resolved
+from forgetmenot.config import RunConfig, read_resolved
 from forgetmenot.errors import UserError
 from forgetmenot.evaluation.evaluate import evaluate
 from forgetmenot.evaluation.readings import (
@@ -21,6 +21,7 @@ from forgetmenot.evaluation.readings import (
 )
 from forgetmenot.evaluation.scored_task import ScoredTask
 from forgetmenot.evaluation.settings import Asking, reading_settings
+from forgetmenot.evaluation.watched import divided, load_benchmarks
 from forgetmenot.methods import Method
 from forgetmenot.paths import file_name
 from forgetmenot.record.assemble import reading
@@ -54,7 +55,7 @@ def rescore(
 
     Args:
         run_dir: The run's directory.
-        tasks: Names, suites or task files; the run's own if empty.
+        tasks: Names, suites or task files, or lm-eval's tasks; the run's own if empty.
         prompt: A variant for all of them; the run's own if None.
         settings: What else differs from the run's own reading: an entry of `evaluation.readings`.
         console: Where to show progress.
@@ -71,14 +72,14 @@ def rescore(
     with opened(directory, console) as display:
         load = ReceiptLoader(config, directory)
         plan = make_plan(config, load)
-        found = load(tasks, data_folder(config)) if tasks else plan.scored
+        found = _named(config, load, tasks) if tasks else plan.scored
         asked = [task for task in found if scored_split(config.evaluation, task)]
         if not asked:
             raise UserError(f"--tasks: none of {', '.join(tasks)} has a {config.evaluation.split} split.")
         chosen = _reading(config.asking, asked, prompt, settings or {})
         session = open_saved(directory, config, display)
-        tokenizer, longest = session.learner.tokenizer, session.max_length
-        scored = scored_tasks(config.asking, chosen, asked, tokenizer, longest)
+        learner, longest = session.learner, session.max_length
+        scored = scored_tasks(config.asking, chosen, asked, learner, longest)
         session.examine(scored[0].first_sequences())
         answers = [_answers(directory, session, plan.method, row.name, scored, display) for row in plan.rows]
         names = [one.task.name for one in scored]
@@ -93,6 +94,13 @@ def rescore(
         name = f"{READINGS}/{file_name('-'.join([chosen.name or 'own', *names]), about)}.json"
         directory.write_json(name, measured)
     return directory.path / name, measured
+
+
+def _named(config: RunConfig, load: ReceiptLoader, names: Sequence[str]) -> list[Task]:
+    """Tasks by name, lm-eval's last."""
+    ours, benchmarks = divided(names)
+    folder = data_folder(config)
+    return [*load(ours, folder), *load_benchmarks(benchmarks, folder, config.evaluation.limit, "--tasks")]
 
 
 def _reading(

@@ -12,12 +12,14 @@ from datasets import Dataset, DatasetDict
 from lm_eval.api.task import ConfigurableTask
 
 from forgetmenot.errors import UserError
+from forgetmenot.probes.shared.lm_eval_model import quiet
+from forgetmenot.probes.shared.lm_eval_tasks import UNREADABLE, WITHOUT_PASSAGE, explaining, undisturbed
 
 Rows = list[dict[str, Any]]
 
 BOOLQ: dict[str, Any] = {
-    "task": "boolq_without_passage",
-    "dataset_path": "boolq_without_passage",
+    "task": WITHOUT_PASSAGE,
+    "dataset_path": WITHOUT_PASSAGE,
     "output_type": "multiple_choice",
     "validation_split": "validation",
     "doc_to_text": "Question: {{question}}?\nAnswer:",
@@ -38,6 +40,22 @@ def general_folder(data_dir: Path | None) -> Path | None:
         if any((folder / name).is_dir() for name in ("mmlu", "bbh", "gsm8k", "piqa", "boolq", "ARC-Easy")):
             return folder
     return None
+
+
+def load(manager: Any, name: str, folder: Path | None, where: str) -> Any:
+    """The tasks that a name stands for: lm-eval's `TaskDict`.
+
+    Args:
+        manager: What `find_tasks` gave.
+        name: Of a task, a group or a tag, or the path of a task file of lm-eval's kind.
+        folder: Of the benchmarks whose rows are on this disk; None for the hub.
+        where: The key that names it.
+
+    Raises:
+        UserError: If its rows are not there, or lm-eval cannot take it.
+    """
+    with rows_from(folder), undisturbed(), quiet(), explaining(where, name, *UNREADABLE):
+        return manager.load([dict(BOOLQ) if name == WITHOUT_PASSAGE else name])
 
 
 @contextmanager

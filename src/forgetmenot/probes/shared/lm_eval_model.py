@@ -96,15 +96,20 @@ class LearnerLM(TemplateLM):  # type: ignore[misc]
     def _loglikelihood_tokens(
         self, requests: Sequence[tuple[Any, list[int], list[int]]], **_: Any
     ) -> list[tuple[float, bool]]:
-        sequences = []
-        for _text, context, continuation in requests:
-            tokens = tuple((context + continuation)[-(self.max_length + 1) :])
-            self.cut += len(tokens) < len(context) + len(continuation)
-            sequences.append(TokenSequence(tokens, max(1, len(tokens) - len(continuation))))
-        with self.learner.progress("likelihoods", len(sequences)) as advance:
+        cut = [self._fitting(context, continuation) for _text, context, continuation in requests]
+        self.cut += sum(lost > 0 for _, lost in cut)
+        with self.learner.progress("likelihoods", len(cut)) as advance:
+            sequences = [sequence for sequence, _ in cut]
             values, greedy = self.learner.log_likelihoods_and_greedy(sequences, advance)
         self.finite &= bool(values.isfinite().all())
         return list(zip(values.tolist(), greedy.tolist(), strict=True))
+
+    def _fitting(self, context: list[int], continuation: list[int]) -> tuple[TokenSequence, int]:
+        """A request's tokens, cut on the left to the model's length, and how many it lost."""
+        whole = context + continuation
+        tokens = tuple(whole[-(self.max_length + 1) :])
+        sequence = TokenSequence(tokens, max(1, len(tokens) - len(continuation)))
+        return sequence, len(whole) - len(tokens)
 
     def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = True) -> list[float]:
         """The log-likelihood of whole texts, in windows of the model's length, each token predicted once."""
@@ -142,24 +147,62 @@ class LearnerLM(TemplateLM):  # type: ignore[misc]
 
     def _generate(self, contexts: Sequence[str], settings: Mapping[str, Any]) -> list[str]:
         """The answers to contexts with the same generation settings."""
-        settings = normalize_gen_kwargs(dict(settings), MAX_GEN_TOKS)
-        if settings.get("do_sample") or settings.get("num_beams", 1) != 1:
-            raise UserError("this task samples its answers or uses beam search; only greedy answers work.")
+        decoding = self.decoding(settings)
+        cut = [self.prompt(context, decoding) for context in contexts]
+        self.cut += sum(lost > 0 for _, lost in cut)
+        with self.learner.progress("answers", len(cut)) as advance:
+            answers = self.learner.write([prompt for prompt, _ in cut], decoding, advance=advance)
+        self.finite &= all(answer.finite for answer in answers)
+        return [written(answer.text, decoding) for answer in answers]
+
+    def decoding(self, settings: Mapping[str, Any]) -> Decoding:
+        """How answers are written by a task's generation settings; see `greedy_settings`."""
+        settings = greedy_settings(settings)
         eos = self.tokenizer.decode([self.eot_token_id])
         until = handle_stop_sequences(settings.get("until"), eos=eos)
-        new = settings["max_gen_toks"]
-        room = self.max_length - new
+        return Decoding(settings["max_gen_toks"], stop=tuple(one for one in until if one))
+
+    def prompt(self, context: str, decoding: Decoding) -> tuple[tuple[int, ...], int]:
+        """A context's tokens, cut on the left to leave room for the answer, and how many it lost.
+
+        Raises:
+            UserError: If an answer may be longer than the model.
+        """
+        room = self.max_length - decoding.max_new_tokens
         if room < 1:
             raise UserError(
-                f"this task lets the model write {new} tokens, but it has {self.max_length} positions."
+                f"this task lets the model write {decoding.max_new_tokens} tokens, but it has "
+                f"{self.max_length} positions."
             )
-        whole = [self.tok_encode(context) for context in contexts]
-        self.cut += sum(len(tokens) > room for tokens in whole)
-        with self.learner.progress("answers", len(whole)) as advance:
-            decoding = Decoding(new, stop=tuple(one for one in until if one))
-            answers = self.learner.write([tuple(t[-room:]) for t in whole], decoding, advance=advance)
-        self.finite &= all(answer.finite for answer in answers)
-        return [postprocess_generated_text(answer.text, until, None) for answer in answers]
+        tokens = self.tok_encode(context)
+        return tuple(tokens[-room:]), max(0, len(tokens) - room)
+
+
+class RequestTokens(LearnerLM):
+    """Answers a request for a likelihood by the tokens that would be scored, and how many were cut."""
+
+    def _loglikelihood_tokens(
+        self, requests: Sequence[tuple[Any, list[int], list[int]]], **_: Any
+    ) -> list[Any]:
+        return [self._fitting(context, continuation) for _text, context, continuation in requests]
+
+
+def greedy_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A task's generation settings by lm-eval's own names.
+
+    Raises:
+        UserError: If its answers are not greedy.
+    """
+    settings = dict(normalize_gen_kwargs(dict(settings), MAX_GEN_TOKS))
+    if settings.get("do_sample") or settings.get("num_beams", 1) != 1:
+        raise UserError("this task samples its answers or uses beam search; only greedy answers work.")
+    return settings
+
+
+def written(text: str, decoding: Decoding) -> str:
+    """An answer as lm-eval's filters take it: without what follows a stop string."""
+    ended: str = postprocess_generated_text(text, list(decoding.stop), None)
+    return ended
 
 
 @contextmanager

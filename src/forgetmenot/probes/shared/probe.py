@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
+from forgetmenot.prompting.prompt import Prompt
+from forgetmenot.tasks import Example, Task
+
 if TYPE_CHECKING:
     from forgetmenot.engine.learner import Learner
 
@@ -45,6 +48,23 @@ class Part:
     more: dict[str, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class RunTask:
+    """A task as a run asks it.
+
+    Attributes:
+        task: The task.
+        prompt: How the run puts it to the model, with its demonstrations.
+        examples: Those of the split that is scored.
+        max_length: The most tokens of a prompt with its answer; the model may have fewer positions.
+    """
+
+    task: Task
+    prompt: Prompt
+    examples: Sequence[Example]
+    max_length: int
+
+
 class Probe:
     """Measures a model: a class with one method, and the options that a config gives it.
 
@@ -70,6 +90,13 @@ class Probe:
             UserError: If something that it needs is not there.
         """
         self.options, self.data_dir = options, data_dir
+
+    def take_tasks(self, tasks: Sequence[RunTask]) -> None:
+        """Get the tasks that the run scores, before any model is loaded; by default they are of no use.
+
+        Raises:
+            UserError: If something that it needs is not among them.
+        """
 
     @property
     def made_with(self) -> str:

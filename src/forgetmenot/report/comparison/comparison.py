@@ -21,9 +21,9 @@ from forgetmenot.metrics import (
     spread,
 )
 from forgetmenot.metrics.metric import Floats
-from forgetmenot.report.comparison.runs import CONDITIONS, ComparedRun, level_name, varying
+from forgetmenot.report.comparison.runs import CONDITIONS, DROP, ComparedRun, level_name, varying
 
-TABLE = {
+HAQUE = {
     "haque_pretrained_mean": "pretrained",
     "haque_forgetting_sum": "forgetting, sum",
     "haque_forgetting_mean": "forgetting, mean",
@@ -36,9 +36,17 @@ TABLE = {
 }
 """The columns of the paper's table (Haque 2025), with each reading of its "training performance", and BWT."""
 
-FORGETTING, FINAL = "haque_forgetting_mean", "haque_final_mean"
+USUAL = {
+    "average_performance": "average performance",
+    "backward_transfer": "backward transfer",
+    "forward_transfer": "forward transfer",
+    "forgetting": "forgetting (Chaudhry)",
+    "learning_accuracy": "learning accuracy",
+}
+"""The columns of every other comparison."""
+
+FINAL = "average_performance"  # and Haque's final mean, which is the same
 END, LOST = "final mean", "drop since learned"
-EFFECTS = {FINAL: "final mean", FORGETTING: "forgetting, mean"}
 
 # What is tested is no maximum, since a maximum over noisy scores is above 0 where nothing changed.
 TESTED: dict[str, Callable[[ScoreMatrix], Floats]] = {
@@ -160,10 +168,17 @@ class Comparison:
     Args:
         name: What the whole is called.
         runs: All of them, at least one, those that failed too.
+        haque: Whether they are held against Haque's paper, so that forgetting is what he calls so.
     """
 
-    def __init__(self, name: str, runs: Sequence[ComparedRun]) -> None:
-        self.name, self.runs = name, list(runs)
+    def __init__(self, name: str, runs: Sequence[ComparedRun], *, haque: bool = False) -> None:
+        self.name, self.runs, self.haque = name, list(runs), haque
+        self.columns = HAQUE if haque else USUAL
+        self.loss = "haque_forgetting_mean" if haque else DROP
+        self.effects = {
+            FINAL: END,
+            self.loss: "forgetting, mean" if haque else LOST,
+        }
         self.keys = varying(runs)
         kinds = [key for key in self.keys if key not in CONDITIONS]
         self.kind = kinds[0] if len(kinds) == 1 else "setting" if kinds else "run"
@@ -204,12 +219,12 @@ class Comparison:
 
     @cached_property
     def ranked(self) -> list[Group]:
-        """The groups that have a forgetting (Haque's mean), the least first.
+        """The groups that have lost something or nothing (`loss`), the least first.
 
         Where some learn one task after another, one that learns all at once (`joint`), or each from the base
         (`single`), is not among them: nothing came after what it learned.
         """
-        known = [(found.mean, one) for one in self.matched_groups if (found := one.spread(FORGETTING))]
+        known = [(found.mean, one) for one in self.matched_groups if (found := one.spread(self.loss))]
         in_turn = [pair for pair in known if pair[1].spread("backward_transfer")]
         return [one for _, one in sorted(in_turn or known, key=lambda pair: pair[0])]
 

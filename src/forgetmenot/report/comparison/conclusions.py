@@ -6,7 +6,6 @@ from forgetmenot.record.results import SIGNIFICANT
 from forgetmenot.report.comparison.comparison import (
     END,
     FINAL,
-    FORGETTING,
     LOST,
     Comparison,
     Effect,
@@ -18,8 +17,9 @@ from forgetmenot.report.wording import NAMED_AT_MOST, left_out, listed, number, 
 def conclusions(comparison: Comparison) -> list[str]:
     """The answers that a reader came for, most important first; never empty."""
     found = [
-        *_least_forgetting(comparison),
+        *_least_lost(comparison),
         *_significance(comparison),
+        *_forgotten(comparison),
         *_ends_highest(comparison),
         *_sensitivity(comparison),
         *_not_learned(comparison),
@@ -58,17 +58,19 @@ def _all_named(comparison: Comparison, names: list[str]) -> str:
     return several if comparison.seeds > 1 else f"The checkpoints of {several}"
 
 
-def _least_forgetting(comparison: Comparison) -> Iterator[str]:
+def _least_lost(comparison: Comparison) -> Iterator[str]:
     ranked = comparison.ranked
     if not ranked:
         return
-    figures = {one.name: found.mean for one in ranked if (found := one.spread(FORGETTING))}
+    figures = {one.name: found.mean for one in ranked if (found := one.spread(comparison.loss))}
     first = ranked[0]
-    floor = first.noise_floor(FORGETTING)
+    floor = first.noise_floor(comparison.loss)
     noise = f"; noise alone would show {number(floor)}" if floor is not None else ""
     subject = _named(comparison, first.name)
+    forget, figure = ("forget", "Haque’s forgetting, ") if comparison.haque else ("lose", "")
+    what = "a task" if comparison.haque else "a task since learning it"
     if len(ranked) == 1:
-        yield f"{subject} forgets {number(figures[first.name])} a task (Haque’s forgetting, mean){noise}."
+        yield f"{subject} {forget}s {number(figures[first.name])} {what} ({figure}mean){noise}."
         return
     least = _alike([(one.name, figures[one.name]) for one in ranked])
     rest = [f"{one.name} {number(figures[one.name])}" for one in ranked[len(least) :]]
@@ -77,13 +79,39 @@ def _least_forgetting(comparison: Comparison) -> Iterator[str]:
     against = f" against {listed(rest)}" if rest else ""
     if len(least) > 1:
         subject = _all_named(comparison, least)
-        forgets = "forget alike" if not rest else "forget alike and least"
+        how = f"{forget} alike" if not rest else f"{forget} alike and least"
     else:
-        forgets = "forgets least"
+        how = f"{forget}s least"
     yield (
-        f"{subject} {forgets}: {number(figures[first.name])} a task (Haque’s forgetting, mean over "
+        f"{subject} {how}: {number(figures[first.name])} {what} ({figure}mean over "
         f"{_count(len(first.finished), 'run')}){against}{noise}."
     )
+
+
+def _forgotten(comparison: Comparison) -> Iterator[str]:
+    """In how many runs which task was forgotten, by each run's own verdicts."""
+    judged = [
+        (one.name, verdicts)
+        for one in comparison.groups
+        if (
+            verdicts := [run.results.verdicts for run in one.finished if run.results and run.results.verdicts]
+        )
+    ]
+    for pair, since in (("base_end", "against the base model"), ("own_end", "since its own stage")):
+        told, unsure = [], 0
+        for name, runs in judged:
+            found = [(task, one["decision"]) for run in runs for task, one in run.get(pair, {}).items()]
+            unsure += sum(decision == "cannot tell" for _, decision in found)
+            forgotten = [task for task, decision in found if decision == "forgotten"]
+            if counts := [f"{task} in {forgotten.count(task)}" for task in dict.fromkeys(forgotten)]:
+                told.append(f"{name}: {_some(counts)} of {_count(len(runs), 'run')}")
+        if not any(run.get(pair) for _, runs in judged for run in runs):
+            continue
+        open_ = f"; in {unsure} it cannot be told" if unsure else ""
+        if told:
+            yield f"Forgotten {since}: {'; '.join(told)}{open_}."
+        else:
+            yield f"No task is shown to be forgotten {since} in any run{open_}."
 
 
 def _significance(comparison: Comparison) -> Iterator[str]:
@@ -121,8 +149,8 @@ def _significance(comparison: Comparison) -> Iterator[str]:
 
 
 def _wins(comparison: Comparison) -> bool:
-    """Whether one group alone is said to forget least."""
-    means = [(one.name, found.mean) for one in comparison.ranked if (found := one.spread(FORGETTING))]
+    """Whether one group alone is said to lose least."""
+    means = [(one.name, found.mean) for one in comparison.ranked if (found := one.spread(comparison.loss))]
     return len(_alike(means)) == 1
 
 
@@ -132,7 +160,7 @@ def _one_test(comparison: Comparison, test: PairedTest) -> str:
         return f"Whether {what} more than chance could not be tested: {test.reason}"
     judged, (mine, theirs) = test.contrast, test.values
     if not _wins(comparison):
-        verdict = "Tested without a maximum, " + (
+        verdict = ("Tested without a maximum, " if comparison.haque else "Tested, ") + (
             "they differ significantly" if significant(test) else "no difference can be told from chance"
         )
     elif not significant(test):
@@ -140,7 +168,8 @@ def _one_test(comparison: Comparison, test: PairedTest) -> str:
     elif judged.difference < 0:
         verdict = "That is significant"
     else:
-        verdict = "Tested without a maximum it is significantly the other way round"
+        how = "Tested without a maximum" if comparison.haque else "Over the matched runs"
+        verdict = f"{how} it is significantly the other way round"
     return (
         f"{verdict}, {_over(comparison)}: "
         f"{test.first} lost {number(mine)} a task since learning it and "
@@ -173,10 +202,11 @@ def _ends_highest(comparison: Comparison) -> Iterator[str]:
 
 def _sensitivity(comparison: Comparison) -> Iterator[str]:
     """How much the prompt, the order and the seed matter."""
+    loss = "forgetting" if comparison.haque else "the drop since learned"
     for key in ("prompt", "order"):
         if key not in comparison.keys:
             continue
-        final, forgotten = (comparison.effect(key, figure) for figure in (FINAL, FORGETTING))
+        final, forgotten = (comparison.effect(key, figure) for figure in (FINAL, comparison.loss))
         if final is None or forgotten is None:
             yield f"How much the {key} matters is open: no other setting has all its runs."
             continue
@@ -185,14 +215,14 @@ def _sensitivity(comparison: Comparison) -> Iterator[str]:
         told = [test for test in pairs if significant(test)]
         yield (
             f"The {key} moves the final mean by {number(final.range)} ({_from(low, high, final, key)}) and "
-            f"forgetting by {number(forgotten.range)} a task{_shares(final, forgotten)}; "
+            f"{loss} by {number(forgotten.range)} a task{_shares(final, forgotten)}; "
             f"{len(told)} of {len(pairs)} pairs of {key}s differ significantly in the final mean."
         )
-    final_noise, noise = (comparison.seed_deviation(figure) for figure in (FINAL, FORGETTING))
+    final_noise, noise = (comparison.seed_deviation(figure) for figure in (FINAL, comparison.loss))
     if final_noise is not None and noise is not None:
         yield (
             f"The seed alone, all else equal, has a standard deviation of {number(final_noise)} in the final "
-            f"mean and {number(noise)} in forgetting."
+            f"mean and {number(noise)} in {loss}."
         )
 
 

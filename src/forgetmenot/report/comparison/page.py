@@ -6,7 +6,7 @@ from typing import Any
 from markupsafe import Markup
 
 from forgetmenot.metrics import FORMULAS
-from forgetmenot.report.comparison.comparison import EFFECTS, FINAL, FORGETTING, TABLE, Comparison
+from forgetmenot.report.comparison.comparison import FINAL, Comparison
 from forgetmenot.report.comparison.conclusions import conclusions, significant
 from forgetmenot.report.comparison.figures import Point, scatter, size_text, strips
 from forgetmenot.report.comparison.tables import failed_names
@@ -28,10 +28,11 @@ def comparison_page(comparison: Comparison, published: Published | None = None) 
             comparison=comparison,
             first=first,
             others=others,
-            columns=TABLE,
-            formulas=[FORMULAS[figure] for figure in TABLE],
+            columns=comparison.columns,
+            formulas=[FORMULAS[figure] for figure in comparison.columns],
             tests=[(test, significant(test)) for test in comparison.tests],
             sizes=_sizes(comparison),
+            loss=_loss(comparison),
             keys=[_key(comparison, key) for key in comparison.keys if key in ("prompt", "order")],
             published=published,
             tables=[_published(comparison, table) for table in (published.tables if published else ())],
@@ -45,15 +46,19 @@ def comparison_page(comparison: Comparison, published: Published | None = None) 
 
 
 def _sizes(comparison: Comparison) -> Markup | None:
-    """Size against forgetting, where there are at least two sizes."""
+    """Size against what was lost, where there are at least two sizes."""
     points = [
         Point(one.name, one.parameters, found.mean, found.std)
         for one in comparison.groups
-        if one.parameters and (found := one.spread(FORGETTING))
+        if one.parameters and (found := one.spread(comparison.loss))
     ]
     if len({point.parameters for point in points}) < 2:
         return None
-    return _scatter(points, "Forgetting a task against parameters")
+    return _scatter(points, f"{_loss(comparison)} against parameters")
+
+
+def _loss(comparison: Comparison) -> str:
+    return "Haque’s forgetting a task" if comparison.haque else "The drop a task since it was learned"
 
 
 def _scatter(points: Sequence[Point], title: str) -> Markup:
@@ -64,7 +69,7 @@ def _scatter(points: Sequence[Point], title: str) -> Markup:
 def _key(comparison: Comparison, key: str) -> dict[str, Any]:
     """What a level of one key does to each group, and on the whole."""
     levels = comparison.levels(key)
-    effects = {title: comparison.effect(key, figure) for figure, title in EFFECTS.items()}
+    effects = {title: comparison.effect(key, figure) for figure, title in comparison.effects.items()}
     values = [value for run in comparison.finished if (value := run.figure(FINAL)) is not None]
     scale = _around(values)
     pictures = []

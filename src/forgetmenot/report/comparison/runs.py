@@ -16,6 +16,9 @@ from forgetmenot.report.wording import setting, setting_among
 CONDITIONS = ("order", "prompt", "seed")
 """The keys by which runs are matched when models, methods or other settings are compared."""
 
+DROP = "drop_since_learned"
+"""What a task lost since it was learned, the mean over the tasks: minus the backward transfer."""
+
 
 @dataclass(frozen=True, eq=False)
 class ComparedRun:
@@ -38,10 +41,13 @@ class ComparedRun:
     failed: str | None = None
 
     def figure(self, name: str) -> float | None:
-        """A figure of `metrics.FIGURES`, as the run's summary has it."""
+        """A figure of `metrics.FIGURES`, as the run's summary has it, or `DROP`."""
         if self.results is None:
             return None
         summary = self.results.summary
+        if name == DROP:
+            transfer = summary.get("backward_transfer")
+            return None if transfer is None else 0.0 - transfer
         haque = name.removeprefix("haque_")
         value: float | None = summary.get("haque", {}).get(haque) if haque != name else summary.get(name)
         return value

@@ -8,13 +8,16 @@ from rich.table import Table
 from rich.text import Text
 
 from forgetmenot.metrics import Spread
-from forgetmenot.report.comparison.comparison import TABLE, Comparison
+from forgetmenot.report.comparison.comparison import HAQUE, USUAL, Comparison
 from forgetmenot.report.comparison.conclusions import conclusions
 from forgetmenot.report.csv_text import csv_text
 from forgetmenot.report.wording import MINUS, NONE, number
 
-SHOWN = [f"haque_{name}" for name in ("pretrained_mean", "forgetting_sum", "learning_sum", "final_mean")]
-"""The columns that a terminal has room for."""
+SHOWN = ("haque_pretrained_mean", "haque_forgetting_sum", "haque_learning_sum", "haque_final_mean")
+"""The columns of Haque's table that a terminal has room for."""
+
+ALL = {**USUAL, **HAQUE}
+"""The columns of the files, whatever a page shows."""
 
 LATEX = str.maketrans({
     **{character: f"\\{character}" for character in "&%$#_{}"},
@@ -23,12 +26,12 @@ LATEX = str.maketrans({
 
 
 def group_rows(comparison: Comparison) -> list[dict[str, Any]]:
-    """One row for each group: the figures of the paper’s table, their deviations and noise floors."""
+    """One row for each group: every figure, its deviation and its noise floor."""
     rows = []
     for group in comparison.groups:
         row: dict[str, Any] = {comparison.kind: group.name, "parameters": group.parameters}
         row |= {"runs": len(group.finished), "failed": len(group.runs) - len(group.finished)}
-        for figure in TABLE:
+        for figure in ALL:
             found = group.spread(figure)
             row |= {figure: found and found.mean, f"{figure}_std": found and found.std}
             if (floor := group.noise_floor(figure)) is not None:
@@ -43,7 +46,7 @@ def run_rows(comparison: Comparison) -> list[dict[str, Any]]:
     return [
         {
             **{key: comparison.level(run, key) for key in comparison.keys},
-            **{figure: run.figure(figure) for figure in TABLE},
+            **{figure: run.figure(figure) for figure in ALL},
             "run": run.name,
             "failed": run.failed,
         }
@@ -81,15 +84,16 @@ def paired_test_rows(comparison: Comparison) -> list[dict[str, Any]]:
 
 def latex_table(comparison: Comparison) -> str:
     """The table of the groups for a paper that loads booktabs: means, and deviations over the runs."""
-    header = [comparison.kind, *TABLE.values()]
-    rows = [[one.name, *(_latex(one.spread(figure)) for figure in TABLE)] for one in comparison.groups]
+    columns = comparison.columns
+    header = [comparison.kind, *columns.values()]
+    rows = [[one.name, *(_latex(one.spread(figure)) for figure in columns)] for one in comparison.groups]
     body = "\n".join(" & ".join(cells) + r" \\" for cells in [[_escape(row[0]), *row[1:]] for row in rows])
     runs = {len(one.finished) for one in comparison.groups}
     each = f"{min(runs)}" if len(runs) == 1 else f"{min(runs)} to {max(runs)}"
     return (
         "% Needs \\usepackage{booktabs}. Mean over "
         f"{each} runs each, with the standard deviation over the runs in small print.\n"
-        f"\\begin{{tabular}}{{l{'r' * len(TABLE)}}}\n\\toprule\n"
+        f"\\begin{{tabular}}{{l{'r' * len(columns)}}}\n\\toprule\n"
         f"{' & '.join(map(_escape, header))} \\\\\n\\midrule\n{body}\n\\bottomrule\n\\end{{tabular}}\n"
     )
 
@@ -100,10 +104,11 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
         console.print(Text(sentence))
     console.print()
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for title in (comparison.kind, "runs", *(TABLE[figure] for figure in SHOWN)):
+    shown = SHOWN if comparison.haque else tuple(comparison.columns)
+    for title in (comparison.kind, "runs", *(comparison.columns[figure] for figure in shown)):
         table.add_column(title, min_width=max(map(len, title.split())), overflow="fold")
     for group in comparison.groups:
-        spreads = [group.spread(figure) for figure in SHOWN]
+        spreads = [group.spread(figure) for figure in shown]
         cells = [number(found.mean) if found else NONE for found in spreads]
         table.add_row(group.name, str(len(group.finished)), *cells)
     console.print(table)
