@@ -1,4 +1,4 @@
-"""A small HTTP server that speaks the protocol of chat completions, for tests of judges and teachers."""
+"""A small HTTP server that speaks OpenAI's protocol, for tests of judges, teachers, and sides of a check."""
 
 import json
 import threading
@@ -27,9 +27,11 @@ class Request:
 
 
 class Server:
-    """Answers every request by `answer`, but the first ones by `script` and after `delays`.
+    """Answers every request by `reply`, but the first ones by `script` and after `delays`.
 
     Attributes:
+        reply: (path, body) to the answer as plain data, or to (status, text).
+        answer: The text of a chat's answer, where `reply` is left as it is.
         script: (status, body) or (status, body, headers) of the next answers; None hangs up.
         delays: Seconds before the next answers.
         requests: What was asked, in order.
@@ -40,6 +42,7 @@ class Server:
         self.answer: Callable[[dict[str, Any]], str] = lambda body: (
             f"answer to: {body['messages'][-1]['content']}"
         )
+        self.reply: Callable[[str, dict[str, Any]], Any] = lambda path, body: completion(self.answer(body))
         self.script: list[Scripted] = []
         self.delays: list[float] = []
         self.requests: list[Request] = []
@@ -61,8 +64,13 @@ class Server:
 
     def _handler(server) -> type[BaseHTTPRequestHandler]:  # noqa: N805 (`self` is the handler's)
         class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self._answer({})
+
             def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                self._answer(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+
+            def _answer(self, body: dict[str, Any]) -> None:
                 with server._lock:
                     server.requests.append(Request(self.path, dict(self.headers), body))
                     server._under_way += 1
@@ -72,7 +80,8 @@ class Server:
                 try:
                     server._stopped.wait(delay)
                     if scripted == ():
-                        scripted = (200, json.dumps(completion(server.answer(body))))
+                        found = server.reply(self.path, body)
+                        scripted = found if isinstance(found, tuple) else (200, json.dumps(found))
                 finally:
                     with server._lock:  # before the answer is out: whoever reads it may ask again at once
                         server._under_way -= 1

@@ -14,7 +14,8 @@ DATA_DIR = (
 )
 
 SIDE = (
-    "a hub id, a directory, an adapter's directory, RUN_DIR:STAGE (a number, a name, last), or a .gguf file"
+    "a hub id, a directory, an adapter's directory, RUN_DIR:STAGE (a number, a name, last), a .gguf file, or "
+    "an endpoint's URL[#MODEL]"
 )
 
 

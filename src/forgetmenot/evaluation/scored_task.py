@@ -46,7 +46,8 @@ class ScoredTask:
         encoded: Their tokens, in the same order.
         rule: How a choice among labels is scored.
         reference: What calibration looks at.
-        generation: How free answers are generated; None where none are.
+        generation: How free answers are generated; None where none are. Of a choice that is read off a
+            written answer: how that is written, where it is not left to the words of the labels.
     """
 
     task: Task

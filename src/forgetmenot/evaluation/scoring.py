@@ -89,6 +89,15 @@ class ScoringRule:
 BY_LIKELIHOOD = ScoringRule()
 
 
+class Written(Protocol):
+    """What says how an answer is written; `GenerationPlan` is one."""
+
+    @property
+    def decoding(self) -> Decoding:
+        """Its length, and what ends it."""
+        ...
+
+
 class Asked(Protocol):
     """What a way of scoring is told of a task; `ScoredTask` is one."""
 
@@ -115,6 +124,11 @@ class Asked(Protocol):
     @property
     def rule(self) -> ScoringRule:
         """The rule that the way of scoring belongs to."""
+        ...
+
+    @property
+    def generation(self) -> "Written | None":
+        """How long written answers are, where that is not left to the words of the labels."""
         ...
 
     def arranged(self, learner: "Learner") -> "Arrangement":
@@ -166,10 +180,22 @@ def by_likelihood(learner: "Learner", asked: Asked, advance: Any = None) -> Choi
     if asked.rule.calibration != "none":
         reference = np.stack(learner.score(asked.reference))
         scores = calibrated(scores, _normalized(learner, asked, asked.reference, reference))
+    return choose(asked.task, raw, scores)
+
+
+def choose(task: Task, raw: Floats, scores: Floats) -> Choices:
+    """What is chosen by the candidates' scores; see `Choices`.
+
+    Args:
+        task: With its labels.
+        raw: The candidates' log-likelihoods, in nats [examples, candidates].
+        scores: The same, as they are normalised and calibrated [examples, candidates].
+    """
+    labels = task.labels
     finite = ~np.any(~np.isfinite(scores), axis=1)
     raw = np.where(finite[:, None], raw, np.nan)
     predicted: list[str | None]
-    if is_graded(asked.task):
+    if is_graded(task):
         numbers = np.array([float(label) for label in labels])
         means = np.exp(_log_softmax(scores)) @ numbers
         predicted = [repr(float(mean)) if known else None for mean, known in zip(means, finite, strict=True)]
@@ -180,12 +206,21 @@ def by_likelihood(learner: "Learner", asked: Asked, advance: Any = None) -> Choi
 
 def by_generation(learner: "Learner", asked: Asked, advance: Any = None) -> Choices:
     """Let the model write, greedily, and read a label off the text."""
-    longest = max(len(one.tokens) - one.start for example in asked.encoded for one in example.candidates)
+    if asked.generation is None:
+        longest = max(len(one.tokens) - one.start for example in asked.encoded for one in example.candidates)
+        decoding = Decoding(longest + SPARE_TOKENS)
+    else:
+        decoding = asked.generation.decoding
     prompts = [example.prompt for example in asked.encoded]
-    answers = learner.write(prompts, Decoding(longest + SPARE_TOKENS), advance=advance)
-    written = [answer.text.strip() if answer.finite else None for answer in answers]
-    predicted = [None if text is None else parse_choice(text, asked.prompt.choices) for text in written]
-    return Choices(predicted, [None] * len(written), [*written])
+    answers = learner.write(prompts, decoding, advance=advance)
+    return read_labels([answer.text if answer.finite else None for answer in answers], asked.prompt)
+
+
+def read_labels(texts: Sequence[str | None], prompt: Prompt) -> Choices:
+    """The labels that written answers name; None for a text is an answer that has no numbers behind it."""
+    written = [None if text is None else text.strip() for text in texts]
+    predicted = [None if text is None else parse_choice(text, prompt.choices) for text in written]
+    return Choices(predicted, [None] * len(written), written)
 
 
 def likeliest(scores: Floats) -> list[int | None]:

@@ -22,7 +22,7 @@ from forgetmenot.evaluation.settings import Asking, EvaluationSettings
 from forgetmenot.gate.baseline import Noise, asked, read_baseline, write_baseline
 from forgetmenot.gate.early import TEST, answers_until_decided, same_examples
 from forgetmenot.gate.flips import flips
-from forgetmenot.gate.opened import Opened, opened_side, with_zero_delta
+from forgetmenot.gate.opened import Loaded, Opened, opened_side, with_zero_delta
 from forgetmenot.gate.panel import Panel, again, answers_of, load_panel
 from forgetmenot.gate.settings import check_margin
 from forgetmenot.gate.sides import Side, find_side
@@ -46,6 +46,9 @@ KEPT, FORGOTTEN, CANNOT_TELL = 0, 1, 3
 
 Probed = Callable[[Opened, int], Mapping[str, Sequence[Part]]]
 """What the probes find of a side, by its number."""
+
+WHOLE = 2**20
+"""The tokens that a prompt may have beside an endpoint, which gets it whole: as many as the model takes."""
 
 OTHER_TOKENS = "Their tokenizers divide the texts otherwise, so that losses per token are of different units."
 
@@ -91,7 +94,8 @@ def check(
     """Ask a base and what was tuned from it the same questions, and judge every task.
 
     Args:
-        base: A hub id, a directory, an adapter's directory, RUN_DIR:STAGE, or a .gguf file.
+        base: A hub id, a directory, an adapter's directory, RUN_DIR:STAGE, a .gguf file, or an
+            endpoint's URL.
         tuned: The same; several are a chain, of which each is also judged against the one before.
         tasks: Names, suites or task files.
         data_dir: The folder of public data; None for the hub.
@@ -121,16 +125,25 @@ def check(
     panel = load_panel(
         tasks, _folder(data_dir), asking, margin, chat=chat, probes=probes, max_length=training.max_length
     )
+    said: list[str] = []
+    if servers := [one.server for one in sides if one.server is not None]:
+        panel, said = panel.for_endpoints(servers)
+        training = training.model_copy(update={"max_length": WHOLE})
     directory = RunDirectory(_directory(sides, panel, output))
-    notes = [note for side in sides for note in side.notes]
+    notes = [note for side in sides for note in side.notes] + said
     with opened(directory, console) as display:
         for note in notes:
             display.say(note)
         kept = at_home(str(baseline), "--baseline") if baseline is not None else None
-        adapted = any(one.adapter is not None or one.run is not None for one in others)
+        adapted = first.server is None and any(
+            one.adapter is not None or one.run is not None for one in others
+        )
         names = [f"{k:02d}-{side.title}" for k, side in enumerate(sides)]
 
         def probed(there: Opened, number: int) -> dict[str, list[Part]]:
+            if not panel.probes:
+                return {}
+            assert isinstance(there, Loaded)  # an endpoint is refused where there are probes
             learner, method = there.session.learner, there.method
             return {
                 name: measure_probe(probe, name, learner, method, names[number], names[0], directory)
@@ -199,7 +212,7 @@ def _ask_base(
         scored, details, notes = _prepared(side, panel, there, display)
         for sentence in can_be_shown(panel.at_hand(scored)):
             display.say(sentence)
-        about = asked(scored, {**there.session.identity, **there.identity})
+        about = asked(scored, there.identity)
         if baseline is not None and baseline.is_file():
             answers, noise = read_baseline(baseline, about, scored)
             display.say(f"{side.title}: answers from {baseline}")
@@ -211,6 +224,7 @@ def _ask_base(
             noise = {"again": again(there, scored, answers)}
         found = probed(there, 0)
         if adapted:
+            assert isinstance(there, Loaded)
             with_zero_delta(there)
             noise["control"] = again(there, scored, answers)
     if baseline is not None:
@@ -245,21 +259,12 @@ def _prepared(
     side: Side, panel: Panel, there: Opened, display: Display
 ) -> tuple[list[ScoredTask], dict[str, Any], list[str]]:
     """The tasks in a side's tokens, what the report says of it, and what the user should know."""
-    display.say(f"{side.title}: {there.session.in_words.rpartition(',')[0]}")  # without the learning rate
+    display.say(f"{side.title}: {there.in_words}")
     notes = []
-    if panel.chat and not there.session.learner.tokenizer.chat_template:
+    if panel.chat and not there.has_chat_template:
         notes.append(f"{side.title}: it has no chat template, so its prompts are plain text.")
         display.say(notes[0])
-    found = there.session.identity
-    computing = {key: found[key] for key in ("device", "threads", "precision", "dtype")}
-    details = {
-        "given": side.given,
-        "title": side.title,
-        "kind": side.kind,
-        "weights": there.identity["weights"],
-        "parameters": there.session.record["parameters"],
-        **computing,
-    }
+    details = {"given": side.given, "title": side.title, "kind": side.kind, **there.details}
     return panel.scored(there), details, notes
 
 

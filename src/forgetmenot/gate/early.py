@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from forgetmenot.evaluation.evaluate import evaluate
 from forgetmenot.evaluation.scored_task import ScoredTask
 from forgetmenot.gate.opened import Opened
 from forgetmenot.metrics.sequential import SequentialTest, decide, example_differences, seeded_batches
@@ -49,7 +48,7 @@ class _Asking:
             self.done = True
             return
         places = batch.tolist()
-        new = evaluate(opened.session.learner, opened.method, self.scored.only(places), advance)
+        new = opened.answers(self.scored.only(places), advance)
         self.places += places
         self.answers.append(new)
         if new.not_finite:
@@ -82,7 +81,7 @@ def answers_until_decided(
     Returns:
         Its answers, and the decisions on the tasks that were asked by parts.
     """
-    opened.session.examine(scored[0].first_sequences(), writes=any(one.generated for one in scored))
+    opened.examine(scored)
     whole, by_parts = [], {}
     for one in scored:
         name, base = one.task.name, before[one.task.name]
@@ -98,9 +97,7 @@ def answers_until_decided(
     with display.progress(
         f"{opened.identity['title']}: scoring", sum(one.count() for one in scored)
     ) as advance:
-        answers = {
-            one.task.name: evaluate(opened.session.learner, opened.method, one, advance) for one in whole
-        }
+        answers = {one.task.name: opened.answers(one, advance) for one in whole}
         while going := [
             asking
             for name, asking in by_parts.items()

@@ -1,50 +1,222 @@
-"""A side of a check, opened: its model loaded, with its adapter or at its stage, ready to be asked."""
+"""A side of a check, opened: a model loaded, with its adapter or at its stage, or an endpoint to be asked."""
 
 from __future__ import annotations
 
 import gc
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from forgetmenot.config import RunConfig
 from forgetmenot.engine.settings import TrainingSettings
 from forgetmenot.errors import UserError
+from forgetmenot.evaluation.evaluate import evaluate
+from forgetmenot.evaluation.readings import Reading, scored_tasks
+from forgetmenot.evaluation.scored_task import ScoredTask
+from forgetmenot.evaluation.settings import Asking
 from forgetmenot.gate.sides import Side
 from forgetmenot.methods import Method, make_method
 from forgetmenot.record.layout import STAGES
+from forgetmenot.record.predictions import Predictions
+from forgetmenot.record.result_schema import AskedAgain
+from forgetmenot.runs.again import asked_again, differences, last
 from forgetmenot.runs.directory import RunDirectory
 from forgetmenot.runs.display import Display
+from forgetmenot.tasks import Task
 
 if TYPE_CHECKING:
+    from forgetmenot.gate.endpoint import Server
     from forgetmenot.runs.session import Session
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 
+class Opened(Protocol):
+    """A side that can be asked."""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What its answers depend on: `weights`, and how they are computed."""
+        ...
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """What the report says of it, beside its names."""
+        ...
+
+    @property
+    def in_words(self) -> str:
+        """On what it computes and how, in a line."""
+        ...
+
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether it knows how a conversation is written."""
+        ...
+
+    def scored(
+        self, asking: Asking, reading: Reading, tasks: Sequence[Task], *, by_text: bool
+    ) -> list[ScoredTask]:
+        """The tasks as they are put to this side; by text alone where another one is an endpoint."""
+        ...
+
+    def examine(self, scored: Sequence[ScoredTask]) -> None:
+        """Prepare to answer these tasks."""
+        ...
+
+    def answers(self, scored: ScoredTask, advance: Any = None) -> Predictions:
+        """What it answers to one task; `advance` is told how many sequences are done."""
+        ...
+
+    def again(self, scored: ScoredTask, answers: Predictions) -> AskedAgain:
+        """Its last examples asked once more in another order and batch, and how many answers differ."""
+        ...
+
+    def answering(self) -> AbstractContextManager[None]:
+        """The context in which it answers."""
+        ...
+
+
 @dataclass(frozen=True)
-class Opened:
-    """A side that can be asked.
+class Loaded:
+    """A model on this machine; see `Opened`.
 
     Attributes:
-        session: Its model.
+        session: The model.
         method: What answers: that of the run a stage is of.
-        identity: What two sides must share to be asked in the same way, and what tells one side's answers
-            from those of other weights (`weights`).
+        named: Its weights, title and kind.
     """
 
     session: Session
     method: Method
-    identity: dict[str, Any]
+    named: dict[str, Any]
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What its answers depend on."""
+        return {**self.session.identity, **self.named}
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """What the report says of it."""
+        computing = {key: self.identity[key] for key in ("device", "threads", "precision", "dtype")}
+        return {
+            "weights": self.identity["weights"],
+            "parameters": self.session.record["parameters"],
+            **computing,
+        }
+
+    @property
+    def in_words(self) -> str:
+        """On what it computes and how, in a line."""
+        return self.session.in_words.rpartition(",")[0]  # without the learning rate
+
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether it knows how a conversation is written."""
+        return bool(self.session.learner.tokenizer.chat_template)
+
+    def scored(
+        self, asking: Asking, reading: Reading, tasks: Sequence[Task], *, by_text: bool
+    ) -> list[ScoredTask]:
+        """The tasks in its tokens."""
+        found = scored_tasks(asking, reading, tasks, self.session.learner, self.session.max_length)
+        if by_text:
+            from forgetmenot.gate.by_text import whole
+
+            found = [whole(one, self.session.learner.tokenizer) for one in found]
+        return found
+
+    def examine(self, scored: Sequence[ScoredTask]) -> None:
+        """Let the guard choose how they are laid out."""
+        self.session.examine(scored[0].first_sequences(), writes=any(one.generated for one in scored))
+
+    def answers(self, scored: ScoredTask, advance: Any = None) -> Predictions:
+        """What it answers, by the engine."""
+        return evaluate(self.session.learner, self.method, scored, advance)
+
+    def again(self, scored: ScoredTask, answers: Predictions) -> AskedAgain:
+        """In reverse order and smaller batches."""
+        return asked_again(self.session.learner, self.method, scored, answers)
 
     @contextmanager
     def answering(self) -> Iterator[None]:
         """Answer as the method answers, with what it merges or averages."""
         with self.method.answering(self.session.learner):
             yield
+
+
+@dataclass(frozen=True)
+class Served:
+    """A model at an endpoint; see `Opened`.
+
+    Attributes:
+        server: The model.
+        title: Its short name.
+    """
+
+    server: Server
+    title: str
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What its answers depend on."""
+        unknown = dict.fromkeys(("device", "precision", "dtype", "quantization"), "its server's")
+        return {"title": self.title, "weights": self.server.weights, **unknown}
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """What the report says of it."""
+        unknown = dict.fromkeys(("device", "precision", "dtype"), "its server's")
+        return {
+            "weights": self.server.weights,
+            "served": self.server.served,
+            "parameters": None,
+            "threads": None,
+            **unknown,
+        }
+
+    @property
+    def in_words(self) -> str:
+        """On what it computes and how, in a line."""
+        return f"endpoint {self.server.url}, model {self.server.name}"
+
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether it knows how a conversation is written."""
+        return True
+
+    def scored(
+        self, asking: Asking, reading: Reading, tasks: Sequence[Task], *, by_text: bool
+    ) -> list[ScoredTask]:
+        """The tasks as texts."""
+        from forgetmenot.gate.by_text import text_tasks
+
+        return [*text_tasks(asking, reading, tasks)]
+
+    def examine(self, scored: Sequence[ScoredTask]) -> None:
+        """There is nothing to prepare."""
+
+    def answers(self, scored: ScoredTask, advance: Any = None) -> Predictions:
+        """What the server answers."""
+        from forgetmenot.gate.by_text import TextTask, answers
+
+        assert isinstance(scored, TextTask)
+        return answers(self.server, scored, advance or (lambda count: None))
+
+    def again(self, scored: ScoredTask, answers: Predictions) -> AskedAgain:
+        """In reverse order and one at a time."""
+        places = last(scored)
+        alone = replace(self, server=self.server.one_at_a_time())
+        return differences(scored, places, answers, alone.answers(scored.only(places)))
+
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """Nothing has to be merged for an answer."""
+        yield
 
 
 @contextmanager
@@ -59,12 +231,15 @@ def opened_side(side: Side, training: TrainingSettings, display: Display) -> Ite
     Raises:
         UserError: If the model cannot be loaded, or is another than an adapter or a run was made with.
     """
+    if side.server is not None:
+        yield Served(side.server, side.title)
+        return
     session, method = _stage(side, training, display) if side.run else _model(side, training, display)
     weights = session.identity["model_revision"]
     if side.adapter is not None or side.run is not None:
         weights = f"{weights}+{_fingerprint(_files(side))}"
     try:
-        yield Opened(session, method, {"weights": weights, "title": side.title, "kind": side.kind})
+        yield Loaded(session, method, {"weights": weights, "title": side.title, "kind": side.kind})
     finally:
         session.learner.model = None  # two models need not fit
         gc.collect()
@@ -73,6 +248,7 @@ def opened_side(side: Side, training: TrainingSettings, display: Display) -> Ite
 def _model(side: Side, training: TrainingSettings, display: Display) -> tuple[Session, Method]:
     from forgetmenot.runs.session import open_session
 
+    assert side.model is not None
     session = open_session(RunConfig(model=side.model, training=training))
     session.learner.progress = display.progress
     if side.adapter is not None:
@@ -134,7 +310,7 @@ def with_adapter(model: Any, folder: Path) -> Any:
     return adapted
 
 
-def with_zero_delta(opened: Opened) -> None:
+def with_zero_delta(opened: Loaded) -> None:
     """Put a fresh LoRA adapter on a plain model: it changes no weight, and whatever differs is the path's."""
     from forgetmenot.models.adapt import adapt
     from forgetmenot.models.settings import AdapterSettings

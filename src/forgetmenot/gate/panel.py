@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from forgetmenot.errors import UserError
 from forgetmenot.evaluation.benchmark import Benchmark
-from forgetmenot.evaluation.evaluate import evaluate
-from forgetmenot.evaluation.readings import own_reading, scored_split, scored_tasks
+from forgetmenot.evaluation.readings import own_reading, scored_split
 from forgetmenot.evaluation.scored_task import ScoredTask
 from forgetmenot.evaluation.settings import Asking
 from forgetmenot.evaluation.watched import divided, load_benchmarks
@@ -22,13 +21,13 @@ from forgetmenot.prompting import Prompt
 from forgetmenot.record.predictions import Predictions
 from forgetmenot.record.result_schema import AskedAgain
 from forgetmenot.report.beforehand import AtHand
-from forgetmenot.runs.again import asked_again
 from forgetmenot.runs.display import Display
 from forgetmenot.runs.plan import check_margins
 from forgetmenot.tasks import Task, load_tasks, refuse_twice
 
 if TYPE_CHECKING:
     from forgetmenot.evaluation.readings import Reading
+    from forgetmenot.gate.endpoint import Server
 
 GENERAL_LIMIT = 300  # ours
 
@@ -43,6 +42,7 @@ class Panel:
         chat: Whether prompts are put as a user's turn, by the chat template of each side that has one.
         margins: Task to ε.
         probes: What is measured beside the tasks, by name.
+        by_text: Whether a side is an endpoint, so that all are asked by text; see `gate.by_text`.
     """
 
     asking: Asking
@@ -50,6 +50,7 @@ class Panel:
     chat: bool
     margins: Mapping[str, float]
     probes: Mapping[str, Probe]
+    by_text: bool = False
 
     def at_hand(self, scored: Sequence[ScoredTask]) -> list[AtHand]:
         """What each task will be judged on."""
@@ -66,11 +67,26 @@ class Panel:
 
     def scored(self, opened: Opened) -> list[ScoredTask]:
         """The tasks in a side's own tokens."""
-        learner = opened.session.learner
         reading = own_reading(self.asking, self.tasks)
-        if self.chat and learner.tokenizer.chat_template:
+        if self.chat and opened.has_chat_template:
             reading = _in_chat(reading, self.tasks)
-        return scored_tasks(self.asking, reading, self.tasks, learner, opened.session.max_length)
+        return opened.scored(self.asking, reading, self.tasks, by_text=self.by_text)
+
+    def for_endpoints(self, servers: Sequence[Server]) -> tuple[Panel, list[str]]:
+        """The panel as these endpoints can be asked too, and what the user should know of that.
+
+        Raises:
+            UserError: If one of its tasks cannot be put to an endpoint.
+        """
+        from forgetmenot.gate.by_text import asked_alike
+
+        if self.probes:
+            raise UserError(
+                f"--probes: {', '.join(self.probes)} looks into a model, which an endpoint does not let it; "
+                "leave --probes out, or check the model's files instead of an endpoint."
+            )
+        asking, notes = asked_alike(self.asking, self.tasks, servers, chat=self.chat)
+        return replace(self, asking=asking, by_text=True), notes
 
 
 def load_panel(
@@ -141,21 +157,17 @@ def _probes(
 
 def answers_of(opened: Opened, scored: Sequence[ScoredTask], display: Display) -> dict[str, Predictions]:
     """What a side answers to every task."""
-    learner, method = opened.session.learner, opened.method
-    opened.session.examine(scored[0].first_sequences(), writes=any(one.generated for one in scored))
+    opened.examine(scored)
     total = sum(one.count() for one in scored)
     with display.progress(f"{opened.identity['title']}: scoring", total) as advance:
-        return {one.task.name: evaluate(learner, method, one, advance) for one in scored}
+        return {one.task.name: opened.answers(one, advance) for one in scored}
 
 
 def again(
     opened: Opened, scored: Sequence[ScoredTask], answers: Mapping[str, Predictions]
 ) -> dict[str, AskedAgain]:
     """Each task's last examples asked once more in another order and batch: the noise of the path (A/A)."""
-    return {
-        one.task.name: asked_again(opened.session.learner, opened.method, one, answers[one.task.name])
-        for one in scored
-    }
+    return {one.task.name: opened.again(one, answers[one.task.name]) for one in scored}
 
 
 def _general(data_dir: Path | None, asking: Asking) -> tuple[Asking, list[Task]]:
@@ -175,8 +187,8 @@ def _general(data_dir: Path | None, asking: Asking) -> tuple[Asking, list[Task]]
 
 
 def _in_chat(reading: Reading, tasks: Sequence[Task]) -> Reading:
-    """Prompts as a user's turn; those of benchmarks are lm-eval's own, and stay."""
-    kept = {task.name for task in tasks if isinstance(task, Benchmark)}
+    """Prompts as a user's turn; those of benchmarks are lm-eval's own, and stay, as plain texts do."""
+    kept = {task.name for task in tasks if isinstance(task, Benchmark) or task.kind == "text"}
     prompts = {name: prompt if name in kept else _as_turn(prompt) for name, prompt in reading.prompts.items()}
     return replace(reading, prompts=prompts)
 

@@ -1,9 +1,11 @@
-"""What a check compares: a model, an adapter, a stage of a run, or a GGUF file, by what the user wrote."""
+"""What a check compares: a model, an adapter, a stage, a GGUF file or an endpoint, by what the user wrote."""
+
+from __future__ import annotations
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -14,6 +16,9 @@ from forgetmenot.paths import at_home
 from forgetmenot.record.layout import BASE, CONFIG, LAST, STAGES
 from forgetmenot.runs.directory import RunDirectory, begun_with
 
+if TYPE_CHECKING:
+    from forgetmenot.gate.endpoint import Server
+
 ADAPTER_CONFIG = "adapter_config.json"
 
 
@@ -23,34 +28,40 @@ class Side:
 
     Attributes:
         given: As the user wrote it.
-        model: The model, or the one below an adapter or a stage.
+        model: The model, or the one below an adapter or a stage; None at an endpoint.
         adapter: The folder of a PEFT adapter on that model.
         run: The directory of the run that a stage is of.
         stage: The stage's name.
         config: The run's config.
         notes: What the user should know of how it was found.
+        server: The model at an endpoint.
     """
 
     given: str
-    model: ModelSettings
+    model: ModelSettings | None
     adapter: Path | None = None
     run: Path | None = None
     stage: str | None = None
     config: RunConfig | None = None
     notes: tuple[str, ...] = ()
+    server: Server | None = None
 
     @property
     def kind(self) -> str:
         """What it is, in a word or two for readers."""
+        if self.server is not None:
+            return "endpoint"
         if self.stage is not None:
             return "base of a run" if self.stage == BASE else "stage"
         if self.adapter is not None:
             return "adapter"
-        return "GGUF file" if self.model.in_gguf else "model"
+        return "GGUF file" if self.model is not None and self.model.in_gguf else "model"
 
     @property
     def title(self) -> str:
-        """A short name: the last part of its path, with the stage."""
+        """A short name: the last part of its path, with the stage; at an endpoint, of the model's name."""
+        if self.server is not None:
+            return self.server.name.rstrip("/").rpartition("/")[2]
         if self.run is not None:
             return f"{self.run.resolve().name}:{self.stage}"
         return self.given.rstrip("/").rpartition("/")[2]
@@ -60,7 +71,8 @@ def find_side(given: str, base: ModelSettings | None = None) -> Side:
     """Find out what a user means, without loading it.
 
     Args:
-        given: A hub id, a directory, the directory of an adapter, RUN_DIR:STAGE, or the path of a .gguf file.
+        given: A hub id, a directory, the directory of an adapter, RUN_DIR:STAGE, the path of a .gguf file, or
+            an endpoint's URL, with #NAME where it serves several models.
         base: The model that the check compares with, where an adapter's own is not on this machine.
 
     Raises:
@@ -68,6 +80,10 @@ def find_side(given: str, base: ModelSettings | None = None) -> Side:
     """
     if not given:
         raise UserError("check: name two models; one of them is empty.")
+    if given.startswith(("http://", "https://")):
+        from forgetmenot.gate.endpoint import Server
+
+        return Side(given, None, server=Server(given))
     path = at_home(given, "check")
     if given in BUNDLED or path.suffix == ".gguf":
         return Side(given, _model(str(path) if path.suffix == ".gguf" else given))

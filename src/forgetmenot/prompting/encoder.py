@@ -1,7 +1,6 @@
 """The encoder of examples as tokens: the prompt, its candidates, and what training learns."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -10,13 +9,13 @@ from forgetmenot.errors import UserError, nearest
 from forgetmenot.prompting.encoded import Encoded, TokenSequence
 from forgetmenot.prompting.examples import EncodedExamples
 from forgetmenot.prompting.prompt import Prompt
+from forgetmenot.prompting.texts import as_text, check_choices, gold_place, naming
 from forgetmenot.prompting.tokens import Ids, Tokens
-from forgetmenot.tasks.task import PAIR, Example, Task
+from forgetmenot.tasks.task import Example, Task
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-BETWEEN = "\n\n"  # a blank line, between demonstrations and before the example to answer
 _BATCH = 1024  # examples whose texts go through the tokenizer in one call
 
 
@@ -46,7 +45,7 @@ class Encoder:
                 examples lack or does not render, or the tokenizer lacks an EOS or a needed chat template.
         """
         self._task, self._prompt, self._max_length, self._reserved = task, prompt, max_length, reserved
-        _check_choices(task, prompt)
+        check_choices(task, prompt)
         self._tokens = Tokens(tokenizer)
         self._forgotten: dict[str, int] = {}
         if prompt.chat and not self._tokens.has_chat_template:
@@ -94,50 +93,15 @@ class Encoder:
 
     def _texts(self, example: Example, fields: Mapping[str, Any]) -> list[str]:
         """Write the prompt, and then each whole text, prompt and answer, that may come of it."""
-        with self._naming(example):
+        with naming(self._task, example):
             if self._task.kind == "messages":
                 return self._conversation(example.id, fields["messages"], fields.get("tools", ()))
-            prompt = self._prompt.render(fields)
-            if self._task.kind == "text":
-                return ["", prompt]
-            answers = [self._prompt.separator + answer for answer in self._answers(example)]
-            shown = self._shown(example)
-            if self._prompt.chat:
-                turns = [] if self._prompt.system is None else [_turn("system", self._prompt.system)]
-                for question, answer in shown:
-                    turns += [_turn("user", question), _turn("assistant", answer)]
-                turns.append(_turn("user", prompt))
-                prompt = self._tokens.conversation(turns, reply=True)
-                self._left_out(turns, prompt)
-                answers = [self._tokens.as_text(answer) for answer in answers]
-            else:
-                solved = [question + self._prompt.separator + answer for question, answer in shown]
-                prompt = BETWEEN.join([*solved, prompt])
-            return [prompt, *(prompt + answer for answer in answers)]
-
-    def _shown(self, example: Example) -> list[tuple[str, str]]:
-        """The prompt and the answer of each demonstration of an example."""
-        if self._prompt.demonstrations is None:
-            return []
-        shown = []
-        for demonstration in self._prompt.demonstrations.before(example):
-            is_choice = self._task.kind == "choice"
-            answer = (
-                self._prompt.choices[str(demonstration.label)]
-                if is_choice
-                else self._answers(demonstration)[0]
-            )
-            shown.append((self._prompt.render(demonstration.fields), answer))
-        return shown
-
-    def _answers(self, example: Example) -> list[str]:
-        if self._task.kind == "choice":
-            return [self._prompt.choices[label] + self._prompt.end for label in self._task.labels]
-        if self._task.kind == "preference":
-            return [str(example.fields[name]) for name in PAIR]
-        if example.target is None:
-            raise UserError("there is no target to learn or to compare with.")
-        return [str(example.target)]
+            text = as_text(self._task, self._prompt, example, fields)
+            if not text.turns:
+                return text.whole
+            prompt = self._tokens.conversation(text.turns, reply=True)
+            self._left_out(text.turns, prompt)
+            return [prompt, *(prompt + self._tokens.as_text(answer) for answer in text.answers)]
 
     def _conversation(
         self, id: str, turns: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]]
@@ -208,7 +172,7 @@ class Encoder:
 
     def _encoded(self, example: Example, rows: Sequence[Ids]) -> Encoded:
         """Find the boundary of prompt and answer, cut what is too long, and say what is learned."""
-        with self._naming(example):
+        with naming(self._task, example):
             rows, start = self._bounded(rows)
             before = after = self._length(rows)
             if self._needed(rows, start) > self._max_length:
@@ -222,7 +186,7 @@ class Encoder:
             gold, candidates = None, list[Ids]()
             if self._task.kind == "choice":
                 self._check_distinct([whole[start:] for whole in wholes])
-                gold, candidates = self._gold(example), wholes
+                gold, candidates = gold_place(self._task, example), wholes
             if self._task.kind == "preference":
                 candidates = [whole + self._closing for whole in wholes]
                 if candidates[0] == candidates[1]:
@@ -285,12 +249,6 @@ class Encoder:
     def _part(self, text: str, limit: int) -> str:
         return text[:limit] if self._prompt.keep == "start" else text[len(text) - min(limit, len(text)) :]
 
-    def _gold(self, example: Example) -> int:
-        if example.label not in self._task.labels:
-            labels = ", ".join(self._task.labels)
-            raise UserError(f"its label is {example.label!r}, which is not one of: {labels}.")
-        return self._task.labels.index(example.label)
-
     def _check_distinct(self, answers: Sequence[Ids]) -> None:
         """Refuse candidates of which one begins another: the shorter would always be the likelier."""
         for (shorter, one), (longer, other) in pairwise(sorted(zip(answers, self._task.labels, strict=True))):
@@ -307,7 +265,7 @@ class Encoder:
                 )
 
     def _check_fields(self, example: Example) -> None:
-        with self._naming(example):
+        with naming(self._task, example):
             for missing in sorted(self._prompt.fields - example.fields.keys()):
                 raise UserError(
                     f"the template of prompt {self._prompt.name!r} names the field {missing!r}, "
@@ -316,41 +274,9 @@ class Encoder:
             if self._task.kind != "messages":  # the chat template writes these
                 self._prompt.render(example.fields)
 
-    @contextmanager
-    def _naming(self, example: Example) -> Iterator[None]:
-        try:
-            yield
-        except UserError as error:
-            place = f" ({example.place})" if example.place else ""
-            raise UserError(f"task {self._task.name!r}, example {example.id!r}{place}: {error}") from error
-
-
-def _turn(role: str, content: str) -> dict[str, str]:
-    return {"role": role, "content": content}
-
 
 def _agreement(rows: Sequence[Ids]) -> int:
     """The length of the longest common prefix: what the least and the greatest share, all share."""
     least, greatest = min(rows), max(rows)
     unlike = (i for i, (one, other) in enumerate(zip(least, greatest, strict=False)) if one != other)
     return next(unlike, len(least))
-
-
-def _check_choices(task: Task, prompt: Prompt) -> None:
-    where = f"task {task.name!r}, prompt {prompt.name!r}"
-    if task.kind != "choice":
-        if prompt.choices or prompt.end:
-            raise UserError(
-                f"{where}: `choices` and `end` are for tasks that choose among labels; leave them out."
-            )
-        return
-    if prompt.cut_answer:
-        raise UserError(f"{where}: `cut_answer` is for free answers; leave it out.")
-    for label in task.labels:
-        if label not in prompt.choices:
-            raise UserError(f"{where}: the label {label!r} has no choice. Add it to `choices`.")
-    for label in prompt.choices:
-        if label not in task.labels:
-            raise UserError(
-                f"{where}: `choices` has {label!r}, which is no label. {nearest(label, task.labels)}"
-            )

@@ -35,8 +35,27 @@ def asked_again(learner: Learner, method: Method, scored: ScoredTask, answers: P
         scored: The task.
         answers: What was answered before.
     """
-    places = list(reversed(range(len(scored.examples))))[:EXAMPLES]
+    places = last(scored)
     again = evaluate(learner, method, _in_smaller_batches(scored.only(places)))
+    return differences(scored, places, answers, again)
+
+
+def last(scored: ScoredTask) -> list[int]:
+    """The places of the examples that are asked again, from the last one on."""
+    return list(reversed(range(len(scored.examples))))[:EXAMPLES]
+
+
+def differences(
+    scored: ScoredTask, places: Sequence[int], answers: Predictions, again: Predictions
+) -> AskedAgain:
+    """Count the answers that differ.
+
+    Args:
+        scored: The task.
+        places: Of the examples that were asked again.
+        answers: What was answered before, to all of its examples.
+        again: What was answered to those at `places`.
+    """
     before = [answers.predicted[k] for k in places]
     right = answers.right(scored.task.metric)
     right_again = again.right(scored.task.metric)

@@ -1,13 +1,13 @@
-"""Another model behind an OpenAI-compatible endpoint: a judge, or a teacher."""
+"""A model behind an OpenAI-compatible endpoint: a judge, a teacher, or a side of a check."""
 
 import os
 import random
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import httpx2
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator
@@ -19,6 +19,9 @@ Messages = Sequence[Mapping[str, str]]
 
 PASSES = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 """The statuses of an endpoint that may answer a second request."""
+
+Item = TypeVar("Item")
+Read = TypeVar("Read")
 
 LONGEST_WAIT = 120.0
 """The most seconds between two attempts; an endpoint that asks for more makes the user come back later."""
@@ -61,20 +64,39 @@ class EndpointSettings(BaseModel):
         return value.rstrip("/")
 
 
+class RefusedError(UserError):
+    """The endpoint refuses a request, and would refuse it again.
+
+    Attributes:
+        status: The status of its answer.
+    """
+
+    def __init__(self, sentence: str, status: int) -> None:
+        super().__init__(sentence)
+        self.status = status
+
+
 class Endpoint:
     """Asks the other model; several threads may share it."""
 
-    def __init__(self, settings: EndpointSettings, *, first_wait: float = 1.0) -> None:
+    def __init__(
+        self,
+        settings: EndpointSettings,
+        *,
+        first_wait: float = 1.0,
+        then: str = "What was answered before is kept: try later.",
+    ) -> None:
         """Prepare to ask; nothing is sent yet.
 
         Args:
             settings: Where and how.
             first_wait: Seconds before the second attempt; they double with each further one.
+            then: What the user can do where there is no answer after all retries, as a sentence.
 
         Raises:
             UserError: If the key's environment variable is not set.
         """
-        self.settings, self._first_wait = settings, first_wait
+        self.settings, self._first_wait, self._then = settings, first_wait, then
         self._key = _key(settings.api_key_env)
         headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
         self._client = httpx2.Client(headers=headers, timeout=settings.timeout)
@@ -104,19 +126,38 @@ class Endpoint:
             "max_tokens": self.settings.max_tokens,
             **options,
         }
-        body = {key: value for key, value in body.items() if value is not None}
+        return self.request("/chat/completions", body, _content)
+
+    def request(self, path: str, body: Mapping[str, Any] | None, read: Callable[[Any], Read]) -> Read:
+        """What is read off the answer to one request.
+
+        Args:
+            path: Behind the base URL, such as "/completions".
+            body: Its keys, of which those that are None are left out; None for a request that only fetches.
+            read: Takes the answer as plain data; a ValueError, LookupError or TypeError says that it is none.
+
+        Raises:
+            RefusedError: If the endpoint refuses the request.
+            UserError: If it cannot be reached, or still has no answer after all retries.
+        """
+        if body is not None:
+            body = {key: value for key, value in body.items() if value is not None}
         for attempt in range(self.settings.retries + 1):
             try:
-                return self._attempt(body)
+                return self._attempt(path, body, read)
             except _Again as failure:
                 problem = failure
             last = attempt == self.settings.retries
             if last or self._stopped.wait(self._pause(attempt, problem)):
                 break
-        raise self._error(f"{problem}, {_times(attempt + 1)}. What was answered before is kept: try later.")
+        raise UserError(self._sentence(f"{problem}, {_times(attempt + 1)}. {self._then}"))
 
     def complete_all(self, conversations: Sequence[Messages], **options: Any) -> Iterator[tuple[int, str]]:
-        """Each conversation's number and answer, as they come; at most `concurrency` are under way.
+        """Each conversation's number and answer, as they come; see `each`."""
+        return self.each(lambda messages: self.complete(messages, **options), conversations)
+
+    def each(self, ask: Callable[[Item], Read], items: Sequence[Item]) -> Iterator[tuple[int, Read]]:
+        """Each item's number and what was asked about it, as it comes; at most `concurrency` are under way.
 
         What is under way when one fails is still given before its error is raised, so that a caller who
         keeps each answer asks nothing twice.
@@ -128,9 +169,7 @@ class Endpoint:
         pool = ThreadPoolExecutor(self.settings.concurrency)
         failure: BaseException | None = None
         try:
-            futures = {
-                pool.submit(self.complete, messages, **options): k for k, messages in enumerate(conversations)
-            }
+            futures = {pool.submit(ask, item): k for k, item in enumerate(items)}
             for future in as_completed(futures):
                 if future.cancelled():
                     continue
@@ -148,10 +187,11 @@ class Endpoint:
         if failure is not None:
             raise failure
 
-    def _attempt(self, body: Mapping[str, Any]) -> str:
+    def _attempt(self, path: str, body: Mapping[str, Any] | None, read: Callable[[Any], Read]) -> Read:
         """Send a request once."""
+        url = f"{self.settings.base_url}{path}"
         try:
-            response = self._client.post(f"{self.settings.base_url}/chat/completions", json=body)
+            response = self._client.get(url) if body is None else self._client.post(url, json=body)
         except httpx2.TimeoutException as error:
             raise _Again(f"did not answer within {self.settings.timeout:g} s") from error
         except (httpx2.TransportError, httpx2.DecodingError) as error:
@@ -160,16 +200,14 @@ class Endpoint:
             said = f"answered with status {response.status_code}{self._said(response)}"
             raise _Again(said, _retry_after(response))
         if not response.is_success:
-            raise self._error(f"refuses with status {response.status_code}{self._said(response)}.")
+            said = f"refuses with status {response.status_code}{self._said(response)}."
+            raise RefusedError(self._sentence(said), response.status_code)
         try:
-            content = response.json()["choices"][0]["message"]["content"]
+            return read(response.json())
         except (ValueError, LookupError, TypeError) as error:
+            if response.text.lstrip().startswith("<"):
+                raise _Again("gave a web page, not JSON") from error
             raise _Again("gave an answer that does not follow the protocol") from error
-        if content is None:
-            return ""
-        if not isinstance(content, str):
-            raise _Again("gave an answer that is not text")
-        return content
 
     def _pause(self, attempt: int, problem: "_Again") -> float:
         """Seconds to wait: what the endpoint asks for, or a time that doubles, with some chance in it."""
@@ -177,7 +215,8 @@ class Endpoint:
             doubled = self._first_wait * 2.0**attempt
             return min(LONGEST_WAIT, doubled * self._jitter.uniform(0.75, 1.25))
         if problem.wait > LONGEST_WAIT:
-            raise self._error(f"{problem} and asks to wait {problem.wait:.0f} s; try again after that.")
+            said = f"{problem} and asks to wait {problem.wait:.0f} s; try again after that."
+            raise UserError(self._sentence(said))
         return problem.wait
 
     def _said(self, response: httpx2.Response) -> str:
@@ -187,13 +226,16 @@ class Endpoint:
             said = str(error["message"] if isinstance(error, dict) else error)
         except (ValueError, LookupError, TypeError):
             said = response.text
+        if said.lstrip().startswith("<"):
+            said = "a web page"
         said = " ".join(said.split())
         if self._key:
             said = said.replace(self._key, "…")
         return f" ({said[:200].rstrip('.')})" if said else ""
 
-    def _error(self, what: str) -> UserError:
-        return UserError(f"The endpoint {self.settings.base_url} (model {self.settings.model!r}) {what}")
+    def _sentence(self, what: str) -> str:
+        model = f" (model {self.settings.model!r})" if self.settings.model else ""
+        return f"The endpoint {self.settings.base_url}{model} {what}"
 
 
 class _Again(Exception):  # noqa: N818 (no error as long as there are attempts)
@@ -206,6 +248,16 @@ class _Again(Exception):  # noqa: N818 (no error as long as there are attempts)
     def __init__(self, what: str, wait: float | None = None) -> None:
         super().__init__(what)
         self.wait = wait
+
+
+def _content(answer: Any) -> str:
+    """The text of a chat's answer."""
+    content = answer["choices"][0]["message"]["content"]
+    if content is None:
+        return ""
+    if not isinstance(content, str):
+        raise TypeError("it is not text")
+    return content
 
 
 def _key(variable: str | None) -> str | None:

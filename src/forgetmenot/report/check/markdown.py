@@ -38,7 +38,7 @@ def markdown(content: Mapping[str, Any]) -> str:
             f"{verdict['n']:,}",
         ]
         lines.append(f"| {' | '.join(_safe(cell) for cell in cells)} |")
-    for told in noise_words(content):
+    for told in [*noise_words(content), *content.get("notes", ())]:
         lines += ["", _safe(told)]
     for task, found in content["flips"].items():
         lost = [one for one in found if one["turned"] == "lost"]

@@ -45,7 +45,7 @@ def page(content: Mapping[str, Any]) -> str:
         status_kind=STATUS_KINDS[content["status"]],
         headline=headline(content),
         where_lost=where_lost(content),
-        noise=noise_words(content),
+        noise=[*noise_words(content), *content.get("notes", ())],
         rows=_rows(content, content["verdicts"]),
         steps=steps if len(steps) > 1 else [],
         sides=[content["base"], *content["tuned"]],

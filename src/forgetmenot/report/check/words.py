@@ -14,6 +14,7 @@ GAPS = {
     "adapter": "training",
     "GGUF file": "quantizing",
     "model": "exporting or merging",
+    "endpoint": "serving",
 }
 """What lies between a side and the one before it in a chain, by what it is."""
 
