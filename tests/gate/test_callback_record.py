@@ -71,6 +71,8 @@ def test_the_page_is_that_of_a_run_whose_stages_train_on_no_task(
     assert environment["identity"]["layout"] == "trie"
     html = (watch.path / "report.html").read_text()
     assert "step-4" in html
+    assert "The base model asked twice" in html
+    assert "The run in numbers" not in html  # whose figures are of learned tasks
     assert write_report(watch.path).read_text() == html  # as `fmn report` does
 
 

@@ -144,7 +144,8 @@ def print_matrix(content: Mapping[str, Any], console: Console) -> None:
     console.print(Text(LEGEND, style="dim"), "")
     if any(results.verdicts.values()):
         console.print(_verdicts(results), Text(VERDICT_LEGEND, style="dim"), "", sep="\n")
-    console.print(_summary(results))
+    if results.summary.get("over") != []:  # of a run that trains on no task there is no figure
+        console.print(_summary(results))
     for told in filter(None, (left_out(results), asked_again(results))):
         console.print(Text(told, style="dim"))
     console.print()
