@@ -18,7 +18,7 @@ from forgetmenot.config import RunConfig
 from forgetmenot.engine.settings import TrainingSettings
 from forgetmenot.evaluation.evaluate import evaluate
 from forgetmenot.gate.callback import ForgettingCallback
-from forgetmenot.gate.opened import Opened, with_adapter
+from forgetmenot.gate.opened import Loaded, with_adapter
 from forgetmenot.methods import make_method
 from forgetmenot.models.settings import ModelSettings
 from forgetmenot.record.predictions import read_predictions
@@ -85,7 +85,7 @@ def test_training_is_the_same_and_the_checkpoints_answer_as_the_model_did(tmp_pa
             folder = tmp_path / "watched" / f"checkpoint-{checkpoint}"
             session.learner.model = with_adapter(session.learner.model, folder)
         method = make_method("sequential", {}, 0)
-        scored = callback._watcher.panel.scored(Opened(session, method, {}))
+        scored = callback._watcher.panel.scored(Loaded(session, method, {}))
         session.examine(scored[0].first_sequences(), writes=False)
         for one in scored:
             there = evaluate(session.learner, method, one)

@@ -19,7 +19,7 @@ from forgetmenot.errors import UserError, validation_sentence
 from forgetmenot.evaluation.evaluate import evaluate
 from forgetmenot.evaluation.scored_task import ScoredTask
 from forgetmenot.evaluation.settings import Asking, EvaluationSettings
-from forgetmenot.gate.opened import Opened
+from forgetmenot.gate.opened import Loaded
 from forgetmenot.gate.panel import Panel, again, load_panel
 from forgetmenot.gate.undisturbed import undisturbed, use_kernel_for_tries
 from forgetmenot.methods import make_method
@@ -133,9 +133,9 @@ class Watcher:
         found.missing.update({task: why for task, one in found.answers.items() if (why := one.not_finite)})
         return found
 
-    def _opened(self) -> Opened:
+    def _opened(self) -> Loaded:
         assert self.session is not None, "prepared first"
-        return Opened(self.session, self._method, {"title": "the model in training"})
+        return Loaded(self.session, self._method, {"title": "the model in training"})
 
     def _take_up(self, model: Any) -> None:
         """Bring the model into the engine's ways of computing, which the guard chooses the first time."""
