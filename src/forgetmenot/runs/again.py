@@ -6,15 +6,20 @@ order and smaller batches, and a check asks its base model so in any case. What 
 path, and a smaller difference between two models says nothing.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from forgetmenot.engine.learner import Learner
 from forgetmenot.evaluation.evaluate import evaluate
 from forgetmenot.evaluation.scored_task import ScoredTask
 from forgetmenot.methods import Method
 from forgetmenot.record.predictions import Predictions
 from forgetmenot.record.result_schema import AskedAgain
+
+if TYPE_CHECKING:
+    from forgetmenot.engine.learner import Learner
 
 EXAMPLES = 64
 
