@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 
-from forgetmenot.metrics import Answers, SequentialTest, decide, judge
+from forgetmenot.metrics import Answers, SequentialTest, decide, judge, tango
 from forgetmenot.metrics.verdicts import Decision
 from scripts import verdict_errors
 from scripts.coverage import MAXIMA, SCENES, SHOWN, covered
 from scripts.false_positives import rates
 from scripts.verdict_errors import (
+    CORNERS,
     EARLY,
     PEEK,
     PLAIN,
@@ -68,9 +69,17 @@ def test_more_examples_decide_more() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("scene", [one for one in verdict_errors.SCENES if one not in PLAIN], ids=str)
 def test_verdicts_by_the_bootstrap_keep_their_promise(scene: Scene) -> None:
-    """At most 8.3 % of 400 tunes: 5 % and three standard errors."""
+    """At most 8.3 % of 400 tunes: 5 % and three standard errors; more for "kept" in the corners."""
     assert verdict_rates(scene, 0, 400).forgotten <= 0.083
-    assert verdict_rates(scene, 1, 400).kept <= 0.083
+    assert verdict_rates(scene, 1, 400).kept <= (0.14 if scene in CORNERS else 0.083)
+
+
+def test_verdicts_in_clusters_and_of_figures_are_simulated_too() -> None:
+    """The slow test counts errors; here only that a collapse is seen and "kept" is not said of it."""
+    collapse = 8.0
+    for scene in (Scene(200, 0.4, cluster=5), Scene(200, 0.4, kind="f1"), Scene(40, kind="loss")):
+        found = verdict_rates(scene, collapse, 5)
+        assert (found.kept, found.forgotten) == (0, 1), scene
 
 
 @pytest.mark.parametrize("scene", [Scene(408, 0.1), Scene(408, 0.05, 4), Scene(1040, 0.1, 4, 5)], ids=str)
@@ -97,6 +106,20 @@ def test_tangos_interval_covers(n: int, share: float, difference: float) -> None
     found = coverage(n, share, difference)
     assert found >= 0.93
     assert found <= (0.97 if n > 20 else 1)
+
+
+def test_what_is_decided_early_is_what_the_interval_says() -> None:
+    """Wealth of 20 asks for more than the interval of the examples so far."""
+    scene, decided = Scene(700, 0.1), 0
+    for times in (0, 1, 2):
+        turned = changes(scene, scene.drops(times), 100, np.random.default_rng(times))
+        for one, kept, forgotten, used in zip(turned[:, 0], *early(turned, scene), strict=True):
+            asked = one[: round(used[0] * scene.n)]
+            low, high = tango(int((asked > 0).sum()), int((asked < 0).sum()), len(asked))
+            assert low > -scene.margin or not kept
+            assert high < 0 or not forgotten
+            decided += int(kept[0] | forgotten[0])
+    assert decided > 150
 
 
 def right_and_wrong(turned: verdict_errors.Floats) -> Answers:
