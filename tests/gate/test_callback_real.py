@@ -18,7 +18,7 @@ from forgetmenot.config import RunConfig
 from forgetmenot.engine.settings import TrainingSettings
 from forgetmenot.evaluation.evaluate import evaluate
 from forgetmenot.gate.callback import ForgettingCallback
-from forgetmenot.gate.opened import Loaded, with_adapter
+from forgetmenot.gate.loaded import Loaded, with_adapter
 from forgetmenot.methods import make_method
 from forgetmenot.models.settings import ModelSettings
 from forgetmenot.record.predictions import read_predictions

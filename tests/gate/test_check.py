@@ -180,7 +180,7 @@ def test_the_baseline_is_asked_once(
         asked.append(opened.identity["title"])
         return ask(opened, scored, display)
 
-    monkeypatch.setattr("forgetmenot.gate.check.answers_of", counting)
+    monkeypatch.setattr("forgetmenot.gate.answered.answers_of", counting)
     second = checked(tiny_llama, tmp_path / "adapter", baseline=kept)
     assert asked == ["adapter"]
     assert second.content == first.content

@@ -19,7 +19,7 @@ from forgetmenot.errors import UserError, validation_sentence
 from forgetmenot.evaluation.evaluate import evaluate
 from forgetmenot.evaluation.scored_task import ScoredTask
 from forgetmenot.evaluation.settings import Asking, EvaluationSettings
-from forgetmenot.gate.opened import Loaded
+from forgetmenot.gate.loaded import Loaded
 from forgetmenot.gate.panel import Panel, again, load_panel
 from forgetmenot.gate.undisturbed import undisturbed, use_kernel_for_tries
 from forgetmenot.methods import make_method
