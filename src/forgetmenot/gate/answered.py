@@ -1,4 +1,4 @@
-"""What a side answers: the base, with the noise of the path; a tuned side, to all examples or until decided."""
+"""What a side answers: the base, with the noise of the path; a tuned side, whole or until decided."""
 
 from __future__ import annotations
 
