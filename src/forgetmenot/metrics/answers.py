@@ -23,6 +23,8 @@ class Answers:
         clusters: The number of the cluster of each example, [n], from 0 on without gaps; None where each is
             its own. Examples of a cluster are drawn together: questions on one passage, rows that repeat.
         options: How many labels there are to choose among; None where none are.
+        leads: After each stage, how far the right label's log-likelihood lies above the best other one, [n],
+            in nats; None, or nothing at all, where labels are not chosen by likelihood.
     """
 
     metric: str
@@ -30,6 +32,7 @@ class Answers:
     predicted: Sequence[Any]
     clusters: NDArray[np.int64] | None = None
     options: int | None = None
+    leads: Sequence[Floats | None] = ()
 
     @property
     def present(self) -> list[int]:

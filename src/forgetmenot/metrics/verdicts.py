@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from forgetmenot.metrics.answers import Answers
+from forgetmenot.metrics.leads import Lead, lead
 from forgetmenot.metrics.matrix import MatrixRow
 from forgetmenot.metrics.resampling import Interval
 from forgetmenot.metrics.significance import PairedDifference, holm, paired_difference
@@ -47,6 +48,7 @@ class Verdict:
         needed: How many it would take, if the difference stays what it is; None where it is decided or
             cannot be said.
         reason: Why nothing can be told, where that is not for want of examples.
+        lead: The early warning beside it, where labels are chosen by likelihood; see `leads`.
     """
 
     decision: Decision
@@ -59,6 +61,7 @@ class Verdict:
     units: int
     needed: int | None = None
     reason: str | None = None
+    lead: Lead | None = None
 
     @property
     def lower_within(self) -> bool:
@@ -85,6 +88,7 @@ class Verdict:
             "units": self.units,
             "needed": self.needed,
             "reason": self.reason,
+            "lead": self.lead.to_json() if self.lead else None,
         }
 
 
@@ -152,6 +156,7 @@ def _verdict(answers: Answers, pair: PairedDifference, margin: float, tasks: int
         paired=pair,
         units=units,
         reason=pair.reason,
+        lead=lead(answers, LEVEL),
     )
     if interval is None or found.difference is None or pair.p_holm is None:
         return found
@@ -277,4 +282,5 @@ def verdicts(
 
 
 def _two(answers: Answers, first: int, second: int) -> Answers:
-    return replace(answers, predicted=[answers.predicted[first], answers.predicted[second]])
+    leads = [answers.leads[row] for row in (first, second)] if answers.leads else ()
+    return replace(answers, predicted=[answers.predicted[first], answers.predicted[second]], leads=leads)

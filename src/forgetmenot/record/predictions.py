@@ -101,6 +101,27 @@ class Predictions:
         return len(self.labels) if self.labels else None
 
     @property
+    def leads(self) -> NDArray[np.float64] | None:
+        """How far the right label's log-likelihood lies above the best other one, [n], in nats.
+
+        None where labels are not chosen by likelihood, or what is right is no label.
+        """
+        labels = self.labels or ()
+        if len(labels) < 2 or not self.ids:
+            return None
+        if any(row is None or len(row) != len(labels) for row in self.log_likelihoods):
+            return None
+        if any(gold not in labels for gold in self.gold):
+            return None
+        values = np.array(self.log_likelihoods, dtype=np.float64)
+        right = np.array([labels.index(gold) for gold in self.gold])
+        rows = np.arange(len(values))
+        own = values[rows, right]
+        values[rows, right] = -np.inf
+        found: NDArray[np.float64] = own - values.max(axis=1)
+        return found
+
+    @property
     def not_finite(self) -> str | None:
         """Why these answers have no score; None where every number that they were read from is finite.
 
@@ -211,7 +232,8 @@ def column(metric: str, stages: Sequence[Predictions | None]) -> Answers:
         for one, pair in zip(stages, pairs, strict=True)
     ]
     there = next(one for one in stages if one is not None)
-    return Answers(metric, gold, predicted, there.clusters, there.options)
+    leads = [None if one is None or one.not_finite else one.leads for one in stages]
+    return Answers(metric, gold, predicted, there.clusters, there.options, leads)
 
 
 def write_predictions(path: Path, answers: Mapping[str, Predictions]) -> None:

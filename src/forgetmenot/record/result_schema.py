@@ -90,6 +90,16 @@ class SignificanceTest(TypedDict, total=False):
     reason: str | None
 
 
+class LeadOf(TypedDict):
+    """How far the right label lies above the best other one, in nats; see `metrics.leads`."""
+
+    before: float
+    after: float
+    difference: float
+    interval: Bounds | None
+    warns: bool
+
+
 class VerdictOf(TypedDict):
     """What a task lost or gained between two models; see `metrics.verdicts.Verdict`."""
 
@@ -109,6 +119,7 @@ class VerdictOf(TypedDict):
     units: int
     needed: int | None
     reason: str | None
+    lead: NotRequired[LeadOf | None]
 
 
 class MissingCell(TypedDict):

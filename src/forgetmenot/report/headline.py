@@ -8,6 +8,7 @@ from forgetmenot.report.verdict_words import (
     cannot_tell,
     decision_words,
     difference_words,
+    early_warning,
     evidence,
     examples_words,
     move,
@@ -28,7 +29,8 @@ def headline(results: RunResults) -> list[str]:
     first = list(_lost(results)) or list(_nothing_lost(results))
     sentences = [f"{'It' if k else results.name} {said}." for k, said in enumerate(first)]
     sentences += _learned(results, "it" if sentences else results.name)
-    return [*sentences, *(f"It {said}." for said in _gained(results)), *_open(results), *_kept(results)]
+    sentences += [f"It {said}." for said in _gained(results)]
+    return [*sentences, *_open(results), *_kept(results), *_warnings(results)]
 
 
 def named_in_headline(results: RunResults) -> list[tuple[TaskOutcome, VerdictOf, bool]]:
@@ -185,6 +187,17 @@ def _kept(results: RunResults) -> Iterator[str]:
         told.append(" ".join(filter(None, (f"{one.task}{since}", note))))
     if told:
         yield f"Kept: {few(told, 'tasks')}."
+
+
+def _warnings(results: RunResults) -> Iterator[str]:
+    """The early warning against the base model, on tasks that were only watched or learned before the end."""
+    ends = {
+        one.task: verdict
+        for one in results.outcomes
+        if (verdict := one.own_end or (None if one.trained else one.base_end))
+    }
+    if told := early_warning(ends):
+        yield told
 
 
 def _moves(outcomes: Sequence[TaskOutcome]) -> str:

@@ -6,10 +6,11 @@ perplexity, exp(loss). Every function takes an entry of the `verdicts` of result
 """
 
 import math
+from collections.abc import Mapping
 
 from forgetmenot.metrics import Metric, metric_named
 from forgetmenot.record.result_schema import VerdictOf
-from forgetmenot.report.wording import MINUS, NO_BREAK, NONE, number, signed
+from forgetmenot.report.wording import MINUS, NO_BREAK, NONE, listed, number, signed
 
 KINDS = {"forgotten": "lost", "gained": "won", "kept": "held", "cannot tell": "open"}
 """Whether a decision is good, for its colour: lost, won, held, or open."""
@@ -96,6 +97,23 @@ def interval_words(verdict: VerdictOf, metric: str) -> str:
     chosen = metric_named(metric)
     low, high = sorted(verdict["interval"], key=chosen.shown)
     return f"{_change(low, chosen)} to {_change(high, chosen)}"
+
+
+def early_warning(verdicts: Mapping[str, VerdictOf]) -> str:
+    """Where the right answers' leads fell though no loss is shown, in a sentence; empty where nowhere."""
+    told = []
+    for task, verdict in verdicts.items():
+        lead = verdict.get("lead")
+        if lead and lead["warns"] and verdict["decision"] in ("kept", "cannot tell"):
+            span = (
+                f" [95 %: {signed(lead['interval'][0])} to {signed(lead['interval'][1])}]"
+                if lead["interval"]
+                else ""
+            )
+            told.append(f"{task} ({signed(lead['difference'])} nats{span})")
+    if not told:
+        return ""
+    return f"Early warning, no loss yet: the right answer's lead over the best other fell: {listed(told)}."
 
 
 def evidence(verdict: VerdictOf, metric: str, *, counted: bool = True) -> str:

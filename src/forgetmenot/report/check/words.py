@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from forgetmenot.report.verdict_words import decision_words, evidence, examples_words
+from forgetmenot.report.verdict_words import decision_words, early_warning, evidence, examples_words
 from forgetmenot.report.wording import listed
 
 STATUS = {0: "All kept", 1: "Forgotten", 3: "Cannot tell"}
@@ -45,6 +45,8 @@ def headline(content: Mapping[str, Any]) -> str:
         sentences.append(f"Kept: {listed(told)}.")
     if gained := by.get("gained"):
         sentences.append(f"Gained: {listed(gained)}.")
+    if told := early_warning(verdicts):
+        sentences.append(told)
     if nothing := at_chance(content):
         sentences.append(f"The base is not above chance on {listed(nothing)}, where nothing can be lost.")
     return " ".join(sentences)
