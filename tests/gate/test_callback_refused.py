@@ -62,7 +62,7 @@ def test_a_task_without_examples_to_score_is_refused_beside_others(
     only_learned = str(make_word_task("colour", 4, 0))
     with pytest.raises(UserError, match="colour has no score split"):
         ForgettingCallback([*watched, only_learned], every=1)
-    with pytest.raises(UserError, match=r"none of .* has a score split"):
+    with pytest.raises(UserError, match="colour has no score split"):
         ForgettingCallback(only_learned, every=1)
 
 

@@ -146,7 +146,7 @@ CASES: dict[str, tuple[Prepare, str, tuple[str, ...]]] = {
     "nothing to score": (
         write("t.yaml", "name: t\ndata: {train: tasks/animal-train.jsonl}\ntext: word\nmetric: loss\n"),
         "model done:1 --tasks t.yaml",
-        ("none of t.yaml has a score split",),
+        ("t has no score split",),
     ),
     "no such prompt": (nothing, f"model done:1 {TASKS} --prompt tres", ("tres",)),
     "no data folder": (nothing, "model done:1 --tasks sst2 --data-dir gone", ("no folder 'gone'",)),

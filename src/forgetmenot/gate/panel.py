@@ -121,9 +121,9 @@ def load_panel(
         found = load_tasks(ours, data_dir) if ours else []
         found += load_benchmarks(benchmarks, data_dir, asking.evaluation.limit, "--tasks")
         refuse_twice([task.name for task in found])
-    tasks = tuple(task for task in found if scored_split(asking.evaluation, task))
-    if not tasks:
-        raise UserError(f"check: none of {', '.join(names)} has a {asking.evaluation.split} split to ask.")
+    tasks = tuple(found)
+    if unasked := next((task for task in tasks if not scored_split(asking.evaluation, task)), None):
+        raise UserError(f"check: {unasked.name} has no score split, so it cannot be asked; leave it out.")
     check_margins(margin, tasks, "--margin")
     reading = own_reading(asking, tasks)
     margins = {task.name: margin_of(task.name, task.metric, margin) for task in tasks}

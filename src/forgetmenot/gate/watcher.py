@@ -29,8 +29,6 @@ from forgetmenot.record.predictions import Predictions
 from forgetmenot.record.result_schema import AskedAgain
 from forgetmenot.runs.session import Session
 from forgetmenot.settings import split_names
-from forgetmenot.tasks import known_tasks
-from forgetmenot.tasks.yaml_file import read_yaml
 
 ME = "ForgettingCallback"
 """What a user's mistakes are said of."""
@@ -191,21 +189,7 @@ def load_watcher(
         panel = load_panel(names, folder, Asking(evaluation, prompt), evaluation.margins, chat=chat)
     except UserError as error:
         raise UserError(f"{ME}: {str(error).removeprefix('check: ').removeprefix('--')}") from error
-    _check_all_there(names, panel)
     return Watcher(panel, training)
-
-
-def _check_all_there(names: Sequence[str], panel: Panel) -> None:
-    """Refuse a task without examples to score beside others that have some: it would not be watched."""
-    there = {task.name for task in panel.tasks}
-    for name in names:
-        own = name
-        if name.endswith((".yaml", ".yml")):
-            own = str(read_yaml(Path(name)).get("name", ""))
-        elif name not in known_tasks():
-            continue
-        if own and own not in there:
-            raise UserError(f"{ME}: {own} has no score split, so it cannot be watched; leave it out.")
 
 
 def _why(error: Exception) -> str:
