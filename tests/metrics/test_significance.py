@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binomtest
+from scipy.stats import binomtest, norm, skew
 
 from forgetmenot.metrics import holm, mcnemar, paired_difference, tango
-from forgetmenot.metrics.significance import beyond_chance
+from forgetmenot.metrics.significance import _for_skewness, beyond_chance
 
 
 @given(st.integers(0, 300), st.integers(0, 300))
@@ -149,3 +149,31 @@ def test_guesses_alone_forget_nothing_beyond_chance_in_the_mean() -> None:
     assert found.beyond_chance.most == pytest.approx(0.4, abs=0.03)
     graded = paired_difference("spearman", gold, before, after, options=k, resamples=20)
     assert graded.beyond_chance is None
+
+
+def test_an_interval_is_wider_where_its_draws_are_skewed() -> None:
+    """Of draws whose skewness is 2 both ends move by 2·(z² + 2)/6 deviations, of symmetric ones by none."""
+    generator = np.random.default_rng(0)
+    draws = 5 + 3 * generator.exponential(size=200_000)
+    low, high = _for_skewness((4.0, 9.0), draws, 0.95)
+    reach = float(skew(draws)) * (norm.ppf(0.975) ** 2 + 2) / 6 * draws.std()
+    assert (low, high) == pytest.approx((4 - reach, 9 + reach))
+    assert reach == pytest.approx(2 * 0.9736 * 3, rel=0.05)
+    assert _for_skewness((4.0, 9.0), -draws, 0.95) == pytest.approx((low, high))
+    even = np.r_[draws, -draws]
+    assert _for_skewness((4.0, 9.0), even, 0.95) == pytest.approx((4, 9))
+    assert _for_skewness((1.0, 1.0), np.ones(9), 0.95) == (1, 1)
+
+
+def test_a_percentile_interval_is_off_by_so_much() -> None:
+    """Both ends of the studentized bootstrap of a skewed mean lie beyond the percentiles by the reach."""
+    generator = np.random.default_rng(0)
+    values = generator.exponential(size=400)
+    drawn = (values[generator.integers(400, size=(5000, 400))] for _ in range(20))
+    means, deviations = np.concatenate([[one.mean(axis=1), one.std(axis=1)] for one in drawn], axis=1)
+    plain = np.quantile(means, [0.025, 0.975])
+    t = np.quantile((means - values.mean()) / deviations, [0.975, 0.025])
+    missing = float(np.mean(values.mean() - t * values.std() - plain))
+    widened = _for_skewness((float(plain[0]), float(plain[1])), means, 0.95)
+    assert widened[1] - plain[1] == pytest.approx(missing, rel=0.3)
+    assert missing > 0.003
