@@ -26,7 +26,7 @@ class TinyModel:
     """
 
     def __init__(self, folder: Path, echoes: str = "yes") -> None:
-        self.model = AutoModelForCausalLM.from_pretrained(folder).eval()
+        self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
         self.echoes, self.names, self.by_id = echoes, ["org/tiny"], True
         self.entry: dict[str, Any] = {"object": "model", "owned_by": "tests"}

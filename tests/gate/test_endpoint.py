@@ -2,15 +2,19 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from forgetmenot.errors import UserError
+from forgetmenot.evaluation.settings import Asking, EvaluationSettings
 from forgetmenot.gate import endpoint as module
+from forgetmenot.gate.by_text import asked_alike
 from forgetmenot.gate.check import Check, check
 from forgetmenot.gate.endpoint import Likelihoods, agreement
+from forgetmenot.tasks import Task, load_tasks
 from tests.endpoint import Server, serving
 from tests.gate.serving import TinyModel
 
@@ -401,6 +405,27 @@ def test_tasks_that_an_endpoint_cannot_be_asked(
     short = make_task("short", [], [{"text": "a"}] * 2, text="text", metric="loss")
     tiny.echoes = "yes"
     refused(short, "example 'score-0'.*its one token no likelihood")
+
+
+def test_what_needs_likelihoods_or_the_model_itself_is_refused(
+    server: Server, tiny: TinyModel, tasks: list[str], tmp_path: Path
+) -> None:
+    tiny.echoes = "ignored"
+    (task,) = load_tasks(tasks[:1], None)
+    there = [module.Server(server.url)]
+
+    def refused(changed: Task, says: str) -> None:
+        with pytest.raises(UserError, match=says):
+            asked_alike(Asking(EvaluationSettings()), [changed], there, chat=False)
+
+    refused(
+        replace(task, metric="spearman"), "'animal' is scored by spearman, which takes likelihoods, and the s"
+    )
+    refused(
+        replace(task, kind="benchmark"), r"'animal' \(benchmark\) cannot be put to an endpoint; leave the"
+    )
+    with pytest.raises(UserError, match=r"--probes: drift looks into a model"):
+        check(server.url, server.url, tasks=tasks[:1], probes=["drift"], output=tmp_path / "check")
 
 
 def test_choices_of_which_one_begins_another_are_refused(

@@ -70,9 +70,9 @@ def asked_alike(
         task.name: task.kind == "messages" or (task.kind != "text" and (chat or prompts[task.name].chat))
         for task in tasks
     }
-    for server in servers:  # whether it can be asked at all
+    for server in servers:
         for in_turns in set(turns.values()):
-            assert (server.chat_options if in_turns else server.options) is not None
+            server.reach(chat=in_turns)
     why = {
         task.name: _no_likelihoods(servers, chat=turns[task.name])
         for task in tasks

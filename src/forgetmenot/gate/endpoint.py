@@ -2,8 +2,8 @@
 
 It tokenizes by itself, so that it is asked by text: what it writes after a prompt (`/completions`) or in a
 conversation (`/chat/completions`), and, where it echoes a prompt's log-probabilities, how likely a text is.
-vLLM and SGLang do; llama.cpp's server refuses to echo, and Ollama knows no such request. So each is asked
-once with a short prompt, and believed only where it gives an entry for each token of it.
+vLLM does; llama.cpp's server refuses to echo, and Ollama knows no such request. So each is asked once with a
+short prompt, and believed only where it gives an entry for each token of it.
 """
 
 import hashlib
@@ -100,13 +100,17 @@ class Server:
         """Whether it is Ollama, which writes a prompt for `/completions` into the model's template too."""
         return self._fingerprint == "fp_ollama"
 
-    @cached_property
-    def options(self) -> Mapping[str, Any]:
-        """Further keys that `/completions` takes.
+    def reach(self, *, chat: bool) -> None:
+        """See that it can be asked, in a chat or by text.
 
         Raises:
-            UserError: If it cannot be asked so at all.
+            UserError: It cannot.
         """
+        _ = self.chat_options if chat else self.options
+
+    @cached_property
+    def options(self) -> Mapping[str, Any]:
+        """Further keys that `/completions` takes."""
         body = {"prompt": PROBE, "max_tokens": 1}
         return self._taken("/completions", body, PLAIN, _written, "ask by --chat if it answers chats alone")
 
@@ -119,7 +123,6 @@ class Server:
     @cached_property
     def echoes(self) -> bool:
         """Whether it gives a prompt's log-probabilities, for each of its tokens."""
-        assert self.options is not None  # whether it answers at all is said first
         try:
             (row,) = self._quick.request("/completions", self._echo([PROBE]), _echoed(1))
         except UserError:
@@ -139,7 +142,6 @@ class Server:
         def ask(group: Sequence[str]) -> list[Likelihoods]:
             return self._patient.request("/completions", self._echo(group), _echoed(len(group)))
 
-        assert self.echoes  # and what it is asked with is known before several threads ask
         return self._each(ask, texts, advance)
 
     def write(self, texts: Sequence[Text], decoding: Decoding, advance: Callable[[int], None]) -> list[str]:
