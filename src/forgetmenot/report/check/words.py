@@ -45,8 +45,8 @@ def headline(content: Mapping[str, Any]) -> str:
         sentences.append(f"Kept: {listed(told)}.")
     if gained := by.get("gained"):
         sentences.append(f"Gained: {listed(gained)}.")
-    if told := early_warning(verdicts):
-        sentences.append(told)
+    if warning := early_warning(verdicts):
+        sentences.append(warning)
     if nothing := at_chance(content):
         sentences.append(f"The base is not above chance on {listed(nothing)}, where nothing can be lost.")
     return " ".join(sentences)
