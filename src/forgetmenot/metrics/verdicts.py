@@ -17,8 +17,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import numpy as np
+
 from forgetmenot.metrics.answers import Answers
+from forgetmenot.metrics.label_metrics import NO_LABEL
 from forgetmenot.metrics.matrix import MatrixRow
+from forgetmenot.metrics.metric import mean
 from forgetmenot.metrics.resampling import Interval
 from forgetmenot.metrics.significance import PairedDifference, holm, paired_difference
 from forgetmenot.metrics.task_metrics import measure, metric_named
@@ -177,12 +181,38 @@ def _interval(answers: Answers, pair: PairedDifference) -> Interval | None:
         return None
     low, high = -pair.interval[1] + 0.0, -pair.interval[0] + 0.0
     if pair.test != "exact McNemar" and metric_named(answers.metric).bounded:
-        from scipy.special import ndtri
-
-        z2 = float(ndtri((1 + LEVEL) / 2)) ** 2
-        least = z2 / (answers.independent + z2)
+        least = _least(answers)
         low, high = min(low, -pair.difference - least), max(high, -pair.difference + least)
     return low, high
+
+
+def _least(answers: Answers) -> float:
+    """How far a score might fall although no answer turned.
+
+    Where none of n turned, Tango's interval still allows a share of z² / (n + z²) to turn. A mean falls by
+    that much. F1 and Matthews' correlation may fall further where the answers of one label turn and there
+    are few of it: of 400 examples with 4 positives, it allows all of these.
+    """
+    from scipy.special import ndtri
+
+    z2 = float(ndtri((1 + LEVEL) / 2)) ** 2
+    share = z2 / (answers.independent + z2)
+    metric, gold, after = metric_named(answers.metric), answers.gold, answers.predicted[-1]
+    if metric.reads != "labels" or metric.aggregate is mean:
+        return share
+    score, n = metric.function(gold, after), len(gold)
+    falls = [share]
+    for label in np.unique(gold[gold == after]):
+        right = np.flatnonzero((gold == label) & (after == label))
+        turning = min(share * n, len(right))
+        others, counts = np.unique(after[after != label], return_counts=True)
+        for wrong in {NO_LABEL, *others[counts == counts.max(initial=0)].tolist()}:
+            weights = np.ones((1, n + 1))
+            weights[0, right] -= turning / len(right)
+            weights[0, n] = turning
+            terms = metric.terms(np.append(gold, label), np.append(after, wrong))
+            falls.append(score - float(metric.aggregate(terms[None], weights)[0, 0]))
+    return float(np.nanmax(falls))
 
 
 def needed(
