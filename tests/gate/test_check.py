@@ -240,7 +240,7 @@ def test_with_chat_each_side_uses_its_own_template(
 def test_losses_of_other_tokenizers_are_not_compared(
     checked: Callable[..., Check], tiny_llama: Path, make_task: Callable[..., Path]
 ) -> None:
-    rows = [{"text": f"a line of text, number {k}"} for k in range(12)]
+    rows = [{"text": f"a line of text, number {k}"} for k in range(40)]
     text = make_task("lines", [], rows, text="text", metric="loss")
     found = checked(tiny_llama, "quickstart", tasks=[str(text)])
     verdict = found.content["verdicts"]["lines"]
@@ -281,10 +281,10 @@ def test_sequential_runs_out_of_examples(checked: Callable[..., Check], tiny_lla
 def test_sequential_asks_losses_whole(
     checked: Callable[..., Check], tiny_llama: Path, make_task: Callable[..., Path]
 ) -> None:
-    rows = [{"text": f"a line of text, number {k}"} for k in range(12)]
+    rows = [{"text": f"a line of text, number {k}"} for k in range(40)]
     text = make_task("lines", [], rows, text="text", metric="loss")
     verdict = checked(tiny_llama, tiny_llama, tasks=[str(text)], sequential=True).content["verdicts"]["lines"]
-    assert (verdict["n"], verdict["test"], verdict["decision"]) == (12, "paired bootstrap", "kept")
+    assert (verdict["n"], verdict["test"], verdict["decision"]) == (40, "paired bootstrap", "kept")
 
 
 def test_probes_are_measured_of_each_side(

@@ -132,6 +132,13 @@ def test_a_loss_is_judged_by_a_margin_in_nats() -> None:
     assert (small.decision, small.lower_within) == ("kept", True)
 
 
+def test_a_few_texts_may_show_a_loss_and_never_that_it_was_kept() -> None:
+    assert verdict_of(losses(by=1.0, n=20), 0.05).decision == "forgotten"
+    few = verdict_of(losses(by=0.0, n=29, spread=0.001), 0.05)
+    assert (few.decision, few.needed) == ("cannot tell", 30)
+    assert verdict_of(losses(by=0.0, n=30, spread=0.001), 0.05).decision == "kept"
+
+
 def test_margins_by_task_metric_or_all() -> None:
     assert margin_of("sst2", "accuracy", None) == 0.03
     assert margin_of("cola", "matthews", None) == 0.05
@@ -169,10 +176,12 @@ def test_clusters_are_the_units() -> None:
 
 
 def test_the_bootstrap_of_equal_answers_is_no_point() -> None:
-    """F1 of 40 examples, the same answers twice: the interval is as wide as Tango's."""
+    """F1 of 40 examples, the same answers twice: 3.5 of 20 positives may turn, as Tango's interval allows."""
     gold = np.arange(40) % 2
     same = verdict_of(Answers("f1", gold, [gold, gold]))
-    assert same.interval == pytest.approx(tango(0, 0, 40))
+    turning = 40 * tango(0, 0, 40)[1]
+    least = 1 - 2 * (20 - turning) / (40 - turning)
+    assert same.interval == pytest.approx((-least, least))
     assert same.decision == "cannot tell"
 
 
@@ -228,3 +237,27 @@ def test_missing_answers_are_no_verdict() -> None:
     assert found["base_end"]["a"].decision == "gained"
     assert found["base_end"]["b"].reason == "The first model has no score on it."
     json.dumps(a.to_json(), allow_nan=False)
+
+
+@pytest.mark.parametrize("metric", ["f1", "matthews"])
+def test_equal_answers_to_few_examples_of_a_label_show_nothing_kept(metric: str) -> None:
+    def same(positives: int, n: int) -> Verdict:
+        gold = (np.arange(n) < positives).astype(int)
+        return verdict_of(Answers(metric, gold, [gold, gold]))
+
+    # Where none of 400 turned, Tango's interval still allows 3.8 of them; of 16 positives that is a quarter.
+    few = same(16, 400)
+    assert few.decision == "cannot tell"
+    assert few.interval is not None
+    assert few.interval[0] < -0.1
+    assert same(16, 4000).decision == "cannot tell"
+    assert same(200, 1000).decision == "kept"
+
+
+def test_equal_constant_answers_have_a_correlation_that_may_fall() -> None:
+    gold = (np.arange(1043) >= 322).astype(int)
+    constant = Answers("matthews", gold, [np.ones(1043, dtype=int)] * 2)
+    found = verdict_of(constant, 0.05)
+    assert found.interval is not None
+    assert -0.05 < found.interval[0] < -0.004  # 3.8 wrong answers of the rarer kind: by hand, −.034
+    assert found.decision == "kept"

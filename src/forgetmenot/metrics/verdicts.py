@@ -17,9 +17,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import numpy as np
+
 from forgetmenot.metrics.answers import Answers
+from forgetmenot.metrics.label_metrics import NO_LABEL
 from forgetmenot.metrics.leads import Lead, lead
 from forgetmenot.metrics.matrix import MatrixRow
+from forgetmenot.metrics.metric import mean
 from forgetmenot.metrics.resampling import Interval
 from forgetmenot.metrics.significance import PairedDifference, holm, paired_difference
 from forgetmenot.metrics.task_metrics import measure, metric_named
@@ -29,6 +33,7 @@ Decision = Literal["kept", "gained", "forgotten", "cannot tell"]
 LEVEL = 0.95
 POWER = 0.8
 ASSUMED_DISCORDANCE = 0.1  # ours: tuned models of LoRA rank 8 turn 5 to 15 % of the answers
+FEWEST_KEPT = 30  # ours: among fewer texts the rare one that loses much is easily missing
 FEWEST = 10  # ours: a bootstrap of fewer examples, or clusters, does not know how they vary
 
 
@@ -164,6 +169,9 @@ def _verdict(answers: Answers, pair: PairedDifference, margin: float, tasks: int
         kind = "examples" if answers.clusters is None else "clusters of examples"
         return replace(found, reason=f"Fewer than {FEWEST} {kind} say too little of how they vary.")
     sure = pair.p_holm <= 1 - LEVEL
+    if interval[0] > -margin and units < FEWEST_KEPT and not metric_named(answers.metric).bounded:
+        reason = f"Among fewer than {FEWEST_KEPT} the rare example that loses much may be missing."
+        return replace(found, needed=FEWEST_KEPT, reason=reason)
     if interval[0] > -margin:
         return replace(found, decision="gained" if interval[0] > 0 and sure else "kept")
     if interval[1] < 0 and sure:
@@ -182,12 +190,38 @@ def _interval(answers: Answers, pair: PairedDifference) -> Interval | None:
         return None
     low, high = -pair.interval[1] + 0.0, -pair.interval[0] + 0.0
     if pair.test != "exact McNemar" and metric_named(answers.metric).bounded:
-        from scipy.special import ndtri
-
-        z2 = float(ndtri((1 + LEVEL) / 2)) ** 2
-        least = z2 / (answers.independent + z2)
+        least = _least(answers)
         low, high = min(low, -pair.difference - least), max(high, -pair.difference + least)
     return low, high
+
+
+def _least(answers: Answers) -> float:
+    """How far a score might fall although no answer turned.
+
+    Where none of n turned, Tango's interval still allows a share of z² / (n + z²) to turn. A mean falls by
+    that much. F1 and Matthews' correlation may fall further where the answers of one label turn and there
+    are few of it: of 400 examples with 4 positives, it allows all of these.
+    """
+    from scipy.special import ndtri
+
+    z2 = float(ndtri((1 + LEVEL) / 2)) ** 2
+    share = z2 / (answers.independent + z2)
+    metric, gold, after = metric_named(answers.metric), answers.gold, answers.predicted[-1]
+    if metric.reads != "labels" or metric.aggregate is mean:
+        return share
+    score, n = metric.function(gold, after), len(gold)
+    falls = [share]
+    for label in np.unique(gold[gold == after]):
+        right = np.flatnonzero((gold == label) & (after == label))
+        turning = min(share * n, len(right))
+        others, counts = np.unique(after[after != label], return_counts=True)
+        for wrong in {NO_LABEL, *others[counts == counts.max(initial=0)].tolist()}:
+            weights = np.ones((1, n + 1))
+            weights[0, right] -= turning / len(right)
+            weights[0, n] = turning
+            terms = metric.terms(np.append(gold, label), np.append(after, wrong))
+            falls.append(score - float(metric.aggregate(terms[None], weights)[0, 0]))
+    return float(np.nanmax(falls))
 
 
 def needed(
