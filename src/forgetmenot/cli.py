@@ -45,10 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except UserError as error:
         _end(MISTAKE, str(error))
     except KeyboardInterrupt:
-        _end(
-            128 + signal.SIGINT,
-            "interrupted; run the same command again to resume from the last finished stage.",
-        )
+        begun = arguments or sys.argv[1:]
+        resumes = "" if begun[:1] == ["check"] else " to resume from the last finished stage"
+        _end(128 + signal.SIGINT, f"interrupted; run the same command again{resumes}.")
     except BrokenPipeError:  # as in `fmn … | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)

@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM
 from forgetmenot.errors import UserError
 from forgetmenot.gate import panel
 from forgetmenot.gate.check import Check, check
+from forgetmenot.gate.loaded import with_adapter
 from forgetmenot.runs.api import Run
 from forgetmenot.runs.export import export
 
@@ -158,6 +159,33 @@ def test_an_adapter_stands_on_the_base_that_it_names(
     assert all(one["forgotten"] + one["gained"] == 0 for one in same.content["verdicts"].values())
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"target_modules": ["q_proj", "embed_tokens"]},
+        {"target_modules": ["lm_head"]},
+        {"modules_to_save": ["norm"]},
+        {"use_dora": True},
+        {"use_rslora": True, "rank_pattern": {"layers.0.self_attn.q_proj": 4}},
+    ],
+)
+def test_an_adapter_of_any_layers_answers_as_in_peft(
+    tiny_llama: Path, tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    base = AutoModelForCausalLM.from_pretrained(tiny_llama)
+    config = LoraConfig(**{"r": 2, "target_modules": ["q_proj"], "task_type": "CAUSAL_LM", **settings})
+    adapted = get_peft_model(base, config).eval()
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in adapted.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter) / 10)
+    adapted.save_pretrained(tmp_path / "adapter")
+    read = with_adapter(AutoModelForCausalLM.from_pretrained(tiny_llama), tmp_path / "adapter")
+    tokens = torch.tensor([[5, 6, 7]])
+    assert torch.equal(read(tokens).logits, adapted(tokens).logits)
+
+
 def test_an_adapter_of_a_base_that_is_not_here_is_put_on_the_base(
     checked: Callable[..., Check], tiny_llama: Path, tmp_path: Path
 ) -> None:
@@ -209,6 +237,56 @@ def test_a_baseline_of_something_else_is_refused(
     with pytest.raises(UserError) as refused:
         checked(tiny_llama, tiny_llama, baseline=kept, **change)
     assert says in str(refused.value)
+
+
+@pytest.mark.parametrize("column", ["predicted", "gold"])
+def test_a_baseline_that_was_edited_is_refused(
+    checked: Callable[..., Check], tiny_llama: Path, tmp_path: Path, column: str
+) -> None:
+    kept = tmp_path / "baseline.json"
+    checked(tiny_llama, tiny_llama, baseline=kept)
+    content = json.loads(kept.read_text())
+    answers = content["answers"]["animal"]
+    answers[column][0] = next(label for label in answers["labels"] if label != answers[column][0])
+    kept.write_text(json.dumps(content))
+    with pytest.raises(UserError, match="was changed after it was written"):
+        checked(tiny_llama, tiny_llama, baseline=kept)
+
+
+def test_a_baseline_that_cannot_be_written_is_said_before_anything_is_asked(
+    checked: Callable[..., Check], tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("forgetmenot.gate.check.ask_base", None)
+    with pytest.raises(UserError, match="is a folder"):
+        checked(tiny_llama, tiny_llama, baseline=tmp_path)
+
+
+def test_prompts_that_are_cut_are_said_and_belong_to_the_baseline(
+    go: Go, checked: Callable[..., Check], tiny_llama: Path, tmp_path: Path
+) -> None:
+    run = go("one", {"training.limit": 8, "training.max_length": 8})
+    kept = tmp_path / "baseline.json"
+    found = checked(tiny_llama, f"{run.path}:last", baseline=kept)
+    assert [note for note in found.content["notes"] if "were cut" in note and "of animal" in note]
+    with pytest.raises(UserError, match="cut of task animal"):
+        checked(tiny_llama, tiny_llama, baseline=kept)
+
+
+def test_a_stage_of_another_model_than_the_base_is_said(go: Go, checked: Callable[..., Check]) -> None:
+    run = go("one", {"training.limit": 8})
+    assert checked(f"{run.path}:0", f"{run.path}:1").content["notes"] == []
+    assert "stands on" in checked("quickstart", f"{run.path}:1").content["notes"][0]
+
+
+@pytest.mark.parametrize("name", ["check.md", "results.json", "config.yaml"])
+def test_what_is_no_check_is_not_written_over(
+    checked: Callable[..., Check], tiny_llama: Path, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / name).write_text("mine")
+    with pytest.raises(UserError, match=f"holds {name} of something else"):
+        checked(tiny_llama, tiny_llama, output=tmp_path / "mine")
+    assert (tmp_path / "mine" / name).read_text() == "mine"
 
 
 def test_another_models_baseline_is_refused(

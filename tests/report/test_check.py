@@ -22,6 +22,16 @@ def test_the_headline_leads_with_what_was_lost_the_worst_first() -> None:
     assert f"Kept: {LONG} (lower, within the margin)." in said
     assert "408 examples are too few" in said
     assert "not above chance on mrpc" in said
+    below = content()
+    below["tasks"]["sst2"]["majority"] = 0.99
+    assert "nothing can be lost" in headline(below)
+    assert "chance on mrpc, where" in headline(below)  # sst2 did lose something
+
+
+def test_a_loss_that_is_kept_and_yet_worse_is_higher() -> None:
+    found = content()
+    found["verdicts"]["corpus"] |= {"decision": "kept", "lower_within_margin": True}
+    assert "corpus (higher, within the margin)" in headline(found)
 
 
 def test_a_table_begins_with_what_was_lost() -> None:
@@ -64,6 +74,8 @@ def test_markdown_keeps_a_users_marks_as_text() -> None:
     assert "<b>" not in said
     assert "\\*stars\\*" in said
     assert "[link](" not in said
+    assert "@team" not in markdown(content(text="@team &lt;b&gt;"))
+    assert "&amp;lt;b" in markdown(content(text="@team &lt;b&gt;"))
 
 
 def test_junit_counts_failures_and_errors() -> None:

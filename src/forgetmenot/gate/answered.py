@@ -125,5 +125,14 @@ def _prepared(
     if panel.chat and not there.has_chat_template:
         notes.append(f"{side.title}: it has no chat template, so its prompts are plain text.")
         display.say(notes[0])
+    scored = panel.scored(there)
+    cut = [
+        f"{found['examples']:,} of {len(one.examples):,} of {one.task.name}"
+        for one in scored
+        if (found := one.encoded.truncated)["examples"]
+    ]
+    if cut:
+        notes.append(f"{side.title}: prompts were cut to fit its length: {', '.join(cut)}.")
+        display.say(notes[-1])
     details = {"given": side.given, "title": side.title, "kind": side.kind, **there.details}
-    return panel.scored(there), details, notes
+    return scored, details, notes

@@ -1,5 +1,6 @@
 """A kept baseline: what the base model answered, so that a check need not ask it again."""
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
@@ -8,15 +9,16 @@ from typing import Any
 
 from forgetmenot.errors import UserError
 from forgetmenot.evaluation.scored_task import ScoredTask
-from forgetmenot.record.files import write_json
+from forgetmenot.record.files import written_whole
 from forgetmenot.record.predictions import Predictions
 from forgetmenot.record.result_schema import AskedAgain
+from forgetmenot.runs.directory import RunDirectory
 
 Noise = Mapping[str, Mapping[str, AskedAgain]]
 """What differs when the base is asked again: in another order (`again`), with a zero-delta adapter
 (`control`)."""
 
-VERSION = 1
+VERSION = 2
 COLUMNS = [one.name for one in fields(Predictions)]
 
 
@@ -37,11 +39,27 @@ def asked(scored: Sequence[ScoredTask], identity: Mapping[str, Any]) -> dict[str
                 "prompt": one.prompt.hash,
                 "chat": one.prompt.chat,
                 "examples": len(one.examples),
+                "cut": dict(one.encoded.truncated),
                 "how": json.loads(json.dumps(one.described)),
             }
             for one in scored
         },
     }
+
+
+def check_baseline(path: Path) -> None:
+    """See that a baseline that is not there can be written, before hours of asking.
+
+    Raises:
+        UserError: If it cannot be.
+    """
+    if path.is_dir():
+        raise UserError(f"--baseline: {path} is a folder; name a file.")
+    if not path.exists():
+        try:
+            RunDirectory(path).check_writable()
+        except UserError as error:
+            raise UserError(f"--baseline: {str(error).removeprefix('output: ')}") from error
 
 
 def write_baseline(
@@ -62,7 +80,10 @@ def write_baseline(
         "answers": {task: {**asdict(one), "routed": dict(one.routed)} for task, one in answers.items()},
     }
     try:
-        write_json(path, content, indent=None)
+        with written_whole(path, shared=True) as aside:  # two checks may find that it is not there
+            aside.write_text(
+                json.dumps({**content, "sha256": _digest(content)}, allow_nan=False), encoding="utf-8"
+            )
     except OSError as error:
         raise UserError(f"--baseline: {path} cannot be written ({error.strerror}).") from error
 
@@ -82,12 +103,7 @@ def read_baseline(
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        kept, version = content["about"], content["version"]
-        answers = {
-            task: Predictions(**{**one, "labels": None if one["labels"] is None else tuple(one["labels"])})
-            for task, one in content["answers"].items()
-        }
-        noise: Noise = content["noise"]
+        version, said = content["version"], content.pop("sha256", None)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"--baseline: {path} is no baseline of this program ({type(error).__name__}); name a new file, "
@@ -95,6 +111,11 @@ def read_baseline(
         ) from error
     if version != VERSION:
         raise UserError(f"--baseline: {path} has version {version!r}; this program reads {VERSION}.")
+    if said != _digest(content):
+        raise UserError(
+            f"--baseline: {path} was changed after it was written; remove it to score the base model anew."
+        )
+    kept, noise = content["about"], content["noise"]
     different = [key for key in about if kept.get(key) != about[key]]
     if different:
         key = different[0]
@@ -102,12 +123,22 @@ def read_baseline(
             f"--baseline: {path} was made with another {_named(key, kept.get(key), about[key])}; remove it "
             "to score the base model anew, or name another file."
         )
+    answers = {
+        task: Predictions(**{**one, "labels": None if one["labels"] is None else tuple(one["labels"])})
+        for task, one in content["answers"].items()
+    }
     for one in scored:
         if answers[one.task.name].ids != [example.id for example in one.examples]:
             raise UserError(
                 f"--baseline: {path} has other examples of {one.task.name}; remove it to score them anew."
             )
     return {one.task.name: answers[one.task.name] for one in scored}, noise
+
+
+def _digest(content: Any) -> str:
+    """Of a baseline's content, which nobody should have changed since it was written."""
+    text = json.dumps(content, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _named(key: str, before: Any, now: Any) -> str:

@@ -12,27 +12,31 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
 from rich.console import Console
 
 from forgetmenot.engine.settings import TrainingSettings
-from forgetmenot.errors import UserError
+from forgetmenot.errors import UserError, validation_sentence
 from forgetmenot.evaluation.settings import Asking, EvaluationSettings
 from forgetmenot.gate.answered import ask_base, ask_tuned
+from forgetmenot.gate.baseline import check_baseline
 from forgetmenot.gate.content import content_of
 from forgetmenot.gate.loaded import Loaded
 from forgetmenot.gate.opened import Opened
 from forgetmenot.gate.panel import Panel, load_panel
 from forgetmenot.gate.settings import check_margin
-from forgetmenot.gate.sides import Side, find_side
+from forgetmenot.gate.sides import Side, find_side, stands_elsewhere
 from forgetmenot.paths import at_home, file_name
 from forgetmenot.probes import Part
 from forgetmenot.prompting import PromptVariants
-from forgetmenot.report.check.files import write_check
+from forgetmenot.record.layout import CONFIG, RESULTS, STAGES
+from forgetmenot.report.check.files import FILES, write_check
 from forgetmenot.report.check.terminal import print_check
 from forgetmenot.report.screen import Screen
 from forgetmenot.runs.directory import RunDirectory
 from forgetmenot.runs.opening import opened
 from forgetmenot.runs.probing import measure_probe, table
+from forgetmenot.settings import split_names
 
 WHOLE = 2**20
 """The tokens that a prompt may have beside an endpoint, which gets it whole: as many as the model takes."""
@@ -64,7 +68,7 @@ class Check:
 def check(
     base: str,
     *tuned: str,
-    tasks: Sequence[str] = (),
+    tasks: str | Sequence[str] = (),
     data_dir: str | Path | None = None,
     prompt: PromptVariants = "default",
     margin: float | Mapping[str, float] | None = None,
@@ -82,7 +86,7 @@ def check(
         base: A hub id, a directory, an adapter's directory, RUN_DIR:STAGE, a .gguf file, or an
             endpoint's URL.
         tuned: The same; several are a chain, of which each is also judged against the one before.
-        tasks: Names, suites or task files.
+        tasks: Names, suites or task files, with commas between them or as a list.
         data_dir: The folder of public data; None for the hub.
         prompt: A variant, or a map task → variant.
         margin: ε of all tasks, or a map from tasks or metrics; each metric's own if None.
@@ -105,21 +109,32 @@ def check(
     if sequential and len(others) > 1:
         raise UserError("check: --sequential is for one tuned model; a chain asks every example of each.")
     sides = [first, *others]
-    asking = Asking(EvaluationSettings(limit=limit), prompt)
+    asking = Asking(_evaluation(limit), prompt)
     training = next((one.config.training for one in sides if one.config is not None), TrainingSettings())
     panel = load_panel(
-        tasks, _folder(data_dir), asking, margin, chat=chat, probes=probes, max_length=training.max_length
+        split_names(tasks),
+        _folder(data_dir),
+        asking,
+        margin,
+        chat=chat,
+        probes=probes,
+        max_length=training.max_length,
     )
     said: list[str] = []
     if servers := [one.server for one in sides if one.server is not None]:
         panel, said = panel.for_endpoints(servers)
         training = training.model_copy(update={"max_length": WHOLE})
+    kept = at_home(str(baseline), "--baseline") if baseline is not None else None
+    if kept is not None:
+        check_baseline(kept)
     directory = RunDirectory(_directory(sides, panel, output))
-    notes = [note for side in sides for note in side.notes] + said
+    replaced = _holds_a_check(directory.path)
+    notes = [note for side in sides for note in (*side.notes, *stands_elsewhere(side, first))] + said
     with opened(directory, console) as display:
+        if replaced:
+            display.say(f"The check in {directory.path} is replaced.")
         for note in notes:
             display.say(note)
-        kept = at_home(str(baseline), "--baseline") if baseline is not None else None
         adapted = first.server is None and any(
             one.adapter is not None or one.run is not None for one in others
         )
@@ -145,8 +160,18 @@ def check(
             for name, probe in panel.probes.items()
         }
         content = {**content_of(panel, answered), "probes": tables, "notes": notes}
-        write_check(directory, content)
+        try:
+            write_check(directory, content)
+        except OSError as error:
+            raise UserError(f"output: {directory.path} cannot be written ({error.strerror}).") from error
     return Check(directory.path, content)
+
+
+def _evaluation(limit: int | None) -> EvaluationSettings:
+    try:
+        return EvaluationSettings(limit=limit)
+    except ValidationError as error:
+        raise UserError(f"--{validation_sentence(error, EvaluationSettings)}") from error
 
 
 def _folder(data_dir: str | Path | None) -> Path | None:
@@ -156,6 +181,20 @@ def _folder(data_dir: str | Path | None) -> Path | None:
     if not folder.is_dir():
         raise UserError(f"--data-dir: there is no folder {str(data_dir)!r}.")
     return folder
+
+
+def _holds_a_check(path: Path) -> bool:
+    """Whether an earlier check is there, which may be replaced; nothing else may.
+
+    Raises:
+        UserError: If a run is there, or files of such names that no check has written.
+    """
+    if (path / "check.json").is_file():
+        return True
+    others = [name for name in (CONFIG, RESULTS, STAGES, *FILES) if (path / name).exists()]
+    if others:
+        raise UserError(f"--output: {path} holds {others[0]} of something else; give another folder.")
+    return False
 
 
 def _directory(sides: Sequence[Side], panel: Panel, output: str | Path | None) -> Path:

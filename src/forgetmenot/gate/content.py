@@ -71,8 +71,10 @@ def _judged(panel: Panel, one: Answered, other: Answered) -> dict[str, Any]:
         if after.not_finite:
             found[name]["reason"] = f"{other.side.title}: {after.not_finite}"
         elif before.tokens != after.tokens:  # only of losses are the tokens counted
-            found[name] |= {"decision": "cannot tell", "needed": None, "reason": OTHER_TOKENS}
+            undecided = {"lower_within_margin": False, "needed": None, "reason": OTHER_TOKENS}
+            found[name] |= {"decision": "cannot tell", **undecided}
         elif name in other.decisions:  # interval and p are not valid where one stops when one likes
-            undecided = {"interval": None, "p": None, "p_holm": None, "needed": None, "test": TEST}
-            found[name] |= {"decision": other.decisions[name], "lower_within_margin": False, **undecided}
+            nothing = dict.fromkeys(("interval", "p", "p_holm", "needed", "reason"))
+            decided = {"decision": other.decisions[name], "lower_within_margin": False, "test": TEST}
+            found[name] |= {**nothing, **decided}
     return found

@@ -161,23 +161,23 @@ def with_adapter(model: Any, folder: Path) -> Any:
         raise UserError(f"check: the adapter {folder} has no {ADAPTER_WEIGHTS}; save it as safetensors.")
     try:
         with safe_open(path, framework="pt") as file:
-            there = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            there = set(file.keys())
         with no_progress_bars():
             adapted = PeftModel.from_pretrained(model, folder).eval()
     except SafetensorError as error:
         raise UserError(f"check: the adapter {folder} is damaged ({error}).") from error
     except (RuntimeError, ValueError, TypeError, KeyError) as error:
-        first = str(error).strip().splitlines()[0].rstrip(".: ")
+        heading, *lines = (line.strip() for line in str(error).strip().splitlines())
+        first = (lines[0] if lines and heading.endswith(":") else heading).rstrip(".: ")
         raise UserError(f"check: the adapter {folder} does not fit its model ({first}).") from error
-    wanted = {
-        name: tuple(value.shape)
-        for name, value in get_peft_model_state_dict(adapted, save_embedding_layers=False).items()
-    }
-    for how, names in (("lacks", wanted.keys() - there.keys()), ("has", there.keys() - wanted.keys())):
+    wanted = get_peft_model_state_dict(adapted, save_embedding_layers=False).keys()
+    # Below an adapter of the embedding or the head PEFT saves the whole layer too.
+    known = get_peft_model_state_dict(adapted, save_embedding_layers=True).keys()
+    for how, names in (("lacks", wanted - there), ("has", there - known)):
         if names:
             one, more = sorted(names)[0], f" and {len(names) - 1} more" if len(names) > 1 else ""
-            known = "that its model has" if how == "lacks" else "that its model does not know"
-            raise UserError(f"check: the adapter {folder} {how} weights {known} ({one}{more}).")
+            which = "that its model has" if how == "lacks" else "that its model does not know"
+            raise UserError(f"check: the adapter {folder} {how} weights {which} ({one}{more}).")
     return adapted
 
 

@@ -157,5 +157,26 @@ def _adapter(given: str, path: Path, base: ModelSettings | None) -> Side:
             )
         note = f"{given} names {named!r} as its model, which is not here: it is put on {base.title}."
         return Side(given, base, adapter=path, notes=(note,))
-    model = base if base is not None and base.name == named else _model(named)
-    return Side(given, model, adapter=path)
+    if base is not None and (base.name == named or _same(base.name, named)):
+        return Side(given, base, adapter=path)
+    return Side(given, _model(named), adapter=path)
+
+
+def stands_elsewhere(side: Side, base: Side) -> list[str]:
+    """A note where an adapter or a stage is of another model than the base of the check."""
+    if side.adapter is None and side.run is None:
+        return []
+    if side.model is None or base.model is None or side.model.name == base.model.name:
+        return []
+    if _same(side.model.name, base.model.name):
+        return []
+    return [
+        f"{side.title} stands on {side.model.name}, and not on {base.model.name}, the model of {base.title}: "
+        "what these two differ in is judged too."
+    ]
+
+
+def _same(one: str, other: str) -> bool:
+    """Whether two paths lead to the same folder."""
+    there = Path(one).exists() and Path(other).exists()
+    return there and Path(one).samefile(other)

@@ -39,8 +39,8 @@ from forgetmenot.report.wording import (
 COLUMN = 15
 LEGEND = "* just learned, then the change since; dim: not above chance"
 VERDICT_LEGEND = (
-    "difference and its 95 % interval; kept: surely no lower than by the margin; forgotten, gained: surely "
-    "lower, higher (Holm’s correction over the tasks)"
+    "difference and its 95 % interval; kept: surely no worse than by the margin; forgotten, gained: surely "
+    "worse, better (Holm’s correction over the tasks)"
 )
 STYLES = {"forgotten": "bold red", "cannot tell": "yellow", "kept": "", "gained": "green"}
 

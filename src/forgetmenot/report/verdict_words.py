@@ -33,8 +33,12 @@ def short_words(verdict: VerdictOf, metric: str) -> str:
     """The same without how many examples there were, or would do."""
     if not verdict["lower_within_margin"]:
         return verdict["decision"]
-    lower = "higher" if metric_named(metric).direction == "lower" else "lower"
-    return f"kept ({lower}, within {margin_words(verdict['margin'], metric)})"
+    return f"kept ({worse(metric)}, within {margin_words(verdict['margin'], metric)})"
+
+
+def worse(metric: str) -> str:
+    """Where a worse score lies, as people write it: "lower", and of a loss "higher"."""
+    return "higher" if metric_named(metric).direction == "lower" else "lower"
 
 
 def cannot_tell(verdict: VerdictOf) -> str:

@@ -7,6 +7,9 @@ from forgetmenot.report.check.junit import junit
 from forgetmenot.report.check.markdown import markdown
 from forgetmenot.report.check.page import page
 
+FILES = ("check.md", "check.xml", "check.html")
+"""What is written beside check.json."""
+
 
 class Folder(Protocol):
     """Where files are written whole."""
@@ -25,7 +28,7 @@ def write_check(folder: Folder, content: Mapping[str, Any]) -> None:
         folder: The check's directory.
         content: That of check.json.
     """
+    folder.write_json("check.json", content)  # first: by it the next check knows whose the others are
     folder.write_text("check.md", markdown(content))
     folder.write_text("check.xml", junit(content))
     folder.write_text("check.html", page(content))
-    folder.write_json("check.json", content)

@@ -56,7 +56,8 @@ def _safe(text: str) -> str:
     plain = " ".join(str(text).split())
     for mark in "\\`*_[]|":
         plain = plain.replace(mark, f"\\{mark}")
-    return plain.replace("<", "&lt;").replace(">", "&gt;")
+    plain = plain.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return plain.replace("@", "@\N{ZERO WIDTH SPACE}")  # a comment with @someone calls them
 
 
 def _short(text: str | None) -> str:

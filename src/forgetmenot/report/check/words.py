@@ -3,7 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from forgetmenot.report.verdict_words import decision_words, early_warning, evidence, examples_words
+from forgetmenot.report.verdict_words import (
+    decision_words,
+    early_warning,
+    evidence,
+    examples_words,
+    worse,
+)
 from forgetmenot.report.wording import listed
 
 STATUS = {0: "All kept", 1: "Forgotten", 3: "Cannot tell"}
@@ -39,7 +45,9 @@ def headline(content: Mapping[str, Any]) -> str:
         sentences.append(f"Nobody can tell whether it kept {listed(told)}.")
     if kept := by.get("kept"):
         told = [
-            f"{task} (lower, within the margin)" if verdicts[task]["lower_within_margin"] else task
+            f"{task} ({worse(tasks[task]['metric'])}, within the margin)"
+            if verdicts[task]["lower_within_margin"]
+            else task
             for task in kept
         ]
         sentences.append(f"Kept: {listed(told)}.")
@@ -53,11 +61,12 @@ def headline(content: Mapping[str, Any]) -> str:
 
 
 def at_chance(content: Mapping[str, Any]) -> list[str]:
-    """The tasks on which the base answers no better than without looking: nothing can be forgotten there."""
+    """The tasks on which the base answers no better than without looking, and nothing was forgotten."""
     return [
         task
         for task, one in content["verdicts"].items()
-        if (floor := content["tasks"][task]["majority"]) is not None
+        if one["decision"] != "forgotten"
+        and (floor := content["tasks"][task]["majority"]) is not None
         and one["before"] is not None
         and one["before"] <= floor
     ]
