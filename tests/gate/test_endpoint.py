@@ -196,7 +196,7 @@ def test_losses_are_those_of_the_same_tokens(
     assert_alike(local, served)
     first = tiny.tokenizer(rows[0]["text"])["input_ids"]
     assert served["lines"]["tokens"][0] == len(first) - 1
-    assert {one["reason"] for one in found.content["verdicts"].values()} == {None}
+    assert not any("tokenizers" in str(one["reason"]) for one in found.content["verdicts"].values())
 
 
 def test_what_a_server_answers_otherwise_the_second_time_is_its_noise(
