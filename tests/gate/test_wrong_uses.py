@@ -149,6 +149,16 @@ CASES: dict[str, tuple[Prepare, str, tuple[str, ...]]] = {
         ("t has no score split",),
     ),
     "no such prompt": (nothing, f"model done:1 {TASKS} --prompt tres", ("tres",)),
+    "a prompt of no task": (
+        write("p.yaml", "anmal: terse\n"),
+        f"model done:1 {TASKS} --prompt p.yaml",
+        ("no task 'anmal'", "Did you mean 'animal'"),
+    ),
+    "prompts that are no map": (
+        write("p.yaml", "[terse]\n"),
+        f"model done:1 {TASKS} --prompt p.yaml",
+        ("--prompt", "a map from tasks to variants"),
+    ),
     "no data folder": (nothing, "model done:1 --tasks sst2 --data-dir gone", ("no folder 'gone'",)),
     "margin 0": (nothing, f"model done:1 {TASKS} --margin 0", ("--margin", "above 0")),
     "margin 1": (nothing, f"model done:1 {TASKS} --margin 1", ("--margin", "0.03 is three points")),

@@ -24,7 +24,7 @@ from forgetmenot.gate.content import content_of
 from forgetmenot.gate.loaded import Loaded
 from forgetmenot.gate.opened import Opened
 from forgetmenot.gate.panel import Panel, load_panel
-from forgetmenot.gate.settings import check_margin
+from forgetmenot.gate.settings import check_margin, check_prompt
 from forgetmenot.gate.sides import Side, find_side, stands_elsewhere
 from forgetmenot.paths import at_home, file_name
 from forgetmenot.probes import Part
@@ -88,7 +88,7 @@ def check(
         tuned: The same; several are a chain, of which each is also judged against the one before.
         tasks: Names, suites or task files, with commas between them or as a list.
         data_dir: The folder of public data; None for the hub.
-        prompt: A variant, or a map task → variant.
+        prompt: A variant, a map task → variant, or a YAML file with one.
         margin: ε of all tasks, or a map from tasks or metrics; each metric's own if None.
         limit: The most examples of a task.
         chat: Put prompts by the chat template of each side that has one.
@@ -109,7 +109,7 @@ def check(
     if sequential and len(others) > 1:
         raise UserError("check: --sequential is for one tuned model; a chain asks every example of each.")
     sides = [first, *others]
-    asking = Asking(_evaluation(limit), prompt)
+    asking = Asking(_evaluation(limit), check_prompt(prompt))
     training = next((one.config.training for one in sides if one.config is not None), TrainingSettings())
     panel = load_panel(
         split_names(tasks),

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from forgetmenot.errors import UserError
+from forgetmenot.errors import UserError, nearest
 from forgetmenot.evaluation.benchmark import Benchmark
 from forgetmenot.evaluation.readings import own_reading, scored_split
 from forgetmenot.evaluation.scored_task import ScoredTask
@@ -124,6 +124,9 @@ def load_panel(
     tasks = tuple(found)
     if unasked := next((task for task in tasks if not scored_split(asking.evaluation, task)), None):
         raise UserError(f"check: {unasked.name} has no score split, so it cannot be asked; leave it out.")
+    for name in asking.prompt if isinstance(asking.prompt, Mapping) else ():
+        if name not in (there := [task.name for task in tasks]):
+            raise UserError(f"--prompt: there is no task {name!r} here. {nearest(name, there)}")
     check_margins(margin, tasks, "--margin")
     reading = own_reading(asking, tasks)
     margins = {task.name: margin_of(task.name, task.metric, margin) for task in tasks}

@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from forgetmenot.errors import UserError, validation_sentence
 from forgetmenot.evaluation.settings import EvaluationSettings
+from forgetmenot.prompting import PromptVariants
 
 
 def margins(given: Sequence[str]) -> float | Mapping[str, float] | None:
@@ -46,3 +47,18 @@ def check_margin(margin: float | Mapping[str, float] | None) -> float | Mapping[
     except ValidationError as error:
         sentence = validation_sentence(error, EvaluationSettings)
         raise UserError(f"--{sentence}") from error
+
+
+def check_prompt(prompt: PromptVariants) -> PromptVariants:
+    """A variant, or a map task → variant, read from its file where a file is named.
+
+    Raises:
+        UserError: If it is neither.
+    """
+    try:
+        found: PromptVariants = TypeAdapter(PromptVariants).validate_python(prompt)
+    except ValidationError as error:
+        raise UserError(
+            f"--prompt: give a variant, a map from tasks to variants, or a YAML file of one, not {prompt!r}."
+        ) from error
+    return found
