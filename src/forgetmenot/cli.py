@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except KeyboardInterrupt:
         _end(
             128 + signal.SIGINT,
-            "interrupted; run the same command again to resume from the last finished stage.",
+            "interrupted; the same command again resumes a run from its last finished stage.",
         )
     except BrokenPipeError:  # as in `fmn … | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -20,7 +20,16 @@ GAPS = {
 
 
 def headline(content: Mapping[str, Any]) -> str:
-    """The whole check in one or two sentences, what was lost first.
+    """The whole check in a few sentences, what was lost first.
+
+    Args:
+        content: That of check.json.
+    """
+    return " ".join(sentences(content))
+
+
+def sentences(content: Mapping[str, Any]) -> list[str]:
+    """The sentences of the headline, one for each kind of verdict.
 
     Args:
         content: That of check.json.
@@ -30,24 +39,24 @@ def headline(content: Mapping[str, Any]) -> str:
     for task, one in verdicts.items():
         by.setdefault(one["decision"], []).append(task)
     tuned = content["tuned"][-1]["title"]
-    sentences = []
+    told_of = []
     if lost := sorted(by.get("forgotten", ()), key=lambda task: _severity(verdicts[task])):
         told = [f"{task} ({evidence(verdicts[task], tasks[task]['metric'])})" for task in lost]
-        sentences.append(f"{tuned} forgot {listed(told)}.")
+        told_of.append(f"{tuned} forgot {listed(told)}.")
     if unsure := by.get("cannot tell"):
         told = [f"{task} ({_unsure(verdicts[task])})" for task in unsure]
-        sentences.append(f"Nobody can tell whether it kept {listed(told)}.")
+        told_of.append(f"Cannot tell whether it kept {listed(told)}.")
     if kept := by.get("kept"):
         told = [
             f"{task} (lower, within the margin)" if verdicts[task]["lower_within_margin"] else task
             for task in kept
         ]
-        sentences.append(f"Kept: {listed(told)}.")
+        told_of.append(f"Kept: {listed(told)}.")
     if gained := by.get("gained"):
-        sentences.append(f"Gained: {listed(gained)}.")
+        told_of.append(f"Gained: {listed(gained)}.")
     if nothing := at_chance(content):
-        sentences.append(f"The base is not above chance on {listed(nothing)}, where nothing can be lost.")
-    return " ".join(sentences)
+        told_of.append(f"The base is not above chance on {listed(nothing)}, where nothing can be lost.")
+    return told_of
 
 
 def at_chance(content: Mapping[str, Any]) -> list[str]:
