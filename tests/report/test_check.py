@@ -118,4 +118,4 @@ def test_a_terminal_shows_a_probe_with_the_models_beside_each_other() -> None:
     lines = [line.split() for line in screen.getvalue().splitlines()]
     assert ["drift", "00-base", "01-adapter"] in lines
     assert ["sst2", "divergence", "0.000", "5.250"] in lines
-    assert "json of 01-adapter: no such prompt".split() in lines
+    assert ["json", "of", "01-adapter:", "no", "such", "prompt"] in lines
