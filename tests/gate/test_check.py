@@ -59,7 +59,7 @@ def test_too_few_examples_are_status_3_and_say_how_many(
     verdict = found.content["verdicts"]["animal"]
     # Wilson's zero count: n such that z² / (n + z²) = .03.
     assert verdict["needed"] >= 125
-    assert "Nobody can tell whether it kept animal" in (found.path / "check.md").read_text()
+    assert "Cannot tell whether it kept animal" in (found.path / "check.md").read_text()
 
 
 def spoiled(model: Path, folder: Path) -> Path:

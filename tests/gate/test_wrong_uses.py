@@ -203,4 +203,6 @@ def test_wrong_usage_shows_the_usage(command: str, capfd: pytest.CaptureFixture[
     with pytest.raises(SystemExit) as ended:
         main(["check", *command.split()])
     assert ended.value.code == 2
-    assert "usage: forgetmenot" in capfd.readouterr().err
+    said = capfd.readouterr().err
+    assert "usage: forgetmenot" in said
+    assert ("is no whole number above 0" in said) == ("--limit" in command)

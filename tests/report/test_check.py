@@ -62,7 +62,12 @@ def test_a_terminal_shows_every_task(width: int) -> None:
     assert all(len(line) <= width for line in said.splitlines())
     for word in ("base → run:01-sst2", "corpus", "sst2", "mrpc", "forgotten", "kept", "cannot tell", "A/A"):
         assert word in said
-    assert "Forgotten. exported-Q4_0.gguf forgot corpus" in " ".join(said.split())
+    *_, last = said.split("\n\n")
+    flat = " ".join(last.split())
+    assert flat.startswith(
+        "FORGOTTEN: base → exported-Q4_0.gguf (exit status 1) exported-Q4_0.gguf forgot corpus"
+    )
+    assert "n\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}9,815" in said
 
 
 def test_markdown_keeps_a_users_marks_as_text() -> None:
@@ -99,3 +104,30 @@ def test_the_page_escapes_a_users_text_and_shows_every_flip() -> None:
     assert said.count('<tr class="lost">') == 60
     assert said.count('<tr class="gained">') == 3
     assert said.count('<svg class="strip"') == 5
+
+
+def test_losses_of_other_tokens_ask_for_no_more_examples() -> None:
+    found = content()
+    found["verdicts"]["corpus"] |= {"decision": "cannot tell", "reason": "other tokens"}
+    assert "Cannot tell whether it kept mrpc (408 examples are too few" in headline(found)
+    assert "corpus (other tokens)" in headline(found)
+    assert {row["task"]: row["words"] for row in rows(found, found["verdicts"])}["corpus"] == "cannot tell"
+
+
+def test_a_terminal_shows_a_probe_with_the_models_beside_each_other() -> None:
+    found = content()
+    found["probes"] = {
+        "drift": {
+            "stages": ["00-base", "01-adapter"],
+            "parts": ["sst2 divergence", "json"],
+            "metrics": {"sst2 divergence": "KL, nats per answer token", "json": "share of valid answers"},
+            "values": [[0.0, 1.0], [5.25, None]],
+            "missing": [{"part": "json", "stage": "01-adapter", "reason": "no such prompt"}],
+        }
+    }
+    screen = io.StringIO()
+    print_check(found, Console(file=screen, width=80, markup=False))
+    lines = [line.split() for line in screen.getvalue().splitlines()]
+    assert ["drift", "00-base", "01-adapter"] in lines
+    assert ["sst2", "divergence", "0.000", "5.250"] in lines
+    assert ["json", "of", "01-adapter:", "no", "such", "prompt"] in lines

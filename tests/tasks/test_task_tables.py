@@ -157,3 +157,9 @@ def test_a_hub_that_cannot_be_reached_is_one_sentence(monkeypatch: pytest.Monkey
         read_hub("owner/name", "part", None, "train")
     assert "owner/name (part)" in str(error.value)
     assert "Couldn't reach the hub. Without a network" in str(error.value)
+
+
+def test_a_plain_text_is_refused_with_the_way_to_write_it(tmp_path: Path) -> None:
+    (tmp_path / "prose.txt").write_text("A line.\n")
+    with pytest.raises(UserError, match=r'a line \{"text": "…"\} of a \.jsonl file'):
+        read_table(tmp_path / "prose.txt")

@@ -14,7 +14,7 @@ from forgetmenot.record.predictions import column
 KEPT, FORGOTTEN, CANNOT_TELL = 0, 1, 3
 """What a check exits with, where nothing went wrong."""
 
-OTHER_TOKENS = "Their tokenizers divide the texts otherwise, so that losses per token are of different units."
+OTHER_TOKENS = "the two tokenizers divide the texts otherwise, so losses per token cannot be compared"
 
 
 def content_of(panel: Panel, sides: Sequence[Answered]) -> dict[str, Any]:

@@ -23,6 +23,26 @@ def print_probes(probes: Mapping[str, Mapping[str, Any]], console: Console) -> N
             console.print(Text(f"{gap['part']} after {gap['stage']}: {gap['reason']}", style="dim"))
 
 
+def print_probes_by_part(probes: Mapping[str, Mapping[str, Any]], console: Console) -> None:
+    """Print a table for each probe: parts × models, for the few models of a check.
+
+    Args:
+        probes: As under "probes" in `check.json`.
+        console: Where to print.
+    """
+    for name, found in probes.items():
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+        table.add_column(Text(name), overflow="fold")
+        for model in found["stages"]:
+            table.add_column(Text(model), overflow="fold", justify="right")
+        for k, part in enumerate(found["parts"]):
+            title = Text(part).append(f"\n{found['metrics'][part]}", style="dim")
+            table.add_row(title, *(number(row[k]) for row in found["values"]))
+        console.print(table, "", sep="\n")
+        for gap in found["missing"]:
+            console.print(Text(f"{gap['part']} of {gap['stage']}: {gap['reason']}", style="dim"))
+
+
 def _table(name: str, found: Mapping[str, Any]) -> Table:
     delta = found["delta"]
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", title_justify="left")

@@ -43,7 +43,7 @@ def worse(metric: str) -> str:
 
 def cannot_tell(verdict: VerdictOf) -> str:
     """That nothing can be told, and how many examples it would take."""
-    if verdict["interval"] is None:
+    if verdict["interval"] is None or verdict["reason"] is not None:  # more examples would not help
         return "cannot tell"
     enough = f" ({needed_words(verdict)})" if verdict["needed"] else ""
     return f"cannot tell with {examples_words(verdict)}{enough}"
@@ -83,6 +83,12 @@ def score_words(value: float | None, metric: str) -> str:
 def move(before: float | None, after: float | None, metric: str) -> str:
     """From one score to another: "0.600 → 0.483", "perplexity 41.2 → 112"."""
     return f"{score_words(before, metric)}{NO_BREAK}→{NO_BREAK}{_score(after, metric)}"
+
+
+def score_change(before: float | None, after: float | None, metric: str) -> tuple[str, str]:
+    """The same without the word, and the word: "41.2 → 112", "perplexity"; of other metrics no word."""
+    scores = f"{_score(before, metric)}{NO_BREAK}→{NO_BREAK}{_score(after, metric)}"
+    return scores, "perplexity" if metric == "loss" else ""
 
 
 def difference_words(verdict: VerdictOf, metric: str) -> str:

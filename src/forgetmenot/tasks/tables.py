@@ -59,9 +59,10 @@ def read_table(path: Path) -> Table:
     """
     readers = {".jsonl": read_jsonl, ".json": read_json, ".csv": read_csv, ".tsv": read_tsv}
     if path.suffix != ".parquet" and path.suffix not in readers:
-        raise UserError(
-            f"{path} is not a file format that can be read. {nearest(path.suffix, [*readers, '.parquet'])}"
-        )
+        hint = nearest(path.suffix, [*readers, ".parquet"])
+        if path.suffix in (".txt", ".md"):
+            hint += ' Of a plain text, write each part as a line {"text": "…"} of a .jsonl file.'
+        raise UserError(f"{path} is not a file format that can be read. {hint}")
     return read_parquet([path]) if path.suffix == ".parquet" else readers[path.suffix](path)
 
 

@@ -16,6 +16,8 @@ from forgetmenot.report.verdict_words import (
     interval_words,
     margin_words,
     move,
+    needed_words,
+    short_words,
 )
 
 STATUS_KINDS = {0: "held", 1: "lost", 3: "open"}
@@ -100,6 +102,8 @@ def _rows(content: Mapping[str, Any], verdicts: Mapping[str, Any]) -> list[dict[
             {
                 **row,
                 "kind": KINDS[verdict["decision"]],
+                "short": short_words(verdict, metric),
+                "needed": needed_words(verdict) if verdict["decision"] == "cannot tell" else "",
                 "metric_title": metric.replace("_", " "),
                 "move": move(verdict["before"], verdict["after"], metric),
                 "difference": difference,

@@ -26,7 +26,16 @@ GAPS = {
 
 
 def headline(content: Mapping[str, Any]) -> str:
-    """The whole check in one or two sentences, what was lost first.
+    """The whole check in a few sentences, what was lost first.
+
+    Args:
+        content: That of check.json.
+    """
+    return " ".join(sentences(content))
+
+
+def sentences(content: Mapping[str, Any]) -> list[str]:
+    """The sentences of the headline, one for each kind of verdict.
 
     Args:
         content: That of check.json.
@@ -36,13 +45,13 @@ def headline(content: Mapping[str, Any]) -> str:
     for task, one in verdicts.items():
         by.setdefault(one["decision"], []).append(task)
     tuned = content["tuned"][-1]["title"]
-    sentences = []
+    told_of = []
     if lost := sorted(by.get("forgotten", ()), key=lambda task: _severity(verdicts[task])):
         told = [f"{task} ({evidence(verdicts[task], tasks[task]['metric'])})" for task in lost]
-        sentences.append(f"{tuned} forgot {listed(told)}.")
+        told_of.append(f"{tuned} forgot {listed(told)}.")
     if unsure := by.get("cannot tell"):
         told = [f"{task} ({_unsure(verdicts[task])})" for task in unsure]
-        sentences.append(f"Nobody can tell whether it kept {listed(told)}.")
+        told_of.append(f"Cannot tell whether it kept {listed(told)}.")
     if kept := by.get("kept"):
         told = [
             f"{task} ({worse(tasks[task]['metric'])}, within the margin)"
@@ -50,14 +59,14 @@ def headline(content: Mapping[str, Any]) -> str:
             else task
             for task in kept
         ]
-        sentences.append(f"Kept: {listed(told)}.")
+        told_of.append(f"Kept: {listed(told)}.")
     if gained := by.get("gained"):
-        sentences.append(f"Gained: {listed(gained)}.")
+        told_of.append(f"Gained: {listed(gained)}.")
     if warning := early_warning(verdicts):
-        sentences.append(warning)
+        told_of.append(warning)
     if nothing := at_chance(content):
-        sentences.append(f"The base is not above chance on {listed(nothing)}, where nothing can be lost.")
-    return " ".join(sentences)
+        told_of.append(f"The base is not above chance on {listed(nothing)}, where nothing can be lost.")
+    return told_of
 
 
 def at_chance(content: Mapping[str, Any]) -> list[str]:
