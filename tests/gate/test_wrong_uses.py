@@ -155,7 +155,7 @@ CASES: dict[str, tuple[Prepare, str, tuple[str, ...]]] = {
         ("no task 'anmal'", "Did you mean 'animal'"),
     ),
     "prompts that are no map": (
-        write("p.yaml", "[terse]\n"),
+        write("p.yaml", "animal: [terse]\n"),
         f"model done:1 {TASKS} --prompt p.yaml",
         ("--prompt", "a map from tasks to variants"),
     ),
