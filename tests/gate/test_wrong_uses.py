@@ -95,6 +95,7 @@ def wider(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 CASES: dict[str, tuple[Prepare, str, tuple[str, ...]]] = {
     "no base": (nothing, f"./gone model {TASKS}", ("no './gone'",)),
     "no such hub id": (nothing, f"model someone/gone {TASKS}", ("someone/gone", "hub id")),
+    "a mistyped folder": (nothing, f"model modl {TASKS}", ("'modl'", "neither a folder here nor a hub id")),
     "empty name": (nothing, f"model '' {TASKS}", ("one of them is empty",)),
     "a run without a stage": (nothing, f"model done {TASKS}", ("done is a run", "done:last")),
     "no such stage": (nothing, f"model done:7 {TASKS}", ("no stage '7'", "01-animal")),

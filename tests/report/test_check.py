@@ -88,6 +88,7 @@ def test_junit_counts_failures_and_errors() -> None:
     whole, *steps = root.findall("testsuite")
     assert (whole.get("tests"), whole.get("failures"), whole.get("errors")) == ("5", "2", "1")
     assert [one.get("name") for one in steps] == ["base → run:01-sst2", "run:01-sst2 → exported-Q4_0.gguf"]
+    assert {(one.get("failures"), one.get("errors")) for one in steps} == {("0", "0")}  # they only tell where
     failed = [case.get("name") for case in whole if case.find("failure") is not None]
     assert failed == ["sst2", "corpus"]
 

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from forgetmenot.config import RunConfig, read_resolved
 from forgetmenot.errors import UserError, nearest, validation_sentence
+from forgetmenot.hub import NotThereError, answers
 from forgetmenot.models.settings import BUNDLED, ModelSettings
 from forgetmenot.paths import at_home
 from forgetmenot.record.layout import BASE, CONFIG, LAST, STAGES
@@ -101,7 +102,18 @@ def find_side(given: str, base: ModelSettings | None = None) -> Side:
         return _stage(given, at_home(run, "check"), stage)
     if given.startswith((".", "/", "~")) or given.count("/") > 1:
         raise UserError(f"check: there is no {given!r}; check the path.")
-    return Side(given, _model(given))
+    return Side(given, _on_hub(given))
+
+
+def _on_hub(name: str) -> ModelSettings:
+    """A model on the hub, which is asked for it before any other side is."""
+    try:
+        answers(name, "config.json", None)
+    except NotThereError as why:
+        raise UserError(
+            f"check: {name!r} is neither a folder here nor a hub id that can be reached now ({why})."
+        ) from why
+    return _model(name)
 
 
 def _model(name: str) -> ModelSettings:

@@ -12,25 +12,26 @@ NO_XML = re.compile(r"[^\t\n\r\x20-\uD7FF\uE000-\uFFFD\U00010000-\U0010FFFF]")
 
 
 def junit(content: Mapping[str, Any]) -> str:
-    """One test suite for each step of a chain, one test case for each task.
+    """One test suite from the base to the end, and one for each step of a chain; a test case for each task.
 
     A forgotten task is a failure. One of which nobody can tell is an error: it has neither passed nor failed.
+    The steps only tell where: as the exit status does, failures and errors count from the base to the end.
 
     Args:
         content: That of check.json.
     """
     names = titles(content)
     root = Element("testsuites", name="fmn check")
-    suites = [(f"{names[0]} → {names[-1]}", content["verdicts"])]
+    suites = [(f"{names[0]} → {names[-1]}", content["verdicts"], True)]
     if len(content["steps"]) > 1:
-        suites += [(f"{one['before']} → {one['after']}", one["verdicts"]) for one in content["steps"]]
-    for title, verdicts in suites:
-        decisions = [one["decision"] for one in verdicts.values()]
+        suites += [(f"{one['before']} → {one['after']}", one["verdicts"], False) for one in content["steps"]]
+    for title, verdicts, counts in suites:
+        decisions = [one["decision"] for one in verdicts.values() if counts]
         suite = SubElement(
             root,
             "testsuite",
             name=_plain(title),
-            tests=str(len(decisions)),
+            tests=str(len(verdicts)),
             failures=str(decisions.count("forgotten")),
             errors=str(decisions.count("cannot tell")),
         )
@@ -38,11 +39,12 @@ def junit(content: Mapping[str, Any]) -> str:
             case = SubElement(suite, "testcase", name=_plain(task), classname=_plain(title))
             metric = content["tasks"][task]["metric"]
             told = evidence(verdict, metric)
-            kind = {"forgotten": "failure", "cannot tell": "error"}.get(verdict["decision"], "system-out")
-            found = SubElement(case, kind)
-            if kind != "system-out":
-                found.set("message", _plain(decision_words(verdict, metric)))
-            found.text = _plain(" ".join(filter(None, (told, verdict["reason"]))))
+            words = decision_words(verdict, metric)
+            kinds = {"forgotten": "failure", "cannot tell": "error"} if counts else {}
+            found = SubElement(case, kinds.get(verdict["decision"], "system-out"))
+            if found.tag != "system-out":
+                found.set("message", _plain(words))
+            found.text = _plain(" ".join(filter(None, (f"{words}: {told}", verdict["reason"]))))
     indent(root)
     return '<?xml version="1.0" encoding="utf-8"?>\n' + tostring(root, encoding="unicode") + "\n"
 
