@@ -266,8 +266,6 @@ SCENES = [
     *(Scene(n, kind="loss") for n in (20, 100, 408)),
     *(Scene(n, kind="loss skewed") for n in (20, 50, 100, 200)),
 ]
-CORNERS = Scene(100, kind="f1 rare"), *(Scene(n, kind="loss skewed") for n in (20, 50, 100))
-"""Where few examples carry the score, so that "kept" is wrong more often than α; the page says so."""
 EARLY = [
     *(scene for scene in PLAIN if scene.n > 20),
     Scene(3000, 0.1),
