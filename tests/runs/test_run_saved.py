@@ -120,7 +120,9 @@ def test_full_weights_are_exported_to_the_bit(go: Go, tmp_path: Path) -> None:
 
 def test_what_cannot_be_exported_is_said(go: Go, tmp_path: Path) -> None:
     run = go("one", {**SMALL, "checkpoints": "last"})
-    with pytest.raises(UserError, match=r"no stage '7'\. Known: 00-base, 01-animal, 02-colour, 03-size, last\."):
+    with pytest.raises(
+        UserError, match=r"no stage '7'\. Known: 00-base, 01-animal, 02-colour, 03-size, last\."
+    ):
         export(run.path, "7", tmp_path / "out")
     with pytest.raises(UserError, match="holds no weights"):
         export(run.path, "1", tmp_path / "out")
