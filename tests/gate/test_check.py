@@ -186,6 +186,18 @@ def test_an_adapter_of_any_layers_answers_as_in_peft(
     assert torch.equal(read(tokens).logits, adapted(tokens).logits)
 
 
+def test_the_control_is_told_of_a_plain_base_alone(
+    go: Go, checked: Callable[..., Check], tiny_llama: Path, tmp_path: Path
+) -> None:
+    """On a base with an adapter of its own nothing would be added, and the control would say nothing."""
+    tuned = adapter(tiny_llama, tmp_path / "adapter")
+    assert checked(tiny_llama, tuned).content["control"]
+    assert checked(tuned, tuned, output=tmp_path / "other").content["control"] == {}
+    run = go("one", {"training.limit": 8})
+    stages = checked(f"{run.path}:1", f"{run.path}:2", output=tmp_path / "stages")
+    assert stages.content["control"] == {}
+
+
 def test_an_adapter_of_a_base_that_is_not_here_is_put_on_the_base(
     checked: Callable[..., Check], tiny_llama: Path, tmp_path: Path
 ) -> None:

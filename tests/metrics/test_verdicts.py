@@ -134,9 +134,10 @@ def test_a_loss_is_judged_by_a_margin_in_nats() -> None:
 
 def test_a_few_texts_may_show_a_loss_and_never_that_it_was_kept() -> None:
     assert verdict_of(losses(by=1.0, n=20), 0.05).decision == "forgotten"
-    few = verdict_of(losses(by=0.0, n=29, spread=0.001), 0.05)
+    assert verdict_of(losses(by=-1.0, n=20), 0.05).decision == "gained"
+    few = verdict_of(losses(by=0.002, n=29, spread=0.001), 0.05)
     assert (few.decision, few.needed) == ("cannot tell", 30)
-    assert verdict_of(losses(by=0.0, n=30, spread=0.001), 0.05).decision == "kept"
+    assert verdict_of(losses(by=0.002, n=30, spread=0.001), 0.05).decision == "kept"
 
 
 def test_margins_by_task_metric_or_all() -> None:

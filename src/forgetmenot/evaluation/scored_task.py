@@ -11,6 +11,7 @@ from forgetmenot.metrics import metric_named
 from forgetmenot.prompting import EncodedExamples, Prompt, TokenSequence
 from forgetmenot.record.assemble import AskedTask
 from forgetmenot.record.predictions import Predictions
+from forgetmenot.report.beforehand import AtHand
 from forgetmenot.tasks import Example, Task, digest_of
 from forgetmenot.tasks.answers import extracted
 
@@ -132,6 +133,10 @@ class ScoredTask:
         """How many of the examples are independent: those of a cluster count once."""
         shared = self.clusters
         return shared.count(None) + len({*shared} - {None})
+
+    def at_hand(self, margin: float) -> AtHand:
+        """What it will be judged on, by a margin."""
+        return AtHand(self.task.name, self.task.metric, len(self.examples), self.independent, margin)
 
     def predictions(self, **columns: Any) -> Predictions:
         """Predictions for these examples, with all that does not depend on the model filled in."""

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,6 @@ Noise = Mapping[str, Mapping[str, AskedAgain]]
 (`control`)."""
 
 VERSION = 2
-COLUMNS = [one.name for one in fields(Predictions)]
 
 
 def asked(scored: Sequence[ScoredTask], identity: Mapping[str, Any]) -> dict[str, Any]:

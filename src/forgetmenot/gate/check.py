@@ -135,9 +135,7 @@ def check(
             display.say(f"The check in {directory.path} is replaced.")
         for note in notes:
             display.say(note)
-        adapted = first.server is None and any(
-            one.adapter is not None or one.run is not None for one in others
-        )
+        adapted = first.is_plain and any(one.adapter is not None or one.run is not None for one in others)
         names = [f"{k:02d}-{side.title}" for k, side in enumerate(sides)]
 
         def probed(there: Opened, number: int) -> dict[str, list[Part]]:

@@ -28,7 +28,6 @@ class _Asking:
     Attributes:
         before: The base's answers to all its examples.
         batches: The places of the examples to come.
-        places: Of those that were asked.
         done: Whether nothing more is asked: there is nothing left, or the tuned side gave numbers that are
             not finite.
     """
@@ -37,7 +36,6 @@ class _Asking:
     before: Predictions
     test: SequentialTest
     batches: Iterator[NDArray[np.int64]]
-    places: list[int] = field(default_factory=list)
     answers: list[Predictions] = field(default_factory=list)
     done: bool = False
 
@@ -49,7 +47,6 @@ class _Asking:
             return
         places = batch.tolist()
         new = opened.answers(self.scored.only(places), advance)
-        self.places += places
         self.answers.append(new)
         if new.not_finite:
             self.done = True

@@ -54,16 +54,7 @@ class Panel:
 
     def at_hand(self, scored: Sequence[ScoredTask]) -> list[AtHand]:
         """What each task will be judged on."""
-        return [
-            AtHand(
-                one.task.name,
-                one.task.metric,
-                len(one.examples),
-                one.independent,
-                self.margins[one.task.name],
-            )
-            for one in scored
-        ]
+        return [one.at_hand(self.margins[one.task.name]) for one in scored]
 
     def scored(self, opened: Opened) -> list[ScoredTask]:
         """The tasks in a side's own tokens."""

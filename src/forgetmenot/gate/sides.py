@@ -59,6 +59,11 @@ class Side:
         return "GGUF file" if self.model is not None and self.model.in_gguf else "model"
 
     @property
+    def is_plain(self) -> bool:
+        """Whether it is a model on this machine with nothing put on it."""
+        return self.server is None and self.adapter is None and self.stage in (None, BASE)
+
+    @property
     def title(self) -> str:
         """A short name: the last part of its path, with the stage; at an endpoint, of the model's name."""
         if self.server is not None:
@@ -171,7 +176,8 @@ def _adapter(given: str, path: Path, base: ModelSettings | None) -> Side:
         return Side(given, base, adapter=path, notes=(note,))
     if base is not None and (base.name == named or _same(base.name, named)):
         return Side(given, base, adapter=path)
-    return Side(given, _model(named), adapter=path)
+    model = _model(named)
+    return Side(given, _on_hub(named) if model.on_hub else model, adapter=path)
 
 
 def stands_elsewhere(side: Side, base: Side) -> list[str]:

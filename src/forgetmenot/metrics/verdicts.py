@@ -169,11 +169,13 @@ def _verdict(answers: Answers, pair: PairedDifference, margin: float, tasks: int
         kind = "examples" if answers.clusters is None else "clusters of examples"
         return replace(found, reason=f"Fewer than {FEWEST} {kind} say too little of how they vary.")
     sure = pair.p_holm <= 1 - LEVEL
+    if interval[0] > 0 and sure:
+        return replace(found, decision="gained")
     if interval[0] > -margin and units < FEWEST_KEPT and not metric_named(answers.metric).bounded:
         reason = f"Among fewer than {FEWEST_KEPT} the rare example that loses much may be missing."
         return replace(found, needed=FEWEST_KEPT, reason=reason)
     if interval[0] > -margin:
-        return replace(found, decision="gained" if interval[0] > 0 and sure else "kept")
+        return replace(found, decision="kept")
     if interval[1] < 0 and sure:
         return replace(found, decision="forgotten")
     enough = needed(found.difference, interval, margin, units, pair.p or 1.0, max(tasks, 1))

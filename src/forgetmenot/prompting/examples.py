@@ -88,7 +88,9 @@ class EncodedExamples(Sequence[Encoded]):
         """Make an example, or a list of them."""
         if isinstance(index, slice):
             return [self[k] for k in range(*index.indices(len(self)))]
-        k = range(len(self))[index]
+        return self._made(range(len(self))[index])
+
+    def _made(self, k: int) -> Encoded:
         lengths = self.arrays["lengths"][k].tolist()
         row = self.arrays["tokens"][self._begins[k] : self._begins[k + 1]].tolist()
         start, *rest = lengths
@@ -142,15 +144,7 @@ class RaggedExamples(EncodedExamples):
         """How many sequences are scored."""
         return len(self.rows)
 
-    @overload
-    def __getitem__(self, index: int) -> Encoded: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Encoded]: ...
-    def __getitem__(self, index: int | slice) -> Encoded | list[Encoded]:
-        """Make an example, or a list of them."""
-        if isinstance(index, slice):
-            return [self[k] for k in range(*index.indices(len(self)))]
-        k = range(len(self))[index]
+    def _made(self, k: int) -> Encoded:
         rows = self.rows[int(self._begins[k]) : int(self._begins[k + 1])]
         candidates, gold = tuple(row.answer for row in rows), rows[0].gold
         return Encoded(

@@ -90,13 +90,7 @@ class Loop:
         """What each task will be judged on."""
         margins = self.config.evaluation.margins
         return [
-            AtHand(
-                one.task.name,
-                one.task.metric,
-                len(one.examples),
-                one.independent,
-                margin_of(one.task.name, one.task.metric, margins),
-            )
+            one.at_hand(margin_of(one.task.name, one.task.metric, margins))
             for one in self.scored[PREDICTIONS]
         ]
 
