@@ -98,12 +98,12 @@ class Measured:
         """Profile the second stage of the run inside: the first has warmed everything up."""
         original = loop.Loop._train_and_score
 
-        def profiled(one: loop.Loop, stage: Any) -> None:
+        def profiled(one: loop.Loop, stage: Any, *stages: str) -> None:
             if stage.number != 2:
-                return original(one, stage)
+                return original(one, stage, *stages)
             with watched() as self.parts, profile(activities=[ProfilerActivity.CPU]) as recorded:
                 began = time.perf_counter()
-                original(one, stage)
+                original(one, stage, *stages)
                 self.total = time.perf_counter() - began
             self.operators = self_seconds(recorded.profiler.kineto_results.events())
             return None

@@ -35,7 +35,7 @@ from benchmarks.workload import Material, Row, Sizes, Workload, open_learner, re
 from forgetmenot.errors import UserError
 from forgetmenot.metrics import measure as measure_metric
 from forgetmenot.models.adapt import adapt
-from forgetmenot.runs.loop import stage_seed
+from forgetmenot.runs.stage_training import stage_seed
 
 SHOTS = (0,)
 """A run's prompts have no demonstrations."""

@@ -4,6 +4,7 @@ import argparse
 import io
 import json
 import os
+import shlex
 import signal
 import sys
 import tempfile
@@ -15,6 +16,7 @@ from typing import Any, NoReturn
 import yaml
 from rich.table import Table
 
+from forgetmenot import signals
 from forgetmenot.arguments import parser
 from forgetmenot.engine import ranks
 from forgetmenot.errors import PeerLostError, UserError
@@ -28,36 +30,45 @@ TERMINATED = 128 + signal.SIGTERM
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line and exit with its status: 0; 2 for a user's mistake; 70 for an internal error."""
-    signal.signal(signal.SIGTERM, _terminated)
+    """Run the command line and exit: 0; 2 for a user's mistake; 70 for an internal error; 130 and 143."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
     _write_what_can_be_written()
     # libraries' messages to one another; no user can act on them
     warnings.simplefilter("ignore", FutureWarning)
-    try:
+    with signals.listening():
         try:
-            parsed = parser().parse_args(arguments)
-            parsed.arguments = sys.argv[1:] if arguments is None else arguments
-            VERBS[parsed.verb](parsed)
-        finally:
-            sys.stdout.flush()  # here, where a closed stdout can still be handled
-    except PeerLostError:
-        _leave(TERMINATED)
-    except UserError as error:
-        _end(MISTAKE, str(error))
-    except KeyboardInterrupt:
-        begun = arguments or sys.argv[1:]
-        resumes = "" if begun[:1] == ["check"] else " to resume from the last finished stage"
-        _end(128 + signal.SIGINT, f"interrupted; run the same command again{resumes}.")
-    except BrokenPipeError:  # as in `fmn … | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(128 + signal.SIGPIPE)
-    except Exception:  # noqa: BLE001 (an internal error: the user gets the trace in a file)
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", prefix="forgetmenot-", suffix=".log", delete=False
-        ) as file:
-            file.write(traceback.format_exc())
-        _end(BUG, f"internal error; please report it with the trace in {file.name}")
+            try:
+                parsed = parser().parse_args(given)
+                parsed.arguments = given
+                VERBS[parsed.verb](parsed)
+            finally:
+                sys.stdout.flush()  # here, where a closed stdout can still be handled
+        except PeerLostError:
+            _leave(TERMINATED)
+        except UserError as error:
+            _end(MISTAKE, str(error))
+        except signals.Interrupted as interrupted:
+            _end_interrupted(interrupted, given)
+        except BrokenPipeError:  # as in `fmn … | head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(128 + signal.SIGPIPE)
+        except Exception:  # noqa: BLE001 (an internal error: the user gets the trace in a file)
+            if (number := signals.asked_to_stop()) is not None:  # which a library has turned into its own
+                _end_interrupted(signals.Interrupted(number), given)
+            with tempfile.NamedTemporaryFile(
+                "w", encoding="utf-8", prefix="forgetmenot-", suffix=".log", delete=False
+            ) as file:
+                file.write(traceback.format_exc())
+            _end(BUG, f"internal error; please report it with the trace in {file.name}")
     sys.exit(DONE)
+
+
+def _end_interrupted(interrupted: signals.Interrupted, given: Sequence[str]) -> NoReturn:
+    """Say where the work stands and how to go on with it, and exit as a shell expects."""
+    what = "interrupted" if interrupted.number == signal.SIGINT else "terminated"
+    again = "Begin again" if given[:1] == ["check"] else "Go on"
+    where = f" {interrupted.where}" if interrupted.where else ""
+    _end(interrupted.status, f"{what}.{where} {again} with: fmn {shlex.join(given)}")
 
 
 def _write_what_can_be_written() -> None:
@@ -349,11 +360,6 @@ def _settings(given: Sequence[str], option: str = "--set") -> dict[str, Any]:
         except yaml.YAMLError as error:
             raise UserError(f"{option} {key}: {value!r} is not YAML.") from error
     return settings
-
-
-def _terminated(number: int, _frame: Any) -> NoReturn:
-    """Exit on SIGTERM as on Ctrl-C: committed stages stay."""
-    sys.exit(128 + number)
 
 
 VERBS = {

@@ -95,8 +95,10 @@ class RunConfig(BaseModel):
 
     @property
     def hash(self) -> str:
-        """Eight hex digits that stand for everything but the seed and the output."""
-        described = self.model_dump(mode="json", exclude={"seed", "output"})
+        """Eight hex digits that stand for everything but the seed, the output and when a stage is saved."""
+        described = self.model_dump(
+            mode="json", exclude={"seed": True, "output": True, "training": {"save_every"}}
+        )
         return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:8]
 
     @property
@@ -162,7 +164,12 @@ def read_resolved(path: Path) -> RunConfig:
 def differences(before: RunConfig, now: RunConfig) -> list[str]:
     """The dotted keys in which two configs differ, aside from those that no number follows from."""
     one, other = (
-        _flat(config.model_dump(mode="json", exclude={"output": True, "adapter": {"frozen_cache_gb": True}}))
+        _flat(
+            config.model_dump(
+                mode="json",
+                exclude={"output": True, "adapter": {"frozen_cache_gb"}, "training": {"save_every"}},
+            )
+        )
         for config in (before, now)
     )
     return sorted(key for key in one.keys() | other.keys() if not same_value(one.get(key), other.get(key)))

@@ -28,6 +28,7 @@ from forgetmenot.engine.forward import (
 from forgetmenot.engine.frozen_states import FrozenStates
 from forgetmenot.engine.generate import Batch, Writer
 from forgetmenot.engine.head import KeptHead, head_alone, plain_head
+from forgetmenot.engine.kept_parts import Keeps, KeepsNothing
 from forgetmenot.engine.lower import LowerStates
 from forgetmenot.engine.merging import largest_difference, last_tokens
 from forgetmenot.engine.next_token import ends_of
@@ -78,6 +79,7 @@ class Learner:
             at a time.
         progress: How a method shows what takes long outside training.
         frozen: What the layers that never learn give, where that was computed once for all.
+        keeps: Where log-likelihoods are kept as they come, for a process that goes on from there.
     """
 
     model: Any
@@ -93,6 +95,7 @@ class Learner:
     counts: dict[str, int] = field(default_factory=dict)
     progress: Progress = unseen
     frozen: FrozenStates | None = None
+    keeps: Keeps = field(default_factory=KeepsNothing)
 
     def __post_init__(self) -> None:
         self.reset_counts()
@@ -264,7 +267,11 @@ class Learner:
         shape = (arranged.sequences, 2) if greedy else (arranged.sequences,)
         result = torch.zeros(shape, dtype=torch.float64)
         found = []
-        with evaluating(self.model), self._computing():
+        with (
+            self.keeps.parts(self.model, arranged, greedy=greedy) as kept,
+            evaluating(self.model),
+            self._computing(),
+        ):
             prefix = None
             if arranged.prefix:
                 prefix = compute_prefix(self.model, arranged.prefix, activation_dtype(self.model))
@@ -272,8 +279,11 @@ class Learner:
             # What is found is read last: the next pack is laid out while the device works.
             for turn in self._turns([packed.nodes for _, packed in arranged.packs]):
                 indices, packed = arranged.packs[turn.pack]
-                cache = prefix.cache() if prefix is not None else None
-                values = log_likelihoods(self.model, packed, cache, greedy=greedy)
+                values = kept.done.get(turn.pack)
+                if values is None:
+                    cache = prefix.cache() if prefix is not None else None
+                    values = log_likelihoods(self.model, packed, cache, greedy=greedy)
+                    kept.add(turn.pack, values)
                 self.counts["computed"] += packed.nodes
                 if turn.counts:
                     found.append((indices, values))

@@ -1,8 +1,10 @@
 """The `training` part of a config."""
 
-from typing import Literal
+import re
+from typing import Annotated, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -12,11 +14,26 @@ from pydantic import (
     PositiveInt,
 )
 
+SECONDS = {"s": 1, "m": 60, "h": 3600}
+
+
+def _duration(text: str) -> str:
+    if not re.fullmatch(r"[1-9]\d{0,5}[smh]", text):
+        raise ValueError("write a time as 30s, 10m or 2h, or a whole number of optimizer steps, or null")
+    return text
+
+
+StepsOrTime = Annotated[int, Field(gt=0, strict=True)] | Annotated[str, AfterValidator(_duration)]
+
 
 class TrainingSettings(BaseModel):
     """How a stage trains: the `training` part of a config.
 
     Attributes:
+        save_every: How often the state of a stage that is being trained is kept on disk, so that an
+            interrupted run goes on from there: a time ("30s", "10m", "2h"), optimizer steps, or null for
+            never. By the clock a slow disk makes it rarer, so that saving takes at most a fiftieth of the
+            time. No number of the run follows from it.
         dpo_beta: β of a stage of preferences.
         loss_average: Over what the loss of an optimizer step is the mean: its answer tokens (`token`), so
             that an answer of 150 tokens counts as much as 75 of two; or its examples (`example`), each the
@@ -37,7 +54,14 @@ class TrainingSettings(BaseModel):
     max_length: PositiveInt = 1024
     dpo_beta: PositiveFloat = 0.1
     loss_average: Literal["token", "example"] = "token"
+    save_every: StepsOrTime | None = "10m"
     limit: NonNegativeInt | dict[str, NonNegativeInt] | None = None
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     attention: Literal["auto", "flex", "dense"] = "auto"
     activation_checkpointing: bool | Literal["auto"] = "auto"
+
+    @property
+    def save_every_seconds(self) -> float | None:
+        """The time between two saves; None where steps are counted, or nothing is saved."""
+        every = self.save_every
+        return int(every[:-1]) * SECONDS[every[-1]] if isinstance(every, str) else None

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -17,6 +18,7 @@ from forgetmenot.engine.objectives import divisor, with_reference
 from forgetmenot.engine.pack import positions
 from forgetmenot.engine.precision import autocast
 from forgetmenot.engine.settings import TrainingSettings
+from forgetmenot.engine.training_state import Saves, TrainingState
 from forgetmenot.errors import UserError
 from forgetmenot.models.folding import learning_folded
 from forgetmenot.prompting.encoded import Encoded
@@ -74,8 +76,11 @@ def fit(
     learning_rate: float,
     seed: int,
     on_step: Callable[[Step], None],
+    saves: Saves | None = None,
 ) -> None:
     """Train the learner's model on examples: a fresh optimizer and schedule, over `epochs` permutations.
+
+    What `saves` takes up is where an earlier process stopped: the steps before are not done again.
 
     The loss is the mean over all answer tokens of the batch, over its examples (`loss_average`), or over its
     preferences, however it is cut into packs and dealt to processes; gradients are summed over these once,
@@ -95,10 +100,14 @@ def fit(
         num_warmup_steps=round(settings.warmup_ratio * steps),
         num_training_steps=steps,
     )
+    state = TrainingState(learner, optimizer, schedule, steps)
     model.train()
+    if saves is not None:
+        saves.take_up(state)
+    drawn = enumerate(draw_batches(len(examples), settings.batch_size, epochs, seed), 1)
     folding = learning_folded(model) if learner.precision == "fp32" else nullcontext(lambda: None)
     with folding as weights_changed:
-        for step, indices in enumerate(draw_batches(len(examples), settings.batch_size, epochs, seed), 1):
+        for step, indices in islice(drawn, state.step, None):
             batch = [examples[k] for k in indices]
             loss = _backward(learner, objective, batch, settings, (seed, step))
             mean = loss.item()
@@ -118,6 +127,9 @@ def fit(
             weights_changed()  # which a method of others may do through `.data`, uncounted as well
             tokens = sum(len(example.answer.tokens) - example.answer.start for example in batch)
             on_step(Step(step, steps, mean, norm, rate, tokens, len(batch)))
+            state.step = step
+            if saves is not None:
+                saves.stepped(state)
     ranks.check_alike(learner.trainable().values())
     model.eval()
 

@@ -1,29 +1,43 @@
-"""The log of generated answers: an interrupted evaluation generates none of them twice."""
+"""The log of answers: an interrupted evaluation generates none of them twice, and scores no pack twice."""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from forgetmenot.engine import ranks
+from forgetmenot.engine import ranks, shards
 from forgetmenot.engine.decoding import Answer, Decoding
+from forgetmenot.engine.pack import Arrangement
 from forgetmenot.prompting import EncodedExamples
 from forgetmenot.record.files import append_line, read_lines
+
+EVERY = 5.0
+"""The seconds for which scored packs wait until they are written: reading them waits for the device."""
 
 
 class AnswerLog:
     """A file beside a stage that is being scored, one line for each batch; the run removes it at its end.
 
-    A run in several processes keeps none, since each of them writes its own batches.
+    Each of several processes has a file of its own, with the batches that are dealt to it. Processes that
+    share one model's weights keep none: they must make the same passes.
+
+    Args:
+        folder: Of the stage.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.kept: dict[str, dict[str, Answer]] = {}
-        if ranks.world_size() == 1 and path.is_file():
-            self._read()
+    def __init__(self, folder: Path) -> None:
+        number = f".{ranks.rank()}" if ranks.rank() else ""
+        self.path = folder.with_name(f".{folder.name}.answers{number}.jsonl")
+        self.kept: dict[str, list[Any]] = {}
+        self._weights: str | None = None
+        if not shards.wanted() and self.path.is_file():
+            for key, rows in read_lines(self.path):
+                self.kept.setdefault(key, []).extend(rows)
 
     def begin(
         self, model: Any, asked: EncodedExamples, decoding: Decoding
@@ -33,10 +47,16 @@ class AnswerLog:
         They are those of the same weights, prompts and settings: a stage that was trained again ends in the
         same weights, or its answers start again.
         """
-        if ranks.world_size() > 1:
+        if shards.wanted():
             return {}, lambda answers: None
-        key = _key(model, asked, decoding)
-        there = self.kept.get(key, {})
+        digest = self._begun(model, decoding, asked.ids)
+        for name, array in sorted(asked.arrays.items()):
+            digest.update(name.encode() + array.tobytes())
+        key = digest.hexdigest()[:32]
+        there = {
+            name: Answer(text, tuple(tokens), tuple(margins))
+            for name, text, tokens, margins in self.kept.get(key, [])
+        }
 
         def keep(answers: Mapping[int, Answer]) -> None:
             rows = [[asked.ids[k], a.text, a.tokens, a.margins] for k, a in answers.items() if a.finite]
@@ -44,24 +64,51 @@ class AnswerLog:
 
         return {k: there[name] for k, name in enumerate(asked.ids) if name in there}, keep
 
-    def _read(self) -> None:
-        for key, rows in read_lines(self.path):
-            found = {
-                name: Answer(text, tuple(tokens), tuple(margins)) for name, text, tokens, margins in rows
-            }
-            self.kept.setdefault(key, {}).update(found)
+    @contextmanager
+    def parts(self, model: Any, arranged: Arrangement, *, greedy: bool) -> Iterator["_Parts"]:
+        """The packs of an arrangement that are scored already, and what keeps further ones: see `begin`."""
+        digest = self._begun(model, arranged.prefix, greedy)
+        for places, packed in arranged.packs:
+            digest.update(repr(places).encode() + packed.tokens.tobytes() + packed.targets.tobytes())
+        key = digest.hexdigest()[:32]
+        parts = _Parts(self.path, key, {pack: torch.tensor(row) for pack, row in self.kept.get(key, [])})
+        try:
+            yield parts
+        finally:
+            parts.write()
+
+    def _begun(self, model: Any, *described: Any) -> Any:
+        """A hash of the weights, which stay as they are while a stage is scored, and of what is asked."""
+        if self._weights is None:
+            self._weights = repr(_sums(model))
+        return hashlib.sha256(repr((self._weights, described)).encode())
 
 
-def _key(model: Any, asked: EncodedExamples, decoding: Decoding) -> str:
-    """A hash of all that the answers depend on; of the weights their sums and sums of squares."""
-    digest = hashlib.sha256(repr((decoding, asked.ids, _sums(model))).encode())
-    for name, array in sorted(asked.arrays.items()):
-        digest.update(name.encode() + array.tobytes())
-    return digest.hexdigest()[:32]
+class _Parts:
+    """The scored packs of one arrangement; see `forgetmenot.engine.learner.KeptParts`."""
+
+    def __init__(self, path: Path, key: str, done: Mapping[int, Tensor]) -> None:
+        self.path, self.key, self.done = path, key, done
+        self._waiting: dict[int, Tensor] = {}
+        self._written = time.monotonic()
+
+    def add(self, pack: int, values: Tensor) -> None:
+        """Keep what a pack gave."""
+        self._waiting[pack] = values
+        if time.monotonic() - self._written >= EVERY:
+            self.write()
+
+    def write(self) -> None:
+        """Write what waits."""
+        if self._waiting:
+            append_line(self.path, [self.key, [[k, v.double().tolist()] for k, v in self._waiting.items()]])
+            self._waiting = {}
+        self._written = time.monotonic()
 
 
 @torch.no_grad()
 def _sums(model: Any) -> Sequence[tuple[str, float, float]]:
+    """Of each parameter the sum and the sum of squares."""
     return [
         (name, float(p.sum(dtype=torch.float64)), float(p.double().square().sum()))
         for name, p in model.named_parameters()

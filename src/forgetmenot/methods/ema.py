@@ -94,6 +94,14 @@ class EMA(Method):
         with learner.with_weights(beside(learner, self.slow)):
             yield
 
+    def training_state(self) -> dict[str, Any]:
+        """The slow learner."""
+        return to_state(slow=self.slow)
+
+    def load_training_state(self, state: Mapping[str, Any]) -> None:
+        """Take it up."""
+        self.load_state_dict(state)
+
     def state_dict(self) -> dict[str, Any]:
         """The slow learner."""
         return to_state(slow=self.slow)

@@ -23,12 +23,13 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from pydantic import Field
 
 from forgetmenot.errors import UserError
+from forgetmenot.methods.shared.anchor import from_state, to_state
 from forgetmenot.methods.shared.distillation import divergence, row_weights, teach
 from forgetmenot.methods.shared.method import Method, Options, Stage
 from forgetmenot.prompting import Encoded, TokenSequence
@@ -99,3 +100,11 @@ class SelfDistillation(Method):
         self.steps += 1
         for name, parameter in learner.trainable().items():
             self.teacher[name].lerp_(parameter.detach(), self.options.rate)
+
+    def training_state(self) -> dict[str, Any]:
+        """The teacher, and how far it has followed."""
+        return {"steps": self.steps, **to_state(teacher=self.teacher)}
+
+    def load_training_state(self, state: Mapping[str, Any]) -> None:
+        """Take them up."""
+        self.steps, self.teacher = state["steps"], from_state(state, "teacher")

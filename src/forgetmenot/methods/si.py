@@ -15,11 +15,12 @@ the paper but in its authors' code: noise can make Ï‰ negative, and a negative Î
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from pydantic import NonNegativeFloat, PositiveFloat
 
-from forgetmenot.methods.shared.anchor import Importances, squared_distance
+from forgetmenot.methods.shared.anchor import Importances, from_state, squared_distance, to_state
 from forgetmenot.methods.shared.method import Options, Stage
 
 if TYPE_CHECKING:
@@ -88,3 +89,11 @@ class SI(Importances):
         self.importance = {
             name: (value + self.importance.get(name, 0.0)).clamp(min=0) for name, value in gained.items()
         }
+
+    def training_state(self) -> dict[str, Any]:
+        """The path so far."""
+        return to_state(path=self.path)
+
+    def load_training_state(self, state: Mapping[str, Any]) -> None:
+        """Take it up."""
+        self.path = from_state(state, "path")

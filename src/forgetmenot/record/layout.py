@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+from forgetmenot.record.files import write_json
+
 CONFIG = "config.yaml"
 ENVIRONMENT = "environment.json"
 EVENTS = "events.jsonl"
@@ -24,6 +26,9 @@ PREDICTIONS = "predictions.parquet"
 
 SCORES = "scores.json"
 """A stage's scores; a stage that has it is finished."""
+
+TRAINED = "trained.json"
+"""In a stage's folder while it is scored: which files its training has left, and how long it took."""
 
 TRAINING = "training.jsonl"
 """A stage's training log: one line for each optimizer step."""
@@ -53,4 +58,4 @@ def read_cost(folder: Path) -> dict[str, dict[str, int]]:
 
 def write_cost(folder: Path, cost: dict[str, dict[str, int]]) -> None:
     """Write what `read_cost` reads, into the folder of a stage that is not committed yet."""
-    (folder / _COST).write_text(json.dumps(cost) + "\n")
+    write_json(folder / _COST, cost, indent=None)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from forgetmenot import signals
 from forgetmenot.config import RunConfig, differences, load_config, read_resolved, same_value
 from forgetmenot.engine import ranks
 from forgetmenot.errors import UserError
@@ -77,8 +78,9 @@ def run(
 ) -> Run:
     """Train on one task after another, score all of them after each, and report what was forgotten.
 
-    A run that was interrupted resumes from its last finished stage; a finished one is only read; one whose
-    list of tasks has grown continues with the new ones. In processes that a launcher started (`accelerate
+    A run that was interrupted goes on from where it was saved; a finished one is only read; one whose list of
+    tasks has grown continues with the new ones. SIGINT and SIGTERM save the stage and end the run by a
+    `KeyboardInterrupt`; SIGUSR1 saves it. In processes that a launcher started (`accelerate
     launch`, `torchrun`) all of them call this, and share the work.
 
     Args:
@@ -91,7 +93,7 @@ def run(
     """
     config = resolve(config)
     directory = RunDirectory(config.directory)
-    with opened(directory, console) as display:
+    with signals.listening(), opened(directory, console) as display:
         if not ranks.agreed(lambda: not fresh and is_finished(directory, config)):
             try:
                 _go_on(config, directory, display, fresh)

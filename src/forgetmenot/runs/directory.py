@@ -26,6 +26,7 @@ from forgetmenot.record.layout import (
     SCORES,
     STAGES,
     TIMING,
+    TRAINED,
     stage_folder,
 )
 
@@ -148,21 +149,27 @@ class RunDirectory:
     def committing(self, name: str) -> Iterator[Path]:
         """Give a folder to write a stage into; when all went well it becomes the stage's folder.
 
-        What an earlier commit of the stage left there is in it already. A process that does not write gets
-        a folder that is thrown away, and goes on when the stage's is in its place.
+        What an earlier commit of the stage left there is in it already, and so is what its training left
+        (`trained`). A process that does not write gets a folder that is thrown away, and goes on when the
+        stage's is in its place.
         """
         if not ranks.writes():
             with tempfile.TemporaryDirectory() as unread:
                 yield Path(unread)
             ranks.wait()
             return
-        stage, aside = self.stage(name), self.stage(f".{name}.writing")
-        if aside.exists():
+        stage, aside = self.stage(name), self.writing(name)
+        if (left := self.trained(name)) is not None:
+            for file in aside.iterdir():
+                if file.name not in (TRAINED, *left["files"]):  # scores that were not finished
+                    file.unlink()
+        elif aside.exists():
             shutil.rmtree(aside)
         if stage.exists():
             shutil.copytree(stage, aside)
         aside.mkdir(parents=True, exist_ok=True)
         yield aside
+        (aside / TRAINED).unlink(missing_ok=True)
         for file in aside.rglob("*"):
             sync(file)
         sync(aside)
@@ -171,6 +178,31 @@ class RunDirectory:
         sync(aside.parent)
         shutil.rmtree(gone, ignore_errors=True)
         ranks.wait()
+
+    @_by_the_writer
+    def sweep(self, name: str) -> None:
+        """Remove what was kept beside a committed stage while it came about; "*" for every stage."""
+        for kind in ("answers*.jsonl", "midway*", "training.jsonl"):
+            for left in self.path.glob(f"{STAGES}/.{name}.{kind}"):
+                remove(left) if left.is_dir() else left.unlink(missing_ok=True)
+
+    def writing(self, name: str) -> Path:
+        """The folder that a stage is written into until it is committed."""
+        return self.stage(f".{name}.writing")
+
+    @_by_the_writer
+    def record_trained(self, name: str, seconds: float) -> None:
+        """Say that what is in a stage's folder is its whole training, which is not done again."""
+        folder = self.writing(name)
+        for file in folder.rglob("*"):
+            sync(file)
+        left = sorted(file.name for file in folder.iterdir())
+        write_json(folder / TRAINED, {"files": left, "seconds": seconds})
+
+    def trained(self, name: str) -> dict[str, Any] | None:
+        """What `record_trained` noted of a stage that is not committed yet; None if it is not trained."""
+        found: dict[str, Any] | None = self.read_json(f"{STAGES}/.{name}.writing/{TRAINED}")
+        return found
 
     @_by_the_writer
     def remove_weights(self, name: str) -> None:

@@ -2,31 +2,23 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-import numpy as np
-import torch
-from accelerate import Accelerator
-
-from forgetmenot.engine import ranks, shards
-from forgetmenot.engine.merging import merge
-from forgetmenot.engine.precision import rounded_once
-from forgetmenot.engine.settings import TrainingSettings
-from forgetmenot.engine.training import Step, fit
-from forgetmenot.errors import UserError
+from forgetmenot import signals
+from forgetmenot.engine import ranks
+from forgetmenot.engine.kept_parts import KeepsNothing
+from forgetmenot.engine.learner import Learner
 from forgetmenot.evaluation.answer_log import AnswerLog
 from forgetmenot.evaluation.evaluate import evaluate
 from forgetmenot.evaluation.readings import scored_tasks
 from forgetmenot.evaluation.scored_task import ScoredTask
 from forgetmenot.methods import Stage
 from forgetmenot.metrics import margin_of
-from forgetmenot.models.adapt import adapt, finish_stage
-from forgetmenot.models.layers import first_learning, parameters_below
-from forgetmenot.models.weights import has_weights, save_weights
+from forgetmenot.models.weights import has_weights
 from forgetmenot.probes import Probe
 from forgetmenot.prompting import TokenSequence
 from forgetmenot.record.layout import (
@@ -34,7 +26,6 @@ from forgetmenot.record.layout import (
     BASE,
     PREDICTIONS,
     SCORES,
-    TRAINING,
     predictions_file,
     read_cost,
     write_cost,
@@ -44,10 +35,11 @@ from forgetmenot.report.beforehand import AtHand
 from forgetmenot.runs.again import ask_again
 from forgetmenot.runs.directory import RunDirectory
 from forgetmenot.runs.display import Display
-from forgetmenot.runs.method_state import load_method_state, save_method_state
-from forgetmenot.runs.plan import Plan, for_task, training_examples
+from forgetmenot.runs.method_state import load_method_state
+from forgetmenot.runs.plan import Plan, training_examples
 from forgetmenot.runs.probing import measure_stage, measured
 from forgetmenot.runs.session import Session
+from forgetmenot.runs.stage_training import StageTraining
 
 
 class Loop:
@@ -79,11 +71,7 @@ class Loop:
                     "where the model is asked."
                 )
         self.truncated = {name: encoded.truncated for name, encoded in self.data.items()}
-        self.accelerator = Accelerator(
-            cpu=not torch.cuda.is_available(),
-            log_with=list(self.config.trackers) or None,
-            project_dir=str(directory.path),
-        )
+        self.training = StageTraining(plan, session, directory, display, self.first_sequences)
 
     @property
     def at_hand(self) -> list[AtHand]:
@@ -116,8 +104,11 @@ class Loop:
 
     def run(self) -> None:
         """Score the base model, then train and score every stage that is not committed yet."""
-        if self.config.trackers:
-            self.accelerator.init_trackers("forgetmenot")
+        with self.training.tracked():
+            self._run()
+        self.directory.sweep("*")
+
+    def _run(self) -> None:
         names = [BASE, *(stage.name for stage in self.plan.stages)]
         committed = ranks.agreed(lambda: [name for name in names if self.directory.is_committed(name)])
         present = BASE  # the stage whose weights the learner has
@@ -133,21 +124,12 @@ class Loop:
                 if self._add_columns(stage.name):
                     present = stage.name
             else:
-                start = BASE if self.method.start(stage) == "base" else previous
-                if present != start:
-                    self._go_to(start)
-                if previous != BASE:  # from disk always: a resumed run knows what an undisturbed one does
-                    load_method_state(self.method, self.directory.stage(previous))
-                self._train_and_score(stage)
+                self._train_and_score(stage, previous, present)
                 present = stage.name
             present = self._probe(stage.number, stage.name, present)
             self._prune(stage)
             self._show(stage.number, stage.name)
             previous = stage.name
-        for log in self.directory.path.glob("stages/.*.answers.jsonl"):
-            log.unlink(missing_ok=True)
-        if self.config.trackers:
-            self.accelerator.end_training()
 
     def _go_to(self, name: str) -> None:
         if name == BASE:
@@ -158,110 +140,42 @@ class Loop:
     def _score_base(self) -> None:
         with self.directory.committing(BASE) as folder:
             seconds = self._score(folder, BASE, self.scored)
+        self.directory.sweep(BASE)
         self.directory.record_time(0, {"train_s": 0.0, "eval_s": seconds})
         self.directory.event("committed", stage=BASE)
 
-    def _train_and_score(self, stage: Stage) -> None:
+    def _train_and_score(self, stage: Stage, previous: str, present: str) -> None:
+        """Take a stage from where it stands to its commit.
+
+        Args:
+            stage: The next one.
+            previous: The stage before.
+            present: The stage whose weights the learner has.
+        """
         data, further = ({name: self.data[name] for name in names} for names in (stage.tasks, stage.sources))
         stage = replace(stage, data=data, further=further)
+        trained = ranks.agreed(lambda: self.directory.trained(stage.name))
         with self.directory.committing(stage.name) as folder:
-            self.directory.event("began", stage=stage.name)
-            began = time.perf_counter()
-            with (folder / TRAINING).open("w", encoding="utf-8") as log:
-                self._train(stage, log)
-            seconds = time.perf_counter() - began
-            kept = {
-                "bytes": self._save(folder),
-                "parameters_added": self._parameters() - self.session.record["parameters"],
-            }
-            write_cost(folder, {"training": self.learner.counted(), "kept": kept})
-            times = {"train_s": seconds, "eval_s": self._score(folder, stage.name, self.scored)}
-        self.directory.record_time(stage.number, times)
+            if trained is None:
+                start = BASE if self.method.start(stage) == "base" else previous
+                if present != start:
+                    self._go_to(start)
+                if previous != BASE:  # from disk always: a resumed run knows what an undisturbed one does
+                    load_method_state(self.method, self.directory.stage(previous))
+                self.directory.event("began", stage=stage.name)
+                seconds = self.training.train(stage, folder)
+                self.directory.record_trained(stage.name, seconds)
+            else:
+                left = self.directory.writing(stage.name)
+                self.display.say(f"{stage.name}: trained already; going on with its scores.")
+                self.session.to_stage(left, trainable=True)
+                load_method_state(self.method, left)
+                write_cost(folder, {key: cost for key, cost in read_cost(left).items() if key != "scoring"})
+                seconds = trained["seconds"]
+            eval_s = self._score(folder, stage.name, self.scored)
+        self.directory.sweep(stage.name)
+        self.directory.record_time(stage.number, {"train_s": seconds, "eval_s": eval_s})
         self.directory.event("committed", stage=stage.name)
-
-    def _save(self, folder: Path) -> int:
-        """Write the weights and the method's state, once, however many processes hold them.
-
-        Returns:
-            How many bytes the method's state takes; 0 where another process writes.
-        """
-        weights = shards.whole_weights(self.learner.model)
-        if not ranks.writes():
-            return 0
-        save_weights(self.learner.model, self.config.adapter, folder, weights)
-        return save_method_state(self.method, folder)
-
-    def _train(self, stage: Stage, log: TextIO) -> None:
-        learner, method, settings = self.learner, self.method, self.config.training
-        learner.reset_counts()
-        seed = stage_seed(self.config.seed, stage.number)
-        learner.model = adapt(learner.model, self.config.adapter, stage.number, seed)
-        method.adapt(learner, stage)
-        self._check_frozen(stage)
-        examples = method.examples(learner, stage)
-        self._say_notes(stage)
-        method.begin(learner, stage)
-        epochs = epochs_of(settings, stage)
-        steps = -(-len(examples) // settings.batch_size) * epochs
-        rounded = rounded_once(learner.model, learner.precision)
-        with self.display.progress(stage.name, steps) as advance, rounded, _naming(stage):
-            fit(
-                learner,
-                examples,
-                method,
-                settings,
-                accelerator=self.accelerator,
-                epochs=epochs,
-                learning_rate=self.session.learning_rate,
-                seed=seed,
-                on_step=self._recorder(stage, log, advance),
-            )
-        method.end(learner, stage)
-        self._say_notes(stage)
-        self._finish(stage)
-
-    def _check_frozen(self, stage: Stage) -> None:
-        """Hold what the method lets learn against `adapter.layers`."""
-        model = self.learner.model
-        first = first_learning(model, self.config.adapter.layers)
-        if first and any(value.requires_grad for value in parameters_below(model, first)):
-            raise UserError(
-                f"Stage {stage.name}: method {self.config.method.name} lets something below layer {first} "
-                "learn, where adapter.layers says that nothing does; take layers: all with it."
-            )
-
-    def _finish(self, stage: Stage) -> None:
-        """Merge the adapter where the config says so, and hold the merged model against it."""
-        adapter, learner = self.config.adapter, self.learner
-        if adapter.per_stage != "merge":
-            return
-        difference = merge(learner, lambda model: finish_stage(model, adapter), self.first_sequences())
-        self.directory.event("merged", stage=stage.name, largest_difference_nats=difference)
-        self.display.say(
-            f"{stage.name}: the merged model's log-likelihoods differ from the adapter's by at most "
-            f"{difference:.1e} nats."
-        )
-
-    def _say_notes(self, stage: Stage) -> None:
-        """Pass on the method's messages to the user."""
-        for note in self.method.notes:
-            self.display.say(f"{stage.name}: {note}")
-            self.directory.event("note", stage=stage.name, note=note)
-        self.method.notes.clear()
-
-    def _parameters(self) -> int:
-        return sum(p.numel() for p in self.learner.model.parameters())
-
-    def _recorder(self, stage: Stage, log: TextIO, advance: Callable[..., None]) -> Callable[[Step], None]:
-        def record(step: Step) -> None:
-            row = asdict(step)
-            del row["steps"]
-            log.write(json.dumps(row) + "\n")
-            advance(1, f"loss {step.loss:.3f}")
-            if self.config.trackers:
-                self.accelerator.log({f"{stage.name}/{k}": v for k, v in row.items()}, step=step.step)
-
-        return record
 
     def _scored_tasks(self) -> dict[str, list[ScoredTask]]:
         """What is scored after every stage, by the file that its predictions go to: the headline first."""
@@ -280,10 +194,19 @@ class Loop:
         total = sum(one.count() for tasks in asked.values() for one in tasks)
         cells = json.loads(path.read_text(encoding="utf-8")) if (path := folder / SCORES).is_file() else []
         before = read_cost(folder).get("scoring", {})
-        kept = AnswerLog(self.directory.stage(f".{name}.answers.jsonl"))
-        with self.method.answering(self.learner), self.display.progress(f"{name}: scoring", total) as advance:
+        kept = AnswerLog(self.directory.stage(name))
+        with (
+            self.method.answering(self.learner),
+            self.display.progress(f"{name}: scoring", total) as advance,
+            _kept(self.learner, kept),
+        ):
+
+            def done(count: int) -> None:
+                advance(count)
+                signals.check()
+
             for file, tasks in asked.items():
-                answers = [evaluate(self.learner, self.method, one, advance, kept) for one in tasks]
+                answers = [evaluate(self.learner, self.method, one, done, kept) for one in tasks]
                 names = [one.task.name for one in tasks]
                 write_predictions(folder / file, dict(zip(names, answers, strict=True)))
                 if name == BASE and file == PREDICTIONS:
@@ -361,22 +284,13 @@ class Loop:
 
 
 @contextmanager
-def _naming(stage: Stage) -> Iterator[None]:
-    """Say which stage it was that could not be trained."""
+def _kept(learner: Learner, log: AnswerLog) -> Iterator[None]:
+    """Keep log-likelihoods as they come."""
+    learner.keeps = log
     try:
         yield
-    except UserError as error:
-        raise UserError(f"Stage {stage.name}: {error} The stages before it are kept.") from error
-
-
-def epochs_of(settings: TrainingSettings, stage: Stage) -> int:
-    """How often a stage passes over its examples; of several tasks, as often as one of them asks."""
-    return max(for_task(settings.epochs, name) or 1 for name in stage.tasks)
-
-
-def stage_seed(seed: int, stage: int) -> int:
-    """A seed of each stage's own, so that resuming draws what an undisturbed run draws."""
-    return int(np.random.SeedSequence([seed, stage]).generate_state(1)[0])
+    finally:
+        learner.keeps = KeepsNothing()
 
 
 def _cell(scored: ScoredTask, predictions: Predictions) -> dict[str, Any]:

@@ -236,7 +236,7 @@ def _stage_work(
 ) -> StageWork:
     """Count a stage's plain training."""
     from forgetmenot.engine.training import training_positions
-    from forgetmenot.runs.loop import epochs_of, stage_seed
+    from forgetmenot.runs.stage_training import epochs_of, stage_seed
 
     learner, settings = session.learner, session.config.training
     epochs, seed = epochs_of(settings, stage), stage_seed(session.config.seed, stage.number)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from forgetmenot.methods.shared.method import Stage
 from forgetmenot.methods.shared.rehearsal import Rehearsal
@@ -48,3 +48,13 @@ class GradientMemory(Rehearsal):
         if self._steps:
             self.notes.append(f"the gradient was changed in {self._changed} of {self._steps} steps.")
         super().end(learner, stage)
+
+    def training_state(self) -> dict[str, Any]:
+        """The draws, and what is counted."""
+        draws = self._draws.bit_generator.state
+        return {"draws": draws, "steps": self._steps, "changed": self._changed}
+
+    def load_training_state(self, state: Mapping[str, Any]) -> None:
+        """Go on with them."""
+        self._draws.bit_generator.state = state["draws"]
+        self._steps, self._changed = state["steps"], state["changed"]

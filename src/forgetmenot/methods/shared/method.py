@@ -168,3 +168,14 @@ class Method:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up what `state_dict` gave."""
+
+    def training_state(self) -> dict[str, Any]:
+        """All of its own that the steps of a stage change: tensors and plain data only.
+
+        A stage that was interrupted begins as ever (`adapt`, `examples`, `begin`) and then takes this up:
+        what follows from its beginning alone, such as a teacher that stays the same, is no part of it.
+        """
+        return {}
+
+    def load_training_state(self, state: Mapping[str, Any]) -> None:
+        """Take up what `training_state` gave."""

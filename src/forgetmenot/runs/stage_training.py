@@ -1,0 +1,205 @@
+"""The training of one stage: adapter, method, optimizer steps, and what it leaves on disk."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+
+from forgetmenot import signals
+from forgetmenot.engine import ranks, shards
+from forgetmenot.engine.merging import merge
+from forgetmenot.engine.precision import rounded_once
+from forgetmenot.engine.settings import TrainingSettings
+from forgetmenot.engine.training import Step, fit
+from forgetmenot.errors import UserError
+from forgetmenot.methods import Stage
+from forgetmenot.models.adapt import adapt, finish_stage
+from forgetmenot.models.layers import first_learning, parameters_below
+from forgetmenot.models.weights import save_weights
+from forgetmenot.prompting import TokenSequence
+from forgetmenot.record.layout import write_cost
+from forgetmenot.runs.directory import RunDirectory
+from forgetmenot.runs.display import Display
+from forgetmenot.runs.method_state import save_method_state
+from forgetmenot.runs.midway import Midway
+from forgetmenot.runs.plan import Plan, for_task
+from forgetmenot.runs.session import Session
+
+
+class StageTraining:
+    """Trains the stages of one run.
+
+    Args:
+        plan: The run's.
+        session: Has the model.
+        directory: Where the run stands.
+        display: What the user sees.
+        first_sequences: What a merged model is held against its adapter on.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        session: Session,
+        directory: RunDirectory,
+        display: Display,
+        first_sequences: Callable[[], list[TokenSequence]],
+    ) -> None:
+        self.session, self.directory, self.display = session, directory, display
+        self.first_sequences = first_sequences
+        self.config, self.learner, self.method = plan.config, session.learner, plan.method
+        self.accelerator = Accelerator(
+            cpu=not torch.cuda.is_available(),
+            log_with=list(self.config.trackers) or None,
+            project_dir=str(directory.path),
+        )
+
+    @contextmanager
+    def tracked(self) -> Iterator[None]:
+        """The run's trackers, from their start to their end."""
+        if self.config.trackers:
+            self.accelerator.init_trackers("forgetmenot")
+        yield
+        if self.config.trackers:
+            self.accelerator.end_training()
+
+    def train(self, stage: Stage, folder: Path) -> float:
+        """Train the learner, which has the weights that the stage begins with, and write what that leaves.
+
+        Args:
+            stage: With its data.
+            folder: Where the stage is written.
+
+        Returns:
+            The seconds that it took, in all the processes that have worked on it.
+        """
+        began = time.perf_counter()
+        place = self.directory.stage(stage.name)
+        with Midway(place, self.method, self.config.training, self.display.say) as midway:
+            self._train(stage, midway)
+            kept = {
+                "bytes": self._save(folder),
+                "parameters_added": self._parameters() - self.session.record["parameters"],
+            }
+            write_cost(folder, {"training": self.learner.counted(), "kept": kept})
+            midway.finish(folder)
+        return midway.seconds + time.perf_counter() - began
+
+    def _train(self, stage: Stage, midway: Midway) -> None:
+        learner, method, settings = self.learner, self.method, self.config.training
+        learner.reset_counts()
+        seed = stage_seed(self.config.seed, stage.number)
+        learner.model = adapt(learner.model, self.config.adapter, stage.number, seed)
+        method.adapt(learner, stage)
+        self._check_frozen(stage)
+        examples = method.examples(learner, stage)
+        self._say_notes(stage)
+        method.begin(learner, stage)
+        epochs = epochs_of(settings, stage)
+        steps = -(-len(examples) // settings.batch_size) * epochs
+        rounded = rounded_once(learner.model, learner.precision)
+        with (
+            self.display.progress(stage.name, steps) as advance,
+            rounded,
+            _naming(stage),
+            signals.waiting(),
+        ):
+            fit(
+                learner,
+                examples,
+                method,
+                settings,
+                accelerator=self.accelerator,
+                epochs=epochs,
+                learning_rate=self.session.learning_rate,
+                seed=seed,
+                on_step=self._recorder(stage, midway, advance),
+                saves=midway,
+            )
+        method.end(learner, stage)
+        self._say_notes(stage)
+        self._finish(stage)
+
+    def _check_frozen(self, stage: Stage) -> None:
+        """Hold what the method lets learn against `adapter.layers`."""
+        model = self.learner.model
+        first = first_learning(model, self.config.adapter.layers)
+        if first and any(value.requires_grad for value in parameters_below(model, first)):
+            raise UserError(
+                f"Stage {stage.name}: method {self.config.method.name} lets something below layer {first} "
+                "learn, where adapter.layers says that nothing does; take layers: all with it."
+            )
+
+    def _finish(self, stage: Stage) -> None:
+        """Merge the adapter where the config says so, and hold the merged model against it."""
+        adapter, learner = self.config.adapter, self.learner
+        if adapter.per_stage != "merge":
+            return
+        difference = merge(learner, lambda model: finish_stage(model, adapter), self.first_sequences())
+        self.directory.event("merged", stage=stage.name, largest_difference_nats=difference)
+        self.display.say(
+            f"{stage.name}: the merged model's log-likelihoods differ from the adapter's by at most "
+            f"{difference:.1e} nats."
+        )
+
+    def _save(self, folder: Path) -> int:
+        """Write the weights and the method's state, once, however many processes hold them.
+
+        Returns:
+            How many bytes the method's state takes; 0 where another process writes.
+        """
+        weights = shards.whole_weights(self.learner.model)
+        if not ranks.writes():
+            return 0
+        save_weights(self.learner.model, self.config.adapter, folder, weights)
+        return save_method_state(self.method, folder)
+
+    def _say_notes(self, stage: Stage) -> None:
+        """Pass on the method's messages to the user."""
+        for note in self.method.notes:
+            self.display.say(f"{stage.name}: {note}")
+            self.directory.event("note", stage=stage.name, note=note)
+        self.method.notes.clear()
+
+    def _parameters(self) -> int:
+        return sum(p.numel() for p in self.learner.model.parameters())
+
+    def _recorder(self, stage: Stage, midway: Midway, advance: Callable[..., None]) -> Callable[[Step], None]:
+        shown = 0
+
+        def record(step: Step) -> None:
+            nonlocal shown
+            row: dict[str, Any] = asdict(step)
+            del row["steps"]
+            midway.record(row)
+            advance(step.step - shown, f"loss {step.loss:.3f}")
+            shown = step.step
+            if self.config.trackers:
+                self.accelerator.log({f"{stage.name}/{k}": v for k, v in row.items()}, step=step.step)
+
+        return record
+
+
+@contextmanager
+def _naming(stage: Stage) -> Iterator[None]:
+    """Say which stage it was that could not be trained."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"Stage {stage.name}: {error} The stages before it are kept.") from error
+
+
+def epochs_of(settings: TrainingSettings, stage: Stage) -> int:
+    """How often a stage passes over its examples; of several tasks, as often as one of them asks."""
+    return max(for_task(settings.epochs, name) or 1 for name in stage.tasks)
+
+
+def stage_seed(seed: int, stage: int) -> int:
+    """A seed of each stage's own, so that resuming draws what an undisturbed run draws."""
+    return int(np.random.SeedSequence([seed, stage]).generate_state(1)[0])

@@ -1,0 +1,99 @@
+"""Signals: a run that is told to stop does so where nothing is lost, and one that is told to save goes on.
+
+SIGINT (Ctrl-C) and SIGTERM (Slurm, spot machines) end what is under way by an `Interrupted`: at once, or
+within `waiting` at the next `check`, which comes after an optimizer step or a pack of answers. A second one
+ends it at once everywhere. SIGUSR1 asks for a save alone.
+
+An exception that a signal raises may be swallowed by whatever was running, such as an import. So what was
+asked stays asked: the next `check` or `waiting` raises it again.
+"""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+ENDS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal has asked this process to end; its message says where the work stands, if it got so far."""
+
+    def __init__(self, number: int, where: str = "") -> None:
+        super().__init__(where)
+        self.number, self.where = number, where
+
+    @property
+    def status(self) -> int:
+        """The exit status that shells give a process which this signal has ended."""
+        return 128 + self.number
+
+
+_stop: int | None = None
+_save = False
+_waits = 0
+
+
+@contextmanager
+def listening() -> Iterator[None]:
+    """Answer the signals from here on, if this is the main thread; no other can."""
+    global _stop, _save
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (*ENDS, signal.SIGUSR1)}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:  # what the parent has turned off, as `nohup` does, stays off
+            signal.signal(number, _received)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+        if signal.getsignal(signal.SIGINT) is not _received:  # the outermost of several
+            _stop, _save = None, False
+
+
+@contextmanager
+def waiting() -> Iterator[None]:
+    """Where a signal that ends the work waits for the next `check`."""
+    global _waits
+    check()
+    _waits += 1
+    try:
+        yield
+    finally:
+        _waits -= 1
+
+
+def asked_to_stop() -> int | None:
+    """The signal that has asked for the end, if one has."""
+    return _stop
+
+
+def asked_to_save() -> bool:
+    """Whether a save was asked for since the last time this was called."""
+    global _save
+    asked, _save = _save, False
+    return asked
+
+
+def check(where: str = "") -> None:
+    """End here if a signal has asked for it.
+
+    Raises:
+        Interrupted: It has.
+    """
+    if _stop is not None:
+        raise Interrupted(_stop, where)
+
+
+def _received(number: int, _frame: Any) -> None:
+    global _stop, _save
+    if number == signal.SIGUSR1:
+        _save = True
+        return
+    first, _stop = _stop is None, number
+    if not (first and _waits):
+        raise Interrupted(number)

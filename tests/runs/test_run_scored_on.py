@@ -1,0 +1,107 @@
+"""A stage that is cut off while it is scored is not trained again, nor is a pack scored twice."""
+
+import itertools
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import forgetmenot
+from forgetmenot.engine import forward, learner
+from forgetmenot.errors import PeerLostError
+from forgetmenot.evaluation import answer_log
+from forgetmenot.runs import session
+from forgetmenot.runs.api import Run
+from forgetmenot.runs.midway import Midway
+
+Config = Mapping[str, Any]
+Same = Callable[[Run, Run], None]
+InProcesses = Callable[..., list[Any]]
+SMALL = {"evaluation.limit": 8, "training.limit": 16}
+
+
+class CutError(BaseException):
+    """The end of a process, without one."""
+
+
+@pytest.fixture(autouse=True)
+def _small_packs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several to a task, each of which is kept at once."""
+    monkeypatch.setattr(session, "node_budget", lambda *_: 60)
+    monkeypatch.setattr(answer_log, "EVERY", 0.0)
+
+
+def passes(config: Config, cut_after: int | None = None) -> tuple[Run | None, int, int]:
+    """A run, cut off after so many scored packs; how many were scored, and steps done."""
+    count, steps = itertools.count(1), []
+    scored = forward.log_likelihoods
+    record = Midway.record
+
+    def counted(*arguments: Any, **named: Any) -> Any:
+        if next(count) - 1 == cut_after:
+            raise CutError
+        return scored(*arguments, **named)
+
+    def recorded(self: Midway, row: Mapping[str, Any]) -> None:
+        steps.append(row)
+        record(self, row)
+
+    run = None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(learner, "log_likelihoods", counted)
+        patch.setattr(Midway, "record", recorded)
+        try:
+            run = forgetmenot.run(config)
+        except (CutError, PeerLostError):
+            assert cut_after is not None
+    return run, next(count) - 1, len(steps)
+
+
+METHODS = ["sequential", "ema", "adapter-per-task", "progressive-prompts", "moe-lora", "ties"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_no_pack_is_scored_twice(tiny: Config, tmp_path: Path, same: Same, method: str) -> None:
+    config = {**tiny, **SMALL, "tasks": tiny["tasks"][:2], "method": method}
+    undisturbed, whole, steps = passes({**config, "output": str(tmp_path / "undisturbed")})
+    config["output"] = str(tmp_path / "cut")
+    # The guard asks before each attempt; training passes through the same function.
+    _, _, before = passes(config, whole - 3)
+    resumed, second, after = passes(config)
+    assert undisturbed is not None
+    assert resumed is not None
+    same(undisturbed, resumed)
+    assert before == steps
+    assert after == 0, "what was trained is not trained again"
+    assert second < whole / 2
+    assert [path.name for path in (resumed.path / "stages").rglob(".*")] == []
+
+
+def test_calibrated_and_normalised_scores_go_on(tiny: Config, tmp_path: Path, same: Same) -> None:
+    rules = {"evaluation.calibration": "contextual", "evaluation.normalization": "unconditional"}
+    config = {**tiny, **SMALL, **rules, "tasks": tiny["tasks"][:2]}
+    undisturbed, whole, _ = passes({**config, "output": str(tmp_path / "undisturbed")})
+    config["output"] = str(tmp_path / "cut")
+    for cut in (whole - 2, whole // 2):
+        passes(config, cut)
+    resumed, _, _ = passes(config)
+    assert undisturbed is not None
+    assert resumed is not None
+    same(undisturbed, resumed)
+
+
+def test_each_of_two_processes_keeps_its_own(
+    tiny: Config, tmp_path: Path, same: Same, in_processes: InProcesses
+) -> None:
+    config = {**tiny, **SMALL, "tasks": tiny["tasks"][:2]}
+    beside = {**config, "output": str(tmp_path / "undisturbed")}
+    (undisturbed, whole, _), _ = in_processes(lambda: passes(beside))
+    config["output"] = str(tmp_path / "cut")
+    in_processes(lambda: passes(config, whole - 1))
+    logs = {path.name for path in (tmp_path / "cut/stages").glob(".*.jsonl")}
+    assert logs >= {".02-colour.answers.jsonl", ".02-colour.answers.1.jsonl"}
+    (resumed, second, steps), _ = in_processes(lambda: passes(config))
+    same(undisturbed, resumed)
+    assert steps == 0
+    assert second < whole / 2
