@@ -4,6 +4,7 @@ import itertools
 import json
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -180,6 +181,13 @@ def test_the_command_goes_on_after_a_signal(
     _, complaint = process.communicate(timeout=60)
     assert process.returncode == status, complaint
     assert "Traceback" not in complaint
+    if number != signal.SIGKILL:
+        how = "terminated" if number == signal.SIGTERM else "interrupted"
+        assert re.fullmatch(
+            rf"forgetmenot: {how}\.( Stage 02-colour is saved at step \d+ of \d+\.)? "
+            rf"Go on with: fmn run {file}\n",
+            complaint,
+        )
     assert sorted(path.name for path in (killed / "stages").glob("0*")) == ["00-base", "01-animal"]
     same(undisturbed, forgetmenot.run(load_config(file)))
 
