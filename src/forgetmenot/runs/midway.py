@@ -217,8 +217,9 @@ class Midway:
 
     def _shards(self, folder: str) -> dict[str, int]:
         """The files that shards lie in, and their sizes."""
-        place = self.path.with_name(folder)
-        return {file.name: file.stat().st_size for file in sorted(place.iterdir())} if folder else {}
+        if not folder:
+            return {}
+        return {file.name: file.stat().st_size for file in sorted(self.path.with_name(folder).iterdir())}
 
     def _remove_shards(self, keep: str) -> None:
         for folder in self.path.parent.glob(f"{self.path.name}.*"):
