@@ -20,6 +20,7 @@ from forgetmenot import signals
 from forgetmenot.arguments import parser
 from forgetmenot.engine import ranks
 from forgetmenot.errors import PeerLostError, UserError
+from forgetmenot.machine import in_words
 from forgetmenot.report.screen import Screen
 from forgetmenot.tasks.yaml_file import parse_yaml
 
@@ -52,15 +53,26 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         except BrokenPipeError:  # as in `fmn … | head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(128 + signal.SIGPIPE)
-        except Exception:  # noqa: BLE001 (an internal error: the user gets the trace in a file)
+        except Exception as error:  # noqa: BLE001 (an internal error: the user gets the trace in a file)
             if (number := signals.asked_to_stop()) is not None:  # which a library has turned into its own
                 _end_interrupted(signals.Interrupted(number), given)
-            with tempfile.NamedTemporaryFile(
-                "w", encoding="utf-8", prefix="forgetmenot-", suffix=".log", delete=False
-            ) as file:
-                file.write(traceback.format_exc())
-            _end(BUG, f"internal error; please report it with the trace in {file.name}")
+            if (lacked := in_words(error)) is not None:
+                _end(MISTAKE, f"{lacked}: make room, and run the same command again.")
+            _end(BUG, f"internal error; please report it with the trace {_trace()}")
     sys.exit(DONE)
+
+
+def _trace() -> str:
+    """Where the present exception's trace is: in a file, or above where none can be written."""
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", prefix="forgetmenot-", suffix=".log", delete=False
+        ) as file:
+            file.write(traceback.format_exc())
+    except OSError:
+        traceback.print_exc()
+        return "above"
+    return f"in {file.name}"
 
 
 def _end_interrupted(interrupted: signals.Interrupted, given: Sequence[str]) -> NoReturn:

@@ -59,6 +59,7 @@ class Writer:
         continues: Whether answers may continue from the keys and values of a common prefix.
         batch_positions: The most positions in a batch, prompts and answers; None for what `TOKENS` and
             `CACHE_BYTES` allow.
+        divided: By how much that is made smaller, where it did not fit into memory.
     """
 
     model: Any
@@ -67,6 +68,7 @@ class Writer:
     cached: bool = True
     continues: bool = True
     batch_positions: int | None = None
+    divided: int = 1
 
     def write(
         self,
@@ -120,6 +122,7 @@ class Writer:
         most = self.batch_positions or min(
             TOKENS, CACHE_BYTES[self._device.type] // self._bytes_per_position()
         )
+        most //= self.divided
         order = sorted(range(len(prompts)), key=lambda k: (len(prompts[k]), prompts[k]))
         batch: list[int] = []
         for k in order:

@@ -9,7 +9,7 @@ from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -39,13 +39,16 @@ from forgetmenot.engine.prefix import compute_prefix
 from forgetmenot.engine.ranks import PackTurn
 from forgetmenot.engine.vllm_backend import write_by_vllm
 from forgetmenot.errors import UserError
+from forgetmenot.machine import fault
 from forgetmenot.models.adapters.prompt import soft_prompt
 from forgetmenot.models.folding import folded
 from forgetmenot.models.quantize import merged
 from forgetmenot.prompting.encoded import Encoded, TokenSequence
 
+LEAST_BUDGET = 32  # positions, below which packs are not made smaller; ours
 MERGED_SAMPLE = 16  # prompts on which a merged model is held against this one; ours
 
+T = TypeVar("T")
 Snapshot = Mapping[str, Tensor]
 Advance = Callable[[int], None]
 """Told how many examples were just finished."""
@@ -80,6 +83,8 @@ class Learner:
         progress: How a method shows what takes long outside training.
         frozen: What the layers that never learn give, where that was computed once for all.
         keeps: Where log-likelihoods are kept as they come, for a process that goes on from there.
+        divided: By how much packs and batches were made smaller than at first, since they did not fit.
+        tell: What the user is told by.
     """
 
     model: Any
@@ -96,6 +101,8 @@ class Learner:
     progress: Progress = unseen
     frozen: FrozenStates | None = None
     keeps: Keeps = field(default_factory=KeepsNothing)
+    divided: int = 1
+    tell: Callable[[str], None] = lambda sentence: None
 
     def __post_init__(self) -> None:
         self.reset_counts()
@@ -112,6 +119,32 @@ class Learner:
             yield
         finally:
             self.counts = counts
+
+    def within_memory(self, compute: Callable[[], T]) -> T:
+        """What `compute` gives; where memory is too small, again, in packs and batches of half the size.
+
+        They stay smaller from then on. Sums over packs change in their last bits. In several processes, which
+        must cut alike, and for a single long sequence the error stands.
+        """
+        while True:
+            try:
+                return compute()
+            except (RuntimeError, MemoryError) as error:
+                if fault(error) != "memory" or ranks.world_size() > 1 or self.budget < 2 * LEAST_BUDGET:
+                    raise
+            self.divide()
+
+    def divide(self) -> None:
+        """Make packs and batches half as large, and say so."""
+        self.budget //= 2
+        self.divided *= 2
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        self.tell(
+            f"The memory is full: packs have about {self.budget:,} positions from here on, and batches of "
+            f"written answers 1/{self.divided} of their size. The optimizer's batch stays the same, and "
+            "numbers change by rounding alone."
+        )
 
     def counted(self) -> dict[str, int]:
         """The counts, summed over the processes."""
@@ -508,7 +541,7 @@ class Learner:
     def _writer(self, batch_positions: int | None = None) -> Writer:
         most = batch_positions if self.together else 1
         cached = self.layout == "trie"
-        return Writer(self.model, self.tokenizer, self.ends, cached, self.continues, most)
+        return Writer(self.model, self.tokenizer, self.ends, cached, self.continues, most, self.divided)
 
     def sample(self, examples: Sequence[Encoded], seeds: Sequence[int]) -> list[TokenSequence]:
         """Each example's prompt with an answer of the model's own, drawn token by token.

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any, Literal, Protocol
 
@@ -109,7 +110,9 @@ def fit(
     with folding as weights_changed:
         for step, indices in islice(drawn, state.step, None):
             batch = [examples[k] for k in indices]
-            loss = _backward(learner, objective, batch, settings, (seed, step))
+            loss = learner.within_memory(
+                partial(_backward, learner, objective, batch, settings, (seed, step))
+            )
             mean = loss.item()
             _require_finite("loss", mean, step, steps)
             objective.gradients(learner)
@@ -142,6 +145,8 @@ def _backward(
     seeds: tuple[int, int],
 ) -> Tensor:
     """The loss of a step [], with its gradients in the parameters' `.grad`."""
+    for parameter in learner.trainable().values():
+        parameter.grad = None  # where the step did not fit into memory and begins again
     terms = divisor(learner, batch)
     parts = list(micro_batches(learner, batch, settings.micro_batch))
     loss = torch.zeros((), dtype=torch.float64, device=learner.device)  # read once: reading waits for it

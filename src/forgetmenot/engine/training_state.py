@@ -48,7 +48,12 @@ class TrainingState:
 
     def plain(self) -> dict[str, Any]:
         """The rest, as plain data."""
-        return {"step": self.step, "steps": self.steps, "schedule": self.schedule.state_dict()}
+        return {
+            "step": self.step,
+            "steps": self.steps,
+            "schedule": self.schedule.state_dict(),
+            "divided": self.learner.divided,
+        }
 
     def empty(self, names: Iterable[str]) -> dict[str, Tensor]:
         """Tensors of the names that `tensors` gave, to be filled: what is sharded is read into its shards."""
@@ -84,6 +89,8 @@ class TrainingState:
         for group, rate in zip(self.optimizer.param_groups, self.schedule.get_last_lr(), strict=True):
             group["lr"] = rate
         self.step = plain["step"]
+        while self.learner.divided < plain["divided"]:
+            self.learner.divide()
 
 
 class Saves(Protocol):

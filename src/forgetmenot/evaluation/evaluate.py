@@ -47,7 +47,7 @@ def evaluate(
 
     def ask(places: Sequence[int]) -> list[tuple[Predictions, int]]:
         some = scored if len(places) == size else scored.only(places)
-        answers = _answers(learner, some, advance, log)
+        answers = learner.within_memory(lambda: _answers(learner, some, advance, log))
         return [(answers, k) for k in range(len(places))]
 
     rows, counts = by_part(learner, method, [example.prompt for example in scored.encoded], ask)

@@ -58,7 +58,9 @@ class ScoredTask:
     rule: ScoringRule = BY_LIKELIHOOD
     reference: EncodedExamples = field(default_factory=lambda: EncodedExamples.of([]))
     generation: GenerationPlan | None = None
-    _arranged: "dict[int, Arrangement]" = field(default_factory=dict, init=False, repr=False, compare=False)
+    _arranged: "dict[tuple[int, int], Arrangement]" = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def only(self, places: Sequence[int]) -> "ScoredTask":
         """The same with some of its examples."""
@@ -84,9 +86,10 @@ class ScoredTask:
     def arranged(self, learner: "Learner") -> "Arrangement":
         """The sequences laid out for the model; kept, for every stage asks them again.
 
-        Behind a soft prompt of another length they are laid out again. It costs as much memory as the tokens.
+        Behind a soft prompt of another length, and in smaller packs, they are laid out again. It costs as
+        much memory as the tokens.
         """
-        behind = len(learner.soft_tokens)
+        behind = (len(learner.soft_tokens), learner.budget)
         if behind not in self._arranged:
             self._arranged.clear()
             self._arranged[behind] = learner.arrange(self.sequences)

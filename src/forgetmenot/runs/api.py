@@ -1,6 +1,5 @@
 """The Python interface: run a config, and read its results."""
 
-import errno
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from forgetmenot import signals
 from forgetmenot.config import RunConfig, differences, load_config, read_resolved, same_value
 from forgetmenot.engine import ranks
 from forgetmenot.errors import UserError
+from forgetmenot.machine import SENTENCES, Fault, fault
 from forgetmenot.record.layout import CONFIG, PREDICTIONS, REPORT, RESULTS, stage_folder
 from forgetmenot.record.result_schema import Results
 from forgetmenot.report.html import write_report
@@ -25,6 +25,15 @@ from forgetmenot.runs.receipt_loader import ReceiptLoader
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+WAYS_OUT: dict[Fault, str] = {
+    "disk": " where {} lies, or that of a cache or of temporary files: make room.",
+    "memory": ", even for a single sequence: set a smaller training.max_length, or "
+    "training.activation_checkpointing: true, in a run of its own.",
+    "threads": ": raise its limits (ulimit -u, ulimit -n), or set fewer threads (OMP_NUM_THREADS).",
+}
+"""What a user can do where the machine lacks something; {} is the run's directory."""
 
 
 class Run:
@@ -97,22 +106,12 @@ def run(
         if not ranks.agreed(lambda: not fresh and is_finished(directory, config)):
             try:
                 _go_on(config, directory, display, fresh)
-            except RuntimeError as error:
-                import torch
-
-                if not isinstance(error, torch.OutOfMemoryError):
+            except Exception as error:
+                if isinstance(error, UserError) or (lacked := fault(error)) is None:
                     raise
                 raise UserError(
-                    "The device's memory is full: set training.micro_batch to fewer examples, a smaller "
-                    "training.max_length, or training.activation_checkpointing: true. "
-                    "Finished stages are kept; run the same command again to resume."
-                ) from error
-            except OSError as error:
-                if error.errno != errno.ENOSPC:
-                    raise
-                raise UserError(
-                    f"The disk of {directory.path} is full: make room, or set checkpoints: last. "
-                    "Finished stages are kept; run the same command again to resume."
+                    f"{SENTENCES[lacked]}{WAYS_OUT[lacked].format(directory.path)} What is finished is kept; "
+                    "run the same command again to go on."
                 ) from error
     return Run(directory.path)
 

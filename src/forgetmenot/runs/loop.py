@@ -56,7 +56,7 @@ class Loop:
         self.plan, self.session, self.directory, self.display = plan, session, directory, display
         self.probes = probes or {}
         self.config, self.learner, self.method = plan.config, session.learner, plan.method
-        self.learner.progress = display.progress
+        self.learner.progress, self.learner.tell = display.progress, self._tell
         self.scored = self._scored_tasks()
         tokenizer, longest = session.learner.tokenizer, session.max_length
         self.data = {
@@ -72,6 +72,10 @@ class Loop:
                 )
         self.truncated = {name: encoded.truncated for name, encoded in self.data.items()}
         self.training = StageTraining(plan, session, directory, display, self.first_sequences)
+
+    def _tell(self, sentence: str) -> None:
+        self.display.say(sentence)
+        self.directory.event("told", sentence=sentence)
 
     @property
     def at_hand(self) -> list[AtHand]:

@@ -20,6 +20,7 @@ from forgetmenot import signals
 from forgetmenot.engine import ranks, shards
 from forgetmenot.engine.settings import TrainingSettings
 from forgetmenot.engine.training_state import TrainingState
+from forgetmenot.machine import in_words
 from forgetmenot.methods import Method
 from forgetmenot.record.files import written_whole
 from forgetmenot.record.layout import TRAINING
@@ -110,11 +111,19 @@ class Midway:
             Interrupted: After saving.
         """
         stop, due = self._asked(state)
+        step = f"step {state.step:,} of {state.steps:,}"
+        kept = f"at {step}, not saved (training.save_every: null)"
         if due:
-            self.save(state)
+            kept = f"saved at {step}"
+            try:
+                self.save(state)
+            except Exception as error:
+                if ranks.world_size() > 1 or (lacked := in_words(error)) is None:
+                    raise
+                kept = f"at {step}, not saved"
+                self._saved = time.monotonic()
+                self.say(f"{self.stage}: {lacked}, so {step} was not saved; training goes on.")
         if stop:
-            step = f"step {state.step:,} of {state.steps:,}"
-            kept = f"saved at {step}" if due else f"at {step}, not saved (training.save_every: null)"
             raise signals.Interrupted(stop, f"Stage {self.stage} is {kept}.")
 
     def save(self, state: TrainingState) -> None:
