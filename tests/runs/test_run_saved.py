@@ -12,6 +12,7 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer
 
 import forgetmenot
 from forgetmenot.config import load_config, read_resolved
@@ -106,7 +107,7 @@ def test_a_model_that_answers_otherwise_is_not_exported(
     monkeypatch.setattr("forgetmenot.models.quantize.merged", lambda model: model.unload())
     with pytest.raises(UserError, match=r"another one than was trained: its log-likelihoods differ"):
         export(run.path, "3", tmp_path / "out")
-    assert not any((tmp_path / "out").iterdir())
+    assert [one for one in tmp_path.iterdir() if "out" in one.name] == []
 
 
 def test_full_weights_are_exported_to_the_bit(go: Go, tmp_path: Path) -> None:
@@ -126,7 +127,7 @@ def test_what_cannot_be_exported_is_said(go: Go, tmp_path: Path) -> None:
         export(run.path, "7", tmp_path / "out")
     with pytest.raises(UserError, match="holds no weights"):
         export(run.path, "1", tmp_path / "out")
-    assert not any((tmp_path / "out").iterdir())
+    assert [one for one in tmp_path.iterdir() if "out" in one.name] == []
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").write_text("")
     with pytest.raises(UserError, match=r"full is not empty; give a new directory\."):
@@ -231,3 +232,29 @@ def test_a_configs_paths_are_relative_to_it_and_written_out_in_full(
 def values_of(values: Mapping[str, Any]) -> dict[str, Any]:
     """As the command line gives them, from the folder itself."""
     return {"model": values["model"], "tasks": values["tasks"], "training.limit": 16, "evaluation.limit": 8}
+
+
+def test_an_export_is_whole_or_nothing(go: Go, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a killed one left beside the directory is in no way of the next."""
+    run = go("one", SMALL)
+    left = tmp_path / ".out.writing"
+    left.mkdir()
+    (left / "model.safetensors").write_bytes(b"half")
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(AutoTokenizer.from_pretrained(_base(run))), "save_pretrained", full)
+        with pytest.raises(OSError, match="No space left"):
+            export(run.path, "3", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert not left.exists()
+    (tmp_path / "out").mkdir()
+    export(run.path, "3", tmp_path / "out")
+    assert (tmp_path / "out" / "model.safetensors").is_file()
+
+
+def _base(run: Run) -> str:
+    name: str = run.results["model"]
+    return read_resolved(run.path / "config.yaml").model.name or name

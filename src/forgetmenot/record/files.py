@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from forgetmenot.errors import UserError
+
 
 @contextmanager
 def written_whole(path: Path, *, shared: bool = False) -> Iterator[Path]:
@@ -29,6 +31,32 @@ def written_whole(path: Path, *, shared: bool = False) -> Iterator[Path]:
         aside.unlink(missing_ok=True)
         raise
     sync(path.parent)
+
+
+@contextmanager
+def folder_written_whole(path: Path) -> Iterator[Path]:
+    """Give a folder to write into; when all went well it becomes `path`, which is not there yet, or empty.
+
+    Raises:
+        UserError: The folder cannot be made.
+    """
+    aside = path.absolute().with_name(f".{path.absolute().name}.writing")
+    shutil.rmtree(aside, ignore_errors=True)  # of a process that was killed
+    try:
+        aside.mkdir(parents=True)
+    except OSError as error:
+        raise UserError(f"{path} cannot be made ({error.strerror}); give another directory.") from error
+    try:
+        yield aside
+        for file in (*aside.rglob("*"), aside):
+            sync(file)
+        if path.is_dir():
+            path.rmdir()
+        aside.rename(path)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+    sync(aside.parent)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -7,9 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from forgetmenot.config import read_resolved
+from forgetmenot.config import RunConfig, read_resolved
 from forgetmenot.errors import UserError
-from forgetmenot.methods import make_method
+from forgetmenot.methods import Method, make_method
+from forgetmenot.record.files import folder_written_whole
 from forgetmenot.record.layout import BASE, CONFIG, LAST, PREDICTIONS
 from forgetmenot.record.predictions import read_predictions
 from forgetmenot.runs.directory import RunDirectory, begun_with
@@ -38,6 +39,8 @@ def export(run_dir: Path, stage: str, out: Path, gguf: str | None = None) -> str
         stage: Its number or name, or `last`.
         out: A new directory.
         gguf: Write model-TYPE.gguf beside the safetensors, with weights of this type: one of GGUF_TYPES.
+
+    The directory appears whole, or not at all.
 
     Returns:
         How far the exported models' log-likelihoods lie from the run's, in sentences.
@@ -73,21 +76,31 @@ def export(run_dir: Path, stage: str, out: Path, gguf: str | None = None) -> str
         )
     base = at_its_revision(config, begun_with(directory)).model
     template = find_template(base) if gguf is not None else None
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{out} cannot be made ({error.strerror}); give another directory.") from error
+    with folder_written_whole(out) as folder:
+        return _write(directory, config, method, found[0], folder, gguf, template)
+
+
+def _write(
+    directory: RunDirectory,
+    config: RunConfig,
+    method: Method,
+    stage: str,
+    out: Path,
+    gguf: str | None,
+    template: Path | None,
+) -> str:
+    """Write a stage into a folder; see `export`."""
     from forgetmenot.models.load import no_progress_bars
     from forgetmenot.models.quantize import merged
     from forgetmenot.runs.method_state import load_method_state
 
     session = open_saved(directory, config)
-    if found[0] != BASE:
-        session.to_stage(directory.stage(found[0]), trainable=False)
-        load_method_state(method, directory.stage(found[0]))
+    if stage != BASE:
+        session.to_stage(directory.stage(stage), trainable=False)
+        load_method_state(method, directory.stage(stage))
     with method.answering(session.learner), no_progress_bars():
         plain = merged(session.learner.model)
-        kept = _kept(session, directory, found[0])
+        kept = _kept(session, directory, stage)
         said = _held(replace(session.learner, model=plain), kept)
         plain.save_pretrained(out)
     session.learner.tokenizer.save_pretrained(out)
@@ -133,12 +146,8 @@ def _export_gguf(session: Session, out: Path, template: Path, kind: str, kept: K
     settings = session.config.model.model_copy(
         update={"name": str(file), "gguf_file": None, "revision": None, "quantization": None}
     )
-    try:
-        read = load_model(settings, trainable=exact, device=device)
-        check_written(read.model, out, kind)
-    except UserError:
-        file.unlink()
-        raise
+    read = load_model(settings, trainable=exact, device=device)
+    check_written(read.model, out, kind)
     begins = f"{file.name}, its weights rounded to {kind} and read again,"
     if isinstance(kept, str):
         return f"{begins} holds the same model; it was not held against the run's log-likelihoods{kept}"
