@@ -13,7 +13,7 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
-FAREWELL = 10.0  # seconds in which a process that is told to end may do so by itself
+FAREWELL = 60.0  # seconds in which a process that is told to end may save and do so by itself
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,7 @@ class Process:
                 stdin=subprocess.PIPE,  # held open; its end tells the run that this process is gone
                 stdout=log,
                 stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C comes by `stop` alone: a second signal would cut a save off
             )
 
     def poll(self) -> int | None:
@@ -57,7 +58,7 @@ class Process:
         return self._process.wait()
 
     def stop(self) -> None:
-        """End it; what it has on disk stays."""
+        """End it: it saves where it stands."""
         self._process.terminate()
         try:
             self._process.wait(FAREWELL)

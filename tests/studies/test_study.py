@@ -232,6 +232,17 @@ def test_a_finished_run_is_only_read_and_a_failed_one_is_tried_again(
     assert (study.path / "study.json").read_bytes() == written
 
 
+def test_a_run_that_was_damaged_since_is_reported_and_the_others_stand(make_study: MakeStudy) -> None:
+    config = make_study({"seed": [0, 1]})
+    first, second = forgetmenot.study(config).runs
+    (first.path / "results.json").write_text("{")
+    study = forgetmenot.study(config)
+    assert study.status == 2
+    assert list(study.failed) == [first.path.name]
+    assert "results.json" in study.failed[first.path.name]
+    assert [run.path for run in study.runs] == [second.path]
+
+
 def test_a_grid_that_grows_goes_on(make_study: MakeStudy, started: list[str]) -> None:
     config = make_study({"seed": [0]})
     del config["output"]
@@ -337,7 +348,14 @@ def test_one_study_at_a_time(make_study: MakeStudy, started: list[str]) -> None:
         (2, "", 70, "It ended with status 2. What it said: {log}"),
         (1, "forgetmenot: x", 70, "It ended with status 1. What it said: {log}"),
         (-11, "", 70, "It was killed by SIGSEGV. What it said: {log}"),
-        (-9, "", 70, "It was killed by SIGKILL; the machine's memory may be full. What it said: {log}"),
+        (
+            -9,
+            "",
+            2,
+            "It was ended by SIGKILL; the machine's memory may be full. Start the study again to go on with "
+            "it. What it said: {log}",
+        ),
+        (143, "", 2, "It was ended by SIGTERM. Start the study again to go on with it. What it said: {log}"),
     ],
 )
 def test_a_failure_is_the_run_s_own_sentence_or_where_to_look(

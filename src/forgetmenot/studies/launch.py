@@ -17,6 +17,8 @@ from forgetmenot.process import Job, Process, run_to_the_end
 from forgetmenot.studies.config import Resources
 
 DONE, MISTAKE, BUG = 0, 2, 70
+FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""Signals that somebody sends, a person, a scheduler or the kernel; others are of a fault in the program."""
 
 
 class Started(Protocol):
@@ -110,9 +112,15 @@ def status_and_sentence(returned: int, log: Path) -> tuple[int, str | None]:
     own = [line.partition(": ")[2] for line in said if line.startswith("forgetmenot: ")]
     if returned in (MISTAKE, BUG) and own:
         return returned, own[-1]
+    number = -returned if returned < 0 else returned - 128
+    if number in FROM_OUTSIDE:
+        full = "; the machine's memory may be full" if number == signal.SIGKILL else ""
+        return MISTAKE, (
+            f"It was ended by {signal.Signals(number).name}{full}. Start the study again to go on with it. "
+            f"What it said: {log}"
+        )
     if returned < 0:
-        full = "; the machine's memory may be full" if returned == -signal.SIGKILL else ""
-        return BUG, f"It was killed by {signal.Signals(-returned).name}{full}. What it said: {log}"
+        return BUG, f"It was killed by {signal.Signals(number).name}. What it said: {log}"
     return BUG, f"It ended with status {returned}. What it said: {log}"
 
 

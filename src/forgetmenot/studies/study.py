@@ -237,7 +237,11 @@ def _assemble(
 
 def _row(run: StudyRun, status: int, failed: str | None) -> dict[str, Any]:
     path = run.config.directory
-    failed = failed or load_results(path).not_finite
+    if failed is None:
+        try:
+            failed = load_results(path).not_finite
+        except UserError as error:  # damaged since it finished
+            status, failed = MISTAKE, str(error)
     row = {"run": path.name, "varies": run.varies, "status": status, "failed": failed}
     if failed:
         return {**row, "figures": None, "reasons": {}, "not_learned": []}
