@@ -26,6 +26,7 @@ from forgetmenot.models.settings import BUNDLED, AdapterSettings, ModelSettings,
 from forgetmenot.paths import filled, path_safe
 from forgetmenot.prompting import CountOrSettings, DemonstrationSettings, PromptVariants
 from forgetmenot.receipts.settings import ReceiptSettings
+from forgetmenot.record.seal import check_file
 from forgetmenot.settings import NamedSettings, Names
 from forgetmenot.tasks.yaml_file import read_yaml
 
@@ -146,10 +147,11 @@ def read_resolved(path: Path) -> RunConfig:
     """The config that a run wrote into its directory.
 
     Raises:
-        UserError: If there is none, or another version of the program wrote it.
+        UserError: If there is none, it is damaged, or another version of the program wrote it.
     """
     if not path.is_file():
         raise UserError(f"{path.parent} is not a run's directory: it has no {path.name}.")
+    check_file(path)
     try:
         return RunConfig.model_validate(read_yaml(path))
     except ValidationError as error:

@@ -17,12 +17,16 @@ class AnswerLog:
     """A file beside a stage that is being scored, one line for each batch; the run removes it at its end.
 
     A run in several processes keeps none, since each of them writes its own batches.
+
+    Attributes:
+        said: Sentences on lines that were damaged; what they held is generated again.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.said: list[str] = []
         self.kept: dict[str, dict[str, Answer]] = {}
-        if ranks.world_size() == 1 and path.is_file():
+        if ranks.world_size() == 1:
             self._read()
 
     def begin(
@@ -40,16 +44,20 @@ class AnswerLog:
 
         def keep(answers: Mapping[int, Answer]) -> None:
             rows = [[asked.ids[k], a.text, a.tokens, a.margins] for k, a in answers.items() if a.finite]
-            append_line(self.path, [key, rows])
+            append_line(self.path, [key, rows], checked=True)
 
         return {k: there[name] for k, name in enumerate(asked.ids) if name in there}, keep
 
     def _read(self) -> None:
-        for key, rows in read_lines(self.path):
-            found = {
-                name: Answer(text, tuple(tokens), tuple(margins)) for name, text, tokens, margins in rows
-            }
+        for key, found in read_lines(self.path, _answers, self.said):
             self.kept.setdefault(key, {}).update(found)
+
+
+def _answers(line: Any) -> tuple[str, dict[str, Answer]]:
+    """The key and the answers in a line of the log."""
+    key, rows = line
+    found = {name: Answer(text, tuple(tokens), tuple(margins)) for name, text, tokens, margins in rows}
+    return str(key), found
 
 
 def _key(model: Any, asked: EncodedExamples, decoding: Decoding) -> str:

@@ -1,6 +1,7 @@
 """The Python interface: run a config, and read its results."""
 
 import errno
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,8 +11,11 @@ from rich.console import Console
 from forgetmenot.config import RunConfig, differences, load_config, read_resolved, same_value
 from forgetmenot.engine import ranks
 from forgetmenot.errors import UserError
-from forgetmenot.record.layout import CONFIG, PREDICTIONS, REPORT, RESULTS, stage_folder
+from forgetmenot.record.damage import damaged, stages_in
+from forgetmenot.record.layout import CONFIG, PREDICTIONS, REPORT, RESULTS, STAGES, stage_folder
 from forgetmenot.record.result_schema import Results
+from forgetmenot.record.results import read_results_file
+from forgetmenot.record.seal import read_checked
 from forgetmenot.report.html import write_report
 from forgetmenot.report.screen import Screen
 from forgetmenot.report.terminal import print_matrix
@@ -36,7 +40,7 @@ class Run:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        results = RunDirectory(self.path).read_json(RESULTS)
+        results = read_results_file(self.path)
         if results is None:
             raise UserError(f"{self.path} holds no finished run: there is no results.json.")
         self.results: Results = results
@@ -58,7 +62,11 @@ class Run:
         import pandas as pd
 
         name = self.results["stages"][stage]["name"]
-        return pd.read_parquet(stage_folder(self.path, name) / PREDICTIONS)
+        path = stage_folder(self.path, name) / PREDICTIONS
+        content = read_checked(path)
+        if content is None:
+            raise damaged(path, "it is missing")
+        return pd.read_parquet(io.BytesIO(content))
 
     def report(self) -> Path:
         """Write report.html again; returns its path."""
@@ -134,7 +142,10 @@ def is_finished(directory: RunDirectory, config: RunConfig) -> bool:
         return False
     if differences(read_resolved(directory.path / CONFIG), config):
         return False
-    return all((directory.path / name).is_file() for name in (RESULTS, REPORT))
+    if not all((directory.path / name).is_file() for name in (RESULTS, REPORT)):
+        return False
+    results = read_results_file(directory.path)
+    return results is not None and all(directory.is_committed(one["name"]) for one in results["stages"])
 
 
 def is_begun(directory: RunDirectory, config: RunConfig) -> bool:
@@ -145,6 +156,11 @@ def is_begun(directory: RunDirectory, config: RunConfig) -> bool:
     """
     path = directory.path / CONFIG
     if not path.is_file():
+        if path.is_dir() or stages_in(directory.path / STAGES):
+            raise UserError(
+                f"{path} is missing, and {directory.path / STAGES} holds stages that were trained by it: put "
+                "it back from a copy, choose another output, or start over with --fresh."
+            )
         return False
     before = read_resolved(path)
     different = differences(before, config)

@@ -13,7 +13,7 @@ from forgetmenot.methods import make_method
 from forgetmenot.record.layout import BASE, CONFIG, LAST, PREDICTIONS
 from forgetmenot.record.predictions import read_predictions
 from forgetmenot.runs.directory import RunDirectory, begun_with
-from forgetmenot.runs.saved import at_its_revision, open_saved
+from forgetmenot.runs.saved import at_its_revision, open_saved, other_than_begun
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -166,7 +166,7 @@ def _kept(session: Session, directory: RunDirectory, stage: str) -> Kept | str:
     try:
         sample, before = _first_examples(session, directory, stage)
     except UserError as error:
-        return f", since its tasks cannot be read: {error}"
+        return f", since its tasks cannot be asked again: {error}"
     return (sample, before) if sample else ": the run kept none (its answers are written)."
 
 
@@ -178,6 +178,8 @@ def _first_examples(session: Session, directory: RunDirectory, stage: str) -> Ke
     from forgetmenot.runs.plan import make_plan
 
     plan = make_plan(session.config)
+    if other := other_than_begun(begun_with(directory), plan):
+        raise UserError(f"{other} is other than the run began with.")
     learner, longest = session.learner, session.max_length
     asked = scored_tasks(session.config.asking, plan.readings[0], plan.scored, learner, longest)
     session.examine(asked[0].first_sequences())

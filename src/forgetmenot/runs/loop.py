@@ -29,6 +29,7 @@ from forgetmenot.models.layers import first_learning, parameters_below
 from forgetmenot.models.weights import has_weights, save_weights
 from forgetmenot.probes import Probe
 from forgetmenot.prompting import TokenSequence
+from forgetmenot.record.cost import read_cost, write_cost
 from forgetmenot.record.layout import (
     ASKED_AGAIN,
     BASE,
@@ -36,10 +37,9 @@ from forgetmenot.record.layout import (
     SCORES,
     TRAINING,
     predictions_file,
-    read_cost,
-    write_cost,
 )
 from forgetmenot.record.predictions import Predictions, read_predictions, score, write_predictions
+from forgetmenot.record.seal import read_json
 from forgetmenot.report.beforehand import AtHand
 from forgetmenot.runs.again import ask_again
 from forgetmenot.runs.directory import RunDirectory
@@ -278,9 +278,12 @@ class Loop:
         began = time.perf_counter()
         self.learner.reset_counts()
         total = sum(one.count() for tasks in asked.values() for one in tasks)
-        cells = json.loads(path.read_text(encoding="utf-8")) if (path := folder / SCORES).is_file() else []
+        path = folder / SCORES
+        cells = read_json(path, list) or []
         before = read_cost(folder).get("scoring", {})
         kept = AnswerLog(self.directory.stage(f".{name}.answers.jsonl"))
+        for sentence in kept.said:
+            self.display.say(sentence)
         with self.method.answering(self.learner), self.display.progress(f"{name}: scoring", total) as advance:
             for file, tasks in asked.items():
                 answers = [evaluate(self.learner, self.method, one, advance, kept) for one in tasks]
@@ -297,7 +300,7 @@ class Loop:
     def _ask_again(self, folder: Path, tasks: Sequence[ScoredTask], answers: Sequence[Predictions]) -> None:
         """Keep what the base answers otherwise when it is asked again, beside what was kept before."""
         path = folder / ASKED_AGAIN
-        found = json.loads(path.read_text()) if path.is_file() else {}
+        found = read_json(path, dict) or {}
         for scored, said in zip(tasks, answers, strict=True):
             if (again := ask_again(self.learner, self.method, scored, said)) is not None:
                 found[scored.task.name] = again

@@ -224,4 +224,8 @@ def _cut(written: Sequence[Written]) -> float:
 def _read(path: Path) -> list[Written] | None:
     if not path.is_file():
         return None
-    return [Written(row["answer"], row["cut"]) for row in read_lines(path)]
+    return read_lines(path, _as_written)
+
+
+def _as_written(row: dict[str, Any]) -> Written:
+    return Written(row["answer"], row["cut"])
