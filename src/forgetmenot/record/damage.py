@@ -41,7 +41,10 @@ def _remedy(path: Path) -> str:
             "and machine are those that it began with is not checked."
         )
     if path.name == CONFIG:
-        return f"Put it back from a copy; or, where the change is meant, delete {seal}."
+        return (
+            "Put it back from a copy, or delete it and run the command that began the run, which writes it "
+            f"again. Where the change is meant, delete {seal}."
+        )
     return "Put it back from a copy, or delete it and run the same command again."
 
 

@@ -21,11 +21,13 @@ T = TypeVar("T", bound=dict[str, Any] | list[Any])
 Entries = list[dict[str, Any] | None]
 
 VERSION = 1
+UNSEALED = (SEAL, "README.md")
+"""What no seal lists: itself, and PEFT's page about an adapter, which nothing reads and people write into."""
 
 
 def write_seal(folder: Path) -> None:
     """Seal a folder as it is; in the folder of a stage that is not committed yet."""
-    files = [file for file in sorted(folder.rglob("*")) if file.is_file() and file.name != SEAL]
+    files = [file for file in sorted(folder.rglob("*")) if file.is_file() and file.name not in UNSEALED]
     content = _sealed({file.relative_to(folder).as_posix(): [_entry(file)] for file in files})
     (folder / SEAL).write_text(as_json(content), encoding="utf-8")
 
@@ -92,8 +94,8 @@ def parse(path: Path, content: bytes, kind: type[T]) -> T:
         UserError: It is none of that kind.
     """
     try:
-        found = json.loads(content)
-    except (ValueError, RecursionError) as error:
+        found = json.loads(content.decode())
+    except (ValueError, RecursionError) as error:  # UnicodeDecodeError too
         raise damaged(path, f"it is not JSON ({str(error).splitlines()[0]})") from error
     if not isinstance(found, kind):
         raise damaged(path, f"it holds no JSON {'object' if kind is dict else 'list'}")
@@ -139,7 +141,8 @@ def check_folder(folder: Path) -> None:
     if files is None:
         return
     listed = [folder.parent / name for name in files if name.startswith(f"{folder.name}/")]
-    for path in sorted({*listed, *(one for one in folder.rglob("*") if one.is_file())}):
+    there = [one for one in folder.rglob("*") if one.is_file() and one.name not in UNSEALED]
+    for path in sorted({*listed, *there}):
         check_file(path, folder.parent)
 
 

@@ -16,6 +16,8 @@ def read_timing(run_dir: Path) -> Times:
         UserError: The file holds something else.
     """
     path = run_dir / TIMING
+    if not path.exists():
+        return {}
     found: Times = read_json(path, dict) or {}
     for row in found.values():
         if not isinstance(row, list) or not all(isinstance(one, int | float | None) for one in row):

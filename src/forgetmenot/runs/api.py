@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from forgetmenot.config import RunConfig, differences, load_config, read_resolved, same_value
+from forgetmenot.config import RunConfig, differences, load_config, read_resolved, same_value, settings_hash
 from forgetmenot.engine import ranks
 from forgetmenot.errors import UserError
 from forgetmenot.record.damage import damaged, stages_in
-from forgetmenot.record.layout import CONFIG, PREDICTIONS, REPORT, RESULTS, STAGES, stage_folder
+from forgetmenot.record.layout import CONFIG, ENVIRONMENT, PREDICTIONS, REPORT, RESULTS, STAGES, stage_folder
 from forgetmenot.record.result_schema import Results
 from forgetmenot.record.results import read_results_file
 from forgetmenot.record.seal import read_checked
@@ -140,7 +140,7 @@ def is_finished(directory: RunDirectory, config: RunConfig) -> bool:
     """
     if not is_begun(directory, config):
         return False
-    if differences(read_resolved(directory.path / CONFIG), config):
+    if not (directory.path / CONFIG).is_file() or differences(read_resolved(directory.path / CONFIG), config):
         return False
     if not all((directory.path / name).is_file() for name in (RESULTS, REPORT)):
         return False
@@ -156,12 +156,7 @@ def is_begun(directory: RunDirectory, config: RunConfig) -> bool:
     """
     path = directory.path / CONFIG
     if not path.is_file():
-        if path.is_dir() or stages_in(directory.path / STAGES):
-            raise UserError(
-                f"{path} is missing, and {directory.path / STAGES} holds stages that were trained by it: put "
-                "it back from a copy, choose another output, or start over with --fresh."
-            )
-        return False
+        return _begun_without_config(directory, config)
     before = read_resolved(path)
     different = differences(before, config)
     if different and not (
@@ -172,6 +167,27 @@ def is_begun(directory: RunDirectory, config: RunConfig) -> bool:
             "Choose another output, or start over with --fresh."
         )
     return True
+
+
+def _begun_without_config(directory: RunDirectory, config: RunConfig) -> bool:
+    """Whether the directory holds stages of this run, whose config.yaml is gone; it is then written again.
+
+    Raises:
+        UserError: If they are of another, or nothing tells of which.
+    """
+    path = directory.path / CONFIG
+    if path.is_dir():
+        raise damaged(path, "a folder stands in its place")
+    if not stages_in(directory.path / STAGES):
+        return False
+    settings = (directory.read_json(ENVIRONMENT) or {}).get("settings")
+    if settings == settings_hash(config):
+        return True
+    raise UserError(
+        f"{path} is missing, and {directory.path / STAGES} holds stages of "
+        f"{'another config' if settings else 'a config that nothing tells of'}: put it back from a copy, "
+        "give the command that began the run, choose another output, or start over with --fresh."
+    )
 
 
 def _go_on(config: RunConfig, directory: RunDirectory, display: Display, fresh: bool) -> None:

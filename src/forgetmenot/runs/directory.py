@@ -40,8 +40,8 @@ from forgetmenot.record.seal import (
 )
 from forgetmenot.record.timing import read_timing
 
-SEALED = (CONFIG, ENVIRONMENT, RESULTS)
-"""The files of a run's own folder that its seal lists: results, and what they depend on."""
+SEALED = (CONFIG, ENVIRONMENT, TIMING, RESULTS)
+"""The files of a run's own folder that its seal lists: what numbers are read from or depend on."""
 
 Change = TypeVar("Change", bound=Callable[..., None])
 
@@ -102,7 +102,7 @@ class RunDirectory:
             stage = self.stage(gone.name.removeprefix(".").removesuffix(".gone"))
             if not stage.exists():
                 gone.rename(stage)
-        names = (*SEALED, SEAL, TIMING, REPORT)
+        names = (*SEALED, SEAL, REPORT)
         left = [self.path / f".{name}.writing" for name in names]
         for pattern in (".*.writing", ".*.gone", "*/.*.writing", "*/.*.gone"):
             left += self.path.glob(f"{STAGES}/{pattern}")
@@ -175,8 +175,9 @@ class RunDirectory:
         for name in stages_in(self.path / STAGES):
             if self.is_committed(name):
                 check_stage(self.stage(name))
-        if (self.path / EVENTS).is_dir():
-            raise damaged(self.path / EVENTS, "a folder stands in its place")
+        for path in (self.path / name for name in (EVENTS, RESULTS, REPORT)):
+            if path.is_dir():
+                raise damaged(path, "a folder stands in its place")
         read_timing(self.path)
 
     def stage(self, name: str) -> Path:

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from forgetmenot.config import settings_hash
 from forgetmenot.engine import ranks
 from forgetmenot.errors import UserError
 from forgetmenot.probes import Probe
@@ -155,7 +156,12 @@ def _record(session: Session, directory: RunDirectory, display: Display, identit
             f"{directory.path / ENVIRONMENT} is missing: that the finished stages are of the same data, "
             "model and machine cannot be checked."
         )
-    written = {"identity": identity, **session.record, **({"earlier": earlier} if earlier else {})}
+    written = {
+        "identity": identity,
+        "settings": settings_hash(session.config),
+        **session.record,
+        **({"earlier": earlier} if earlier else {}),
+    }
     directory.write_json(ENVIRONMENT, written)
 
 
