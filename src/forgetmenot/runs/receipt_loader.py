@@ -108,7 +108,7 @@ class ReceiptLoader:
         folder = Path(str(self._settings.model))
         weights = None
         if folder.is_dir():
-            from forgetmenot.models.load import weights_fingerprint
+            from forgetmenot.models.revision import weights_fingerprint
 
             weights = weights_fingerprint(folder)
         about = [FORMAT, settings, weights, fingerprint(task), fingerprint(source)]
