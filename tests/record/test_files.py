@@ -39,7 +39,7 @@ def test_a_cut_line_is_dropped_and_the_log_goes_on(tmp_path: Path) -> None:
     whole = log.read_bytes()
     for cut in range(1, 8):
         log.write_bytes(whole[:-cut])
-        kept = read_lines(log)
+        kept: list[object] = read_lines(log)
         assert kept == [{"k": 1}]
         append_line(log, 3)
         assert read_lines(log) == [{"k": 1}, 3]

@@ -89,7 +89,7 @@ class RunResults:
         self.matrix = _rows(results["matrix"], len(self.stages), len(self.tasks))
         self.metrics: Mapping[str, str] = results["metrics"]
         self.majority: Mapping[str, float | None] = results.get("majority", {})
-        self.not_learned = frozenset(results.get("not_learned", ()))
+        self.not_learned: tuple[str, ...] = tuple(results.get("not_learned", ()))
         self.summary: Mapping[str, Any] = results["summary"]
         intervals = results.get("intervals", {})
         self.intervals = _rows(intervals.get("matrix", ()), len(self.stages), len(self.tasks))

@@ -163,7 +163,7 @@ def _other_tokens(own: Any, read: Any, sample: Sequence[TokenSequence]) -> str:
 
 
 def _kept(session: Session, directory: RunDirectory, answers: Mapping[str, Predictions]) -> Kept | str:
-    """What the run kept of a stage with these answers, or why nothing can be held against it: the end of a sentence."""
+    """What the run kept of a stage with these answers, or why nothing can be held against it."""
     try:
         sample, before = _first_examples(session, directory, answers)
     except UserError as error:
