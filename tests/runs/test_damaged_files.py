@@ -336,6 +336,33 @@ def test_further_columns_and_probes_keep_the_seal_true(
         RunDirectory(run.path).check()
 
 
+@pytest.mark.parametrize("way", ["deleted", "a bit in the middle", "a folder"])
+@pytest.mark.parametrize("probe", ["layers", "drift"])
+def test_what_a_probe_keeps_of_the_base_is_checked(
+    go: Go, tiny: Mapping[str, Any], tmp_path: Path, probe: str, way: str
+) -> None:
+    prompts = tmp_path / "prompts.json"
+    prompts.write_text(json.dumps([{"prompt": f"Word: {word}"} for word in ("rose", "sea", "hound", "sky")]))
+    options = {"prompts": str(prompts)} if probe == "layers" else {}
+    settings = {**SETTINGS, "evaluation.probes": [{"name": probe, **options}], "tasks": tiny["tasks"][:1]}
+    go("one", settings)
+    run = tmp_path / "one"
+    (kept, *_) = sorted((run / "probes" / probe).glob("[as]*.safetensors"))
+    whole = json.loads((run / "results.json").read_text())
+    damage(kept, way)
+    stage = run / "stages" / "01-animal"
+    for path in (run / "results.json", stage / "probes.json", stage / "seal.json"):
+        path.unlink()
+    with pytest.raises(UserError) as said:
+        go("one", settings)
+    assert f"{kept} is damaged" in str(said.value)
+    named = re.search(r"Delete (\S+), (\S+) and (\S+):", str(said.value))
+    assert named
+    for name in named.groups():
+        shutil.rmtree(name) if Path(name).is_dir() else Path(name).unlink()
+    assert go("one", settings).results == whole
+
+
 def test_a_kill_between_a_file_and_its_seal_leaves_both_true(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

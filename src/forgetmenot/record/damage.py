@@ -9,6 +9,7 @@ from forgetmenot.record.layout import (
     ENVIRONMENT,
     EVENTS,
     MEASURED,
+    PROBES,
     REPORT,
     RESULTS,
     SEAL,
@@ -24,8 +25,8 @@ def damaged(path: Path, why: str) -> UserError:
 
 def _remedy(path: Path) -> str:
     stage = stage_of(path)
-    seal = path if path.name == SEAL else (stage or path.parent) / SEAL
-    if path == seal:
+    seal = (stage or path.parent) / SEAL
+    if path.name == SEAL:
         return "Delete it: what it lists is then read as it is, unchecked."
     if stage is not None:
         if path.name == MEASURED:
@@ -45,6 +46,9 @@ def _remedy(path: Path) -> str:
             "Put it back from a copy, or delete it and run the command that began the run, which writes it "
             f"again. Where the change is meant, delete {seal}."
         )
+    if path.parent.parent.name == PROBES:
+        base = path.parent.parent.parent / STAGES / BASE
+        return f"Delete {path.parent}, {base / MEASURED} and {base / SEAL}: the base model is measured again."
     return "Put it back from a copy, or delete it and run the same command again."
 
 

@@ -3,18 +3,21 @@
     {"version": 1, "files": {"scores.json": [{"size": 412, "sha256": "…"}], …}, "sha256": "…"}
 
 A stage's folder is sealed as a whole when it is committed. Of the run's own folder the seal lists the files
-that results are read from or depend on, each written by `write_sealed`. A file has two entries while another
+that results are read from or depend on, each written by `written_sealed`; so do the folders
+of probes that keep what the base model answered. A file has two entries while another
 content is on its way into it, of which null stands for no file. A folder without a seal was written by a
 version that knew none, and is read as it is.
 """
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 from forgetmenot.record.damage import damaged, stage_of, stages_in
-from forgetmenot.record.files import as_json, write_json, write_text
+from forgetmenot.record.files import as_json, write_json, written_whole
 from forgetmenot.record.layout import SEAL, STAGES
 
 T = TypeVar("T", bound=dict[str, Any] | list[Any])
@@ -32,22 +35,29 @@ def write_seal(folder: Path) -> None:
     (folder / SEAL).write_text(as_json(content), encoding="utf-8")
 
 
-def write_sealed(path: Path, text: str) -> None:
-    """Write a text file into a folder and its seal; a kill at any moment leaves both true.
+@contextmanager
+def written_sealed(path: Path) -> Iterator[Path]:
+    """Give a path to write a file to, as `written_whole` does; what it becomes is in its folder's seal.
 
-    The folder of a stage that has no seal gets none.
+    A kill at any moment leaves both true. The folder of a stage that has no seal gets none.
     """
     files = _files(path.parent)
-    if files is None and stage_of(path):
-        write_text(path, text)
-        return
-    data = text.encode()
-    new = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    seals = files is not None or not stage_of(path)
     files = files or {}
-    before = files.get(path.name) or [_entry(path) if path.is_file() else None]
-    _write(path.parent, {**files, path.name: [*before, new]})
-    write_text(path, text)
-    _write(path.parent, {**files, path.name: [new]})
+    with written_whole(path) as aside:
+        yield aside
+        new = [_entry(aside)]
+        if seals:
+            before = files.get(path.name) or [_entry(path) if path.is_file() else None]
+            _write(path.parent, {**files, path.name: [*before, *new]})
+    if seals:
+        _write(path.parent, {**files, path.name: [*new]})
+
+
+def write_sealed(path: Path, text: str) -> None:
+    """Write a text file into a folder and its seal."""
+    with written_sealed(path) as aside:
+        aside.write_text(text, encoding="utf-8")
 
 
 def forget(path: Path) -> None:
