@@ -10,6 +10,7 @@ from forgetmenot.record.layout import (
     EVENTS,
     MEASURED,
     PROBES,
+    RECEIPTS,
     REPORT,
     RESULTS,
     SEAL,
@@ -46,6 +47,8 @@ def _remedy(path: Path) -> str:
             "Put it back from a copy, or delete it and run the command that began the run, which writes it "
             f"again. Where the change is meant, delete {seal}."
         )
+    if path.parent.name == RECEIPTS:
+        return f"Delete {path.parent} and run the same command again, which issues them anew."
     if path.parent.parent.name == PROBES:
         base = path.parent.parent.parent / STAGES / BASE
         return f"Delete {path.parent}, {base / MEASURED} and {base / SEAL}: the base model is measured again."
@@ -68,7 +71,7 @@ def _make_again(stage: Path) -> str:
 
 
 def _command(run_dir: Path) -> str:
-    return f"`fmn run {run_dir / CONFIG}`"
+    return f"`fmn run {run_dir / CONFIG} --output {run_dir}`"
 
 
 def stages_in(folder: Path) -> list[str]:

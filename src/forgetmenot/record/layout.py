@@ -11,6 +11,7 @@ REPORT = "report.html"
 STAGES = "stages"
 READINGS = "readings"
 PROBES = "probes"
+RECEIPTS = "receipts"
 
 BASE = "00-base"
 """The stage of the untouched base model."""

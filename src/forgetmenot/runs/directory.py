@@ -22,6 +22,7 @@ from forgetmenot.record.layout import (
     EVENTS,
     PROBES,
     READINGS,
+    RECEIPTS,
     REPORT,
     RESULTS,
     SCORES,
@@ -107,7 +108,7 @@ class RunDirectory:
         for pattern in (".*.writing", ".*.gone", "*/.*.writing", "*/.*.gone"):
             left += self.path.glob(f"{STAGES}/{pattern}")
         for one in left:
-            if one.is_dir():
+            if one.is_dir() and not one.is_symlink():
                 shutil.rmtree(one)
             else:
                 one.unlink(missing_ok=True)
@@ -253,7 +254,7 @@ class RunDirectory:
     @_by_the_writer
     def write_text(self, name: str, text: str) -> None:
         """Write a text file aside and rename it into place; into the seal too where one lists it."""
-        if name in SEALED or stage_of(self.path / name):
+        if name in SEALED or name.startswith(f"{RECEIPTS}/") or stage_of(self.path / name):
             write_sealed(self.path / name, text)
         else:
             write_text(self.path / name, text)
