@@ -14,7 +14,7 @@ from typing import Any, TypeVar, cast
 
 from forgetmenot.engine import ranks
 from forgetmenot.errors import UserError
-from forgetmenot.record.damage import damaged, stage_of, stages_in
+from forgetmenot.record.damage import damaged, stage_of
 from forgetmenot.record.files import as_json, put_aside, remove, sync, write_text
 from forgetmenot.record.layout import (
     CONFIG,
@@ -166,14 +166,17 @@ class RunDirectory:
         (self.path / RESULTS).unlink(missing_ok=True)
         self.write_text(CONFIG, config)
 
-    def check(self) -> None:
+    def check(self, stages: Sequence[str]) -> None:
         """Hold what a run that is taken up again stands on against its seals; weights when they are loaded.
+
+        Args:
+            stages: The names of its stages, the base first; they need not be finished.
 
         Raises:
             UserError: A file of a finished stage is not what was written there, or the run's own cannot be
                 read.
         """
-        for name in stages_in(self.path / STAGES):
+        for name in stages:
             if self.is_committed(name):
                 check_stage(self.stage(name))
         for path in (self.path / name for name in (EVENTS, RESULTS, REPORT)):

@@ -10,8 +10,7 @@ from forgetmenot.config import settings_hash
 from forgetmenot.engine import ranks
 from forgetmenot.errors import UserError
 from forgetmenot.probes import Probe
-from forgetmenot.record.damage import stages_in
-from forgetmenot.record.layout import ENVIRONMENT, PREDICTIONS, RESULTS, STAGES
+from forgetmenot.record.layout import BASE, ENVIRONMENT, PREDICTIONS, RESULTS
 from forgetmenot.record.result_schema import Cost
 from forgetmenot.record.seal import unsealed
 from forgetmenot.report.beforehand import can_be_shown
@@ -52,7 +51,7 @@ def carry_out(
     """
     config = plan.config
     if not fresh:
-        directory.check()
+        directory.check([row.name for row in plan.rows])
         if sentence := unsealed(directory.path):
             display.say(sentence)
     session = open_session(config, None if fresh else begun_with(directory).get("threads"))
@@ -144,7 +143,7 @@ def _record(session: Session, directory: RunDirectory, display: Display, identit
     before = ranks.agreed(lambda: directory.read_json(ENVIRONMENT)) or {}
     earlier = list(before.get("earlier", ()))
     then, now = ({key: one.get(key) for key in ("versions", "machine")} for one in (before, session.record))
-    stages = [name for name in stages_in(directory.path / STAGES) if directory.is_committed(name)]
+    stages = [name for name in (BASE, *identity["stages"]) if directory.is_committed(name)]
     if before and then != now and stages:
         earlier.append({"stages_until": stages[-1], **then})
         display.say(
