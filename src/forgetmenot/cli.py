@@ -285,11 +285,14 @@ def export(parsed: argparse.Namespace) -> None:
 
 def report(parsed: argparse.Namespace) -> None:
     """`fmn report`: print a run's score matrix and write its report.html again."""
+    from forgetmenot.record.seal import unsealed
     from forgetmenot.runs.api import Run
 
     found = Run(parsed.run_dir)
     console = Screen()
     found.print(console)
+    if sentence := unsealed(found.path):
+        console.print(f"\n{sentence}", highlight=False, markup=False)
     console.print(f"\nReport: {found.report()}", highlight=False, soft_wrap=True)
 
 

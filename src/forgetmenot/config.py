@@ -26,6 +26,7 @@ from forgetmenot.models.settings import BUNDLED, AdapterSettings, ModelSettings,
 from forgetmenot.paths import filled, path_safe
 from forgetmenot.prompting import CountOrSettings, DemonstrationSettings, PromptVariants
 from forgetmenot.receipts.settings import ReceiptSettings
+from forgetmenot.record.seal import check_file
 from forgetmenot.settings import NamedSettings, Names
 from forgetmenot.tasks.yaml_file import read_yaml
 
@@ -34,6 +35,13 @@ FOLDERS = (("model",), ("model", "name"), ("data_dir",), ("receipts", "model"))
 
 FILES = (".yaml", ".yml", ".jsonl", ".json", ".csv", ".tsv", ".parquet", ".txt", ".gguf")
 """The endings of what a config names as a file, wherever in it."""
+
+WITHOUT_NUMBERS: Any = {
+    "output": True,
+    "adapter": {"frozen_cache_gb": True},
+    "training": {"save_every": True},
+}
+"""The keys that no number follows from: a run may go on with others."""
 
 NOT_BESIDE = (("output",), ("model", "gguf_file"))
 """The keys whose paths are not relative to the config; a GGUF file is relative to the model's folder."""
@@ -148,10 +156,11 @@ def read_resolved(path: Path) -> RunConfig:
     """The config that a run wrote into its directory.
 
     Raises:
-        UserError: If there is none, or another version of the program wrote it.
+        UserError: If there is none, it is damaged, or another version of the program wrote it.
     """
     if not path.is_file():
         raise UserError(f"{path.parent} is not a run's directory: it has no {path.name}.")
+    check_file(path)
     try:
         return RunConfig.model_validate(read_yaml(path))
     except ValidationError as error:
@@ -163,16 +172,14 @@ def read_resolved(path: Path) -> RunConfig:
 
 def differences(before: RunConfig, now: RunConfig) -> list[str]:
     """The dotted keys in which two configs differ, aside from those that no number follows from."""
-    one, other = (
-        _flat(
-            config.model_dump(
-                mode="json",
-                exclude={"output": True, "adapter": {"frozen_cache_gb"}, "training": {"save_every"}},
-            )
-        )
-        for config in (before, now)
-    )
+    one, other = (_flat(config.model_dump(mode="json", exclude=WITHOUT_NUMBERS)) for config in (before, now))
     return sorted(key for key in one.keys() | other.keys() if not same_value(one.get(key), other.get(key)))
+
+
+def settings_hash(config: RunConfig) -> str:
+    """A hash of what `differences` looks at, but for the tasks, of which a run may get more."""
+    values = config.model_dump(mode="json", exclude={**WITHOUT_NUMBERS, "tasks": True})
+    return hashlib.sha256(json.dumps(placed(values, Path.cwd()), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def same_value(one: Any, other: Any) -> bool:

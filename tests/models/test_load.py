@@ -1,7 +1,9 @@
 """Loading a model: from a directory, from the hub's cache, and nothing that was not allowed."""
 
 import copy
+import hashlib
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +21,7 @@ from transformers.utils import logging
 
 from forgetmenot.errors import UserError
 from forgetmenot.models.load import _disable_dropout, load_model
+from forgetmenot.models.revision import weights_fingerprint
 from forgetmenot.models.settings import ModelSettings
 
 CPU = torch.device("cpu")
@@ -257,3 +260,28 @@ def test_a_pad_token_without_a_row_is_said(copied: Path) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), "pad_token_id": 300}))
     with pytest.raises(UserError, match="pad_token_id"):
         _load(copied)
+
+
+def test_weights_that_were_changed_in_the_hub_s_cache_are_refused(hub: Path) -> None:
+    link = hub / "snapshots" / COMMIT / "model.safetensors"
+    content = link.resolve().read_bytes()
+    blob = hub / "blobs" / hashlib.sha256(content).hexdigest()
+    link.resolve().rename(blob)
+    link.unlink()
+    link.symlink_to(blob)
+    assert _load("owner/tiny").revision == COMMIT
+    blob.write_bytes(content[:-1] + bytes([content[-1] ^ 4]))
+    with pytest.raises(
+        UserError, match=rf"owner/tiny.* is not what the hub gave .* Delete {re.escape(str(blob))}"
+    ):
+        _load("owner/tiny")
+
+
+@pytest.mark.parametrize("name", ["code.py", "parts/code.py", "additional_chat_templates/tool.jinja"])
+def test_code_and_templates_belong_to_a_directory_s_revision(copied: Path, name: str) -> None:
+    before = weights_fingerprint(copied)
+    (copied / name).parent.mkdir(exist_ok=True)
+    (copied / name).write_text("1")
+    one = weights_fingerprint(copied)
+    (copied / name).write_text("2")
+    assert len({before, one, weights_fingerprint(copied)}) == 3

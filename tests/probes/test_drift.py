@@ -191,11 +191,14 @@ def test_what_is_kept_is_used_by_another_process_and_missed_where_it_is_gone(
     disturb(learner)
     disturb(again)
     assert measure(again, "01-x") == measure(learner, "01-x")
-    kept = sorted((tmp_path / "drift").iterdir())
+    kept = sorted((tmp_path / "drift").glob("*.safetensors"))
     assert len(kept) == 2
     width = learner.model.config.hidden_size
     assert all(path.stat().st_size < 64 * ANSWER_TOKENS * width * 4 for path in kept)
     kept[0].unlink()
+    with pytest.raises(UserError, match=r"animal-.* is damaged: it is missing"):
+        measure(learner, "02-y")
+    (tmp_path / "drift" / "seal.json").unlink()
     found = measure(learner, "02-y")
     assert (found["animal divergence"].value, found["animal divergence"].reason) == (None, NO_BASE)
     assert found["size divergence"].value is not None

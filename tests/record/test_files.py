@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from forgetmenot.errors import UserError
 from forgetmenot.record.files import append_line, read_lines, write_json, write_text, written_whole
 
 
@@ -38,7 +39,7 @@ def test_a_cut_line_is_dropped_and_the_log_goes_on(tmp_path: Path) -> None:
     whole = log.read_bytes()
     for cut in range(1, 8):
         log.write_bytes(whole[:-cut])
-        kept = read_lines(log)
+        kept: list[object] = read_lines(log)
         assert kept == [{"k": 1}]
         append_line(log, 3)
         assert read_lines(log) == [{"k": 1}, 3]
@@ -46,5 +47,5 @@ def test_a_cut_line_is_dropped_and_the_log_goes_on(tmp_path: Path) -> None:
 
 def test_a_damaged_line_in_the_middle_is_no_cut_one(tmp_path: Path) -> None:
     (tmp_path / "log.jsonl").write_text('{"k": 1}\n{"k"\n3\n')
-    with pytest.raises(ValueError, match="Expecting"):
+    with pytest.raises(UserError, match=r"log\.jsonl, line 2 is damaged .* remove the line"):
         read_lines(tmp_path / "log.jsonl")

@@ -188,7 +188,7 @@ def test_a_folder_without_results_is_one_clear_sentence(tmp_path: Path) -> None:
 
 def test_a_broken_file_is_one_clear_sentence(tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text('{"version": 1, "tas')
-    with pytest.raises(UserError, match="is not valid JSON"):
+    with pytest.raises(UserError, match=r"results\.json is damaged: it is not JSON"):
         load_results(tmp_path)
 
 

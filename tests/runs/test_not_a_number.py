@@ -73,6 +73,7 @@ def spoil(run: Run) -> None:
     name = next(name for name in weights if name.endswith("norm.weight"))
     weights[name][3] = torch.nan
     save_file(weights, file, metadata={"format": "pt"})
+    (run.path / "stages/03-reply/seal.json").unlink()
 
 
 def test_every_kind_of_cell_is_null_with_its_reason(broken: Run) -> None:

@@ -16,6 +16,7 @@ import forgetmenot
 from forgetmenot.cli import main
 from forgetmenot.errors import UserError
 from forgetmenot.methods import METHODS
+from forgetmenot.record.seal import write_sealed
 from forgetmenot.runs.api import Run
 
 EPOCHS = {"training.epochs": {"animal": 2}, "training.limit": {"colour": 21}, "evaluation.prompts": ["terse"]}
@@ -156,7 +157,7 @@ def test_it_computes_as_the_run_began(tiny: Mapping[str, Any], tmp_path: Path) -
     environment = tmp_path / "run" / "environment.json"
     told = json.loads(environment.read_text())
     told["identity"]["threads"] = 2
-    environment.write_text(json.dumps(told))
+    write_sealed(environment, json.dumps(told))
     before = torch.get_num_threads()
     try:
         assert "2 threads" in forgetmenot.preview(config).machine

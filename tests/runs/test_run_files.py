@@ -30,7 +30,7 @@ def test_the_directory_holds_what_the_contract_names(finished: Run) -> None:
     there = {path.name for path in finished.path.iterdir() if not path.name.startswith(".")}
     assert there == {
         *("config.yaml", "environment.json", "events.jsonl", "timing.json"),
-        *("stages", "results.json", "report.html"),
+        *("stages", "results.json", "report.html", "seal.json"),
     }
     assert sorted(path.name for path in (finished.path / "stages").iterdir()) == STAGES
     for name in STAGES[1:]:

@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 import forgetmenot
+from forgetmenot.config import read_resolved
 from forgetmenot.engine.generate import Writer
 from forgetmenot.errors import UserError
 from forgetmenot.metrics import measure
@@ -122,6 +124,39 @@ def test_answers_of_other_weights_are_not_taken_up(
     (left,) = (whole.path.parent / "killed" / "stages").glob(".*.answers.jsonl")
     left.rename(left.with_name(".01-reply.answers.jsonl"))  # the base's answers are not the stage's
     same(whole, go("killed", settings))
+
+
+@pytest.mark.parametrize(
+    "damage", [b'["key", [["score-0", "another answer", [1], []]]]\nno JSON\n\xff\n', None]
+)
+def test_a_damaged_log_of_answers_is_said_and_changes_nothing(
+    go: Go,
+    task: str,
+    same: Same,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    damage: bytes | None,
+) -> None:
+    settings = {"tasks": task, **SETTINGS, "evaluation.generation.batch_tokens": 1}
+    whole = go("whole", settings)
+    monkeypatch.setattr(forgetmenot.runs.loop, "write_cost", lambda *_: 1 / 0)  # dies when all are written
+    with pytest.raises(ZeroDivisionError):
+        go("killed", settings)
+    monkeypatch.undo()
+    (log,) = (whole.path.parent / "killed" / "stages").glob(".*.answers.jsonl")
+    content = bytearray(log.read_bytes())
+    log.unlink()
+    if damage is None:
+        log.mkdir()
+    else:
+        content[len(content) // 2] ^= 4
+        log.write_bytes(damage + content)
+    config = read_resolved(log.parent.parent / "config.yaml")
+    same(whole, forgetmenot.run(config, console=Console(width=10_000)))
+    said = "was a folder where a log belongs" if damage is None else "lines are damaged and dropped"
+    assert f"{log.name}" in (out := capsys.readouterr().out)
+    assert said in out
+    assert not list(log.parent.glob(".*"))
 
 
 @pytest.mark.parametrize(

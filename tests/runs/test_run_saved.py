@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from rich.console import Console
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
@@ -191,6 +192,33 @@ def test_a_saved_stage_stands_on_its_own_base_alone(
         with pytest.raises(UserError, match="another than the run began with"):
             use()
     save_file(weights, tmp_path / "base" / "model.safetensors", metadata={"format": "pt"})
+    assert rescore(run.path)[1]["matrix"] == run.results["matrix"]
+
+
+def test_data_and_prompts_of_now_are_not_taken_for_those_of_the_run(
+    go: Go, tiny: Mapping[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(Path(tiny["tasks"][0]).parent, tmp_path / "tasks")
+    task = tmp_path / "tasks" / Path(tiny["tasks"][0]).name
+    run = go("one", {**SMALL, "tasks": [str(task)]})
+    rows = task.with_name("animal-score.jsonl")
+    whole = rows.read_text(), task.read_text()
+    rows.write_text("".join(whole[0].splitlines(keepends=True)[:5]))
+    with pytest.raises(UserError, match=r"the data of animal is other than the run began with.*--tasks"):
+        rescore(run.path)
+    said = export(run.path, "1", tmp_path / "exported")
+    assert "not held against" in said
+    assert "the data of animal is other than the run began with" in said
+    console = Console(width=10_000)
+    _, found = rescore(run.path, [str(task)], console=console)
+    assert "the data of animal is other than the run began with; these scores" in capsys.readouterr().out
+    assert found["n"] == {"animal": 5}
+    rows.write_text(whole[0])
+    task.write_text(whole[1].replace("Word:", "The word:"))
+    with pytest.raises(UserError, match="the prompt of animal is other than the run began with"):
+        rescore(run.path)
+    rescore(run.path, prompt="terse")
+    task.write_text(whole[1])
     assert rescore(run.path)[1]["matrix"] == run.results["matrix"]
 
 

@@ -28,15 +28,19 @@ class AnswerLog:
 
     Args:
         folder: Of the stage.
+
+    Attributes:
+        said: Sentences on lines that were damaged; what they held is computed again.
     """
 
     def __init__(self, folder: Path) -> None:
         number = f".{ranks.rank()}" if ranks.rank() else ""
         self.path = folder.with_name(f".{folder.name}.answers{number}.jsonl")
         self.kept: dict[str, list[Any]] = {}
+        self.said: list[str] = []
         self._weights: str | None = None
-        if not shards.wanted() and self.path.is_file():
-            for key, rows in read_lines(self.path):
+        if not shards.wanted():
+            for key, rows in read_lines(self.path, _line, self.said):
                 self.kept.setdefault(key, []).extend(rows)
 
     def begin(
@@ -53,14 +57,11 @@ class AnswerLog:
         for name, array in sorted(asked.arrays.items()):
             digest.update(name.encode() + array.tobytes())
         key = digest.hexdigest()[:32]
-        there = {
-            name: Answer(text, tuple(tokens), tuple(margins))
-            for name, text, tokens, margins in self.kept.get(key, [])
-        }
+        there = dict(_answer(*row) for row in self.kept.get(key, []))
 
         def keep(answers: Mapping[int, Answer]) -> None:
             rows = [[asked.ids[k], a.text, a.tokens, a.margins] for k, a in answers.items() if a.finite]
-            append_line(self.path, [key, rows])
+            append_line(self.path, [key, rows], checked=True)
 
         return {k: there[name] for k, name in enumerate(asked.ids) if name in there}, keep
 
@@ -101,9 +102,25 @@ class _Parts:
     def write(self) -> None:
         """Write what waits."""
         if self._waiting:
-            append_line(self.path, [self.key, [[k, v.double().tolist()] for k, v in self._waiting.items()]])
+            rows = [[k, v.double().tolist()] for k, v in self._waiting.items()]
+            append_line(self.path, [self.key, rows], checked=True)
             self._waiting = {}
         self._written = time.monotonic()
+
+
+def _line(content: Any) -> tuple[str, list[Any]]:
+    """The key and the rows in a line of the log: answers, or what packs gave; other content raises."""
+    key, rows = content
+    for row in rows:
+        if len(row) == 2:
+            int(row[0]), torch.tensor(row[1])
+        else:
+            _answer(*row)
+    return str(key), rows
+
+
+def _answer(name: str, text: str, tokens: Sequence[int], margins: Sequence[float]) -> tuple[str, Answer]:
+    return name, Answer(text, tuple(tokens), tuple(margins))
 
 
 @torch.no_grad()

@@ -19,6 +19,8 @@ from forgetmenot.evaluation.scored_task import ScoredTask
 from forgetmenot.gate.watcher import ME, Asked
 from forgetmenot.metrics import MatrixRow
 from forgetmenot.record.assemble import assemble
+from forgetmenot.record.cost import read_cost, write_cost
+from forgetmenot.record.files import write_json
 from forgetmenot.record.layout import (
     ASKED_AGAIN,
     BASE,
@@ -27,10 +29,9 @@ from forgetmenot.record.layout import (
     PREDICTIONS,
     REPORT,
     RESULTS,
+    SEAL,
     STAGES,
     TIMING,
-    read_cost,
-    write_cost,
 )
 from forgetmenot.record.predictions import Predictions, read_predictions, write_predictions
 from forgetmenot.record.result_schema import Cost
@@ -82,7 +83,7 @@ class WatchRecord:
     def begin(self, about: Mapping[str, Any]) -> None:
         """Start over: what an earlier training left here is removed."""
         self.check()
-        for name in (WATCHED, RESULTS, REPORT, ENVIRONMENT, TIMING):
+        for name in (SEAL, WATCHED, RESULTS, REPORT, ENVIRONMENT, TIMING):
             (self.path / name).unlink(missing_ok=True)
         shutil.rmtree(self.path / STAGES, ignore_errors=True)
         self._about, self.stages = dict(about), []
@@ -125,8 +126,8 @@ class WatchRecord:
         with self.directory.committing(name) as folder:
             write_predictions(folder / PREDICTIONS, asked.answers)
             write_cost(folder, {"scoring": asked.counts})
-        if asked.again:
-            self.directory.write_json(f"{STAGES}/{BASE}/{ASKED_AGAIN}", asked.again)
+            if asked.again:
+                write_json(folder / ASKED_AGAIN, asked.again)
         self.directory.record_time(number, {"eval_s": seconds})
         self.stages.append(WatchedStage(name, step, asked.missing))
         self.directory.write_json(

@@ -1,8 +1,7 @@
 """The loader of causal language models and tokenizers, from the hub or a directory; safe by default."""
 
 import copy
-import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,17 +14,15 @@ from huggingface_hub.errors import HFValidationError
 from peft import prepare_model_for_kbit_training
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
-from transformers.utils import cached_file, logging
+from transformers.utils import logging
 from transformers.utils.hub import extract_commit_hash
 
 from forgetmenot.errors import UserError
 from forgetmenot.hub import NotThereError, answers
 from forgetmenot.models.gguf import dequantized, gguf_path, reading
+from forgetmenot.models.revision import hash_of, revision_of
 from forgetmenot.models.settings import BUNDLED, ModelSettings
 from forgetmenot.models.vocabulary import check_vocabulary
-
-SHAPING = ("*.safetensors", "*.bin", "*.json", "*.jinja", "*.model", "*.py", "vocab.txt", "merges.txt")
-"""The files of a model's directory on which its numbers depend: weights, configuration, tokenizer, code."""
 
 NF4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True)
 
@@ -122,11 +119,11 @@ def _load(
     check_vocabulary(settings, tokenizer, model)
     if settings.quantization is not None:  # what is not quantized, such as norms, in fp32
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
-    return Loaded(model.to(device).eval(), tokenizer, _revision(source, options), dropout)
+    return Loaded(model.to(device).eval(), tokenizer, revision_of(settings, source, options), dropout)
 
 
 def _load_gguf(settings: ModelSettings, path: Path, *, trainable: bool, device: torch.device) -> Loaded:
-    content = _fingerprint([path])
+    content = hash_of([path])
     described, tokenizer = _described(path, content)
     config = copy.deepcopy(described)
     dropout = _disable_dropout(config)
@@ -241,26 +238,3 @@ def _not_found(settings: ModelSettings, why: str) -> str:
         f"Model {settings.name!r} could not be loaded: it is neither a bundled model "
         f"({', '.join(BUNDLED)}), a local directory, nor a hub id that can be reached now ({why})."
     )
-
-
-def _revision(source: str, options: dict[str, Any]) -> str:
-    """The commit of a hub repository, by the place of its files in the cache; a hash for a directory."""
-    if Path(source).is_dir():
-        return weights_fingerprint(Path(source))
-    commit: str = extract_commit_hash(cached_file(source, "config.json", revision=options["revision"]), None)
-    return commit
-
-
-def weights_fingerprint(folder: Path) -> str:
-    """A hash over all of a directory that shapes the model and its tokens."""
-    return _fingerprint(sorted(file for pattern in SHAPING for file in folder.glob(pattern)))
-
-
-def _fingerprint(files: Iterable[Path]) -> str:
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(file.name.encode())
-        with file.open("rb") as stream:
-            while block := stream.read(1 << 22):
-                digest.update(block)
-    return digest.hexdigest()[:16]

@@ -11,6 +11,8 @@ from forgetmenot.errors import UserError
 from forgetmenot.models.adapt import kind_of, known_adapters
 from forgetmenot.models.load import no_progress_bars
 from forgetmenot.models.settings import AdapterSettings
+from forgetmenot.record.damage import damaged
+from forgetmenot.record.seal import check_folder
 
 
 def save_weights(
@@ -53,11 +55,12 @@ def load_weights(base: Any, stage: Path, *, trainable: bool) -> Any:
     """
     for kind in known_adapters().values():
         if (stage / kind.folder).is_dir():
+            check_folder(stage / kind.folder)
             try:
                 with no_progress_bars():
                     return kind.load(base, stage, trainable=trainable)
-            except (SafetensorError, OSError) as error:
-                raise UserError(f"The weights in {stage} are damaged ({error}).") from error
+            except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+                raise damaged(stage / kind.folder, f"it cannot be read ({error})") from error
     raise UserError(
         f"{stage} holds no weights: the run has not come to this stage, or did not keep its weights, as only "
         "`checkpoints: all` does for every stage."

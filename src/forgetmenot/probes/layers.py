@@ -16,7 +16,7 @@ from forgetmenot.errors import UserError
 from forgetmenot.probes.shared.probe import NOT_FINITE, Part, Probe, ProbeOptions
 from forgetmenot.probes.shared.prompt_sets import read_prompts
 from forgetmenot.prompting.tokens import Tokens
-from forgetmenot.record.files import written_whole
+from forgetmenot.record.seal import check_file, written_sealed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -73,9 +73,10 @@ class Layers(Probe):
                 advance(1)
         kept = folder / f"states-{zlib.crc32(repr(prompts).encode()):08x}.safetensors"
         if stage == base and ranks.writes():
-            with written_whole(kept) as aside:
+            with written_sealed(kept) as aside:
                 save_file({str(layer): one.numpy() for layer, one in enumerate(states)}, aside)
         ranks.wait()
+        check_file(kept)
         reference = {int(name): torch.from_numpy(one) for name, one in load_file(kept).items()}
         return [_part(layer, one, reference[layer]) for layer, one in enumerate(states)]
 

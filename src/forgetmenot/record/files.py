@@ -3,12 +3,15 @@
 import json
 import os
 import shutil
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from forgetmenot.errors import UserError
+
+T = TypeVar("T")
 
 
 @contextmanager
@@ -21,6 +24,8 @@ def written_whole(path: Path, *, shared: bool = False) -> Iterator[Path]:
         path: The file.
         shared: Whether several processes may write it at the same time; the last one's stays.
     """
+    if path.is_dir():
+        raise UserError(f"{path} is a folder, where a file is to be written; move it away.")
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}.writing" if shared else f".{path.name}.writing")
     try:
@@ -71,29 +76,88 @@ def write_json(path: Path, content: Any, *, indent: int | None = 1) -> None:
     Raises:
         ValueError: The content has a number that is not finite.
     """
-    write_text(path, json.dumps(content, indent=indent, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, as_json(content, indent=indent))
 
 
-def append_line(path: Path, content: Any) -> None:
-    """Append one line of JSON to a log."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps(content, ensure_ascii=False) + "\n")
-
-
-def read_lines(path: Path) -> list[Any]:
-    """The lines of a log of JSON; a last one without an end was being written at a kill, and is removed.
+def as_json(content: Any, *, indent: int | None = 1) -> str:
+    """The text of a JSON file.
 
     Raises:
-        ValueError: A whole line is no JSON.
+        ValueError: The content has a number that is not finite.
     """
-    if not path.is_file():
+    return json.dumps(content, indent=indent, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def append_line(path: Path, content: Any, *, checked: bool = False) -> None:
+    """Append one line of JSON to a log.
+
+    Args:
+        path: The log.
+        content: Of the line.
+        checked: Put a checksum behind it, after a tab, so that a line that was changed is known as one.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    line = json.dumps(content, ensure_ascii=False)
+    with path.open("a", encoding="utf-8") as stream:
+        stream.write(f"{line}\t{_checksum(line.encode())}\n" if checked else f"{line}\n")
+
+
+def read_lines(
+    path: Path, read: Callable[[Any], T] = lambda content: content, said: list[str] | None = None
+) -> list[T]:
+    """The lines of a log of JSON; a last one without an end was being written at a kill, and is removed.
+
+    Args:
+        path: The log.
+        read: What makes something of a line's content; whatever it raises, the line is damaged.
+        said: Takes a sentence about damaged lines, which are then removed. Without it they are an error.
+
+    Raises:
+        UserError: A whole line cannot be read.
+    """
+    if path.is_dir():
+        if said is None:
+            raise UserError(f"{path} is a folder, where a log belongs; move it away.")
+        said.append(f"{path} was a folder where a log belongs, and is removed.")
+        remove(path)
+    if not path.exists():
         return []
     *whole, cut = path.read_bytes().split(b"\n")  # bytes: the cut may go through a letter
-    if cut:
+    kept: list[bytes] = []
+    found: list[T] = []
+    for number, line in enumerate(whole, start=1):
+        try:
+            found.append(read(_content(line)))
+            kept.append(line)
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+            if said is None:
+                raise UserError(
+                    f"{path}, line {number} is damaged ({error}); remove the line, and what it held is asked "
+                    "for again."
+                ) from error
+    if said is not None and len(kept) < len(whole):
+        said.append(
+            f"{path}: {len(whole) - len(kept)} of {len(whole)} lines are damaged and dropped; what they held "
+            "is computed again."
+        )
+    if cut or len(kept) < len(whole):
         with written_whole(path) as aside:
-            aside.write_bytes(b"".join(line + b"\n" for line in whole))
-    return [json.loads(line) for line in whole]
+            aside.write_bytes(b"".join(line + b"\n" for line in kept))
+    return found
+
+
+def _content(line: bytes) -> Any:
+    """A line of a log, held against its checksum where it has one."""
+    text, tab, checksum = line.rpartition(b"\t")
+    if not tab or len(checksum) != len(_checksum(b"")):
+        return json.loads(line)
+    if checksum != _checksum(text).encode():
+        raise ValueError("its checksum is another")
+    return json.loads(text)
+
+
+def _checksum(text: bytes) -> str:
+    return f"{zlib.crc32(text):08x}"
 
 
 def remove(folder: Path) -> None:

@@ -1,9 +1,6 @@
-"""The layout of a run's directory: the names of its files and stages, and the small files of a stage."""
+"""The layout of a run's directory: the names of its files and stages."""
 
-import json
 from pathlib import Path
-
-from forgetmenot.record.files import write_json
 
 CONFIG = "config.yaml"
 ENVIRONMENT = "environment.json"
@@ -14,6 +11,7 @@ REPORT = "report.html"
 STAGES = "stages"
 READINGS = "readings"
 PROBES = "probes"
+RECEIPTS = "receipts"
 
 BASE = "00-base"
 """The stage of the untouched base model."""
@@ -36,7 +34,14 @@ TRAINING = "training.jsonl"
 ASKED_AGAIN = "asked_again.json"
 """In the base's folder: how many answers another order and batch size change; see `runs.again`."""
 
-_COST = "cost.json"
+COST = "cost.json"
+"""A stage's input positions in training and in scoring, and what it keeps for the next one."""
+
+MEASURED = "probes.json"
+"""What probes found of a stage."""
+
+SEAL = "seal.json"
+"""The size and hash of the files of a stage, or of the run's own; see `record.seal`."""
 
 
 def predictions_file(reading: str) -> str:
@@ -47,15 +52,3 @@ def predictions_file(reading: str) -> str:
 def stage_folder(run_dir: Path, stage: str) -> Path:
     """The folder of a stage."""
     return run_dir / STAGES / stage
-
-
-def read_cost(folder: Path) -> dict[str, dict[str, int]]:
-    """A stage's input positions in training and in scoring, and what it keeps for the next one."""
-    path = folder / _COST
-    cost: dict[str, dict[str, int]] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return cost
-
-
-def write_cost(folder: Path, cost: dict[str, dict[str, int]]) -> None:
-    """Write what `read_cost` reads, into the folder of a stage that is not committed yet."""
-    write_json(folder / _COST, cost, indent=None)

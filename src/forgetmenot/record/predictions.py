@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 
 from forgetmenot.errors import UserError
 from forgetmenot.metrics import NO_LABEL, Answers, Measured, measure, metric_named
+from forgetmenot.record.damage import damaged
+from forgetmenot.record.seal import read_checked
 
 _SCHEMA = pa.schema(
     {
@@ -250,7 +252,7 @@ def write_predictions(path: Path, answers: Mapping[str, Predictions]) -> None:
             rows["example" if name == "ids" else name] += getattr(predictions, name)
     table, labels = pa.table(rows, schema=_SCHEMA), {}
     if path.is_file():
-        before = _read(path)
+        before = _read(path.read_bytes())
         labels = _labels(before)
         table = pa.concat_tables([before, table], promote_options="default")
     labels |= {task: one.labels for task, one in answers.items() if one.labels is not None}
@@ -260,11 +262,22 @@ def write_predictions(path: Path, answers: Mapping[str, Predictions]) -> None:
 
 
 def read_predictions(path: Path) -> dict[str, Predictions]:
-    """Read back what `write_predictions` wrote, by task; nothing where there is no file."""
+    """Read back what `write_predictions` wrote, by task; nothing where no file was written.
+
+    Raises:
+        UserError: The file is damaged.
+    """
+    content = read_checked(path)
+    if content is None:
+        return {}
+    try:
+        return _by_task(_read(content))
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+        raise damaged(path, f"it cannot be read ({str(error).splitlines()[0]})") from error
+
+
+def _by_task(table: pa.Table) -> dict[str, Predictions]:
     found: dict[str, Predictions] = {}
-    if not path.is_file():
-        return found
-    table = _read(path)
     labels, columns = _labels(table), table.to_pydict()
     rows: dict[str, list[int]] = {}
     for row, task in enumerate(columns["task"]):
@@ -279,11 +292,8 @@ def read_predictions(path: Path) -> dict[str, Predictions]:
     return found
 
 
-def _read(path: Path) -> pa.Table:
-    with (
-        path.open("rb") as stream,
-        parquet.ParquetFile(stream) as file,
-    ):  # parquet.read_table would import pandas
+def _read(content: bytes) -> pa.Table:
+    with parquet.ParquetFile(pa.BufferReader(content)) as file:  # parquet.read_table would import pandas
         return file.read()
 
 

@@ -1,17 +1,18 @@
 """results.json as it is read: the content, and what follows from it for one task or cell."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from forgetmenot.errors import UserError
 from forgetmenot.metrics import PAIRS, MatrixRow, metric_named
 from forgetmenot.metrics.resampling import Interval
+from forgetmenot.record.damage import damaged
 from forgetmenot.record.layout import RESULTS
 from forgetmenot.record.predictions import NOT_FINITE
-from forgetmenot.record.result_schema import VERSION, VerdictOf
+from forgetmenot.record.result_schema import VERSION, Results, VerdictOf
+from forgetmenot.record.seal import read_json
 
 State = Literal["forgotten", "cannot tell", "kept", "gained", "ahead", "not judged"]
 
@@ -88,7 +89,7 @@ class RunResults:
         self.matrix = _rows(results["matrix"], len(self.stages), len(self.tasks))
         self.metrics: Mapping[str, str] = results["metrics"]
         self.majority: Mapping[str, float | None] = results.get("majority", {})
-        self.not_learned = frozenset(results.get("not_learned", ()))
+        self.not_learned: tuple[str, ...] = tuple(results.get("not_learned", ()))
         self.summary: Mapping[str, Any] = results["summary"]
         intervals = results.get("intervals", {})
         self.intervals = _rows(intervals.get("matrix", ()), len(self.stages), len(self.tasks))
@@ -257,25 +258,36 @@ def load_results(run_dir: Path) -> RunResults:
     """Read a run directory's `results.json`.
 
     Raises:
-        UserError: It is not there, is no JSON, or has a version that this program does not know.
+        UserError: It is not there, is damaged, or has a version that this program does not know.
     """
-    path = run_dir / RESULTS
-    if not path.is_file():
+    results = read_results_file(run_dir)
+    if results is None:
         raise UserError(
             f"{run_dir} has no results.json: give the directory of a run that has scored a stage."
         )
-    try:
-        results = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(
-            f"{path} is not valid JSON ({error}): run the same command again to write it."
-        ) from error
+    return RunResults(results)
+
+
+def read_results_file(run_dir: Path) -> Results | None:
+    """The content of a run directory's `results.json`; None where there is none.
+
+    Raises:
+        UserError: It is damaged, or has a version that this program does not know.
+    """
+    path = run_dir / RESULTS
+    if not path.exists():
+        return None
+    results: Any = read_json(path, dict)
     if results.get("version") != VERSION:
         raise UserError(
             f"{path} has version {results.get('version')!r} and this program reads version {VERSION}: "
             "use the release of forgetmenot that wrote it."
         )
-    return RunResults(results)
+    try:
+        RunResults(results)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise damaged(path, f"it lacks what results hold ({error!r})") from error
+    return cast(Results, results)
 
 
 def _state(base_end: VerdictOf | None, own_end: VerdictOf | None, base_own: VerdictOf | None) -> State:

@@ -1,6 +1,5 @@
 """The report of a run: one HTML file that needs nothing else."""
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,9 +10,12 @@ from markupsafe import Markup, escape
 
 from forgetmenot.metrics import FORMULAS, PAIRS, metric_named
 from forgetmenot.metrics.resampling import Interval
+from forgetmenot.record.damage import damaged
 from forgetmenot.record.files import write_text
-from forgetmenot.record.layout import CONFIG, ENVIRONMENT, REPORT, TIMING, TRAINING, stage_folder
+from forgetmenot.record.layout import CONFIG, ENVIRONMENT, REPORT, TRAINING, stage_folder
 from forgetmenot.record.results import RunResults, TaskOutcome, load_results
+from forgetmenot.record.seal import parse, read_checked, read_json
+from forgetmenot.record.timing import read_timing
 from forgetmenot.report import verdict_words
 from forgetmenot.report.by_reading import asked_otherwise
 from forgetmenot.report.costs import costs
@@ -49,7 +51,7 @@ def write_report(run_dir: Path) -> Path:
     Raises:
         UserError: The directory has no readable `results.json`.
     """
-    results = load_results(run_dir)
+    results, timing = load_results(run_dir), read_timing(run_dir)
     page = template("report.html.jinja").render(
         run=results,
         headline=headline(results),
@@ -69,9 +71,9 @@ def write_report(run_dir: Path) -> Path:
         losses=lost_examples(run_dir, results),
         trainings=_trainings(run_dir, results),
         config=_text(run_dir / CONFIG),
-        environment=_json(run_dir / ENVIRONMENT),
-        timing=_json(run_dir / TIMING),
-        costs=costs(results.cost, _json(run_dir / TIMING)) if results.cost else {},
+        environment=read_json(run_dir / ENVIRONMENT, dict),
+        timing=timing,
+        costs=costs(results.cost, timing) if results.cost else {},
     )
     path = run_dir / REPORT
     write_text(path, page)
@@ -178,8 +180,9 @@ def _trainings(run_dir: Path, results: RunResults) -> list[dict[str, Any]]:
     """The training loss of every stage that has logged one, on a common axis."""
     logs: list[tuple[str, list[dict[str, Any]]]] = []
     for stage in results.stages:
-        text = _text(stage_folder(run_dir, stage.name) / TRAINING)
-        rows = [json.loads(line) for line in (text or "").splitlines() if line.endswith("}")]
+        path = stage_folder(run_dir, stage.name) / TRAINING
+        content = read_checked(path) or b""
+        rows = [parse(path, line, dict) for line in content.splitlines() if line.endswith(b"}")]
         if rows := [row for row in rows if row.get("loss") is not None]:
             logs.append((stage.label, rows))
     highest = max((row["loss"] for _, rows in logs for row in rows), default=0.0) or 1.0
@@ -200,12 +203,11 @@ def _trainings(run_dir: Path, results: RunResults) -> list[dict[str, Any]]:
 
 
 def _text(path: Path) -> str | None:
-    return path.read_text(encoding="utf-8") if path.is_file() else None
-
-
-def _json(path: Path) -> Any:
-    text = _text(path)
-    return json.loads(text) if text is not None else None
+    content = read_checked(path)
+    try:
+        return None if content is None else content.decode()
+    except UnicodeDecodeError as error:
+        raise damaged(path, "it is not UTF-8") from error
 
 
 def _shortened(text: str) -> str:

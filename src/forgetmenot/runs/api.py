@@ -1,5 +1,6 @@
 """The Python interface: run a config, and read its results."""
 
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -7,12 +8,15 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from forgetmenot import signals
-from forgetmenot.config import RunConfig, differences, load_config, read_resolved, same_value
+from forgetmenot.config import RunConfig, differences, load_config, read_resolved, same_value, settings_hash
 from forgetmenot.engine import ranks
 from forgetmenot.errors import UserError
 from forgetmenot.machine import SENTENCES, Fault, fault
-from forgetmenot.record.layout import CONFIG, PREDICTIONS, REPORT, RESULTS, stage_folder
+from forgetmenot.record.damage import damaged, stages_in
+from forgetmenot.record.layout import CONFIG, ENVIRONMENT, PREDICTIONS, REPORT, RESULTS, STAGES, stage_folder
 from forgetmenot.record.result_schema import Results
+from forgetmenot.record.results import read_results_file
+from forgetmenot.record.seal import read_checked
 from forgetmenot.report.html import write_report
 from forgetmenot.report.screen import Screen
 from forgetmenot.report.terminal import print_matrix
@@ -46,7 +50,7 @@ class Run:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        results = RunDirectory(self.path).read_json(RESULTS)
+        results = read_results_file(self.path)
         if results is None:
             raise UserError(f"{self.path} holds no finished run: there is no results.json.")
         self.results: Results = results
@@ -68,7 +72,11 @@ class Run:
         import pandas as pd
 
         name = self.results["stages"][stage]["name"]
-        return pd.read_parquet(stage_folder(self.path, name) / PREDICTIONS)
+        path = stage_folder(self.path, name) / PREDICTIONS
+        content = read_checked(path)
+        if content is None:
+            raise damaged(path, "it is missing")
+        return pd.read_parquet(io.BytesIO(content))
 
     def report(self) -> Path:
         """Write report.html again; returns its path."""
@@ -133,9 +141,12 @@ def is_finished(directory: RunDirectory, config: RunConfig) -> bool:
     """
     if not is_begun(directory, config):
         return False
-    if differences(read_resolved(directory.path / CONFIG), config):
+    if not (directory.path / CONFIG).is_file() or differences(read_resolved(directory.path / CONFIG), config):
         return False
-    return all((directory.path / name).is_file() for name in (RESULTS, REPORT))
+    if not all((directory.path / name).is_file() for name in (RESULTS, REPORT)):
+        return False
+    results = read_results_file(directory.path)
+    return results is not None and all(directory.is_committed(one["name"]) for one in results["stages"])
 
 
 def is_begun(directory: RunDirectory, config: RunConfig) -> bool:
@@ -146,7 +157,7 @@ def is_begun(directory: RunDirectory, config: RunConfig) -> bool:
     """
     path = directory.path / CONFIG
     if not path.is_file():
-        return False
+        return _begun_without_config(directory, config)
     before = read_resolved(path)
     different = differences(before, config)
     if different and not (
@@ -157,6 +168,27 @@ def is_begun(directory: RunDirectory, config: RunConfig) -> bool:
             "Choose another output, or start over with --fresh."
         )
     return True
+
+
+def _begun_without_config(directory: RunDirectory, config: RunConfig) -> bool:
+    """Whether the directory holds stages of this run, whose config.yaml is gone; it is then written again.
+
+    Raises:
+        UserError: If they are of another, or nothing tells of which.
+    """
+    path = directory.path / CONFIG
+    if path.is_dir():
+        raise damaged(path, "a folder stands in its place")
+    if not stages_in(directory.path / STAGES):
+        return False
+    settings = (directory.read_json(ENVIRONMENT) or {}).get("settings")
+    if settings == settings_hash(config):
+        return True
+    raise UserError(
+        f"{path} is missing, and {directory.path / STAGES} holds stages of "
+        f"{'another config' if settings else 'a config that nothing tells of'}: put it back from a copy, "
+        "give the command that began the run, choose another output, or start over with --fresh."
+    )
 
 
 def _go_on(config: RunConfig, directory: RunDirectory, display: Display, fresh: bool) -> None:

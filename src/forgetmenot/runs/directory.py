@@ -14,21 +14,38 @@ from typing import Any, TypeVar, cast
 
 from forgetmenot.engine import ranks
 from forgetmenot.errors import UserError
-from forgetmenot.record.files import put_aside, remove, sync, write_json, write_text
+from forgetmenot.record.damage import damaged, stage_of
+from forgetmenot.record.files import as_json, put_aside, remove, sync, write_json, write_text
 from forgetmenot.record.layout import (
     CONFIG,
     ENVIRONMENT,
     EVENTS,
     PROBES,
     READINGS,
+    RECEIPTS,
     REPORT,
     RESULTS,
     SCORES,
+    SEAL,
     STAGES,
     TIMING,
     TRAINED,
     stage_folder,
 )
+from forgetmenot.record.seal import (
+    check_stage,
+    differing,
+    entries,
+    forget,
+    forget_removed,
+    read_json,
+    write_seal,
+    write_sealed,
+)
+from forgetmenot.record.timing import read_timing
+
+SEALED = (CONFIG, ENVIRONMENT, TIMING, RESULTS)
+"""The files of a run's own folder that its seal lists: what numbers are read from or depend on."""
 
 Change = TypeVar("Change", bound=Callable[..., None])
 
@@ -80,11 +97,26 @@ class RunDirectory:
                 raise UserError(
                     f"{self.path} is in use by another process; wait for it, or choose another output."
                 ) from error
-            for gone in self.path.glob("stages/.*.gone"):  # a commit was killed while it replaced a stage
-                stage = self.stage(gone.name.removeprefix(".").removesuffix(".gone"))
-                if not stage.exists():
-                    gone.rename(stage)
+            self._sweep()
             yield
+
+    def _sweep(self) -> None:
+        """Take up or remove what was being written or removed when a run was killed."""
+        for gone in self.path.glob(f"{STAGES}/.*.gone"):  # a commit was killed while it replaced a stage
+            stage = self.stage(gone.name.removeprefix(".").removesuffix(".gone"))
+            if not stage.exists():
+                gone.rename(stage)
+        names = (*SEALED, SEAL, REPORT)
+        left = [self.path / f".{name}.writing" for name in names]
+        for pattern in (".*.writing", ".*.gone", "*/.*.writing", "*/.*.gone"):
+            left += self.path.glob(f"{STAGES}/{pattern}")
+        for one in left:
+            if (one / TRAINED).is_file():  # trained, and not scored yet
+                continue
+            if one.is_dir() and not one.is_symlink():
+                shutil.rmtree(one)
+            else:
+                one.unlink(missing_ok=True)
 
     def check_writable(self) -> list[Path]:
         """See that the directory can be written, and write nothing.
@@ -118,6 +150,7 @@ class RunDirectory:
         Receipts stay: their names stand for all that they depend on.
         """
         for name in (
+            SEAL,
             RESULTS,
             REPORT,
             "receipts.json",
@@ -134,16 +167,42 @@ class RunDirectory:
     @_by_the_writer
     def begin(self, config: str) -> None:
         """Write the config; what an earlier, shorter list of tasks ended in no longer stands."""
+        forget(self.path / RESULTS)
         (self.path / RESULTS).unlink(missing_ok=True)
         self.write_text(CONFIG, config)
+
+    def check(self, stages: Sequence[str]) -> None:
+        """Hold what a run that is taken up again stands on against its seals; weights when they are loaded.
+
+        Args:
+            stages: The names of its stages, the base first; they need not be finished.
+
+        Raises:
+            UserError: A file of a finished stage is not what was written there, or the run's own cannot be
+                read.
+        """
+        for name in stages:
+            if self.is_committed(name):
+                check_stage(self.stage(name))
+        for path in (self.path / name for name in (EVENTS, RESULTS, REPORT)):
+            if path.is_dir():
+                raise damaged(path, "a folder stands in its place")
+        read_timing(self.path)
 
     def stage(self, name: str) -> Path:
         """The folder of a stage."""
         return stage_folder(self.path, name)
 
     def is_committed(self, name: str) -> bool:
-        """Whether a stage is finished: trained, scored and on disk."""
-        return (self.stage(name) / SCORES).is_file()
+        """Whether a stage is finished: trained, scored and on disk.
+
+        Raises:
+            UserError: Its folder is there and has no scores.
+        """
+        stage = self.stage(name)
+        if stage.exists() and not (stage / SCORES).is_file():
+            raise damaged(stage / SCORES, "it is missing")
+        return stage.exists()
 
     @contextmanager
     def committing(self, name: str) -> Iterator[Path]:
@@ -159,17 +218,21 @@ class RunDirectory:
             ranks.wait()
             return
         stage, aside = self.stage(name), self.writing(name)
-        if (left := self.trained(name)) is not None:
+        if (aside / TRAINED).is_file():
+            trained = {Path(name).parts[0] for name in (read_json(aside / TRAINED, dict) or {})["files"]}
             for file in aside.iterdir():
-                if file.name not in (TRAINED, *left["files"]):  # scores that were not finished
+                if file.name not in (TRAINED, *trained):  # scores that were not finished
                     file.unlink()
         elif aside.exists():
             shutil.rmtree(aside)
         if stage.exists():
+            check_stage(stage)
             shutil.copytree(stage, aside)
+            (aside / SEAL).unlink(missing_ok=True)  # its files are going to change
         aside.mkdir(parents=True, exist_ok=True)
         yield aside
         (aside / TRAINED).unlink(missing_ok=True)
+        write_seal(aside)
         for file in aside.rglob("*"):
             sync(file)
         sync(aside)
@@ -196,43 +259,58 @@ class RunDirectory:
         folder = self.writing(name)
         for file in folder.rglob("*"):
             sync(file)
-        left = sorted(file.name for file in folder.iterdir())
-        write_json(folder / TRAINED, {"files": left, "seconds": seconds})
+        write_json(folder / TRAINED, {"files": entries(folder), "seconds": seconds})
 
-    def trained(self, name: str) -> dict[str, Any] | None:
-        """What `record_trained` noted of a stage that is not committed yet; None if it is not trained."""
-        found: dict[str, Any] | None = self.read_json(f"{STAGES}/.{name}.writing/{TRAINED}")
-        return found
+    def trained(self, name: str, say: Callable[[str], None]) -> float | None:
+        """The seconds of a stage's training, which is in its folder whole and not scored yet, or None.
+
+        What was damaged since is said and removed: the stage is then trained again.
+        """
+        folder = self.writing(name)
+        if not (folder / TRAINED).exists():
+            return None
+        try:
+            left = read_json(folder / TRAINED, dict) or {}
+            wrong, seconds = differing(folder, left["files"]), float(left["seconds"])
+        except (UserError, LookupError, TypeError, AttributeError, OSError, ValueError):
+            wrong, seconds = [TRAINED], 0.0
+        if not wrong:
+            return seconds
+        say(f"{name}: what its training left is damaged ({wrong[0]}); it is trained again.")
+        shutil.rmtree(folder)
+        return None
 
     @_by_the_writer
     def remove_weights(self, name: str) -> None:
         """Remove a stage's weights and keep the rest."""
         from forgetmenot.models.weights import weight_folders  # torch, which most commands do without
 
-        for folder in weight_folders(self.stage(name)):
+        folders = weight_folders(self.stage(name))
+        for folder in folders:
             remove(folder)
+        if folders:
+            forget_removed(self.stage(name))
 
-    def read_json(self, name: str) -> Any:
-        """A JSON file of the run; None where there is none.
+    def read_json(self, name: str) -> dict[str, Any] | None:
+        """A JSON object in a file of the run; None where there is none.
 
         Raises:
-            UserError: If it is no JSON.
+            UserError: If it is none, or another than the run wrote.
         """
-        path = self.path / name
-        try:
-            return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-        except ValueError as error:
-            raise UserError(f"{path} is not JSON ({error}); start the run over with --fresh.") from error
+        return read_json(self.path / name, dict)
 
     @_by_the_writer
     def write_json(self, name: str, content: Any) -> None:
         """Write a JSON file aside and rename it into place."""
-        write_json(self.path / name, content)
+        self.write_text(name, as_json(content))
 
     @_by_the_writer
     def write_text(self, name: str, text: str) -> None:
-        """Write a text file aside and rename it into place."""
-        write_text(self.path / name, text)
+        """Write a text file aside and rename it into place; into the seal too where one lists it."""
+        if name in SEALED or name.startswith(f"{RECEIPTS}/") or stage_of(self.path / name):
+            write_sealed(self.path / name, text)
+        else:
+            write_text(self.path / name, text)
 
     @_by_the_writer
     def event(self, kind: str, **content: Any) -> None:
@@ -246,7 +324,7 @@ class RunDirectory:
     @_by_the_writer
     def record_time(self, stage: int, times: Mapping[str, float]) -> None:
         """Set a stage's entries of timing.json: {"train_s": [stage 0, stage 1, …], …}."""
-        timing: dict[str, list[float | None]] = self.read_json(TIMING) or {}
+        timing = read_timing(self.path)
         for name, seconds in times.items():
             row = timing.setdefault(name, [])
             row.extend([None] * (stage + 1 - len(row)))
@@ -271,5 +349,7 @@ def _unmade_if_unused(made: Sequence[Path]) -> Iterator[None]:
 def begun_with(directory: RunDirectory) -> dict[str, Any]:
     """The identity that a run began with, by the writer's reading; nothing for a new run."""
     environment = ranks.agreed(lambda: directory.read_json(ENVIRONMENT))
-    identity: dict[str, Any] = (environment or {}).get("identity", {})
+    identity: Any = (environment or {}).get("identity", {})
+    if not isinstance(identity, dict):
+        raise damaged(directory.path / ENVIRONMENT, "its identity is no JSON object")
     return identity

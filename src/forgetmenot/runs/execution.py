@@ -6,11 +6,13 @@ from typing import Any
 
 import torch
 
+from forgetmenot.config import settings_hash
 from forgetmenot.engine import ranks
 from forgetmenot.errors import UserError
 from forgetmenot.probes import Probe
-from forgetmenot.record.layout import ENVIRONMENT, PREDICTIONS, RESULTS
+from forgetmenot.record.layout import BASE, ENVIRONMENT, PREDICTIONS, RESULTS
 from forgetmenot.record.result_schema import Cost
+from forgetmenot.record.seal import unsealed
 from forgetmenot.report.beforehand import can_be_shown
 from forgetmenot.report.html import write_report
 from forgetmenot.report.terminal import LiveTable
@@ -48,6 +50,10 @@ def carry_out(
         UserError: If something does not fit the model, or the directory was created with other settings.
     """
     config = plan.config
+    if not fresh:
+        directory.check([row.name for row in plan.rows])
+        if sentence := unsealed(directory.path):
+            display.say(sentence)
     session = open_session(config, None if fresh else begun_with(directory).get("threads"))
     display.say(session.in_words)
     with deterministic():
@@ -119,7 +125,7 @@ def _identify(plan: Plan, session: Session, directory: RunDirectory, display: Di
                 f"{directory.path} was created with {key} {value!r}; now it would be {now!r}. Resuming would "
                 "mix two runs. Restore the command, machine or data, or start over with --fresh."
             )
-    directory.write_json(ENVIRONMENT, {"identity": identity, **session.record})
+    _record(session, directory, display, identity)
     if session.learner.layout != "trie":
         not_taken = session.record["guard"]["not_taken"].items()
         why = "; ".join(f"{name}: {reason}" for name, reason in not_taken if name != "writing")
@@ -130,6 +136,41 @@ def _identify(plan: Plan, session: Session, directory: RunDirectory, display: Di
     if session.record["dropout_set_to_0"]:
         zeroed = ", ".join(session.record["dropout_set_to_0"])
         display.say(f"The model's own dropout ({zeroed}) is set to 0; that is recorded.")
+
+
+def _record(session: Session, directory: RunDirectory, display: Display, identity: Mapping[str, Any]) -> None:
+    """Write environment.json; what finished stages were computed with stays in it, under "earlier"."""
+    before = ranks.agreed(lambda: directory.read_json(ENVIRONMENT)) or {}
+    earlier = list(before.get("earlier", ()))
+    then, now = ({key: one.get(key) for key in ("versions", "machine")} for one in (before, session.record))
+    stages = [name for name in (BASE, *identity["stages"]) if directory.is_committed(name)]
+    if before and then != now and stages:
+        earlier.append({"stages_until": stages[-1], **then})
+        display.say(
+            f"Stages up to {stages[-1]} were computed with {_other(then, now)}; further ones are with "
+            "what is here now. Their numbers may differ in the last bits from those of one machine."
+        )
+    if not before and stages:
+        display.say(
+            f"{directory.path / ENVIRONMENT} is missing: that the finished stages are of the same data, "
+            "model and machine cannot be checked."
+        )
+    written = {
+        "identity": identity,
+        "settings": settings_hash(session.config),
+        **session.record,
+        **({"earlier": earlier} if earlier else {}),
+    }
+    directory.write_json(ENVIRONMENT, written)
+
+
+def _other(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """What was another then: packages with their versions, and the machine."""
+    versions = dict(then["versions"] or {})
+    other = [f"{name} {one}" for name, one in versions.items() if now["versions"].get(name) != one]
+    if then["machine"] != now["machine"]:
+        other.append(f"on {then['machine']}")
+    return ", ".join(other) or "other packages"
 
 
 def _table(loop: Loop) -> LiveTable:

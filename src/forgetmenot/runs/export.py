@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,9 +12,9 @@ from forgetmenot.errors import UserError
 from forgetmenot.methods import Method, make_method
 from forgetmenot.record.files import folder_written_whole
 from forgetmenot.record.layout import BASE, CONFIG, LAST, PREDICTIONS
-from forgetmenot.record.predictions import read_predictions
+from forgetmenot.record.predictions import Predictions, read_predictions
 from forgetmenot.runs.directory import RunDirectory, begun_with
-from forgetmenot.runs.saved import at_its_revision, open_saved
+from forgetmenot.runs.saved import at_its_revision, open_saved, other_than_begun
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -74,10 +74,11 @@ def export(run_dir: Path, stage: str, out: Path, gguf: str | None = None) -> str
         raise UserError(
             f"{kind.not_one_model} The learned weights are in {directory.stage(found[0]) / kind.folder}."
         )
+    answers = read_predictions(directory.stage(found[0]) / PREDICTIONS)
     base = at_its_revision(config, begun_with(directory)).model
     template = find_template(base) if gguf is not None else None
     with folder_written_whole(out) as folder:
-        return _write(directory, config, method, found[0], folder, gguf, template)
+        return _write(directory, config, method, found[0], answers, folder, gguf, template)
 
 
 def _write(
@@ -85,6 +86,7 @@ def _write(
     config: RunConfig,
     method: Method,
     stage: str,
+    answers: Mapping[str, Predictions],
     out: Path,
     gguf: str | None,
     template: Path | None,
@@ -100,7 +102,7 @@ def _write(
         load_method_state(method, directory.stage(stage))
     with method.answering(session.learner), no_progress_bars():
         plain = merged(session.learner.model)
-        kept = _kept(session, directory, stage)
+        kept = _kept(session, directory, answers)
         said = _held(replace(session.learner, model=plain), kept)
         plain.save_pretrained(out)
     session.learner.tokenizer.save_pretrained(out)
@@ -170,16 +172,16 @@ def _other_tokens(own: Any, read: Any, sample: Sequence[TokenSequence]) -> str:
     )
 
 
-def _kept(session: Session, directory: RunDirectory, stage: str) -> Kept | str:
-    """What the run kept of a stage, or why nothing can be held against it: the end of a sentence."""
+def _kept(session: Session, directory: RunDirectory, answers: Mapping[str, Predictions]) -> Kept | str:
+    """What the run kept of a stage with these answers, or why nothing can be held against it."""
     try:
-        sample, before = _first_examples(session, directory, stage)
+        sample, before = _first_examples(session, directory, answers)
     except UserError as error:
-        return f", since its tasks cannot be read: {error}"
+        return f", since its tasks cannot be asked again: {error}"
     return (sample, before) if sample else ": the run kept none (its answers are written)."
 
 
-def _first_examples(session: Session, directory: RunDirectory, stage: str) -> Kept:
+def _first_examples(session: Session, directory: RunDirectory, answers: Mapping[str, Predictions]) -> Kept:
     """Sequences of the first examples of each scored task, and the log-likelihoods that the run kept."""
     import torch
 
@@ -187,14 +189,15 @@ def _first_examples(session: Session, directory: RunDirectory, stage: str) -> Ke
     from forgetmenot.runs.plan import make_plan
 
     plan = make_plan(session.config)
+    if other := other_than_begun(begun_with(directory), plan):
+        raise UserError(f"{other} is other than the run began with.")
     learner, longest = session.learner, session.max_length
     asked = scored_tasks(session.config.asking, plan.readings[0], plan.scored, learner, longest)
     session.examine(asked[0].first_sequences())
-    predictions = read_predictions(directory.stage(stage) / PREDICTIONS)
     sample: list[TokenSequence] = []
     before: list[float] = []
     for one in asked:
-        kept = predictions.get(one.task.name)
+        kept = answers.get(one.task.name)
         if kept is None:
             continue
         rows = dict(zip(kept.ids, kept.log_likelihoods, strict=True))

@@ -21,16 +21,16 @@ from forgetmenot.metrics import margin_of
 from forgetmenot.models.weights import has_weights
 from forgetmenot.probes import Probe
 from forgetmenot.prompting import TokenSequence
+from forgetmenot.record.cost import read_cost, write_cost
 from forgetmenot.record.layout import (
     ASKED_AGAIN,
     BASE,
     PREDICTIONS,
     SCORES,
     predictions_file,
-    read_cost,
-    write_cost,
 )
 from forgetmenot.record.predictions import Predictions, read_predictions, score, write_predictions
+from forgetmenot.record.seal import read_json
 from forgetmenot.report.beforehand import AtHand
 from forgetmenot.runs.again import ask_again
 from forgetmenot.runs.directory import RunDirectory
@@ -158,7 +158,7 @@ class Loop:
         """
         data, further = ({name: self.data[name] for name in names} for names in (stage.tasks, stage.sources))
         stage = replace(stage, data=data, further=further)
-        trained = ranks.agreed(lambda: self.directory.trained(stage.name))
+        trained = ranks.agreed(lambda: self.directory.trained(stage.name, self.display.say))
         with self.directory.committing(stage.name) as folder:
             if trained is None:
                 start = BASE if self.method.start(stage) == "base" else previous
@@ -175,7 +175,7 @@ class Loop:
                 self.session.to_stage(left, trainable=True)
                 load_method_state(self.method, left)
                 write_cost(folder, {key: cost for key, cost in read_cost(left).items() if key != "scoring"})
-                seconds = trained["seconds"]
+                seconds = trained
             eval_s = self._score(folder, stage.name, self.scored)
         self.directory.sweep(stage.name)
         self.directory.record_time(stage.number, {"train_s": seconds, "eval_s": eval_s})
@@ -196,9 +196,12 @@ class Loop:
         began = time.perf_counter()
         self.learner.reset_counts()
         total = sum(one.count() for tasks in asked.values() for one in tasks)
-        cells = json.loads(path.read_text(encoding="utf-8")) if (path := folder / SCORES).is_file() else []
+        path = folder / SCORES
+        cells = read_json(path, list) or []
         before = read_cost(folder).get("scoring", {})
         kept = AnswerLog(self.directory.stage(name))
+        for sentence in kept.said:
+            self.display.say(sentence)
         with (
             self.method.answering(self.learner),
             self.display.progress(f"{name}: scoring", total) as advance,
@@ -224,7 +227,7 @@ class Loop:
     def _ask_again(self, folder: Path, tasks: Sequence[ScoredTask], answers: Sequence[Predictions]) -> None:
         """Keep what the base answers otherwise when it is asked again, beside what was kept before."""
         path = folder / ASKED_AGAIN
-        found = json.loads(path.read_text()) if path.is_file() else {}
+        found = read_json(path, dict) or {}
         for scored, said in zip(tasks, answers, strict=True):
             if (again := ask_again(self.learner, self.method, scored, said)) is not None:
                 found[scored.task.name] = again

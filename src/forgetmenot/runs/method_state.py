@@ -2,14 +2,16 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from forgetmenot.errors import UserError
 from forgetmenot.methods import Method
+from forgetmenot.record.damage import damaged
+from forgetmenot.record.seal import check_file, read_json
 
 TENSORS, PLAIN = "method.safetensors", "method.json"
 
@@ -35,6 +37,17 @@ def save_method_state(method: Method, folder: Path) -> int:
 
 
 def load_method_state(method: Method, folder: Path) -> None:
-    """Give a method back what it had at the end of a stage."""
-    state: dict[str, Any] = json.loads((folder / PLAIN).read_text(encoding="utf-8"))
-    method.load_state_dict({**state, **load_file(folder / TENSORS)})
+    """Give a method back what it had at the end of a stage.
+
+    Raises:
+        UserError: It is not there, or damaged.
+    """
+    state = read_json(folder / PLAIN, dict)
+    check_file(folder / TENSORS)
+    if state is None:
+        raise damaged(folder / PLAIN, "it is missing")
+    try:
+        tensors = load_file(folder / TENSORS)
+    except (SafetensorError, OSError) as error:
+        raise damaged(folder / TENSORS, f"it cannot be read ({error})") from error
+    method.load_state_dict({**state, **tensors})

@@ -13,6 +13,7 @@ from forgetmenot.evaluation.readings import scored_split
 from forgetmenot.methods import Method
 from forgetmenot.metrics import ability_delta
 from forgetmenot.probes import Part, Probe, RunTask, make_probe
+from forgetmenot.record.layout import MEASURED, STAGES
 from forgetmenot.record.result_schema import ProbeTable
 from forgetmenot.runs.directory import RunDirectory
 from forgetmenot.runs.plan import Plan, data_folder
@@ -105,7 +106,7 @@ def written(directory: RunDirectory, stage: str) -> dict[str, list[dict[str, Any
 
 
 def _file(stage: str) -> str:
-    return f"stages/{stage}/probes.json"
+    return f"{STAGES}/{stage}/{MEASURED}"
 
 
 def table(

@@ -13,6 +13,7 @@ from forgetmenot.errors import UserError, nearest
 from forgetmenot.evaluation.watched import divided
 from forgetmenot.receipts.classifier import Classifier
 from forgetmenot.receipts.fit import Receipts, classifier_maker, issue_receipts, receipted, takes_receipts
+from forgetmenot.record.layout import RECEIPTS
 from forgetmenot.runs.directory import RunDirectory
 from forgetmenot.tasks import Task, fingerprint, load_tasks
 
@@ -95,7 +96,7 @@ class ReceiptLoader:
 
     def _kept(self, task: Task, source: Task, make: Make) -> Receipts:
         """The receipts in the directory, or new ones, which are written there."""
-        name = f"receipts/{task.name}-{self._key(task, source)}.json"
+        name = f"{RECEIPTS}/{task.name}-{self._key(task, source)}.json"
         if (content := self._directory.read_json(name)) is not None:
             return Receipts.from_json(content)
         receipts = issue_receipts(task, source, self._settings, make)
@@ -108,7 +109,7 @@ class ReceiptLoader:
         folder = Path(str(self._settings.model))
         weights = None
         if folder.is_dir():
-            from forgetmenot.models.load import weights_fingerprint
+            from forgetmenot.models.revision import weights_fingerprint
 
             weights = weights_fingerprint(folder)
         about = [FORMAT, settings, weights, fingerprint(task), fingerprint(source)]

@@ -7,7 +7,8 @@ from forgetmenot.evaluation.scored_task import ScoredTask
 from forgetmenot.metrics import MatrixRow
 from forgetmenot.probes import Probe
 from forgetmenot.record.assemble import assemble
-from forgetmenot.record.layout import ASKED_AGAIN, BASE, STAGES, read_cost
+from forgetmenot.record.cost import read_cost
+from forgetmenot.record.layout import ASKED_AGAIN, BASE, STAGES
 from forgetmenot.record.predictions import read_predictions
 from forgetmenot.record.result_schema import Cost, ProbeTable, Results
 from forgetmenot.runs.directory import RunDirectory

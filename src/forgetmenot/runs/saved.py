@@ -8,8 +8,12 @@ from typing import TYPE_CHECKING, Any
 from forgetmenot.config import RunConfig
 from forgetmenot.methods import Method
 from forgetmenot.record.layout import BASE
+from forgetmenot.record.seal import unsealed
+from forgetmenot.report.wording import listed
 from forgetmenot.runs.directory import RunDirectory, begun_with
 from forgetmenot.runs.display import Display
+from forgetmenot.runs.plan import Plan
+from forgetmenot.tasks import fingerprint
 
 if TYPE_CHECKING:
     from forgetmenot.runs.session import Session
@@ -24,12 +28,35 @@ def open_saved(directory: RunDirectory, config: RunConfig, display: Display | No
     from forgetmenot.runs.session import check_base, open_session
 
     begun = begun_with(directory)
+    if display is not None and (sentence := unsealed(directory.path)):
+        display.say(sentence)
     session = open_session(at_its_revision(config, begun), begun.get("threads"))
     if "model_revision" in begun:
         check_base(config, begun["model_revision"], session.identity["model_revision"])
     if display is not None:
         session.learner.progress = display.progress
     return session
+
+
+def other_than_begun(begun: Mapping[str, Any], plan: Plan) -> str | None:
+    """What of a run's own tasks and prompts is another now than when it began, in words; None if nothing is.
+
+    Args:
+        begun: The run's identity.
+        plan: The plan that its config amounts to now.
+    """
+    tasks, prompts = begun.get("tasks", {}), begun.get("prompts", {})
+    other = [
+        f"the data of {task.name}"
+        for task in {task.name: task for task in (*plan.trained, *plan.scored)}.values()
+        if tasks.get(task.name, "") not in ("", fingerprint(task))
+    ]
+    other += [
+        f"the prompt of {name}"
+        for name, prompt in plan.prompts.items()
+        if prompts.get(name, "") not in ("", prompt.hash)
+    ]
+    return listed(other) if other else None
 
 
 def at_its_revision(config: RunConfig, begun: Mapping[str, Any]) -> RunConfig:

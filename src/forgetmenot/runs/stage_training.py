@@ -23,7 +23,7 @@ from forgetmenot.models.adapt import adapt, finish_stage
 from forgetmenot.models.layers import first_learning, parameters_below
 from forgetmenot.models.weights import save_weights
 from forgetmenot.prompting import TokenSequence
-from forgetmenot.record.layout import write_cost
+from forgetmenot.record.cost import write_cost
 from forgetmenot.runs.directory import RunDirectory
 from forgetmenot.runs.display import Display
 from forgetmenot.runs.method_state import save_method_state

@@ -113,6 +113,6 @@ def _last_event(directory: Path) -> str:
     """What a run wrote last into its events.jsonl: the stage that it is in, or has finished."""
     try:
         event = json.loads((directory / "events.jsonl").read_text(encoding="utf-8").splitlines()[-1])
-    except (OSError, IndexError, ValueError):
+        return f"{event['event']} {event.get('stage', '')}".strip()
+    except (OSError, LookupError, ValueError, TypeError, AttributeError):
         return "starting"
-    return f"{event['event']} {event.get('stage', '')}".strip()

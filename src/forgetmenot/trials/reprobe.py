@@ -15,12 +15,12 @@ from forgetmenot.evaluation.settings import EvaluationSettings
 from forgetmenot.paths import file_name
 from forgetmenot.record.layout import BASE, CONFIG, READINGS
 from forgetmenot.record.result_schema import ProbeTable
-from forgetmenot.runs.directory import RunDirectory
+from forgetmenot.runs.directory import RunDirectory, begun_with
 from forgetmenot.runs.opening import opened
 from forgetmenot.runs.plan import make_plan
 from forgetmenot.runs.probing import make_probes, measure_probe, table
 from forgetmenot.runs.receipt_loader import ReceiptLoader
-from forgetmenot.runs.saved import open_saved, take_up
+from forgetmenot.runs.saved import open_saved, other_than_begun, take_up
 from forgetmenot.settings import NamedSettings
 
 
@@ -45,6 +45,11 @@ def reprobe(
     config = read_resolved(directory.path / CONFIG)
     with opened(directory, console) as display:
         plan = make_plan(config, ReceiptLoader(config, directory))
+        if other := other_than_begun(begun_with(directory), plan):
+            display.say(
+                f"{directory.path}: {other} is other than the run began with; probes that ask the run's "
+                "tasks measure what is there now."
+            )
         wanted = make_probes(plan, _wanted(config, probes))
         stages = [row.name for row in plan.rows]
         found: dict[str, list[list[dict[str, Any]] | None]] = {name: [] for name in wanted}

@@ -28,12 +28,12 @@ from forgetmenot.record.assemble import reading
 from forgetmenot.record.layout import CONFIG, READINGS
 from forgetmenot.record.predictions import Predictions
 from forgetmenot.record.result_schema import SavedReading
-from forgetmenot.runs.directory import RunDirectory
+from forgetmenot.runs.directory import RunDirectory, begun_with
 from forgetmenot.runs.display import Display
 from forgetmenot.runs.opening import opened
-from forgetmenot.runs.plan import data_folder, make_plan
+from forgetmenot.runs.plan import Plan, data_folder, make_plan
 from forgetmenot.runs.receipt_loader import ReceiptLoader
-from forgetmenot.runs.saved import open_saved, take_up
+from forgetmenot.runs.saved import open_saved, other_than_begun, take_up
 from forgetmenot.tasks import Task, fingerprint
 
 if TYPE_CHECKING:
@@ -72,6 +72,8 @@ def rescore(
     with opened(directory, console) as display:
         load = ReceiptLoader(config, directory)
         plan = make_plan(config, load)
+        own_prompt = prompt is None and "prompt" not in (settings or {})
+        _check_data(directory, plan, display, named=bool(tasks), own_prompt=own_prompt)
         found = _named(config, load, tasks) if tasks else plan.scored
         asked = [task for task in found if scored_split(config.evaluation, task)]
         if not asked:
@@ -94,6 +96,34 @@ def rescore(
         name = f"{READINGS}/{file_name('-'.join([chosen.name or 'own', *names]), about)}.json"
         directory.write_json(name, measured)
     return directory.path / name, measured
+
+
+def _check_data(
+    directory: RunDirectory, plan: Plan, display: Display, *, named: bool, own_prompt: bool
+) -> None:
+    """Hold the run's tasks and prompts against those that it began with.
+
+    Args:
+        directory: The run's.
+        plan: What its config amounts to now.
+        display: Where to say what is another now, where the tasks are named and so taken as they are.
+        named: Whether they are.
+        own_prompt: Whether they are asked by the run's own prompts.
+
+    Raises:
+        UserError: Something is another now, and what is scored is not named.
+    """
+    begun = begun_with(directory)
+    other = other_than_begun(begun if own_prompt else {**begun, "prompts": {}}, plan)
+    if other is None:
+        return
+    sentence = f"{directory.path}: {other} is other than the run began with"
+    if not named:
+        raise UserError(
+            f"{sentence}, so that scores could not stand beside the run's. Put it back, or score what is "
+            "there now by naming it: --tasks, and --prompt for a prompt."
+        )
+    display.say(f"{sentence}; these scores are of what is there now.")
 
 
 def _named(config: RunConfig, load: ReceiptLoader, names: Sequence[str]) -> list[Task]:

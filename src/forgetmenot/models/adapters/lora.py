@@ -1,5 +1,6 @@
 """LoRA adapters through PEFT (Hu et al. 2021, arXiv 2106.09685)."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -104,6 +105,8 @@ class Lora(AdapterKind):
         """Write every adapter; all weights, where the adapters have become part of these."""
         if isinstance(model, PeftModel):
             model.save_pretrained(stage / self.folder, save_embedding_layers=False)
+            for path in (stage / self.folder).rglob("adapter_config.json"):
+                _sort_names(path)
         else:
             FULL.save(model, stage, weights)
 
@@ -161,6 +164,15 @@ def _sharing(model: Any) -> dict[str, str]:
         if len(layers) > 1
         for layer in layers
     }
+
+
+def _sort_names(path: Path) -> None:
+    """Put the names of a saved config in order: PEFT keeps them as sets, whose order is another each time."""
+    config = json.loads(path.read_text(encoding="utf-8"))
+    for key in ("target_modules", "exclude_modules", "modules_to_save"):
+        if isinstance(config.get(key), list):
+            config[key].sort()
+    path.write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from forgetmenot.engine import ranks
 from forgetmenot.paths import file_name
 from forgetmenot.prompting import TokenSequence
-from forgetmenot.record.files import written_whole
+from forgetmenot.record.seal import check_file, forget, written_sealed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,18 +49,19 @@ class Base:
         for name, sequences in tasks.items():
             states = self.learner.states(sequences)
             if ranks.writes():
-                with written_whole(self._states(name, sequences)) as aside:
+                with written_sealed(self._states(name, sequences)) as aside:
                     save_file({"states": states}, aside, {"head": self.digest})
         if ranks.writes():
             both = {"weight": self.head.weight, "bias": self.head.bias}
             values = {key: one.detach().contiguous() for key, one in both.items() if one is not None}
-            with written_whole(self._head(self.digest)) as aside:
+            with written_sealed(self._head(self.digest)) as aside:
                 save_file(values, aside)
         ranks.wait()
 
     def keep_no_head(self) -> None:
         """Remove the base's head if the model as it stands, a later one, has the same."""
         if self.head is not None and ranks.writes():
+            forget(self._head(self.digest))
             self._head(self.digest).unlink(missing_ok=True)
 
     def of(self, name: str, sequences: Sequence[TokenSequence]) -> tuple[Tensor, KeptHead] | str:
@@ -70,12 +71,14 @@ class Base:
         if self.head is None:
             return HEAD_NOT_APART
         path = self._states(name, sequences)
+        check_file(path)
         if not ranks.agreed(path.is_file):
             return NO_BASE
         with safe_open(path, framework="pt") as file:
             states, digest = file.get_tensor("states"), file.metadata()["head"]
         if digest == self.digest:
             return states, self.head
+        check_file(self._head(digest))
         if not ranks.agreed(self._head(digest).is_file):
             return OTHER_HEAD
         return states, _read_head(self._head(digest), self.learner)

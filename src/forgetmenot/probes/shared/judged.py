@@ -22,7 +22,8 @@ from forgetmenot.probes.shared.judgements import VERSION, Judgement, Judgements,
 from forgetmenot.probes.shared.probe import NOT_FINITE, Part, Probe, ProbeOptions
 from forgetmenot.probes.shared.prompt_sets import read_prompts
 from forgetmenot.prompting.tokens import Tokens
-from forgetmenot.record.files import read_lines, write_text
+from forgetmenot.record.files import read_lines
+from forgetmenot.record.seal import check_file, write_sealed
 from forgetmenot.synthesis.responder import as_tokens
 
 if TYPE_CHECKING:
@@ -155,7 +156,7 @@ class Judged(Probe):
                 {"prompt": request, **one._asdict()}
                 for request, one in zip(self._requests(), written, strict=True)
             ]
-            write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+            write_sealed(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
         return written
 
     def _write(self, learner: Learner) -> list[Written]:
@@ -222,6 +223,11 @@ def _cut(written: Sequence[Written]) -> float:
 
 
 def _read(path: Path) -> list[Written] | None:
+    check_file(path)
     if not path.is_file():
         return None
-    return [Written(row["answer"], row["cut"]) for row in read_lines(path)]
+    return read_lines(path, _as_written)
+
+
+def _as_written(row: dict[str, Any]) -> Written:
+    return Written(row["answer"], row["cut"])

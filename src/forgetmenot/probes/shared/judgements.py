@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from forgetmenot.record.files import append_line, read_lines
 from forgetmenot.synthesis.endpoint import Messages
@@ -67,6 +67,10 @@ def read_judgement(reply: str) -> Judgement | None:
     return found.pop() if len(found) == 1 else None
 
 
+def _kept(row: dict[str, Any]) -> tuple[str, Judgement | None]:
+    return row["key"], row["verdict"]
+
+
 class Judgements:
     """A file of verdicts, one JSON object a line: key, judge, verdict and the whole reply.
 
@@ -76,8 +80,7 @@ class Judgements:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._known: dict[str, Judgement | None] = {}
-        for row in read_lines(path):
-            self._known[row["key"]] = row["verdict"]
+        self._known.update(read_lines(path, _kept))
 
     def of(self, judge: Responder, comparisons: Sequence[PairComparison]) -> list[Judgement | None]:
         """The verdict on each comparison; only what is not in the file is requested, and saved as it comes.
