@@ -149,6 +149,18 @@ CASES = {
     ),
     "a tracker that is unknown": of_set("trackers=[tensorbord]", "trackers", "'tensorbord'", "tensorboard"),
     "no name for a task": Case(RUN + "''", ("''", "fmn list tasks")),
+    "an output without a name": Case("run --output ''", ("output:", "empty")),
+    "a comparison over a stranger's file": Case(
+        "compare done other --output .",
+        ("compare.html", "would be replaced"),
+        {"compare.html": "mine"},
+        lambda here: shutil.copytree(here / "done", here / "other"),
+    ),
+    "a check over a stranger's folder": Case(
+        "check model done:last --tasks tasks/animal.yaml --output out",
+        ("check.json", "not the folder of a check"),
+        {"out/check.json": "{}"},
+    ),
     "no name for a model": Case("run --model '' --output out", ("model.name:", "at least 1")),
     "a rate without end": of_set("training.learning_rate=.inf", "training.learning_rate:", "finite", "inf"),
     "a tracker that is not installed": of_set("trackers=[clearml]", "trackers", "'clearml'"),
@@ -444,7 +456,7 @@ CASES = {
     "report of nothing": Case("report nowhere", ("nowhere", "results.json")),
     "report of a broken run": Case("report out", ("results.json", "JSON"), {"out/results.json": "{"}),
     "a broken config in the run's directory": Case(
-        ANIMAL, ("out/config.yaml",), {"out/config.yaml": "seed: [1"}
+        ANIMAL, ("out/config.yaml",), {"out/.lock": "forgetmenot run\n", "out/config.yaml": "seed: [1"}
     ),
     "score of no run": Case("score tasks", ("tasks", "config.yaml")),
     "score of an unknown prompt": Case("score done --prompt ters", ("'animal'", "'ters'", "'terse'")),
@@ -549,6 +561,8 @@ def test_libraries_add_nothing_to_the_sentence(here: Path) -> None:
         ("list modles", "'modles'"),
         ("score", "RUN_DIR"),
         ("export done", "OUT"),
+        ("export done ''", "OUT"),
+        ("prompts model --tasks tasks/animal.yaml --output ''", "--output: it is empty"),
     ],
 )
 def test_wrong_usage_shows_the_usage(command: str, says: str, capfd: pytest.CaptureFixture[str]) -> None:

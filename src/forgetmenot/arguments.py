@@ -116,7 +116,7 @@ def parser() -> argparse.ArgumentParser:
     )
     verb.add_argument(
         "--output",
-        type=Path,
+        type=_folder,
         default=Path(),
         metavar="DIR",
         help="where to write compare.html and its tables; default: the current directory",
@@ -155,7 +155,7 @@ def parser() -> argparse.ArgumentParser:
     )
     verb.add_argument("--limit", type=int, metavar="N", help="the number of `select` examples of each task")
     verb.add_argument(
-        "--output", type=Path, metavar="DIR", help="where to write prompts.html and chosen.yaml"
+        "--output", type=_folder, metavar="DIR", help="where to write prompts.html and chosen.yaml"
     )
     verb.add_argument(
         "--set", action="append", default=[], metavar="key.path=value", help="any key of the config"
@@ -172,7 +172,7 @@ def parser() -> argparse.ArgumentParser:
     )
     verb.add_argument("--prompt", metavar="P", help="a prompt variant")
     verb.add_argument("--data-dir", metavar="D", help=DATA_DIR)
-    verb.add_argument("--output", type=Path, metavar="DIR", help="where to write the tables")
+    verb.add_argument("--output", type=_folder, metavar="DIR", help="where to write the tables")
     verb.add_argument("--set", action="append", default=[], metavar="key.path=value", help="as in `fmn run`")
     _several(verb)
 
@@ -181,7 +181,7 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument(
         "--stage", default="last", metavar="S", help="its number or name: 2, or 02-mrpc; default: the last"
     )
-    verb.add_argument("out", type=Path, metavar="OUT")
+    verb.add_argument("out", type=_folder, metavar="OUT")
     verb.add_argument(
         "--gguf", choices=GGUF_TYPES, help="write OUT/model-TYPE.gguf too, for llama.cpp: docs/gguf.md"
     )
@@ -220,6 +220,13 @@ def _positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
     return number
+
+
+def _folder(text: str) -> Path:
+    """A folder to write into; an empty text would silently be the current one."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("it is empty; name a folder, or '.' for this one")
+    return Path(text)
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -61,8 +61,15 @@ class Run:
         return pd.read_parquet(stage_folder(self.path, name) / PREDICTIONS)
 
     def report(self) -> Path:
-        """Write report.html again; returns its path."""
-        return write_report(self.path)
+        """Write report.html again; returns its path.
+
+        Raises:
+            UserError: If it cannot be written there.
+        """
+        try:
+            return write_report(self.path)
+        except OSError as error:
+            raise UserError(f"{self.path / REPORT} cannot be written ({error.strerror}).") from error
 
     def print(self, console: Console | None = None) -> None:
         """Print the matrix and the summary."""

@@ -113,7 +113,7 @@ def prompts(
     directory = RunDirectory(Path(output) if output is not None else _directory(config, prompts))
     from forgetmenot.runs.session import open_session
 
-    with opened(directory, console) as display:
+    with opened(directory, console, "prompts") as display:
         session = open_session(config)
         has_chat = bool(session.learner.tokenizer.chat_template)
         found: dict[str, Any] = {}
