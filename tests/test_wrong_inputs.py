@@ -149,6 +149,23 @@ CASES = {
     ),
     "a tracker that is unknown": of_set("trackers=[tensorbord]", "trackers", "'tensorbord'", "tensorboard"),
     "no name for a task": Case(RUN + "''", ("''", "fmn list tasks")),
+    "a limit that is true": of_set("training.limit=true", "training.limit", "true is no number"),
+    "epochs of a task that are true": of_set("training.epochs={animal: true}", "epochs", "true is no number"),
+    "a rate that is true": of_set("training.learning_rate=true", "learning_rate", "true is no number"),
+    "a share that is true": of_set("method={name: freeze, share: true}", "share", "true is no number"),
+    "epochs without an end": of_set(f"training.epochs={10**30}", "training.epochs", "10000"),
+    "a batch without an end": of_set(f"training.batch_size={10**30}", "training.batch_size"),
+    "a seed that no generator takes": of_set(f"seed={10**30}", "seed:"),
+    "a rank without an end": of_set(f"adapter.rank={10**12}", "adapter.rank", "less than"),
+    "demonstrations without an end": of_set(f"demonstrations={10**12}", "demonstrations", "1000"),
+    "a setting 1,000 lists deep": of_set("training.epochs=" + "[" * 1000, "training.epochs", "not YAML"),
+    "a setting of half a character": of_set('output="a\\ud800"', "output", "half a character"),
+    **{
+        f"a name of 5,000 letters as {key}": of_set(f"{key}={'a' * 5000}", f"{key}:", "5,000 letters")
+        for key in ("model", "tasks", "data_dir", "receipts.model", "evaluation.also_score", "output")
+    },
+    "a run of 5,000 letters": Case(f"report {'a' * 5000}", ("aaa", "too long")),
+    "a template without a field": of_task("{{ word }} is a", "A cat is a", "'mine'", "names no field"),
     "an output without a name": Case("run --output ''", ("output:", "empty")),
     "a comparison over a stranger's file": Case(
         "compare done other --output .",
@@ -562,6 +579,7 @@ def test_libraries_add_nothing_to_the_sentence(here: Path) -> None:
         ("score", "RUN_DIR"),
         ("export done", "OUT"),
         ("export done ''", "OUT"),
+        ("score done --probes '[a'", "'[a' is not YAML"),
         ("prompts model --tasks tasks/animal.yaml --output ''", "--output: it is empty"),
     ],
 )

@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from forgetmenot.models.settings import GGUF_TYPES
+from forgetmenot.tasks.yaml_file import parse_yaml, shortened, why
 
 DATA_DIR = (
     "the folder that holds public data sets, in folders named glue, standard-cl, trace or general, or one of "
@@ -235,5 +236,8 @@ def _names(text: str) -> tuple[str, ...]:
 
 def _entries(text: str) -> tuple[Any, ...]:
     """Names with commas between them, or a list in YAML."""
-    value = yaml.safe_load(text) if text.lstrip().startswith(("[", "{")) else _names(text)
+    try:
+        value = parse_yaml(text) if text.lstrip().startswith(("[", "{")) else _names(text)
+    except yaml.YAMLError as error:
+        raise argparse.ArgumentTypeError(f"{shortened(text)} is not YAML ({why(error)})") from error
     return tuple(value) if isinstance(value, list | tuple) else (value,)

@@ -1,6 +1,7 @@
 """The verbs of the command line: each calls the Python function of the same name, and nothing else."""
 
 import argparse
+import errno
 import io
 import json
 import os
@@ -19,7 +20,7 @@ from forgetmenot.arguments import parser
 from forgetmenot.engine import ranks
 from forgetmenot.errors import PeerLostError, UserError
 from forgetmenot.report.screen import Screen
-from forgetmenot.tasks.yaml_file import parse_yaml
+from forgetmenot.tasks.yaml_file import parse_yaml, shortened, why
 
 WATCHED = "evaluation.also_score"
 """The key that --watch is the friendly name of."""
@@ -51,13 +52,22 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except BrokenPipeError:  # as in `fmn … | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            _report_bug()
+        _end(MISTAKE, f"the name {shortened(str(error.filename))} is too long for a file.")
     except Exception:  # noqa: BLE001 (an internal error: the user gets the trace in a file)
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", prefix="forgetmenot-", suffix=".log", delete=False
-        ) as file:
-            file.write(traceback.format_exc())
-        _end(BUG, f"internal error; please report it with the trace in {file.name}")
+        _report_bug()
     sys.exit(DONE)
+
+
+def _report_bug() -> NoReturn:
+    """Write the trace of the error at hand to a file, and end."""
+    with tempfile.NamedTemporaryFile(
+        "w", encoding="utf-8", prefix="forgetmenot-", suffix=".log", delete=False
+    ) as file:
+        file.write(traceback.format_exc())
+    _end(BUG, f"internal error; please report it with the trace in {file.name}")
 
 
 def _write_what_can_be_written() -> None:
@@ -347,7 +357,7 @@ def _settings(given: Sequence[str], option: str = "--set") -> dict[str, Any]:
         try:
             settings[key] = parse_yaml(value)
         except yaml.YAMLError as error:
-            raise UserError(f"{option} {key}: {value!r} is not YAML.") from error
+            raise UserError(f"{option} {key}: {shortened(value)} is not YAML ({why(error)}).") from error
     return settings
 
 

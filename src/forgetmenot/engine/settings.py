@@ -1,16 +1,12 @@
 """The `training` part of a config."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-)
+from pydantic import BaseModel, ConfigDict, Field
+
+from forgetmenot.settings import NonNegativeFloat, NonNegativeInt, Number, PositiveFloat, PositiveInt
+
+Epochs = Annotated[PositiveInt, Field(le=10_000)]
 
 
 class TrainingSettings(BaseModel):
@@ -26,12 +22,12 @@ class TrainingSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    epochs: PositiveInt | dict[str, PositiveInt] = 1
+    epochs: Epochs | dict[str, Epochs] = 1
     batch_size: PositiveInt = 32
     micro_batch: PositiveInt | Literal["auto"] = "auto"
     learning_rate: PositiveFloat | Literal["auto"] = "auto"
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    warmup_ratio: float = Field(default=0.03, ge=0, lt=1)
+    warmup_ratio: Number = Field(default=0.03, ge=0, lt=1)
     weight_decay: NonNegativeFloat = 0.0
     max_grad_norm: PositiveFloat | None = 1.0
     max_length: PositiveInt = 1024

@@ -17,10 +17,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pydantic import NonNegativeFloat, PositiveFloat
-
 from forgetmenot.methods.shared.anchor import Importances, squared_distance
 from forgetmenot.methods.shared.method import Options, Stage
+from forgetmenot.settings import NonNegativeFloat, PositiveFloat
 
 if TYPE_CHECKING:
     from torch import Tensor

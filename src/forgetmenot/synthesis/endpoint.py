@@ -10,9 +10,10 @@ from email.utils import parsedate_to_datetime
 from typing import Annotated, Any, TypeVar
 
 import httpx2
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from forgetmenot.errors import UserError
+from forgetmenot.settings import PositiveFloat, PositiveInt
 
 Messages = Sequence[Mapping[str, str]]
 """A conversation: turns, each with `role` and `content`."""
