@@ -1,5 +1,6 @@
 """LoRA adapters through PEFT (Hu et al. 2021, arXiv 2106.09685)."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from transformers.pytorch_utils import Conv1D
 from forgetmenot.errors import UserError, nearest
 from forgetmenot.models.adapters.full import FULL, REFERENCE_WIDTH
 from forgetmenot.models.adapters.kind import AdapterKind
+from forgetmenot.models.adapters.peft_folder import check_plain, read_adapter
 from forgetmenot.models.layers import decoder_layers, first_learning, layer_stack
 from forgetmenot.models.settings import KINDS, AdapterSettings
 
@@ -111,12 +113,19 @@ class Lora(AdapterKind):
         """Put the adapters into the base; where training continues, only the last one learns.
 
         The first is in the folder itself, those of later stages in folders of their own.
+
+        Raises:
+            UserError: If one of them is none that a run wrote, or does not fit.
         """
         folder = stage / self.folder
-        model = PeftModel.from_pretrained(base, folder, is_trainable=trainable)
-        later = sorted(path.parent for path in folder.glob("*/adapter_config.json"))
+        later = sorted(path for path in folder.iterdir() if path.is_dir())
+        for path in (folder, *later):
+            if path != folder and not re.fullmatch(r"stage-\d\d+", path.name):
+                raise UserError(f"{path} is no adapter of a stage; take it away.")
+            check_plain(path)
+        model = read_adapter(base, folder, trainable=trainable)
         for path in later:
-            model.load_adapter(path, adapter_name=path.name, is_trainable=trainable)
+            model = read_adapter(model, path, path.name, trainable=trainable)
         if later:
             names = ["default", *(path.name for path in later)]
             model.base_model.set_adapter(names)
