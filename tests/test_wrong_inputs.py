@@ -166,6 +166,28 @@ CASES = {
     },
     "a run of 5,000 letters": Case(f"report {'a' * 5000}", ("aaa", "too long")),
     "a template without a field": of_task("{{ word }} is a", "A cat is a", "'mine'", "names no field"),
+    **{
+        f"a judge at {address!r}": of_config(
+            "evaluation: {probes: [{name: safety, judge: "
+            + json.dumps({"base_url": address, "model": "m"})
+            + "}]}",
+            "judge",
+            "base_url",
+        )
+        for address in (
+            "http://h\n/v1",
+            "http://h:port/v1",
+            "http://h:99999/v1",
+            "http://h/v1#k",
+            "http://a:b@h/v1",
+        )
+    },
+    **{
+        f"a side at {address!r}": Case(
+            f"check model {shlex.quote(address)} --tasks tasks/animal.yaml", ("address",)
+        )
+        for address in ("http://h\n/v1", "http://h:port/v1", "http://h:99999/v1", "http://a:b@h/v1")
+    },
     "an output without a name": Case("run --output ''", ("output:", "empty")),
     "a comparison over a stranger's file": Case(
         "compare done other --output .",

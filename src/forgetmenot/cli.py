@@ -18,7 +18,7 @@ from rich.table import Table
 
 from forgetmenot.arguments import parser
 from forgetmenot.engine import ranks
-from forgetmenot.errors import PeerLostError, UserError
+from forgetmenot.errors import PeerLostError, UserError, masked
 from forgetmenot.report.screen import Screen
 from forgetmenot.tasks.yaml_file import parse_yaml, shortened, why
 
@@ -66,7 +66,7 @@ def _report_bug() -> NoReturn:
     with tempfile.NamedTemporaryFile(
         "w", encoding="utf-8", prefix="forgetmenot-", suffix=".log", delete=False
     ) as file:
-        file.write(traceback.format_exc())
+        file.write(masked(traceback.format_exc()))
     _end(BUG, f"internal error; please report it with the trace in {file.name}")
 
 
@@ -81,7 +81,7 @@ def _end(status: int, sentence: str) -> NoReturn:
     """Print why and exit; of several processes the first that ends prints it, and the run has its status."""
     if not ranks.speaks():
         _leave(TERMINATED)
-    print(f"forgetmenot: {sentence}", file=sys.stderr)
+    print(f"forgetmenot: {masked(sentence)}", file=sys.stderr)
     _leave(status)
 
 
