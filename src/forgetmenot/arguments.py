@@ -52,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--data-dir", metavar="D", help=DATA_DIR)
     verb.add_argument("--seed", type=int, metavar="N")
     verb.add_argument("--output", metavar="DIR", help="the run directory")
-    verb.add_argument("--fresh", action="store_true", help="delete the contents of the run directory first")
+    verb.add_argument("--fresh", action="store_true", help="delete what an earlier run wrote there first")
     verb.add_argument(
         "--preview", action="store_true", help="show what would run and how long it takes; train nothing"
     )

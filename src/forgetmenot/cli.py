@@ -11,6 +11,7 @@ import tempfile
 import traceback
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
@@ -71,7 +72,10 @@ def _report_bug() -> NoReturn:
 
 
 def _write_what_can_be_written() -> None:
-    """Where a locale has no such letter, a question mark stands for it, and nothing fails."""
+    """Nothing fails where a stream is closed, or a locale lacks a letter; a question mark stands for it."""
+    nowhere = Path(os.devnull)
+    sys.stdout = sys.stdout or nowhere.open("w", encoding="utf-8")
+    sys.stderr = sys.stderr or nowhere.open("w", encoding="utf-8")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")

@@ -90,7 +90,7 @@ def run(
 
     Args:
         config: A config, a path to one, or dotted keys to values; None for the bundled model and suite.
-        fresh: Delete the contents of the run directory and start over.
+        fresh: Delete what an earlier run wrote into the run directory, and start over.
         console: Where to show progress; None shows nothing.
 
     Raises:

@@ -1,5 +1,6 @@
 """LoRA adapters through PEFT (Hu et al. 2021, arXiv 2106.09685)."""
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from transformers.pytorch_utils import Conv1D
 from forgetmenot.errors import UserError, nearest
 from forgetmenot.models.adapters.full import FULL, REFERENCE_WIDTH
 from forgetmenot.models.adapters.kind import AdapterKind
-from forgetmenot.models.adapters.peft_folder import check_plain, read_adapter
+from forgetmenot.models.adapters.peft_folder import CONFIG, check_plain, read_adapter
 from forgetmenot.models.layers import decoder_layers, first_learning, layer_stack
 from forgetmenot.models.settings import KINDS, AdapterSettings
 
@@ -106,6 +107,8 @@ class Lora(AdapterKind):
         """Write every adapter; all weights, where the adapters have become part of these."""
         if isinstance(model, PeftModel):
             model.save_pretrained(stage / self.folder, save_embedding_layers=False)
+            for config in (stage / self.folder).rglob(CONFIG):
+                _put_in_order(config)
         else:
             FULL.save(model, stage, weights)
 
@@ -135,6 +138,15 @@ class Lora(AdapterKind):
 
 
 LORA = Lora()
+
+
+def _put_in_order(config: Path) -> None:
+    """Sort the names in an adapter's config: PEFT keeps them in sets, in another order in each process."""
+    content = json.loads(config.read_text(encoding="utf-8"))
+    for key in ("target_modules", "exclude_modules"):
+        if isinstance(content[key], list):
+            content[key].sort()
+    config.write_text(json.dumps(content, indent=2, sort_keys=True), encoding="utf-8")
 
 
 def _in_layers(model: Any, settings: AdapterSettings) -> dict[str, Any]:
