@@ -197,7 +197,7 @@ CASES = {
     ),
     "a check over a stranger's folder": Case(
         "check model done:last --tasks tasks/animal.yaml --output out",
-        ("check.json", "not the folder of a check"),
+        ("check.json", "no folder of `fmn check`"),
         {"out/check.json": "{}"},
     ),
     "no name for a model": Case("run --model '' --output out", ("model.name:", "at least 1")),

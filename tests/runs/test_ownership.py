@@ -44,7 +44,7 @@ def test_a_strangers_folder_is_refused_and_left_as_it_is(
         (tmp_path / "out" / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "out" / file).write_text(text)
     before = _content(tmp_path / "out")
-    with pytest.raises(UserError, match="is not the folder of a run of forgetmenot"):
+    with pytest.raises(UserError, match="is no folder of `fmn run`"):
         go("out", fresh=fresh)
     assert _content(tmp_path / "out") == before
 
@@ -100,7 +100,7 @@ def test_a_run_killed_before_its_first_file_goes_on(
 def test_a_run_is_not_put_into_a_study(go: Go, tmp_path: Path) -> None:
     with RunDirectory(tmp_path / "out").locked("study"):
         RunDirectory(tmp_path / "out").write_text("study.yaml", "")
-    with pytest.raises(UserError, match="holds a study"):
+    with pytest.raises(UserError, match="holds what `fmn study` wrote"):
         go("out")
 
 

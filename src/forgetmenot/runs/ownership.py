@@ -48,14 +48,15 @@ def check_ours(path: Path, kind: Kind) -> None:
     if not there or (marked := _marked(path)) == kind:
         return
     if marked:
-        raise UserError(f"output: {path} holds a {marked}, and a {kind} is kept apart; give another folder.")
+        raise UserError(f"output: {path} holds what `fmn {marked}` wrote; give `fmn {kind}` another folder.")
     if there == [LOCK] and _is_file(path / LOCK) and not (path / LOCK).stat().st_size:
         return  # a command was killed before it had marked the folder
     if any(_has_keys(path / name, keys) for name, keys in _KNOWN_BY[kind].items()):
         return
+    fresh = ", not with --fresh either" * (kind == "run")
     raise UserError(
-        f"output: {path} holds {there[0]!r} and is not the folder of a {kind} of forgetmenot; nothing in it "
-        "is touched, not with --fresh either. Give a new or empty folder."
+        f"output: {path} holds {there[0]!r} and is no folder of `fmn {kind}`; nothing in it is touched"
+        f"{fresh}. Give a new or empty folder."
     )
 
 
