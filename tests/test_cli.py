@@ -195,6 +195,11 @@ def test_a_bar_and_a_table_write_brackets_as_they_stand() -> None:
         assert said in screen.getvalue()
 
 
+def test_a_closed_screen_is_no_fault() -> None:
+    command = f"{sys.executable} -m forgetmenot list models >&- 2>&-"
+    assert subprocess.run(["sh", "-c", command], check=False).returncode == 0
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "iso8859-15"])
 def test_a_screen_without_our_letters_gets_question_marks(encoding: str) -> None:
     command = [sys.executable, "-m", "forgetmenot", "list", "models"]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from forgetmenot.config import load_config
 from tests.report.compared_runs import forgetful, write_answers
 from tests.report.conftest import write_run
 
@@ -29,7 +30,8 @@ def here(tmp_path: Path) -> Path:
     write_run(tmp_path / "run", "sequential", ("sst2", "mrpc"), n=40)
     for seed, name in enumerate(("one", "other")):
         write_answers(tmp_path / name, forgetful(seed))
-        (tmp_path / name / "config.yaml").write_text(f"model: owner/alpha\nseed: {seed}\n")
+        config = load_config(None, {"model": "owner/alpha", "seed": seed})
+        (tmp_path / name / "config.yaml").write_text(config.to_yaml())
     return tmp_path
 
 

@@ -149,6 +149,57 @@ CASES = {
     ),
     "a tracker that is unknown": of_set("trackers=[tensorbord]", "trackers", "'tensorbord'", "tensorboard"),
     "no name for a task": Case(RUN + "''", ("''", "fmn list tasks")),
+    "a limit that is true": of_set("training.limit=true", "training.limit", "true is no number"),
+    "epochs of a task that are true": of_set("training.epochs={animal: true}", "epochs", "true is no number"),
+    "a rate that is true": of_set("training.learning_rate=true", "learning_rate", "true is no number"),
+    "a share that is true": of_set("method={name: freeze, share: true}", "share", "true is no number"),
+    "epochs without an end": of_set(f"training.epochs={10**30}", "training.epochs", "10000"),
+    "a batch without an end": of_set(f"training.batch_size={10**30}", "training.batch_size"),
+    "a seed that no generator takes": of_set(f"seed={10**30}", "seed:"),
+    "a rank without an end": of_set(f"adapter.rank={10**12}", "adapter.rank", "less than"),
+    "demonstrations without an end": of_set(f"demonstrations={10**12}", "demonstrations", "1000"),
+    "a setting 1,000 lists deep": of_set("training.epochs=" + "[" * 1000, "training.epochs", "not YAML"),
+    "a setting of half a character": of_set('output="a\\ud800"', "output", "half a character"),
+    **{
+        f"a name of 5,000 letters as {key}": of_set(f"{key}={'a' * 5000}", f"{key}:", "5,000 letters")
+        for key in ("model", "tasks", "data_dir", "receipts.model", "evaluation.also_score", "output")
+    },
+    "a run of 5,000 letters": Case(f"report {'a' * 5000}", ("aaa", "too long")),
+    "a template without a field": of_task("{{ word }} is a", "A cat is a", "'mine'", "names no field"),
+    **{
+        f"a judge at {address!r}": of_config(
+            "evaluation: {probes: [{name: safety, judge: "
+            + json.dumps({"base_url": address, "model": "m"})
+            + "}]}",
+            "judge",
+            "base_url",
+        )
+        for address in (
+            "http://h\n/v1",
+            "http://h:port/v1",
+            "http://h:99999/v1",
+            "http://h/v1#k",
+            "http://a:b@h/v1",
+        )
+    },
+    **{
+        f"a side at {address!r}": Case(
+            f"check model {shlex.quote(address)} --tasks tasks/animal.yaml", ("address",)
+        )
+        for address in ("http://h\n/v1", "http://h:port/v1", "http://h:99999/v1", "http://a:b@h/v1")
+    },
+    "an output without a name": Case("run --output ''", ("output:", "empty")),
+    "a comparison over a stranger's file": Case(
+        "compare done other --output .",
+        ("compare.html", "would be replaced"),
+        {"compare.html": "mine"},
+        lambda here: shutil.copytree(here / "done", here / "other"),
+    ),
+    "a check over a stranger's folder": Case(
+        "check model done:last --tasks tasks/animal.yaml --output out",
+        ("check.json", "no folder of `fmn check`"),
+        {"out/check.json": "{}"},
+    ),
     "no name for a model": Case("run --model '' --output out", ("model.name:", "at least 1")),
     "a rate without end": of_set("training.learning_rate=.inf", "training.learning_rate:", "finite", "inf"),
     "a tracker that is not installed": of_set("trackers=[clearml]", "trackers", "'clearml'"),
@@ -444,7 +495,7 @@ CASES = {
     "report of nothing": Case("report nowhere", ("nowhere", "results.json")),
     "report of a broken run": Case("report out", ("results.json", "JSON"), {"out/results.json": "{"}),
     "a broken config in the run's directory": Case(
-        ANIMAL, ("out/config.yaml",), {"out/config.yaml": "seed: [1"}
+        ANIMAL, ("out/config.yaml",), {"out/.lock": "forgetmenot run\n", "out/config.yaml": "seed: [1"}
     ),
     "score of no run": Case("score tasks", ("tasks", "config.yaml")),
     "score of an unknown prompt": Case("score done --prompt ters", ("'animal'", "'ters'", "'terse'")),
@@ -549,6 +600,9 @@ def test_libraries_add_nothing_to_the_sentence(here: Path) -> None:
         ("list modles", "'modles'"),
         ("score", "RUN_DIR"),
         ("export done", "OUT"),
+        ("export done ''", "OUT"),
+        ("score done --probes '[a'", "'[a' is not YAML"),
+        ("prompts model --tasks tasks/animal.yaml --output ''", "--output: it is empty"),
     ],
 )
 def test_wrong_usage_shows_the_usage(command: str, says: str, capfd: pytest.CaptureFixture[str]) -> None:

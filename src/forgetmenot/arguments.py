@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from forgetmenot.models.settings import GGUF_TYPES
+from forgetmenot.tasks.yaml_file import parse_yaml, shortened, why
 
 DATA_DIR = (
     "the folder that holds public data sets, in folders named glue, standard-cl, trace or general, or one of "
@@ -51,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--data-dir", metavar="D", help=DATA_DIR)
     verb.add_argument("--seed", type=int, metavar="N")
     verb.add_argument("--output", metavar="DIR", help="the run directory")
-    verb.add_argument("--fresh", action="store_true", help="delete the contents of the run directory first")
+    verb.add_argument("--fresh", action="store_true", help="delete what an earlier run wrote there first")
     verb.add_argument(
         "--preview", action="store_true", help="show what would run and how long it takes; train nothing"
     )
@@ -116,7 +117,7 @@ def parser() -> argparse.ArgumentParser:
     )
     verb.add_argument(
         "--output",
-        type=Path,
+        type=_folder,
         default=Path(),
         metavar="DIR",
         help="where to write compare.html and its tables; default: the current directory",
@@ -155,7 +156,7 @@ def parser() -> argparse.ArgumentParser:
     )
     verb.add_argument("--limit", type=int, metavar="N", help="the number of `select` examples of each task")
     verb.add_argument(
-        "--output", type=Path, metavar="DIR", help="where to write prompts.html and chosen.yaml"
+        "--output", type=_folder, metavar="DIR", help="where to write prompts.html and chosen.yaml"
     )
     verb.add_argument(
         "--set", action="append", default=[], metavar="key.path=value", help="any key of the config"
@@ -172,7 +173,7 @@ def parser() -> argparse.ArgumentParser:
     )
     verb.add_argument("--prompt", metavar="P", help="a prompt variant")
     verb.add_argument("--data-dir", metavar="D", help=DATA_DIR)
-    verb.add_argument("--output", type=Path, metavar="DIR", help="where to write the tables")
+    verb.add_argument("--output", type=_folder, metavar="DIR", help="where to write the tables")
     verb.add_argument("--set", action="append", default=[], metavar="key.path=value", help="as in `fmn run`")
     _several(verb)
 
@@ -181,7 +182,7 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument(
         "--stage", default="last", metavar="S", help="its number or name: 2, or 02-mrpc; default: the last"
     )
-    verb.add_argument("out", type=Path, metavar="OUT")
+    verb.add_argument("out", type=_folder, metavar="OUT")
     verb.add_argument(
         "--gguf", choices=GGUF_TYPES, help="write OUT/model-TYPE.gguf too, for llama.cpp: docs/gguf.md"
     )
@@ -222,11 +223,21 @@ def _positive(text: str) -> int:
     return number
 
 
+def _folder(text: str) -> Path:
+    """A folder to write into; an empty text would silently be the current one."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("it is empty; name a folder, or '.' for this one")
+    return Path(text)
+
+
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(","))
 
 
 def _entries(text: str) -> tuple[Any, ...]:
     """Names with commas between them, or a list in YAML."""
-    value = yaml.safe_load(text) if text.lstrip().startswith(("[", "{")) else _names(text)
+    try:
+        value = parse_yaml(text) if text.lstrip().startswith(("[", "{")) else _names(text)
+    except yaml.YAMLError as error:
+        raise argparse.ArgumentTypeError(f"{shortened(text)} is not YAML ({why(error)})") from error
     return tuple(value) if isinstance(value, list | tuple) else (value,)

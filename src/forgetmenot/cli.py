@@ -1,6 +1,7 @@
 """The verbs of the command line: each calls the Python function of the same name, and nothing else."""
 
 import argparse
+import errno
 import io
 import json
 import os
@@ -11,6 +12,7 @@ import tempfile
 import traceback
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
@@ -19,10 +21,10 @@ from rich.table import Table
 from forgetmenot import signals
 from forgetmenot.arguments import parser
 from forgetmenot.engine import ranks
-from forgetmenot.errors import PeerLostError, UserError
+from forgetmenot.errors import PeerLostError, UserError, masked
 from forgetmenot.machine import in_words
 from forgetmenot.report.screen import Screen
-from forgetmenot.tasks.yaml_file import parse_yaml
+from forgetmenot.tasks.yaml_file import parse_yaml, shortened, why
 
 WATCHED = "evaluation.also_score"
 """The key that --watch is the friendly name of."""
@@ -56,6 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         except Exception as error:  # noqa: BLE001 (an internal error: the user gets the trace in a file)
             if (number := signals.asked_to_stop()) is not None:  # which a library has turned into its own
                 _end_interrupted(signals.Interrupted(number), given)
+            if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+                _end(MISTAKE, f"the name {shortened(str(error.filename))} is too long for a file.")
             if (lacked := in_words(error)) is not None:
                 _end(MISTAKE, f"{lacked}: make room, and run the same command again.")
             _end(BUG, f"internal error; please report it with the trace {_trace()}")
@@ -64,13 +68,14 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def _trace() -> str:
     """Where the present exception's trace is: in a file, or above where none can be written."""
+    trace = masked(traceback.format_exc())
     try:
         with tempfile.NamedTemporaryFile(
             "w", encoding="utf-8", prefix="forgetmenot-", suffix=".log", delete=False
         ) as file:
-            file.write(traceback.format_exc())
+            file.write(trace)
     except OSError:
-        traceback.print_exc()
+        print(trace, file=sys.stderr)
         return "above"
     return f"in {file.name}"
 
@@ -84,7 +89,10 @@ def _end_interrupted(interrupted: signals.Interrupted, given: Sequence[str]) -> 
 
 
 def _write_what_can_be_written() -> None:
-    """Where a locale has no such letter, a question mark stands for it, and nothing fails."""
+    """Nothing fails where a stream is closed, or a locale lacks a letter; a question mark stands for it."""
+    nowhere = Path(os.devnull)
+    sys.stdout = sys.stdout or nowhere.open("w", encoding="utf-8")
+    sys.stderr = sys.stderr or nowhere.open("w", encoding="utf-8")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
@@ -94,7 +102,7 @@ def _end(status: int, sentence: str) -> NoReturn:
     """Print why and exit; of several processes the first that ends prints it, and the run has its status."""
     if not ranks.speaks():
         _leave(TERMINATED)
-    print(f"forgetmenot: {sentence}", file=sys.stderr)
+    print(f"forgetmenot: {masked(sentence)}", file=sys.stderr)
     _leave(status)
 
 
@@ -373,7 +381,7 @@ def _settings(given: Sequence[str], option: str = "--set") -> dict[str, Any]:
         try:
             settings[key] = parse_yaml(value)
         except yaml.YAMLError as error:
-            raise UserError(f"{option} {key}: {value!r} is not YAML.") from error
+            raise UserError(f"{option} {key}: {shortened(value)} is not YAML ({why(error)}).") from error
     return settings
 
 

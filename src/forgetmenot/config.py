@@ -3,20 +3,12 @@
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    NonNegativeInt,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from forgetmenot.engine.settings import TrainingSettings
 from forgetmenot.errors import UserError, validation_sentence
@@ -27,8 +19,8 @@ from forgetmenot.paths import filled, path_safe
 from forgetmenot.prompting import CountOrSettings, DemonstrationSettings, PromptVariants
 from forgetmenot.receipts.settings import ReceiptSettings
 from forgetmenot.record.seal import check_file
-from forgetmenot.settings import NamedSettings, Names
-from forgetmenot.tasks.yaml_file import read_yaml
+from forgetmenot.settings import NamedSettings, Names, Seed
+from forgetmenot.tasks.yaml_file import read_yaml, write_yaml
 
 FOLDERS = (("model",), ("model", "name"), ("data_dir",), ("receipts", "model"))
 """The keys that may name a folder."""
@@ -45,6 +37,9 @@ WITHOUT_NUMBERS: Any = {
 
 NOT_BESIDE = (("output",), ("model", "gguf_file"))
 """The keys whose paths are not relative to the config; a GGUF file is relative to the model's folder."""
+
+LONGEST_NAME = 255
+"""The most bytes of a file's name, and so of any text in a config without a blank, slash or comma."""
 
 BUNDLED_JOB = Path(__file__).with_name("quickstart.yaml")
 
@@ -72,7 +67,7 @@ class RunConfig(BaseModel):
     data_dir: str | None = None
     checkpoints: Literal["all", "last", "none"] = "all"
     trackers: Names = ()
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     output: str = "runs/{model}-{method}-{hash}-{seed}"
 
     @model_validator(mode="before")
@@ -125,7 +120,7 @@ class RunConfig(BaseModel):
         """The resolved config, every key and every path written out, so that it means the same anywhere."""
         values = placed(self.model_dump(mode="json"), Path.cwd())
         literal = _absolute(str(self.directory)).replace("{", "{{").replace("}", "}}")
-        return yaml.safe_dump({**values, "output": literal}, sort_keys=False, allow_unicode=True)
+        return write_yaml({**values, "output": literal})
 
 
 def load_config(path: Path | None = None, overrides: Mapping[str, Any] | None = None) -> RunConfig:
@@ -142,9 +137,13 @@ def load_config(path: Path | None = None, overrides: Mapping[str, Any] | None = 
     named = {key.split(".")[0] for key in overrides or {}}
     if path is None and not named & {"model", "tasks"}:
         path = BUNDLED_JOB
-    values = placed(read_yaml(path), path.parent) if path is not None else {}
+    values = read_yaml(path) if path is not None else {}
+    if path is not None:
+        check_texts(values)
+        values = placed(values, path.parent)
     for key, value in (overrides or {}).items():
         put(values, key.split("."), value)
+    check_texts(values)
     try:
         return RunConfig.model_validate(values)
     except ValidationError as error:
@@ -193,6 +192,32 @@ def same_value(one: Any, other: Any) -> bool:
 
 def _absolute(path: str) -> str:
     return os.path.normpath(Path(path).absolute())
+
+
+def check_texts(values: Any, key: str = "") -> None:
+    """See that every text of a config could name a file, a model or a task.
+
+    Raises:
+        UserError: If one is too long, or none in UTF-8.
+    """
+    if isinstance(values, Mapping):
+        for name, value in values.items():
+            check_texts(value, f"{key}.{name}" if key else str(name))
+    elif isinstance(values, list | tuple):
+        for value in values:
+            check_texts(value, key)
+    elif isinstance(values, str):
+        try:
+            encoded = values.encode()
+        except UnicodeEncodeError as error:
+            raise UserError(f"{key}: {values!r} is no text in UTF-8; write it otherwise.") from error
+        longest = max(map(len, re.split(rb"[/,\s]", encoded)))
+        if longest > LONGEST_NAME:
+            raise UserError(
+                f"{key}: {values[:40]!r}… is a name of {longest:,} letters; {LONGEST_NAME} are the most."
+            )
+        if "\0" in values:
+            raise UserError(f"{key}: {values!r} holds a zero, which no name has.")
 
 
 def placed(values: Any, folder: Path, key: tuple[str, ...] = ()) -> Any:

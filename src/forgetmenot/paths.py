@@ -42,8 +42,10 @@ def at_home(path: str, where: str) -> Path:
         where: The key that it stands under, for an error.
 
     Raises:
-        UserError: There is no such home: no such user, or a user without one.
+        UserError: It is empty, or there is no such home: no such user, or a user without one.
     """
+    if not path.strip():
+        raise UserError(f"{where}: it is empty; name a folder, or '.' for this one.")
     try:
         return Path(path).expanduser()
     except RuntimeError as error:

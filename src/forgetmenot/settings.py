@@ -1,8 +1,8 @@
-"""Settings that several rooms use: a list of names, and a name with its own options."""
+"""Settings that several rooms use: numbers, a list of names, and a name with its own options."""
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 
 def split_names(value: Any) -> Any:
@@ -12,6 +12,24 @@ def split_names(value: Any) -> Any:
 
 Names = Annotated[tuple[str, ...], BeforeValidator(split_names)]
 """A list of names, or one text with commas between them."""
+
+
+def _is_a_number(value: Any) -> Any:
+    """`true` is not 1: who wrote `limit: true` meant something else."""
+    if isinstance(value, bool):
+        raise ValueError(f"{str(value).lower()} is no number")
+    return value
+
+
+MOST = 10**9
+"""The most of what is counted: examples, tokens, rows."""
+
+PositiveInt = Annotated[int, BeforeValidator(_is_a_number), Field(gt=0, le=MOST)]
+NonNegativeInt = Annotated[int, BeforeValidator(_is_a_number), Field(ge=0, le=MOST)]
+Seed = Annotated[int, BeforeValidator(_is_a_number), Field(ge=0, lt=2**63)]
+Number = Annotated[float, BeforeValidator(_is_a_number)]
+PositiveFloat = Annotated[Number, Field(gt=0)]
+NonNegativeFloat = Annotated[Number, Field(ge=0)]
 
 
 class NamedSettings(BaseModel):

@@ -296,7 +296,7 @@ def test_what_is_no_check_is_not_written_over(
 ) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / name).write_text("mine")
-    with pytest.raises(UserError, match=f"holds {name} of something else"):
+    with pytest.raises(UserError, match=f"holds {name!r} and is no folder of `fmn check`"):
         checked(tiny_llama, tiny_llama, output=tmp_path / "mine")
     assert (tmp_path / "mine" / name).read_text() == "mine"
 

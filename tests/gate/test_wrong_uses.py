@@ -128,7 +128,11 @@ CASES: dict[str, tuple[Prepare, str, tuple[str, ...]]] = {
         ("'/gone/base'", "not here"),
     ),
     "an adapter of another base": (other_base, f"model adapter {TASKS}", ("does not fit its model",)),
-    "an adapter with other names": (of_stage(renamed), f"model adapter {TASKS}", ("adapter adapter",)),
+    "an adapter with other names": (
+        of_stage(renamed),
+        f"model adapter {TASKS}",
+        ("adapter/adapter_model.safetensors",),
+    ),
     "an adapter that lacks weights": (of_stage(fewer), f"model adapter {TASKS}", ("lacks weights",)),
     "an adapter of other shapes": (of_stage(wider), f"model adapter {TASKS}", ("does not fit its model",)),
     "a damaged adapter": (

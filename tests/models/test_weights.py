@@ -1,5 +1,6 @@
 """A stage's weights on disk come back to the bit, whatever learned."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -102,10 +103,20 @@ def test_damaged_weights_are_said_to_be(tiny_llama: Path, tmp_path: Path, mode: 
     save_weights(_lived_through(tiny_llama, MODES[mode], 1), MODES[mode], tmp_path)
     (file,) = tmp_path.rglob("*.safetensors")
     file.write_bytes(file.read_bytes()[:-50])
-    with pytest.raises(UserError, match=r"The weights in .* are damaged"):
+    with pytest.raises(UserError, match=r"(The weights in .* are|adapter_model.safetensors is) damaged"):
         load_weights(_base(tiny_llama, MODES[mode]), tmp_path, trainable=False)
 
 
 def test_where_there_are_none_the_setting_is_named(tiny_llama: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"holds no weights: .* as only `checkpoints: all`"):
         load_weights(_base(tiny_llama, MODES["full"]), tmp_path, trainable=False)
+
+
+def test_an_adapters_config_has_one_order(tiny_llama: Path, tmp_path: Path) -> None:
+    """PEFT writes the targets in that of a set, which is another in each process."""
+    save_weights(_lived_through(tiny_llama, MODES["new"], 2), MODES["new"], tmp_path)
+    configs = sorted(tmp_path.rglob("adapter_config.json"))
+    assert len(configs) == 2
+    for config in configs:
+        targets = json.loads(config.read_text())["target_modules"]
+        assert targets == sorted(targets)

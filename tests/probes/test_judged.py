@@ -201,8 +201,8 @@ def test_a_model_here_judges_as_well(
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"judge": {"base_url": "nowhere", "model": "m"}}, r"safety\.judge: .*not an address"),
-        ({"judge": {"model": "m"}}, r"safety\.judge: field required"),
+        ({"judge": {"base_url": "nowhere", "model": "m"}}, r"safety\.judge\.base_url: .*not an address"),
+        ({"judge": {"model": "m"}}, r"safety\.judge\.base_url: field required"),
         ({"prompts": ["conan"]}, r"'conan' is neither a file nor one of cona, lima, self-instruct"),
         (
             {"judge": {"base_url": "http://h/v1", "model": "m", "api_key_env": "NO_SUCH"}},

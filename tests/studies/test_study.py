@@ -334,7 +334,10 @@ def test_what_cannot_be_started_is_said(
 
 def test_one_study_at_a_time(make_study: MakeStudy, started: list[str]) -> None:
     config = make_study({"seed": [0]})
-    with RunDirectory(Path(config["output"])).locked(), pytest.raises(UserError, match="another process"):
+    with (
+        RunDirectory(Path(config["output"])).locked("study"),
+        pytest.raises(UserError, match="another process"),
+    ):
         forgetmenot.study(config)
     assert started == []
 

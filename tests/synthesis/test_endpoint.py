@@ -1,8 +1,10 @@
 """The client against a small server that speaks the protocol, and misbehaves as real ones do."""
 
 import json
+import socket
 import threading
 import time
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
@@ -10,7 +12,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from forgetmenot.errors import UserError
+from forgetmenot.errors import UserError, validation_sentence
+from forgetmenot.probes import make_probe
 from forgetmenot.synthesis.endpoint import Endpoint, EndpointSettings
 from tests.endpoint import Server, completion
 
@@ -38,10 +41,88 @@ def test_a_key_that_is_not_set_is_said_before_anything_is_sent(server: Server) -
         endpoint(server, api_key_env="NO_SUCH_KEY")
 
 
-@pytest.mark.parametrize("address", ["localhost:8000/v1", "http://me:pass@host/v1", "http://h/v1?key=1", "x"])
+ADDRESSES = (
+    *("localhost:8000/v1", "http://me:s3cret@host/v1", "http://h/v1?key=s3cret", "x", "http://h/v1#s3cret"),
+    *(
+        "http://h:99999/v1",
+        "http://h:0/v1",
+        "http://h:port/v1",
+        "http://h\n/v1",
+        "http://h /v1",
+        "http:///v1",
+    ),
+    *("http://me:s3cret@h:port/v1", "http://h/v1?", "http://h/\ud800", "http://[::1/v1", "http://h/v1#"),
+)
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
 def test_an_address_that_is_none_or_holds_a_secret_is_refused(address: str) -> None:
-    with pytest.raises(ValidationError, match=r"it is not an address|it holds a secret"):
-        EndpointSettings(base_url=address, model="judge")
+    settings = {"base_url": address, "model": "judge"}
+    with pytest.raises(ValidationError) as refused:
+        EndpointSettings.model_validate(settings)
+    said = validation_sentence(refused.value, EndpointSettings, "judge")
+    assert said.startswith("judge.base_url: ")
+    assert "s3cret" not in said + str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"api_key": "s3cret"},
+        {"headers": {"Authorization": "Bearer s3cret"}},
+        {"api_key_env": "sk-s3cret"},
+        {"base_url": "http://me:s3cret@host/v1", "model": None},
+    ],
+)
+def test_a_secret_where_none_belongs_is_not_repeated(settings: dict[str, Any]) -> None:
+    asked = {"name": "safety", "judge": {"base_url": "http://host/v1", "model": "judge", **settings}}
+    with pytest.raises(UserError) as refused:
+        make_probe("safety", {"judge": asked["judge"]}, None)
+    assert "s3cret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("key", ["one\ntwo", "schlüssel", "one two"])
+def test_what_is_no_key_is_not_sent(server: Server, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_KEY", key)
+    with pytest.raises(UserError, match="'MY_KEY' holds is no key") as refused:
+        endpoint(server, api_key_env="MY_KEY")
+    assert key not in str(refused.value)
+
+
+def test_an_answer_is_read_up_to_a_limit(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("forgetmenot.synthesis.endpoint.LONGEST_REPLY", 10_000)
+    server.answer = lambda _: "x" * 20_000
+    with pytest.raises(UserError, match=r"more than 10,000 bytes"):
+        endpoint(server).complete(QUESTION)
+    assert len(server.requests) == 1
+
+
+def test_an_answer_that_drips_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    def drip(listening: socket.socket) -> None:
+        with suppress(OSError):  # the client hangs up
+            connection, _ = listening.accept()
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+            while True:
+                connection.sendall(b" ")
+                time.sleep(0.05)
+
+    monkeypatch.setattr("forgetmenot.synthesis.endpoint.TIMES_OUT", 1)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        threading.Thread(target=drip, args=(listening,), daemon=True).start()
+        address = f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
+        settings = EndpointSettings(base_url=address, model="judge", timeout=0.3, retries=0)
+        with pytest.raises(UserError, match=r"did not end its answer within 0\.3 s"):
+            Endpoint(settings).complete(QUESTION)
+
+
+def test_half_a_character_in_an_answer_does_no_harm(server: Server) -> None:
+    server.script = [(200, json.dumps(completion("a \ud800 b \U0001f600")))]
+    assert endpoint(server).complete(QUESTION) == "a ? b \U0001f600"
+
+
+def test_a_deep_answer_is_none(server: Server) -> None:
+    server.script = [(200, "[" * 100_000)]
+    assert endpoint(server).complete(QUESTION) == "answer to: Which is better?"
 
 
 @pytest.mark.parametrize(

@@ -3,16 +3,11 @@
 import re
 from typing import Annotated, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-)
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from forgetmenot.settings import NonNegativeFloat, NonNegativeInt, Number, PositiveFloat, PositiveInt
+
+Epochs = Annotated[PositiveInt, Field(le=10_000)]
 
 SECONDS = {"s": 1, "m": 60, "h": 3600}
 
@@ -23,7 +18,7 @@ def _duration(text: str) -> str:
     return text
 
 
-StepsOrTime = Annotated[int, Field(gt=0, strict=True)] | Annotated[str, AfterValidator(_duration)]
+StepsOrTime = PositiveInt | Annotated[str, AfterValidator(_duration)]
 
 
 class TrainingSettings(BaseModel):
@@ -43,12 +38,12 @@ class TrainingSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    epochs: PositiveInt | dict[str, PositiveInt] = 1
+    epochs: Epochs | dict[str, Epochs] = 1
     batch_size: PositiveInt = 32
     micro_batch: PositiveInt | Literal["auto"] = "auto"
     learning_rate: PositiveFloat | Literal["auto"] = "auto"
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    warmup_ratio: float = Field(default=0.03, ge=0, lt=1)
+    warmup_ratio: Number = Field(default=0.03, ge=0, lt=1)
     weight_decay: NonNegativeFloat = 0.0
     max_grad_norm: PositiveFloat | None = 1.0
     max_length: PositiveInt = 1024

@@ -11,9 +11,6 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveInt,
     ValidationError,
     field_validator,
     model_validator,
@@ -22,7 +19,15 @@ from pydantic import (
 from forgetmenot.errors import UserError, nearest, validation_sentence
 from forgetmenot.evaluation.scoring import SCORINGS
 from forgetmenot.prompting import CountOrSettings, DemonstrationSettings, PromptVariants
-from forgetmenot.settings import NamedSettings, Names, split_names
+from forgetmenot.settings import (
+    NamedSettings,
+    Names,
+    NonNegativeFloat,
+    NonNegativeInt,
+    Number,
+    PositiveInt,
+    split_names,
+)
 
 
 def _probes(value: Any) -> Any:
@@ -95,7 +100,7 @@ class GenerationSettings(BaseModel):
     max_new_tokens: PositiveInt | Literal["auto"] = "auto"
     temperature: NonNegativeFloat = 0.0
     top_k: NonNegativeInt = 0
-    top_p: float = Field(default=1.0, gt=0, le=1)
+    top_p: Number = Field(default=1.0, gt=0, le=1)
     batch_tokens: PositiveInt | Literal["auto"] = "auto"
     margins: bool = False
     backend: Literal["transformers", "vllm"] = "transformers"

@@ -29,12 +29,12 @@ from forgetmenot.gate.sides import Side, find_side, stands_elsewhere
 from forgetmenot.paths import at_home, file_name
 from forgetmenot.probes import Part
 from forgetmenot.prompting import PromptVariants
-from forgetmenot.record.layout import CONFIG, RESULTS, STAGES
-from forgetmenot.report.check.files import FILES, write_check
+from forgetmenot.report.check.files import write_check
 from forgetmenot.report.check.terminal import print_check
 from forgetmenot.report.screen import Screen
 from forgetmenot.runs.directory import RunDirectory
 from forgetmenot.runs.opening import opened
+from forgetmenot.runs.ownership import check_ours
 from forgetmenot.runs.probing import measure_probe, table
 from forgetmenot.settings import split_names
 
@@ -128,9 +128,10 @@ def check(
     if kept is not None:
         check_baseline(kept)
     directory = RunDirectory(_directory(sides, panel, output))
-    replaced = _holds_a_check(directory.path)
+    check_ours(directory.path, "check")
+    replaced = (directory.path / "check.json").is_file()
     notes = [note for side in sides for note in (*side.notes, *stands_elsewhere(side, first))] + said
-    with opened(directory, console) as display:
+    with opened(directory, console, "check") as display:
         if replaced:
             display.say(f"The check in {directory.path} is replaced.")
         for note in notes:
@@ -179,20 +180,6 @@ def _folder(data_dir: str | Path | None) -> Path | None:
     if not folder.is_dir():
         raise UserError(f"--data-dir: there is no folder {str(data_dir)!r}.")
     return folder
-
-
-def _holds_a_check(path: Path) -> bool:
-    """Whether an earlier check is there, which may be replaced; nothing else may.
-
-    Raises:
-        UserError: If a run is there, or files of such names that no check has written.
-    """
-    if (path / "check.json").is_file():
-        return True
-    others = [name for name in (CONFIG, RESULTS, STAGES, *FILES) if (path / name).exists()]
-    if others:
-        raise UserError(f"--output: {path} holds {others[0]} of something else; give another folder.")
-    return False
 
 
 def _directory(sides: Sequence[Side], panel: Panel, output: str | Path | None) -> Path:

@@ -18,9 +18,9 @@ from typing import Any, TypeVar
 import httpx2
 
 from forgetmenot.engine.decoding import Decoding
-from forgetmenot.errors import UserError, nearest
+from forgetmenot.errors import UserError, masked, nearest
 from forgetmenot.prompting.texts import Text
-from forgetmenot.synthesis.endpoint import Endpoint, EndpointSettings, RefusedError
+from forgetmenot.synthesis.endpoint import Endpoint, EndpointSettings, RefusedError, bare_address
 
 KEY = "OPENAI_API_KEY"
 CONCURRENCY = 8
@@ -288,15 +288,17 @@ def agreement(rows: Sequence[Likelihoods]) -> int:
 def _settings(url: str) -> EndpointSettings:
     try:
         parsed = httpx2.URL(url)
-    except httpx2.InvalidURL as error:
-        raise UserError(f"check: {url!r} is no address of an endpoint ({error}).") from error
+    except (httpx2.InvalidURL, ValueError) as error:
+        raise UserError(f"check: {masked(repr(url))} is no address of an endpoint.") from error
     if parsed.userinfo or parsed.query:  # not repeated here: it may be a secret
         raise UserError(
             f"check: the address of the endpoint at {parsed.host} holds a user, a password or a query; leave "
             f"it out, and put the key into the environment variable {KEY}."
         )
-    if not parsed.host:
-        raise UserError(f"check: {url!r} is no address of an endpoint, such as http://localhost:8000/v1.")
+    try:
+        bare_address(url)
+    except ValueError as error:
+        raise UserError(f"check: {masked(repr(url))} is no address of an endpoint: {error}.") from error
     return EndpointSettings(
         base_url=url,
         model="?",

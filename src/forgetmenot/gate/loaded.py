@@ -30,8 +30,6 @@ from forgetmenot.tasks import Task
 if TYPE_CHECKING:
     from forgetmenot.runs.session import Session
 
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
-
 
 @dataclass(frozen=True)
 class Loaded:
@@ -151,34 +149,14 @@ def with_adapter(model: Any, folder: Path) -> Any:
     Raises:
         UserError: If its weights are damaged, pickled, or do not fit the model one by one.
     """
-    from peft import PeftModel, get_peft_model_state_dict
-    from safetensors import SafetensorError, safe_open
-
+    from forgetmenot.models.adapters.peft_folder import read_adapter
     from forgetmenot.models.load import no_progress_bars
 
-    path = folder / ADAPTER_WEIGHTS
-    if not path.is_file():
-        raise UserError(f"check: the adapter {folder} has no {ADAPTER_WEIGHTS}; save it as safetensors.")
     try:
-        with safe_open(path, framework="pt") as file:
-            there = set(file.keys())
         with no_progress_bars():
-            adapted = PeftModel.from_pretrained(model, folder).eval()
-    except SafetensorError as error:
-        raise UserError(f"check: the adapter {folder} is damaged ({error}).") from error
-    except (RuntimeError, ValueError, TypeError, KeyError) as error:
-        heading, *lines = (line.strip() for line in str(error).strip().splitlines())
-        first = (lines[0] if lines and heading.endswith(":") else heading).rstrip(".: ")
-        raise UserError(f"check: the adapter {folder} does not fit its model ({first}).") from error
-    wanted = get_peft_model_state_dict(adapted, save_embedding_layers=False).keys()
-    # Below an adapter of the embedding or the head PEFT saves the whole layer too.
-    known = get_peft_model_state_dict(adapted, save_embedding_layers=True).keys()
-    for how, names in (("lacks", wanted - there), ("has", there - known)):
-        if names:
-            one, more = sorted(names)[0], f" and {len(names) - 1} more" if len(names) > 1 else ""
-            which = "that its model has" if how == "lacks" else "that its model does not know"
-            raise UserError(f"check: the adapter {folder} {how} weights {which} ({one}{more}).")
-    return adapted
+            return read_adapter(model, folder).eval()
+    except UserError as error:
+        raise UserError(f"check: {error}") from error
 
 
 def with_zero_delta(opened: Loaded) -> None:

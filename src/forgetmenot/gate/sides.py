@@ -154,7 +154,7 @@ def _adapter(given: str, path: Path, base: ModelSettings | None) -> Side:
     try:
         config: dict[str, Any] = json.loads((path / ADAPTER_CONFIG).read_text(encoding="utf-8"))
         named, kind = config["base_model_name_or_path"], config["peft_type"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(
             f"check: {path / ADAPTER_CONFIG} is no config of a PEFT adapter ({error})."
         ) from error

@@ -74,7 +74,8 @@ class WatchRecord:
             self.directory.check_writable()
         except UserError as error:
             raise UserError(f"{ME}: {error}") from error
-        others = [name for name in (CONFIG, RESULTS, STAGES) if (self.path / name).exists()]
+        ours = (CONFIG, RESULTS, STAGES, REPORT, ENVIRONMENT, TIMING)
+        others = [name for name in ours if (self.path / name).exists()]
         if others and not (self.path / WATCHED).is_file():
             raise UserError(
                 f"{ME}: {self.path} holds {others[0]} of something else; give another folder as output."

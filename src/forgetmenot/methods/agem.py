@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from pydantic import PositiveInt
-
 from forgetmenot.methods.shared.gradient_memory import GradientMemory
 from forgetmenot.methods.shared.method import Options
 from forgetmenot.methods.shared.rehearsal import RehearsalOptions
+from forgetmenot.settings import PositiveInt
 
 if TYPE_CHECKING:
     from forgetmenot.engine.learner import Learner

@@ -14,10 +14,11 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-from pydantic import Field, NonNegativeFloat
+from pydantic import Field
 
 from forgetmenot.methods.shared.merge import Stream, Vector, dropped, elected, vector_sum
 from forgetmenot.methods.shared.task_vectors import MergingOptions, TaskVectors
+from forgetmenot.settings import NonNegativeFloat, Number
 
 
 class DARE(TaskVectors):
@@ -33,7 +34,7 @@ class DARE(TaskVectors):
             scale: λ; 0 is the base model. The default is that of `task-arithmetic`; with ties 1 is usual.
         """
 
-        rate: float = Field(default=0.5, ge=0, lt=1)
+        rate: Number = Field(default=0.5, ge=0, lt=1)
         merge: Literal["linear", "ties"] = "linear"
         scale: NonNegativeFloat = 0.4
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from pydantic import NonNegativeFloat, PositiveInt
-
 from forgetmenot.methods.replay import Replay, ReplayOptions
 from forgetmenot.methods.shared.distillation import row_weights
 from forgetmenot.methods.shared.memory import answer_lengths
 from forgetmenot.methods.shared.method import Stage
 from forgetmenot.prompting.encoded import Encoded
+from forgetmenot.settings import NonNegativeFloat, PositiveInt
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -22,13 +22,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, NonNegativeFloat
+from pydantic import Field
 
 from forgetmenot.methods.shared.anchor import beside, from_state, require_the_same_parameters, to_state
 from forgetmenot.methods.shared.distillation import distil
 from forgetmenot.methods.shared.method import Method, Options, Stage
 from forgetmenot.models.settings import AdapterSettings
 from forgetmenot.prompting import Encoded
+from forgetmenot.settings import NonNegativeFloat, Number
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,7 +54,7 @@ class EMA(Method):
             answers: Which of the two is scored and exported; the fast one continues to learn.
         """
 
-        decay: float = Field(default=0.99, ge=0, lt=1)
+        decay: Number = Field(default=0.99, ge=0, lt=1)
         strength: NonNegativeFloat = 0.0
         answers: Literal["slow", "fast"] = "slow"
 

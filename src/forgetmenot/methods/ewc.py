@@ -32,12 +32,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from pydantic import Field, NonNegativeFloat, PositiveInt
+from pydantic import Field
 
 from forgetmenot.methods.shared.anchor import Importances, squared_distance
 from forgetmenot.methods.shared.memory import answer_lengths
 from forgetmenot.methods.shared.method import Options, Stage
 from forgetmenot.prompting import Encoded
+from forgetmenot.settings import NonNegativeFloat, Number, PositiveInt
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -71,7 +72,7 @@ class EWC(Importances):
         fisher: Literal["sampled", "empirical"] = "sampled"
         fisher_per: Literal["answer", "token"] = "answer"
         examples: PositiveInt = 256
-        gamma: float | None = Field(default=None, ge=0, le=1)
+        gamma: Number | None = Field(default=None, ge=0, le=1)
 
     def penalty(self, learner: Learner) -> Tensor | None:
         """The penalty λ/2 · Σₖ Fₖ (θₖ − aₖ)²; nothing in the first stage."""

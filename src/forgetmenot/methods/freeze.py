@@ -15,12 +15,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
-from pydantic import Field, NonNegativeInt
+from pydantic import Field
 
 from forgetmenot.errors import UserError
 from forgetmenot.methods.shared.method import Method, Stage
 from forgetmenot.methods.shared.method import Options as BaseOptions
 from forgetmenot.models.settings import AdapterSettings, used_by
+from forgetmenot.settings import NonNegativeInt, Number
 
 if TYPE_CHECKING:
     from forgetmenot.engine.learner import Learner
@@ -36,7 +37,7 @@ class Options(BaseOptions):
         warm_up: How many first stages learn with everything: 1 is SEQ*'s; 0 freezes from the start.
     """
 
-    share: float = Field(default=0.5, ge=0, le=1)
+    share: Number = Field(default=0.5, ge=0, le=1)
     warm_up: NonNegativeInt = 1
 
 

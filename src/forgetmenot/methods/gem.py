@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-from pydantic import NonNegativeFloat, PositiveInt
 
 from forgetmenot.methods.shared.gradient_memory import GradientMemory
 from forgetmenot.methods.shared.memory import answer_lengths
@@ -14,6 +13,7 @@ from forgetmenot.methods.shared.method import Options
 from forgetmenot.methods.shared.rehearsal import RehearsalOptions
 from forgetmenot.metrics.metric import Floats
 from forgetmenot.prompting.encoded import Encoded
+from forgetmenot.settings import NonNegativeFloat, PositiveInt
 
 if TYPE_CHECKING:
     from torch import Tensor

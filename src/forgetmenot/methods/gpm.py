@@ -6,11 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-from pydantic import Field, PositiveInt
+from pydantic import Field
 
 from forgetmenot.methods.shared.method import Options, Stage
 from forgetmenot.methods.shared.projection import Projection
 from forgetmenot.prompting.encoded import Encoded
+from forgetmenot.settings import Number, PositiveInt
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -30,7 +31,7 @@ class GpmOptions(Options):
         examples: Of how many examples the inputs are looked at. The default is our own.
     """
 
-    threshold: float = Field(default=0.97, ge=0, le=1)
+    threshold: Number = Field(default=0.97, ge=0, le=1)
     examples: PositiveInt = 64
 
 

@@ -15,14 +15,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import NonNegativeFloat
-
 from forgetmenot.errors import UserError
 from forgetmenot.methods.shared.anchor import beside, from_state, to_state
 from forgetmenot.methods.shared.distillation import distil
 from forgetmenot.methods.shared.method import Method, Options, Stage
 from forgetmenot.models.settings import AdapterSettings
 from forgetmenot.prompting import Encoded
+from forgetmenot.settings import NonNegativeFloat
 
 if TYPE_CHECKING:
     from torch import Tensor

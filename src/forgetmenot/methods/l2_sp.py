@@ -15,8 +15,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import NonNegativeFloat
-
 from forgetmenot.methods.shared.anchor import (
     beside,
     from_state,
@@ -26,6 +24,7 @@ from forgetmenot.methods.shared.anchor import (
 )
 from forgetmenot.methods.shared.method import Method, Options, Stage
 from forgetmenot.models.settings import AdapterSettings
+from forgetmenot.settings import NonNegativeFloat
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -19,12 +19,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from pydantic import NonNegativeFloat, PositiveFloat
-
 from forgetmenot.errors import UserError
 from forgetmenot.methods.shared.distillation import distil, divergence, tempered
 from forgetmenot.methods.shared.method import Method, Options, Stage
 from forgetmenot.prompting import Encoded
+from forgetmenot.settings import NonNegativeFloat, PositiveFloat
 
 if TYPE_CHECKING:
     from torch import Tensor

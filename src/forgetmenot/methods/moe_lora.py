@@ -18,12 +18,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import PositiveInt
-
 from forgetmenot.errors import UserError
 from forgetmenot.methods.shared.method import Method, Stage
 from forgetmenot.methods.shared.method import Options as BaseOptions
 from forgetmenot.models.settings import AdapterSettings
+from forgetmenot.settings import PositiveInt
 
 if TYPE_CHECKING:
     from peft import PeftModel

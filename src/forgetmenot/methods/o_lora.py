@@ -21,10 +21,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import NonNegativeFloat
-
 from forgetmenot.methods.shared.method import Method, Stage
 from forgetmenot.methods.shared.method import Options as BaseOptions
+from forgetmenot.settings import NonNegativeFloat
 
 if TYPE_CHECKING:
     from torch import Tensor

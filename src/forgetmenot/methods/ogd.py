@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-from pydantic import NonNegativeInt
 
 from forgetmenot.errors import UserError
 from forgetmenot.methods.shared.method import Options, Stage
 from forgetmenot.methods.shared.projection import Projection
 from forgetmenot.models.settings import AdapterSettings
+from forgetmenot.settings import NonNegativeInt
 
 if TYPE_CHECKING:
     from torch import Tensor

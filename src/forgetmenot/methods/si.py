@@ -18,10 +18,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from pydantic import NonNegativeFloat, PositiveFloat
-
 from forgetmenot.methods.shared.anchor import Importances, from_state, squared_distance, to_state
 from forgetmenot.methods.shared.method import Options, Stage
+from forgetmenot.settings import NonNegativeFloat, PositiveFloat
 
 if TYPE_CHECKING:
     from torch import Tensor

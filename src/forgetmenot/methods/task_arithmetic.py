@@ -9,10 +9,9 @@ each θₜ trained from θ₀.
 
 from collections.abc import Sequence
 
-from pydantic import NonNegativeFloat
-
 from forgetmenot.methods.shared.merge import Stream, Vector, vector_sum
 from forgetmenot.methods.shared.task_vectors import MergingOptions, TaskVectors
+from forgetmenot.settings import NonNegativeFloat
 
 
 class TaskArithmetic(TaskVectors):

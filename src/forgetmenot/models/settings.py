@@ -6,20 +6,10 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    model_validator,
-)
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from forgetmenot.errors import nearest
+from forgetmenot.settings import NonNegativeFloat, NonNegativeInt, Number, PositiveFloat, PositiveInt
 
 BUNDLED = {
     "quickstart": "base",
@@ -167,11 +157,11 @@ class AdapterSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     kind: Annotated[str, AfterValidator(_known_kind)] = "lora"
-    rank: PositiveInt = 8
+    rank: Annotated[PositiveInt, Field(le=65_536)] = 8
     alpha: PositiveFloat = 16.0
-    dropout: float = Field(default=0.0, ge=0, lt=1)
+    dropout: Number = Field(default=0.0, ge=0, lt=1)
     targets: Literal["all-linear"] | Annotated[list[str], Field(min_length=1)] = "all-linear"
-    tokens: PositiveInt = 10
+    tokens: Annotated[PositiveInt, Field(le=100_000)] = 10
     per_stage: Literal["continue", "new", "merge"] = "continue"
     layers: Annotated[
         Literal["all"] | dict[Literal["top", "from"], NonNegativeInt], BeforeValidator(_layers)

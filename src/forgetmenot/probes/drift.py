@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from pydantic import PositiveInt
 
 from forgetmenot.engine.decoding import Decoding
 from forgetmenot.errors import UserError, nearest
@@ -20,7 +19,7 @@ from forgetmenot.probes.shared.base_predictions import Base
 from forgetmenot.probes.shared.probe import NOT_FINITE, Part, Probe, ProbeOptions, RunTask
 from forgetmenot.prompting import EncodedExamples, TokenSequence, encode_cached, parse_choice
 from forgetmenot.prompting.tokens import Tokens
-from forgetmenot.settings import Names
+from forgetmenot.settings import Names, PositiveInt
 from forgetmenot.tasks import sample
 
 if TYPE_CHECKING:

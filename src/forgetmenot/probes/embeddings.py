@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from pydantic import PositiveInt
 
 from forgetmenot.errors import UserError
 from forgetmenot.probes.shared.probe import NOT_FINITE, Part, Probe, ProbeOptions
 from forgetmenot.prompting.tokens import Tokens
+from forgetmenot.settings import PositiveInt
 from forgetmenot.tasks import load_tasks
 
 if TYPE_CHECKING:

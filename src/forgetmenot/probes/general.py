@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import NonNegativeInt, PositiveInt
 
 from forgetmenot.errors import UserError, nearest
 from forgetmenot.probes.shared.lm_eval_tasks import (
@@ -22,6 +21,7 @@ from forgetmenot.probes.shared.lm_eval_tasks import (
     undisturbed,
 )
 from forgetmenot.probes.shared.probe import NOT_FINITE, Part, Probe, ProbeOptions
+from forgetmenot.settings import NonNegativeInt, PositiveInt
 
 if TYPE_CHECKING:
     from forgetmenot.engine.learner import Learner

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import PositiveInt
 from safetensors.numpy import load_file, save_file
 
 from forgetmenot.engine import ranks
@@ -17,6 +16,7 @@ from forgetmenot.probes.shared.probe import NOT_FINITE, Part, Probe, ProbeOption
 from forgetmenot.probes.shared.prompt_sets import read_prompts
 from forgetmenot.prompting.tokens import Tokens
 from forgetmenot.record.seal import check_file, written_sealed
+from forgetmenot.settings import PositiveInt
 
 if TYPE_CHECKING:
     from torch import Tensor

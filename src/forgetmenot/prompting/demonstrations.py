@@ -9,10 +9,13 @@ from functools import cached_property
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, BeforeValidator, ConfigDict, NonNegativeInt
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from forgetmenot.errors import UserError
+from forgetmenot.settings import NonNegativeInt, Seed
 from forgetmenot.tasks import Example, Task, digest_of
+
+Count = Annotated[NonNegativeInt, Field(le=1_000)]
 
 
 class DemonstrationSettings(BaseModel):
@@ -27,10 +30,10 @@ class DemonstrationSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    count: NonNegativeInt | dict[str, NonNegativeInt] = 0
+    count: Count | dict[str, Count] = 0
     draw: Literal["fixed", "each"] = "fixed"
     balanced: bool = True
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
 
     def count_for(self, task: str) -> int:
         """How many a task's prompts have."""

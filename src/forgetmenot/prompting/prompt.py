@@ -7,12 +7,12 @@ from dataclasses import dataclass, field, fields
 from functools import cached_property, lru_cache
 from typing import Any, Literal
 
-from jinja2 import StrictUndefined, Template, TemplateError, TemplateSyntaxError, Undefined, meta
+from jinja2 import StrictUndefined, Template, TemplateSyntaxError, Undefined
 from jinja2.exceptions import SecurityError, UndefinedError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from forgetmenot.errors import UserError
 from forgetmenot.prompting.demonstrations import Demonstrations
+from forgetmenot.prompting.sandbox import FAILURES, LimitedSandbox, why_it_fails
 
 
 class _NullError(UndefinedError):
@@ -56,13 +56,13 @@ def _written(value: Any) -> Any:
     return str(value).lower() if isinstance(value, bool) else value
 
 
-def _sandbox() -> ImmutableSandboxedEnvironment:
+def _sandbox() -> LimitedSandbox:
     """Jinja without a way out, and without chance: the same example always gives the same text."""
-    sandbox = ImmutableSandboxedEnvironment(undefined=StrictUndefined, finalize=_written)
+    sandbox = LimitedSandbox(undefined=StrictUndefined, finalize=_written)
     sandbox.tests["none"] = lambda value: value is None or isinstance(value, _Null)
     sandbox.tests["defined"] = lambda value: isinstance(value, _Null) or not isinstance(value, Undefined)
     sandbox.policies["json.dumps_kwargs"] = {"sort_keys": True, "default": _json_null}
-    del sandbox.globals["lipsum"], sandbox.filters["random"]
+    del sandbox.filters["random"]
     return sandbox
 
 
@@ -116,7 +116,7 @@ class Prompt:
         """Refuse a template that is no Jinja before any example is read.
 
         Raises:
-            UserError: The template has a syntax error; the sentence names its line.
+            UserError: The template has a syntax error, and the sentence names its line; or it is too deep.
         """
         try:
             _compiled(self.template)
@@ -125,12 +125,13 @@ class Prompt:
                 f"prompt {self.name!r}: the template's line {error.lineno} is not valid Jinja: "
                 f"{str(error.message).rstrip('.')}."
             ) from error
+        except FAILURES as error:
+            raise UserError(f"prompt {self.name!r}: the template {why_it_fails(error)}.") from error
 
     @cached_property
     def fields(self) -> frozenset[str]:
         """The example's fields that the template names."""
-        names = meta.find_undeclared_variables(_SANDBOX.parse(self.template))
-        return frozenset(names - _SANDBOX.globals.keys())
+        return _SANDBOX.names(self.template)
 
     @cached_property
     def hash(self) -> str:
@@ -150,10 +151,12 @@ class Prompt:
 
         Raises:
             UserError: The template names a field that is missing, writes one that is null, reaches out of the
-                sandbox, or fails.
+                sandbox, does more than a prompt can need, or fails.
         """
         try:
-            return _compiled(self.template).render({k: _without_null(v, k) for k, v in fields.items()})
+            return _compiled(self.template).render(
+                {k: v if type(v) is str else _without_null(v, k) for k, v in fields.items()}
+            )
         except _NullError as error:
             raise UserError(
                 f"prompt {self.name!r}: {error.message}, and the template writes it. Fill it in the data, or "
@@ -168,7 +171,5 @@ class Prompt:
             raise UserError(
                 f"prompt {self.name!r}: {error.message}. The example has: {', '.join(sorted(fields))}."
             ) from error
-        except (TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-            raise UserError(
-                f"prompt {self.name!r}: the template cannot be rendered: {str(error).rstrip('.')}."
-            ) from error
+        except FAILURES as error:
+            raise UserError(f"prompt {self.name!r}: the template {why_it_fails(error)}.") from error

@@ -6,9 +6,8 @@ from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import TemplateError
-
 from forgetmenot.errors import UserError
+from forgetmenot.prompting.chat_template import write_chat
 from forgetmenot.prompting.pretokenize import may_be_cut, pieces
 
 if TYPE_CHECKING:
@@ -125,20 +124,15 @@ class Tokens:
             UserError: The template refuses these turns.
         """
         messages = [{**self._all_as_text(turn), "role": turn["role"]} for turn in turns]
-        try:
-            text: str = self._tokenizer.apply_chat_template(
-                messages,
-                chat_template=_CLOCK + self._tokenizer.get_chat_template(),
-                tools=self._all_as_text(list(tools)) or None,
-                tokenize=False,
-                add_generation_prompt=reply,
-                date_string=_DATE,
-                enable_thinking=False,
-            )
-        except (TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-            said = str(error).rstrip(".")
-            raise UserError(f"the model's chat template refuses the conversation: {said}.") from error
-        return text
+        return write_chat(
+            self._tokenizer,
+            messages,
+            chat_template=_CLOCK + self._tokenizer.get_chat_template(),
+            tools=self._all_as_text(list(tools)) or None,
+            add_generation_prompt=reply,
+            date_string=_DATE,
+            enable_thinking=False,
+        )
 
     @cached_property
     def turn_end(self) -> tuple[str, str]:

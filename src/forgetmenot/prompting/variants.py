@@ -140,6 +140,8 @@ def _prompt(name: str, settings: Any) -> Prompt:
         keep=keep,
         cut_answer=cut_answer,
     )
+    if not prompt.fields:
+        raise UserError(f"{where}: the template names no field, so every example would be asked the same.")
     for one in prompt.truncate or ():
         if one not in prompt.fields:
             raise UserError(f"{where}: `truncate` names {one!r}, which the template does not use.")

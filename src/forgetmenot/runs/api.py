@@ -79,8 +79,15 @@ class Run:
         return pd.read_parquet(io.BytesIO(content))
 
     def report(self) -> Path:
-        """Write report.html again; returns its path."""
-        return write_report(self.path)
+        """Write report.html again; returns its path.
+
+        Raises:
+            UserError: If it cannot be written there.
+        """
+        try:
+            return write_report(self.path)
+        except OSError as error:
+            raise UserError(f"{self.path / REPORT} cannot be written ({error.strerror}).") from error
 
     def print(self, console: Console | None = None) -> None:
         """Print the matrix and the summary."""
@@ -102,7 +109,7 @@ def run(
 
     Args:
         config: A config, a path to one, or dotted keys to values; None for the bundled model and suite.
-        fresh: Delete the contents of the run directory and start over.
+        fresh: Delete what an earlier run wrote into the run directory, and start over.
         console: Where to show progress; None shows nothing.
 
     Raises:

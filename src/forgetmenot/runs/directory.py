@@ -43,6 +43,7 @@ from forgetmenot.record.seal import (
     write_sealed,
 )
 from forgetmenot.record.timing import read_timing
+from forgetmenot.runs.ownership import LOCK, Kind, check_ours, mark
 
 SEALED = (CONFIG, ENVIRONMENT, TIMING, RESULTS)
 """The files of a run's own folder that its seal lists: what numbers are read from or depend on."""
@@ -73,21 +74,25 @@ class RunDirectory:
         self.path = path
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self, kind: Kind = "run") -> Iterator[None]:
         """Hold the directory, so that two runs never write into it.
 
         Folders that were made for it are removed again where the work fails before it writes anything.
 
+        Args:
+            kind: What is written into it.
+
         Raises:
-            UserError: If another run holds it, or it cannot be made.
+            UserError: If another run holds it, it cannot be made, or it holds what is not ours.
         """
         if not ranks.writes():
             yield
             return
         made = self.check_writable()
+        check_ours(self.path, kind)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            lock = (self.path / ".lock").open("w", encoding="utf-8")
+            lock = (self.path / LOCK).open("a", encoding="utf-8")
         except OSError as error:
             raise UserError(f"output: {self.path} cannot be written ({error.strerror}).") from error
         with lock, _unmade_if_unused(made):
@@ -97,6 +102,7 @@ class RunDirectory:
                 raise UserError(
                     f"{self.path} is in use by another process; wait for it, or choose another output."
                 ) from error
+            mark(lock, kind)
             self._sweep()
             yield
 
@@ -338,8 +344,8 @@ def _unmade_if_unused(made: Sequence[Path]) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        if made and [file.name for file in made[0].iterdir()] == [".lock"]:
-            (made[0] / ".lock").unlink()
+        if made and [file.name for file in made[0].iterdir()] == [LOCK]:
+            (made[0] / LOCK).unlink()
             with suppress(OSError):  # another run has come to use one of them
                 for folder in made:
                     folder.rmdir()

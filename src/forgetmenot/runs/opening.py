@@ -9,20 +9,22 @@ from forgetmenot.engine import ranks
 from forgetmenot.report.screen import Screen
 from forgetmenot.runs.directory import RunDirectory
 from forgetmenot.runs.display import Display
+from forgetmenot.runs.ownership import Kind
 
 
 @contextmanager
-def opened(directory: RunDirectory, console: Console | None) -> Iterator[Display]:
+def opened(directory: RunDirectory, console: Console | None, kind: Kind = "run") -> Iterator[Display]:
     """Hold a directory and show progress; of several processes, which are joined here, the writer shows it.
 
     Args:
         directory: Where to work.
         console: Where to show progress; None shows nothing.
+        kind: What is written into the directory.
 
     Raises:
-        UserError: If another process holds the directory, or it cannot be made.
+        UserError: If another process holds the directory, it cannot be made, or it holds what is not ours.
     """
     ranks.join()
     console = console if console and ranks.writes() else Screen(quiet=True)
-    with directory.locked(), Display(console) as display:
+    with directory.locked(kind), Display(console) as display:
         yield display

@@ -28,6 +28,7 @@ from forgetmenot.report.screen import Screen
 from forgetmenot.runs.api import is_begun, resolve
 from forgetmenot.runs.directory import RunDirectory, begun_with
 from forgetmenot.runs.display import Display
+from forgetmenot.runs.ownership import check_ours
 from forgetmenot.runs.plan import check_trackers, make_plan
 from forgetmenot.runs.receipt_loader import ReceiptLoader
 
@@ -180,6 +181,7 @@ def preview(config: RunConfig | Mapping[str, Any] | str | Path | None = None) ->
     config = resolve(config)
     check_trackers(config)
     RunDirectory(config.directory).check_writable()
+    check_ours(config.directory, "run")
     with TemporaryDirectory() as folder:  # receipts are kept where they are issued; here, not for long
         plan = make_plan(config, ReceiptLoader(config, RunDirectory(Path(folder))))
     from forgetmenot.models.layers import first_learning

@@ -17,6 +17,10 @@ WHOLE = ("model", "method", "prompt")
 """Sections whose keys vary together: a method is its name with its options."""
 
 
+TITLE = "runs side by side</title>"
+"""Stands in the page of every comparison."""
+
+
 def compare(paths: Sequence[Path], output: Path = Path()) -> Comparison:
     """Compare runs, and write compare.html and its tables.
 
@@ -25,7 +29,7 @@ def compare(paths: Sequence[Path], output: Path = Path()) -> Comparison:
         output: Where to write.
 
     Raises:
-        UserError: One is neither, or there are fewer than two runs.
+        UserError: One is neither, there are fewer than two runs, or a file of another's would be replaced.
     """
     found: dict[Path, str | None] = {}  # each run to the sentence that says why it failed
     for path in paths:
@@ -45,6 +49,7 @@ def compare(paths: Sequence[Path], output: Path = Path()) -> Comparison:
         ComparedRun(path.name, varies[path], failed=failed) if failed else read_run(path, varies[path])
         for path, failed in found.items()
     ]
+    _check_replaceable(output, "compare")
     comparison = Comparison(paths[0].resolve().name if len(paths) == 1 else "Comparison", runs)
     output.mkdir(parents=True, exist_ok=True)
     write_comparison(comparison, RunDirectory(output), "compare")
@@ -85,6 +90,23 @@ def write_comparison(
     page = comparison_page(comparison, load_published(published) if published else None)
     for file, text in {f"{name}.html": page, **table_files(comparison, name)}.items():
         directory.write_text(file, text)
+
+
+def _check_replaceable(output: Path, name: str) -> None:
+    """See that an earlier comparison's files are replaced, and no others; its page is the first of them.
+
+    Raises:
+        UserError: If there are others.
+    """
+    files = (f"{name}.html", f"{name}.csv", f"{name}-runs.csv", f"{name}-tests.csv", f"{name}.tex")
+    there = [file for file in files if (output / file).exists()]
+    page = output / files[0]
+    ours = page.is_file() and TITLE in page.read_text(encoding="utf-8", errors="replace")
+    if there and not ours:
+        raise UserError(
+            f"--output: {output / there[0]} would be replaced, and no comparison of forgetmenot wrote it; "
+            "move it away, or give another folder."
+        )
 
 
 def _runs_of(path: Path) -> list[tuple[Path, str | None]]:

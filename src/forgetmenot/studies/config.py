@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from forgetmenot.config import RunConfig, placed, put
 from forgetmenot.errors import UserError, nearest, validation_sentence
 from forgetmenot.paths import filled, path_safe
 from forgetmenot.report.published import load_published
 from forgetmenot.report.wording import setting
+from forgetmenot.settings import NonNegativeFloat, PositiveInt
 from forgetmenot.tasks import expand
-from forgetmenot.tasks.yaml_file import read_yaml
+from forgetmenot.tasks.yaml_file import read_yaml, write_yaml
 
 ORDER_SEED = 20250402  # fixed: `random: k` draws the same orders for every model, method and seed
 MOST_ORDERS = math.factorial(6)
@@ -74,7 +74,7 @@ class StudyConfig(BaseModel):
 
     def to_yaml(self) -> str:
         """The study as one YAML file."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        return write_yaml(self.model_dump(mode="json"))
 
 
 @dataclass(frozen=True)

@@ -121,7 +121,7 @@ def study(
     console = console or Screen(quiet=True)
     runs = expand_study(config)
     directory = RunDirectory(config.directory)
-    with directory.locked():
+    with directory.locked("study"):
         pending = [run for run in runs if not is_finished(RunDirectory(run.config.directory), run.config)]
         _check(pending)
         directory.write_text("study.yaml", config.to_yaml())

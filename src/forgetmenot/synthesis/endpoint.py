@@ -2,7 +2,9 @@
 
 import os
 import random
+import re
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from datetime import UTC, datetime
@@ -10,9 +12,10 @@ from email.utils import parsedate_to_datetime
 from typing import Annotated, Any, TypeVar
 
 import httpx2
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from forgetmenot.errors import UserError
+from forgetmenot.settings import PositiveFloat, PositiveInt
 
 Messages = Sequence[Mapping[str, str]]
 """A conversation: turns, each with `role` and `content`."""
@@ -22,6 +25,18 @@ PASSES = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 
 Item = TypeVar("Item")
 Read = TypeVar("Read")
+
+LONGEST_TEXT = 1_000_000
+"""The most letters of an answer's text."""
+
+LONGEST_ANSWER = 256 * 2**20
+"""The most bytes of an answer, in which log-probabilities may stand for each of many tokens."""
+
+LONGEST_REPLY = 16 * 2**20
+"""The most bytes of an answer that is a text."""
+
+TIMES_OUT = 5
+"""An answer that comes byte by byte may take so many times the time-out in all."""
 
 LONGEST_WAIT = 120.0
 """The most seconds between two attempts; an endpoint that asks for more makes the user come back later."""
@@ -42,7 +57,7 @@ class EndpointSettings(BaseModel):
         max_tokens: The most tokens of an answer; null leaves it to the endpoint.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True)
 
     base_url: Annotated[str, Field(min_length=1)]
     model: Annotated[str, Field(min_length=1)]
@@ -56,12 +71,37 @@ class EndpointSettings(BaseModel):
     @field_validator("base_url")
     @classmethod
     def _is_a_bare_address(cls, value: str) -> str:
+        return bare_address(value)
+
+    @field_validator("api_key_env")
+    @classmethod
+    def _is_a_name(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", value):
+            raise ValueError("it is not the name of a variable; put the key into one, and its name here")
+        return value
+
+
+def bare_address(value: str) -> str:
+    """An address of an endpoint that holds nothing but where it is.
+
+    Raises:
+        ValueError: It is none, or holds what may be a secret; the text repeats nothing of it.
+    """
+    none = "it is not an address such as http://localhost:8000/v1"
+    if not value.isprintable() or " " in value:
+        raise ValueError(f"{none}: it holds a blank or a line break")
+    try:
         url = httpx2.URL(value)
-        if url.scheme not in ("http", "https") or not url.host:
-            raise ValueError("it is not an address such as http://localhost:8000/v1")
-        if url.userinfo or url.query:
-            raise ValueError("it holds a secret or a query; put the key into the variable of api_key_env")
-        return value.rstrip("/")
+        port = url.port
+    except (httpx2.InvalidURL, ValueError):
+        raise ValueError(none) from None
+    if url.scheme not in ("http", "https") or not url.host or (port is not None and not 0 < port < 2**16):
+        raise ValueError(none)
+    if url.userinfo or "?" in value or "#" in value:
+        raise ValueError(
+            "it holds a secret, a query or a fragment; put the key into the variable of api_key_env"
+        )
+    return value.rstrip("/")
 
 
 class RefusedError(UserError):
@@ -126,15 +166,22 @@ class Endpoint:
             "max_tokens": self.settings.max_tokens,
             **options,
         }
-        return self.request("/chat/completions", body, _content)
+        return self.request("/chat/completions", body, _content, LONGEST_REPLY)
 
-    def request(self, path: str, body: Mapping[str, Any] | None, read: Callable[[Any], Read]) -> Read:
+    def request(
+        self,
+        path: str,
+        body: Mapping[str, Any] | None,
+        read: Callable[[Any], Read],
+        most: int = LONGEST_ANSWER,
+    ) -> Read:
         """What is read off the answer to one request.
 
         Args:
             path: Behind the base URL, such as "/completions".
             body: Its keys, of which those that are None are left out; None for a request that only fetches.
             read: Takes the answer as plain data; a ValueError, LookupError or TypeError says that it is none.
+            most: The most bytes of the answer.
 
         Raises:
             RefusedError: If the endpoint refuses the request.
@@ -144,7 +191,7 @@ class Endpoint:
             body = {key: value for key, value in body.items() if value is not None}
         for attempt in range(self.settings.retries + 1):
             try:
-                return self._attempt(path, body, read)
+                return self._attempt(path, body, read, most)
             except _Again as failure:
                 problem = failure
             last = attempt == self.settings.retries
@@ -187,11 +234,12 @@ class Endpoint:
         if failure is not None:
             raise failure
 
-    def _attempt(self, path: str, body: Mapping[str, Any] | None, read: Callable[[Any], Read]) -> Read:
+    def _attempt(
+        self, path: str, body: Mapping[str, Any] | None, read: Callable[[Any], Read], most: int
+    ) -> Read:
         """Send a request once."""
-        url = f"{self.settings.base_url}{path}"
         try:
-            response = self._client.get(url) if body is None else self._client.post(url, json=body)
+            response = self._sent(f"{self.settings.base_url}{path}", body, most)
         except httpx2.TimeoutException as error:
             raise _Again(f"did not answer within {self.settings.timeout:g} s") from error
         except (httpx2.TransportError, httpx2.DecodingError) as error:
@@ -203,11 +251,32 @@ class Endpoint:
             said = f"refuses with status {response.status_code}{self._said(response)}."
             raise RefusedError(self._sentence(said), response.status_code)
         try:
-            return read(response.json())
-        except (ValueError, LookupError, TypeError) as error:
+            return read(_whole_letters(response.json()) if b"\\u" in response.content else response.json())
+        except (ValueError, LookupError, TypeError, RecursionError) as error:
             if response.text.lstrip().startswith("<"):
                 raise _Again("gave a web page, not JSON") from error
             raise _Again("gave an answer that does not follow the protocol") from error
+
+    def _sent(self, url: str, body: Mapping[str, Any] | None, most: int) -> httpx2.Response:
+        """The answer, read as far as it may be long.
+
+        Raises:
+            UserError: If it is longer.
+        """
+        method = "GET" if body is None else "POST"
+        longest = TIMES_OUT * self.settings.timeout
+        until = time.monotonic() + longest
+        found, size = list[bytes](), 0
+        with self._client.stream(method, url, json=body) as answer:
+            for part in answer.iter_bytes():
+                found.append(part)
+                size += len(part)
+                if size > most:
+                    raise UserError(self._sentence(f"gives an answer of more than {most:,} bytes."))
+                if time.monotonic() > until:
+                    raise _Again(f"did not end its answer within {longest:g} s")
+            kept = {name: answer.headers[name] for name in ("Retry-After",) if name in answer.headers}
+            return httpx2.Response(answer.status_code, headers=kept, content=b"".join(found))
 
     def _pause(self, attempt: int, problem: "_Again") -> float:
         """Seconds to wait: what the endpoint asks for, or a time that doubles, with some chance in it."""
@@ -257,7 +326,18 @@ def _content(answer: Any) -> str:
         return ""
     if not isinstance(content, str):
         raise TypeError("it is not text")
+    if len(content) > LONGEST_TEXT:
+        raise ValueError(f"it has more than {LONGEST_TEXT:,} letters")
     return content
+
+
+def _whole_letters(value: Any) -> Any:
+    """An answer in which no half of a character stands, which no file could hold."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, dict):
+        return {_whole_letters(key): _whole_letters(one) for key, one in value.items()}
+    return [_whole_letters(one) for one in value] if isinstance(value, list) else value
 
 
 def _key(variable: str | None) -> str | None:
@@ -266,6 +346,8 @@ def _key(variable: str | None) -> str | None:
     key = os.environ.get(variable, "").strip()
     if not key:
         raise UserError(f"api_key_env: the environment variable {variable!r} is not set; put the key there.")
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        raise UserError(f"api_key_env: what the environment variable {variable!r} holds is no key.")
     return key
 
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from forgetmenot.errors import UserError, nearest
 from forgetmenot.metrics import Metric, known_metrics
 from forgetmenot.paths import LONGEST
+from forgetmenot.settings import MOST
 from forgetmenot.tasks.answers import RULES
 from forgetmenot.tasks.chats import conversation, every_answer
 from forgetmenot.tasks.rows import BadRowError, Converted, cell, examples, label_in, plain
@@ -62,7 +63,7 @@ class _Data(_Section):
 class _Generation(_Section):
     """How free answers are written and read; see `forgetmenot.tasks.task.Generation`."""
 
-    max_new_tokens: Annotated[int, Field(ge=1)] = Generation().max_new_tokens
+    max_new_tokens: Annotated[int, Field(ge=1, le=MOST)] = Generation().max_new_tokens
     stop: list[str] = []
     extract: list[str] = list(Generation().extract)
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from rich.console import Console
 
 from forgetmenot.config import RunConfig, load_config
@@ -28,6 +27,7 @@ from forgetmenot.runs.display import Display
 from forgetmenot.runs.opening import opened
 from forgetmenot.runs.plan import data_folder
 from forgetmenot.tasks import Task, load_tasks
+from forgetmenot.tasks.yaml_file import write_yaml
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -113,7 +113,7 @@ def prompts(
     directory = RunDirectory(Path(output) if output is not None else _directory(config, prompts))
     from forgetmenot.runs.session import open_session
 
-    with opened(directory, console) as display:
+    with opened(directory, console, "prompts") as display:
         session = open_session(config)
         has_chat = bool(session.learner.tokenizer.chat_template)
         found: dict[str, Any] = {}
@@ -236,7 +236,7 @@ def _chosen_yaml(choice: PromptChoice) -> str:
         f"# The best prompt of each task for {choice.found['model']} on `select`; see prompts.json.\n"
         f"# fmn run --prompt {CHOSEN}\n"
     )
-    return head + yaml.safe_dump(choice.chosen, sort_keys=False, allow_unicode=True)
+    return head + write_yaml(choice.chosen)
 
 
 def _ends(interval: Sequence[float] | None) -> dict[str, float | None]:

@@ -85,7 +85,8 @@ def compare_with_receipts(
     directory = RunDirectory(output or (saved.path if saved else named))
     question = {"config": config.hash, "tasks": list(tasks), "interpret": interpret}
     _refuse_to_replace(directory, question)
-    with opened(directory, console) as display:
+    kept_by_run = saved is not None and output is None
+    with opened(directory, console, "run" if kept_by_run else "receipts") as display:
         loader = ReceiptLoader(config, directory)
         names = tasks or [*config.tasks, *divided(config.evaluation.also_score)[0]]
         asked = [

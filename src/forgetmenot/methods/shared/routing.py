@@ -19,10 +19,9 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import NonNegativeInt, PositiveInt
-
 from forgetmenot.errors import UserError
 from forgetmenot.methods.shared.method import Method, Options, Stage
+from forgetmenot.settings import NonNegativeInt, PositiveInt
 
 if TYPE_CHECKING:
     from torch import Tensor

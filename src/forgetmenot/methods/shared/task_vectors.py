@@ -12,8 +12,6 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import NonNegativeFloat
-
 from forgetmenot.methods.shared.anchor import from_state, to_state
 from forgetmenot.methods.shared.merge import (
     Formed,
@@ -27,6 +25,7 @@ from forgetmenot.methods.shared.merge import (
     weights,
 )
 from forgetmenot.methods.shared.method import Method, Options, Stage
+from forgetmenot.settings import NonNegativeFloat
 
 if TYPE_CHECKING:
     from torch import Tensor

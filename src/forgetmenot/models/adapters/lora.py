@@ -1,6 +1,7 @@
 """LoRA adapters through PEFT (Hu et al. 2021, arXiv 2106.09685)."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from transformers.pytorch_utils import Conv1D
 from forgetmenot.errors import UserError, nearest
 from forgetmenot.models.adapters.full import FULL, REFERENCE_WIDTH
 from forgetmenot.models.adapters.kind import AdapterKind
+from forgetmenot.models.adapters.peft_folder import CONFIG, check_plain, read_adapter
 from forgetmenot.models.layers import decoder_layers, first_learning, layer_stack
 from forgetmenot.models.settings import KINDS, AdapterSettings
 
@@ -105,8 +107,8 @@ class Lora(AdapterKind):
         """Write every adapter; all weights, where the adapters have become part of these."""
         if isinstance(model, PeftModel):
             model.save_pretrained(stage / self.folder, save_embedding_layers=False)
-            for path in (stage / self.folder).rglob("adapter_config.json"):
-                _sort_names(path)
+            for config in (stage / self.folder).rglob(CONFIG):
+                _put_in_order(config)
         else:
             FULL.save(model, stage, weights)
 
@@ -114,12 +116,19 @@ class Lora(AdapterKind):
         """Put the adapters into the base; where training continues, only the last one learns.
 
         The first is in the folder itself, those of later stages in folders of their own.
+
+        Raises:
+            UserError: If one of them is none that a run wrote, or does not fit.
         """
         folder = stage / self.folder
-        model = PeftModel.from_pretrained(base, folder, is_trainable=trainable)
-        later = sorted(path.parent for path in folder.glob("*/adapter_config.json"))
+        later = sorted(path for path in folder.iterdir() if path.is_dir())
+        for path in (folder, *later):
+            if path != folder and not re.fullmatch(r"stage-\d\d+", path.name):
+                raise UserError(f"{path} is no adapter of a stage; take it away.")
+            check_plain(path)
+        model = read_adapter(base, folder, trainable=trainable)
         for path in later:
-            model.load_adapter(path, adapter_name=path.name, is_trainable=trainable)
+            model = read_adapter(model, path, path.name, trainable=trainable)
         if later:
             names = ["default", *(path.name for path in later)]
             model.base_model.set_adapter(names)
@@ -129,6 +138,15 @@ class Lora(AdapterKind):
 
 
 LORA = Lora()
+
+
+def _put_in_order(config: Path) -> None:
+    """Sort the names in an adapter's config: PEFT keeps them in sets, in another order in each process."""
+    content = json.loads(config.read_text(encoding="utf-8"))
+    for key in ("target_modules", "exclude_modules", "modules_to_save"):
+        if isinstance(content.get(key), list):
+            content[key].sort()
+    config.write_text(json.dumps(content, indent=2, sort_keys=True), encoding="utf-8")
 
 
 def _in_layers(model: Any, settings: AdapterSettings) -> dict[str, Any]:
@@ -164,15 +182,6 @@ def _sharing(model: Any) -> dict[str, str]:
         if len(layers) > 1
         for layer in layers
     }
-
-
-def _sort_names(path: Path) -> None:
-    """Put the names of a saved config in order: PEFT keeps them as sets, whose order is another each time."""
-    config = json.loads(path.read_text(encoding="utf-8"))
-    for key in ("target_modules", "exclude_modules", "modules_to_save"):
-        if isinstance(config.get(key), list):
-            config[key].sort()
-    path.write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
 
 
 @contextmanager

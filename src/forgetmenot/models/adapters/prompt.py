@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from forgetmenot.errors import UserError
 from forgetmenot.models.adapters.kind import AdapterKind
 from forgetmenot.models.settings import KINDS, AdapterSettings
 
@@ -124,10 +125,19 @@ class PromptTuning(AdapterKind):
         save_file(parts, stage / self.folder / FILE)
 
     def load(self, base: Any, stage: Path, *, trainable: bool) -> Any:
-        """Put the parts before the base."""
-        prompt, parts = install(base), load_file(stage / self.folder / FILE)
-        for k in range(len(parts)):
-            prompt.add(parts[str(k)].to(next(base.parameters()).device))
+        """Put the parts before the base.
+
+        Raises:
+            UserError: If a part is missing, or is not as wide as the model.
+        """
+        path = stage / self.folder / FILE
+        prompt, parts = install(base), load_file(path)
+        width = base.get_input_embeddings().weight.shape[1]
+        for k in range(max(1, len(parts))):
+            part = parts.get(str(k))
+            if part is None or part.dim() != 2 or part.shape[1] != width or not part.is_floating_point():
+                raise UserError(f"{path}: part {k} of the prompt is not there, or has another shape or type.")
+            prompt.add(part.to(next(base.parameters()).device))
         return base.requires_grad_(False)
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Discriminator, Tag
 
 from forgetmenot.engine import ranks
 from forgetmenot.engine.decoding import Decoding
@@ -15,7 +18,17 @@ from forgetmenot.synthesis.responder import LocalResponder, Responder
 if TYPE_CHECKING:
     from forgetmenot.engine.learner import Learner
 
-JudgeSettings = EndpointSettings | ModelSettings
+
+def _kind(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "endpoint" if value.keys() & EndpointSettings.model_fields.keys() else "model"
+    return "endpoint" if isinstance(value, EndpointSettings) else "model"
+
+
+JudgeSettings = Annotated[
+    Annotated[EndpointSettings, Tag("endpoint")] | Annotated[ModelSettings, Tag("model")],
+    Discriminator(_kind),
+]
 
 LOCAL_REPLY = 512  # tokens that a local judge may write, greedily
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
-from pydantic import BeforeValidator, PositiveInt
+from pydantic import BeforeValidator
 
 from forgetmenot.engine import ranks
 from forgetmenot.engine.decoding import Decoding
@@ -24,6 +24,7 @@ from forgetmenot.probes.shared.prompt_sets import read_prompts
 from forgetmenot.prompting.tokens import Tokens
 from forgetmenot.record.files import read_lines
 from forgetmenot.record.seal import check_file, write_sealed
+from forgetmenot.settings import PositiveInt
 from forgetmenot.synthesis.responder import as_tokens
 
 if TYPE_CHECKING:

@@ -20,6 +20,7 @@ from lm_eval.models.utils import (
 from forgetmenot.engine.decoding import Decoding
 from forgetmenot.engine.learner import Learner
 from forgetmenot.errors import UserError
+from forgetmenot.prompting.chat_template import write_chat
 from forgetmenot.prompting.encoded import TokenSequence
 
 MAX_GEN_TOKS = 256
@@ -80,13 +81,12 @@ class LearnerLM(TemplateLM):  # type: ignore[misc]
         self, chat_history: Sequence[Mapping[str, str]], add_generation_prompt: bool = True
     ) -> str:
         """A conversation as one text."""
-        text: str = self.tokenizer.apply_chat_template(
-            list(chat_history),
-            tokenize=False,
+        return write_chat(
+            self.tokenizer,
+            chat_history,
             add_generation_prompt=add_generation_prompt,
             continue_final_message=not add_generation_prompt,
         )
-        return text
 
     def loglikelihood(self, requests: Sequence[Any], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
         """Log-likelihood of each continuation after its context, and whether greedy decoding writes it."""

@@ -7,9 +7,6 @@ from forgetmenot.report.check.junit import junit
 from forgetmenot.report.check.markdown import markdown
 from forgetmenot.report.check.page import page
 
-FILES = ("check.md", "check.xml", "check.html")
-"""What is written beside check.json."""
-
 
 class Folder(Protocol):
     """Where files are written whole."""
