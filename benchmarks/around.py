@@ -10,7 +10,7 @@ from unittest.mock import patch
 
 from forgetmenot.engine import forward, frozen_states, learner, state_files
 from forgetmenot.prompting import EncodedExamples
-from forgetmenot.runs import api, directory, execution, loop
+from forgetmenot.runs import api, directory, execution, loop, midway, stage_training
 
 PARTS: dict[str, tuple[tuple[Any, tuple[str, ...]], ...]] = {
     "packing": (
@@ -25,7 +25,9 @@ PARTS: dict[str, tuple[tuple[Any, tuple[str, ...]], ...]] = {
         (EncodedExamples, ("__getitem__",)),
     ),
     "files": (
-        (loop, ("write_predictions", "save_weights", "save_method_state", "write_cost", "read_cost")),
+        (loop, ("write_predictions", "write_cost", "read_cost")),
+        (stage_training, ("save_weights", "save_method_state", "write_cost")),
+        (midway.Midway, ("record", "save", "finish")),
         (directory.RunDirectory, ("event", "record_time", "write_json")),
         (directory, ("put_aside", "sync")),
         (execution, ("read_results", "write_report")),

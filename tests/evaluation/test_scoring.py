@@ -38,6 +38,7 @@ class Told:
         self.tokenizer, self.table, self.alone = tokenizer, np.asarray(table), alone or {}
         self.asked: list[Sequence[TokenSequence]] = []
         self.soft_tokens: tuple[int, ...] = ()
+        self.budget = 1024
 
     def arrange(self, sequences: Sequence[TokenSequence]) -> Any:
         return SimpleNamespace(sequences=len(sequences))
