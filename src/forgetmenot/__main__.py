@@ -1,5 +1,15 @@
-"""`python -m forgetmenot`."""
+"""`python -m forgetmenot`, and the commands `forgetmenot` and `fmn`."""
 
-from forgetmenot.cli import main
+from forgetmenot import signals
 
-main()
+
+def main() -> None:
+    """Answer signals, then import the command line and run it."""
+    signals.leave_at_once()
+    from forgetmenot.cli import main
+
+    main()
+
+
+if __name__ == "__main__":
+    main()
