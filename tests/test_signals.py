@@ -133,7 +133,10 @@ def test_one_sentence_while_the_program_is_imported(number: int, status: int, wh
     assert ended.stdout == ""
 
 
-def test_a_wish_to_save_ends_no_start() -> None:
-    program = IMPORTING.format(number=int(signal.SIGUSR1))
+def test_a_wish_to_save_ends_no_start_and_no_end() -> None:
+    program = (
+        IMPORTING.format(number=int(signal.SIGUSR1))
+        + "import signal; print(signal.getsignal(signal.SIGUSR1).name)"
+    )
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "goes on\n", "")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "goes on\nSIG_IGN\n", "")

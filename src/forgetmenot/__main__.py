@@ -1,5 +1,7 @@
 """`python -m forgetmenot`, and the commands `forgetmenot` and `fmn`."""
 
+import signal
+
 from forgetmenot import signals
 
 
@@ -8,7 +10,10 @@ def main() -> None:
     signals.leave_at_once()
     from forgetmenot.cli import main
 
-    main()
+    try:
+        main()
+    finally:
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # a handler goes before the interpreter does
 
 
 if __name__ == "__main__":
