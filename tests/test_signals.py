@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
@@ -107,3 +109,34 @@ def test_another_thread_listens_to_nothing() -> None:
     thread.start()
     thread.join()
     assert found == [before]
+
+
+IMPORTING = """
+import os, runpy, sys, types
+
+class Importing(types.ModuleType):
+    def __getattr__(self, name):
+        os.kill(os.getpid(), {number})
+        return lambda: print("goes on")
+
+sys.modules["forgetmenot.cli"] = Importing("forgetmenot.cli")
+runpy.run_module("forgetmenot", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize(("number", "status", "what"), [(*ENDS[0], "interrupted"), (*ENDS[1], "terminated")])
+def test_one_sentence_while_the_program_is_imported(number: int, status: int, what: str) -> None:
+    program = IMPORTING.format(number=int(number))
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert ended.returncode == status
+    assert ended.stderr == f"forgetmenot: {what}. Begin again with the same command.\n"
+    assert ended.stdout == ""
+
+
+def test_a_wish_to_save_ends_no_start_and_no_end() -> None:
+    program = (
+        IMPORTING.format(number=int(signal.SIGUSR1))
+        + "import signal; print(signal.getsignal(signal.SIGUSR1).name)"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "goes on\nSIG_IGN\n", "")

@@ -8,6 +8,7 @@ An exception that a signal raises may be swallowed by whatever was running, such
 asked stays asked: the next `check` or `waiting` raises it again.
 """
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -33,6 +34,24 @@ class Interrupted(KeyboardInterrupt):
 _stop: int | None = None
 _save = False
 _waits = 0
+
+
+def leave_at_once() -> None:
+    """Until somebody is listening, and after that, end by a signal in one sentence: nothing is under way."""
+
+    def leave(number: int, _frame: Any) -> None:
+        if os.environ.get("RANK", "0") == "0":  # of several processes one speaks
+            what = "interrupted" if number == signal.SIGINT else "terminated"
+            os.write(2, f"forgetmenot: {what}. Begin again with the same command.\n".encode())
+        os._exit(128 + number)  # no exception: an import might swallow it, and there is nothing to close
+
+    for number in (*ENDS, signal.SIGUSR1):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, leave if number in ENDS else _nothing_to_save)
+
+
+def _nothing_to_save(_number: int, _frame: Any) -> None:
+    pass
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import copy
 import os
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -303,3 +304,10 @@ def test_settings_of_fsdp_that_would_have_no_effect_are_refused() -> None:
     ]:
         with pytest.raises(UserError, match=complaint):
             ranks._check_fsdp(refused)
+
+
+def test_half_an_import_of_torch_has_joined_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal that cuts its import off leaves parts of it, and importing it again fails."""
+    monkeypatch.delitem(sys.modules, "torch")
+    assert "torch.distributed" in sys.modules
+    assert ranks.speaks()

@@ -100,8 +100,8 @@ def leave() -> None:
 
 
 def joined() -> bool:
-    """Whether there is a process group; while torch is not imported there is none."""
-    if _alone or "torch.distributed" not in sys.modules:
+    """Whether there is a process group; while torch is not imported, or half of it alone, there is none."""
+    if _alone or not sys.modules.keys() >= {"torch", "torch.distributed"}:
         return False
     import torch.distributed as dist
 
