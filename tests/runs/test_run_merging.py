@@ -58,7 +58,7 @@ def test_in_the_limit_it_is_sequential_to_the_bit(go: Go, method: Any, adapter: 
 @pytest.mark.parametrize(
     ("merging", "settings"),
     [
-        ("forgetmenot.runs.loop.finish_stage", {"adapter": MERGED}),
+        ("forgetmenot.runs.stage_training.finish_stage", {"adapter": MERGED}),
         ("forgetmenot.models.quantize.merged", {"method": "osf"}),
     ],
     ids=["lora", "osf"],
