@@ -247,7 +247,7 @@ def test_when_to_save_is_no_part_of_a_run(go: Go) -> None:
     assert go("run", {**small, "training.save_every": None}).results == first.results
 
 
-@pytest.mark.parametrize("wrong", ["10", "0m", "1.5h", "10 minutes", 0, -3, True])
+@pytest.mark.parametrize("wrong", ["10 steps", "0m", "1.5h", "10 minutes", 0, -3, True])
 def test_when_to_save_is_checked(go: Go, wrong: Any) -> None:
     with pytest.raises(forgetmenot.UserError, match=r"training.save_every"):
         go("run", {"training.save_every": wrong})
