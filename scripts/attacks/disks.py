@@ -115,7 +115,8 @@ def _needs(ground: Ground, name: str) -> tuple[int, int]:
     """The pages that a verb writes, and the size of its largest file."""
     folder = ground.verb(name)
     held = sum(_pages(ground.finished() / part) for part in VERBS[name].needs)
-    written = [path for path in folder.rglob("*") if path.is_file() and not _held(ground, folder, path)]
+    written = {folder / made for made in hashes(folder, VERBS[name].makes)}
+    written |= {path for path in folder.rglob("*") if path.is_file() and not _held(ground, folder, path)}
     largest = max(path.stat().st_size for path in written)
     return max(_pages(folder) - held, 8), largest
 
