@@ -145,6 +145,8 @@ def _mounts(folder: Path) -> bool:
     folder.mkdir(parents=True, exist_ok=True)
     if shutil.which("mount") is None:
         return False
+    if os.path.ismount(folder):  # a case before was killed
+        subprocess.run(["umount", str(folder)], check=True)
     tried = ["mount", "-t", "tmpfs", "-o", f"size={PAGE}", "tmpfs", str(folder)]
     if subprocess.run(tried, capture_output=True, check=False).returncode:
         return False
