@@ -1,6 +1,7 @@
-"""Every file of a finished and of two half-finished runs damaged in nine ways, then a verb."""
+"""Every file of a finished run and of three half-finished ones damaged in nine ways, then a verb."""
 
 import random
+import re
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -14,8 +15,9 @@ from scripts.attacks.outcome import Outcome, committed, hashes
 ATTACK = "damages"
 ON_FINISHED = ("run", "report", "score", "export", "compare")
 HALF = {
-    "in training": ("after rename to", ".midway.safetensors"),
-    "in scoring": ("before rename", ".writing"),
+    "between stages": r"before mkdir stages/\.\d\d-[^/]*\.writing",
+    "in training": r"after rename to stages/\.\d\d-[^/]*\.midway\.safetensors",
+    "in scoring": r"before open stages/\.\d\d-[^/]*\.writing/predictions\.parquet",
 }
 """Where a half-finished run stands: it was killed the last time that such a moment came."""
 
@@ -77,14 +79,13 @@ def ways(path: Path) -> list[str]:
 
 def _half(ground: Ground, state: str, now: Path) -> None:
     _, moments = ground.run("ewc")
-    what, end = HALF[state]
-    last = max(k for k, line in enumerate(moments, 1) if line.startswith(what) and line.endswith(end))
+    last = max(k for k, line in enumerate(moments, 1) if re.fullmatch(HALF[state], line))
     forked(VERBS["run"].command(now), lambda: die_at(last, now / "run", now / MOMENTS))
 
 
 def _flip(path: Path, place: float) -> None:
     content = bytearray(path.read_bytes())
-    content[round(place * (len(content) - 1))] ^= 1 << 3
+    content[round(place * (len(content) - 1))] ^= 1 << 6  # of a number's last byte, much of its exponent
     path.write_bytes(content)
 
 

@@ -115,7 +115,8 @@ def _needs(ground: Ground, name: str) -> tuple[int, int]:
     """The pages that a verb writes, and the size of its largest file."""
     folder = ground.verb(name)
     held = sum(_pages(ground.finished() / part) for part in VERBS[name].needs)
-    written = [path for path in folder.rglob("*") if path.is_file() and not _held(ground, folder, path)]
+    written = {folder / made for made in hashes(folder, VERBS[name].makes)}
+    written |= {path for path in folder.rglob("*") if path.is_file() and not _held(ground, folder, path)}
     largest = max(path.stat().st_size for path in written)
     return max(_pages(folder) - held, 8), largest
 
@@ -144,6 +145,8 @@ def _mounts(folder: Path) -> bool:
     folder.mkdir(parents=True, exist_ok=True)
     if shutil.which("mount") is None:
         return False
+    if os.path.ismount(folder):  # a case before was killed
+        subprocess.run(["umount", str(folder)], check=True)
     tried = ["mount", "-t", "tmpfs", "-o", f"size={PAGE}", "tmpfs", str(folder)]
     if subprocess.run(tried, capture_output=True, check=False).returncode:
         return False

@@ -42,4 +42,5 @@ def kill(ground: Ground, setting: str, number: int, expected: Files) -> Outcome:
     outcome.kept(before, committed(run), f"resumed, {died}")
     if end.status == 0:
         outcome.numbers(expected, hashes(now, NUMBERS), f"resumed, {died}", resumed=True)
+        outcome.swept(run, f"resumed, {died}")
     return outcome

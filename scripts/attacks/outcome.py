@@ -81,6 +81,11 @@ class Outcome:
         if gone := [name for name, mark in before.items() if now.get(name) != mark]:
             self.lost.append(f"{when}: gone or made anew {', '.join(gone)}")
 
+    def swept(self, run: Path, when: str) -> None:
+        """See that a run that is through has left nothing half-written."""
+        if left := [str(path.relative_to(run)) for path in sorted(run.rglob(".*")) if path.name != ".lock"]:
+            self.odd.append(f"{when}: leaves {', '.join(left)}")
+
     @property
     def right(self) -> bool:
         """Whether nothing was wrong."""

@@ -55,6 +55,7 @@ def send(ground: Ground, numbers: tuple[signal.Signals, ...], delay: float, gap:
     outcome.kept(before, committed(now / "run"), f"resumed, {when}")
     if end.status == 0:
         outcome.numbers(expected, hashes(now, NUMBERS), f"resumed, {when}", resumed=True)
+        outcome.swept(now / "run", f"resumed, {when}")
     return outcome
 
 

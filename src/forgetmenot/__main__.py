@@ -1,7 +1,5 @@
 """`python -m forgetmenot`, and the commands `forgetmenot` and `fmn`."""
 
-import signal
-
 from forgetmenot import signals
 
 
@@ -13,7 +11,7 @@ def main() -> None:
     try:
         main()
     finally:
-        signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # a handler goes before the interpreter does
+        signals.end()
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ _waits = 0
 
 
 def leave_at_once() -> None:
-    """Until somebody is listening, and after that, end by a signal in one sentence: nothing is under way."""
+    """Until somebody is listening, end by a signal in one sentence: nothing is under way."""
 
     def leave(number: int, _frame: Any) -> None:
         if os.environ.get("RANK", "0") == "0":  # of several processes one speaks
@@ -48,6 +48,16 @@ def leave_at_once() -> None:
     for number in (*ENDS, signal.SIGUSR1):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, leave if number in ENDS else _nothing_to_save)
+
+
+def end() -> None:
+    """All is said: a signal that ends does so without a word, and a wish to save is too late.
+
+    Not by handlers of Python's, which the interpreter takes away before it ends itself.
+    """
+    for number in (*ENDS, signal.SIGUSR1):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL if number in ENDS else signal.SIG_IGN)
 
 
 def _nothing_to_save(_number: int, _frame: Any) -> None:

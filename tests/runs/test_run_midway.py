@@ -205,6 +205,11 @@ def _of_another_stage(path: Path) -> None:
     save_file(load_file(path), path, {"position": json.dumps({"step": 2})})
 
 
+def _folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
 DAMAGES: dict[str, Callable[[Path], Any]] = {
     "a bit": _damage_tensors,
     "cut": lambda path: path.write_bytes(path.read_bytes()[:-100]),
@@ -213,6 +218,8 @@ DAMAGES: dict[str, Callable[[Path], Any]] = {
     "another stage's": _of_another_stage,
     "a shorter log": lambda path: path.with_name(".01-animal.training.jsonl").write_text("{}\n"),
     "no log": lambda path: path.with_name(".01-animal.training.jsonl").unlink(),
+    "a folder": _folder,
+    "a folder for the log": lambda path: _folder(path.with_name(".01-animal.training.jsonl")),
 }
 
 

@@ -109,6 +109,17 @@ def test_a_stage_that_was_made_anew_is_noticed(tmp_path: Path) -> None:
     assert outcome.lost == ["then: gone or made anew 00-base"]
 
 
+def test_what_is_left_half_written_is_noticed(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    (tmp_path / "run" / ".lock").touch()
+    outcome = Outcome()
+    outcome.swept(tmp_path / "run", "then")
+    assert outcome.right
+    (tmp_path / "run" / "stages" / ".01-sst2.answers.jsonl").touch()
+    outcome.swept(tmp_path / "run", "then")
+    assert outcome.odd == ["then: leaves stages/.01-sst2.answers.jsonl"]
+
+
 SENTENCE = "forgetmenot: The disk is full.\n"
 TRACE = "Traceback (most recent call last):\nKeyError: 1\n"
 

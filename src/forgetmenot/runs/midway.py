@@ -81,7 +81,7 @@ class Midway:
         found = ranks.agreed(lambda: self._position(state))
         if found is None:
             if ranks.writes():
-                self.log.unlink(missing_ok=True)
+                _discard(self.log)
             return
         names = found["names"]
         if found["folder"]:
@@ -183,7 +183,7 @@ class Midway:
 
     def _position(self, state: TrainingState) -> dict[str, Any] | None:
         """The header of what is there, or None where there is nothing that this stage can go on from."""
-        if not self.path.is_file():
+        if not self.path.exists():
             return None
         try:
             with safe_open(self.path, "pt") as file:
@@ -197,7 +197,7 @@ class Midway:
         if fits and whole:
             return found
         self.say(f"{self.stage}: {self.path.name} is damaged or of another run; the stage begins anew.")
-        self.path.unlink(missing_ok=True)
+        _discard(self.path)
         return None
 
     def _cut_log(self, step: int) -> bool:
@@ -240,6 +240,14 @@ def _all(counts: Mapping[str, int]) -> list[Mapping[str, int]]:
     """The counts of every process, in order."""
     found = ranks.gathered({ranks.rank(): counts})
     return [found[rank] for rank in sorted(found)]
+
+
+def _discard(path: Path) -> None:
+    """Remove what stands in a file's place, were it a folder."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _digest(tensors: Mapping[str, Tensor]) -> str:
