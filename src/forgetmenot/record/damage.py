@@ -19,9 +19,13 @@ from forgetmenot.record.layout import (
 )
 
 
-def damaged(path: Path, why: str) -> UserError:
+class DamagedError(UserError):
+    """A file of a run is not what was written there."""
+
+
+def damaged(path: Path, why: str) -> DamagedError:
     """The sentence on a file that is not what was written there: which, why, and what to do."""
-    return UserError(f"{path} is damaged: {why}. {_remedy(path)}")
+    return DamagedError(f"{path} is damaged: {why}. {_remedy(path)}")
 
 
 def _remedy(path: Path) -> str:

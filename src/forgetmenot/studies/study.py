@@ -15,6 +15,7 @@ from forgetmenot.evaluation.benchmark import Benchmark
 from forgetmenot.evaluation.watched import load_benchmarks
 from forgetmenot.metrics import spread
 from forgetmenot.process import Job
+from forgetmenot.record.damage import DamagedError
 from forgetmenot.record.results import load_results
 from forgetmenot.report.comparison.conclusions import conclusions
 from forgetmenot.report.comparison.study_tables import (
@@ -122,7 +123,7 @@ def study(
     runs = expand_study(config)
     directory = RunDirectory(config.directory)
     with directory.locked("study"):
-        pending = [run for run in runs if not is_finished(RunDirectory(run.config.directory), run.config)]
+        pending = [run for run in runs if not _finished(run)]
         _check(pending)
         directory.write_text("study.yaml", config.to_yaml())
         print_plan(runs, pending, console)
@@ -141,6 +142,14 @@ def study(
         directory.write_text("study.md", study_markdown(results))
         write_comparison(comparison, directory, "report", config.published)
     return Study(directory.path)
+
+
+def _finished(run: StudyRun) -> bool:
+    """Whether a run is there whole; one that was damaged since says so itself when it is started."""
+    try:
+        return is_finished(RunDirectory(run.config.directory), run.config)
+    except DamagedError:
+        return False
 
 
 def _check(runs: Sequence[StudyRun]) -> None:
