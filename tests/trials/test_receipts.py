@@ -15,6 +15,7 @@ from forgetmenot.engine import ranks
 from forgetmenot.errors import UserError
 from forgetmenot.metrics import MatrixRow
 from forgetmenot.receipts.fit import issue_receipts
+from forgetmenot.record.seal import write_sealed
 from forgetmenot.runs.api import Run
 from forgetmenot.runs.directory import RunDirectory
 from forgetmenot.runs.receipt_loader import ReceiptLoader
@@ -100,10 +101,15 @@ def test_a_run_goes_on_with_the_receipts_that_it_began_with(
 
 def test_receipts_that_have_changed_are_not_mixed_in(go: Go, tiny: Mapping[str, Any]) -> None:
     run = go("one", {**TFIDF, "tasks": tiny["tasks"][:1]})
-    [file] = (run.path / "receipts").iterdir()
+    [file] = (path for path in (run.path / "receipts").iterdir() if path.name != "seal.json")
     content = json.loads(file.read_text())
     content["given"]["score"][0]["confidence"] = 0.123
+    whole = file.read_text()
     file.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=rf"{file.name} is damaged"):
+        go("one", {**TFIDF, "tasks": tiny["tasks"][:2]})
+    file.write_text(whole)
+    write_sealed(file, json.dumps(content))
     with pytest.raises(UserError, match=r"created with tasks .* Resuming would mix two runs"):
         go("one", {**TFIDF, "tasks": tiny["tasks"][:2]})
 
