@@ -10,7 +10,7 @@ from forgetmenot.prompting.encoded import Encoded, TokenSequence
 from forgetmenot.prompting.examples import EncodedExamples
 from forgetmenot.prompting.prompt import Prompt
 from forgetmenot.prompting.texts import as_text, check_choices, gold_place, naming
-from forgetmenot.prompting.tokens import Ids, Tokens
+from forgetmenot.prompting.tokens import Ids, tokens_of
 from forgetmenot.tasks.task import Example, Task
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Encoder:
         """
         self._task, self._prompt, self._max_length, self._reserved = task, prompt, max_length, reserved
         check_choices(task, prompt)
-        self._tokens = Tokens(tokenizer)
+        self._tokens = tokens_of(tokenizer)
         self._forgotten: dict[str, int] = {}
         if prompt.chat and not self._tokens.has_chat_template:
             raise UserError(

@@ -17,13 +17,13 @@ def pieces(text: str) -> list[str]:
     return _CUT.split(text)
 
 
-def may_be_cut(backend: Any) -> bool:
-    """Whether a Rust tokenizer gives a text the tokens of its `pieces` in turn.
+def may_be_cut(tokenizer: str) -> bool:
+    """Whether a Rust tokenizer, given as its JSON, gives a text the tokens of its `pieces` in turn.
 
     It does if it splits text by a rule none of whose matches holds a line's end and the letter behind it, and
     looks for tokens within the parts alone: byte-level BPE as in GPT-2, Qwen, Llama 3 and SmolLM.
     """
-    parts = json.loads(backend.to_str())
+    parts = json.loads(tokenizer)
     splitter = parts["pre_tokenizer"] or {}
     steps = splitter["pretokenizers"] if splitter.get("type") == "Sequence" else [splitter]
     return (
