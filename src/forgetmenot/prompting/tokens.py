@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 Ids = tuple[int, ...]
 Turn = Mapping[str, Any]
+
+_AT_ONCE = 2_000_000  # letters that are tokenized in one call
 
 # Two characters for private use, which no vocabulary merges with others: see Tokens.as_text.
 _WEDGE = "\ue0f0\ue0f1"
@@ -45,6 +47,8 @@ class Tokens:
         head: What the tokenizer itself puts in front of every plain text: BOS for some, nothing for others.
         prefix: What stands in front where otherwise nothing would be given: the head or, where there is
             none, BOS, or EOS if there is no BOS (lm-eval's prefix token).
+        longest: The letters of the longest token, where no text of that many times n letters has less than n
+            tokens; None where a tokenizer may leave letters out, or take any number of them for one token.
         digest: Of all that shapes a fast tokenizer's tokens; None of one in Python, which does not say.
     """
 
@@ -59,6 +63,7 @@ class Tokens:
         self._backend = getattr(tokenizer, "backend_tokenizer", None)
         written = None if self._backend is None else self._backend.to_str()
         self._may_be_cut = written is not None and may_be_cut(written)
+        self.longest = self._longest() if self._may_be_cut else None
         self.digest = None if written is None else hashlib.sha256(written.encode()).hexdigest()
         if tokenizer.eos_token_id is None:
             raise UserError(
@@ -188,10 +193,15 @@ class Tokens:
         self._backend.no_padding()
         self._backend.encode_special_tokens = split_special_tokens
         cut = [pieces(text) if self._may_be_cut else [text] for text in texts]
-        distinct = list(dict.fromkeys(chain.from_iterable(cut)))
-        encodings = self._backend.encode_batch_fast(distinct, add_special_tokens=False)
-        ids = {piece: encoding.ids for piece, encoding in zip(distinct, encodings, strict=True)}
+        ids: dict[str, list[int]] = {}
+        for some in _portions(dict.fromkeys(chain.from_iterable(cut))):
+            encodings = self._backend.encode_batch_fast(some, add_special_tokens=False)
+            ids |= {piece: encoding.ids for piece, encoding in zip(some, encodings, strict=True)}
         return [tuple(chain.from_iterable(ids[piece] for piece in row)) for row in cut]
+
+    def _longest(self) -> int:
+        """In letters; byte-level BPE writes a byte as a letter, and a letter has one byte or more."""
+        return max(map(len, self._tokenizer.get_vocab()))
 
     def _learn_head(self) -> Ids:
         """Compare a text with and without the special tokens that the tokenizer adds."""
@@ -228,6 +238,20 @@ class Tokens:
                 f"this tokenizer cannot read as text the special token in {plain[:80]!r}; change that text."
             )
         return tuple(kept)
+
+
+def _portions(texts: Iterable[str]) -> Iterator[list[str]]:
+    """Texts to tokenize in one call, whose tokens with all that is known of them take some 100 MB."""
+    some: list[str] = []
+    room = _AT_ONCE
+    for text in texts:
+        if some and len(text) > room:
+            yield some
+            some, room = [], _AT_ONCE
+        some.append(text)
+        room -= len(text)
+    if some:
+        yield some
 
 
 def _any_of(words: Iterable[str]) -> re.Pattern[str]:
