@@ -106,14 +106,31 @@ def _study(count: int, folder: Path) -> Path:
     return folder / "study" / "report.html"
 
 
-def write_task(folder: Path, name: str, *, score: int = 8, labels: int = 2, first: str | None = None) -> Path:
-    """Write a task's YAML with its rows beside it; `first` is the text of the first row of each split."""
+def write_task(
+    folder: Path,
+    name: str,
+    *,
+    score: int = 8,
+    labels: int = 2,
+    first: str | None = None,
+    texts: Sequence[str] = (),
+) -> Path:
+    """Write a task's YAML with its rows beside it.
+
+    Args:
+        folder: Where to.
+        name: The task's.
+        score: How many rows are scored.
+        labels: How many there are.
+        first: The text of the first row of each split.
+        texts: Those of all rows of either split, in place of short ones.
+    """
     kinds = [f"kind-{k}" for k in range(labels)]
     for split, count in (("train", 8), ("score", score)):
         with (folder / f"{name}-{split}.jsonl").open("w") as lines:
-            for k in range(count):
-                text = first if first is not None and k == 0 else f"{name} {split} word {k}"
-                lines.write(json.dumps({"text": text, "kind": kinds[k % labels]}) + "\n")
+            for k, text in enumerate(texts or (f"{name} {split} word {k}" for k in range(count))):
+                said = first if first is not None and k == 0 else text
+                lines.write(json.dumps({"text": said, "kind": kinds[k % labels]}) + "\n")
     prompt = {"template": "Word: {{ text }}\nKind:", "choices": {k: k for k in kinds}, "end": "\n"}
     file = {
         "name": name,

@@ -27,7 +27,12 @@ def test_a_tokenizer_is_learned_once_for_all_tasks(
 ) -> None:
     monkeypatch.setenv("FORGETMENOT_CACHE", str(tmp_path))
     learned: list[Any] = []
-    monkeypatch.setattr(tokens, "Tokens", lambda tokenizer: learned.append(tokenizer) or Tokens(tokenizer))
+
+    def learn(tokenizer: Any) -> Tokens:
+        learned.append(tokenizer)
+        return Tokens(tokenizer)
+
+    monkeypatch.setattr(tokens, "Tokens", learn)
     tokens._learned.cache_clear()
     for count in (5, 10):
         for k in range(count):
@@ -51,7 +56,12 @@ def test_the_cache_is_not_listed_for_each_file(
 ) -> None:
     monkeypatch.setenv("FORGETMENOT_CACHE", str(tmp_path))
     listed: list[Path] = []
-    monkeypatch.setattr(Path, "glob", lambda folder, _: listed.append(folder) or iter(()))
+
+    def listing(folder: Path, _: str) -> list[Path]:
+        listed.append(folder)
+        return []
+
+    monkeypatch.setattr(Path, "glob", listing)
     for k in range(20):
         one = task(f"task-{k}")
         encode_cached(one, PROMPT, tokenizer_named("gpt2-like"), 40, one.train)
