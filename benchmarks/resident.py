@@ -23,6 +23,11 @@ def added_at_peak(work: Callable[[], object], device: torch.device) -> float:
     return (_status("VmHWM") - before) / 1024
 
 
+def resident() -> float:
+    """MiB that the process holds now."""
+    return _status("VmRSS") / 1024
+
+
 def _status(name: str) -> int:
     """A figure of the process's memory, in KiB."""
     lines = Path("/proc/self/status").read_text().splitlines()

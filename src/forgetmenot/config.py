@@ -14,7 +14,7 @@ from forgetmenot.engine.settings import TrainingSettings
 from forgetmenot.errors import UserError, validation_sentence
 from forgetmenot.evaluation.settings import Asking, EvaluationSettings
 from forgetmenot.methods import find_method
-from forgetmenot.models.settings import BUNDLED, AdapterSettings, ModelSettings, known_kinds, used_by
+from forgetmenot.models.settings import BUNDLED, KINDS, AdapterSettings, ModelSettings, known_kinds, used_by
 from forgetmenot.paths import filled, path_safe
 from forgetmenot.prompting import CountOrSettings, DemonstrationSettings, PromptVariants
 from forgetmenot.receipts.settings import ReceiptSettings
@@ -83,7 +83,7 @@ class RunConfig(BaseModel):
         known = find_method(name)
         needs = known.needs if known is not None else {}
         kind = adapter.get("kind", needs.get("kind", (AdapterSettings().kind,))[0])
-        if kind not in needs.get("kind", known_kinds()):
+        if kind not in needs.get("kind", tuple(KINDS)) and ("kind" in needs or kind not in known_kinds()):
             return values  # the method refuses it in its own words
         of_use = ("kind", *used_by(kind).keys)
         open_settings = {

@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import LogitsProcessor
 
 from forgetmenot.engine.decoding import Decoding
-from forgetmenot.prompting.tokens import Tokens
+from forgetmenot.prompting.tokens import tokens_of
 
 
 class GumbelNoise(LogitsProcessor):  # type: ignore[misc]
@@ -79,7 +79,7 @@ def ends_of(model: Any, tokenizer: Any) -> frozenset[int]:
     config = getattr(model, "generation_config", None)
     own = getattr(config, "eos_token_id", None)
     named = [own] if isinstance(own, int) else own or []
-    return Tokens(tokenizer).ends | frozenset(named)
+    return tokens_of(tokenizer).ends | frozenset(named)
 
 
 class Endings:

@@ -90,19 +90,22 @@ class _Parts:
 
     def __init__(self, path: Path, key: str, done: Mapping[int, Tensor]) -> None:
         self.path, self.key, self.done = path, key, done
-        self._waiting: dict[int, Tensor] = {}
+        self._waiting: dict[int, Tensor | list[Any]] = {}
         self._written = time.monotonic()
 
     def add(self, pack: int, values: Tensor) -> None:
         """Keep what a pack gave."""
-        self._waiting[pack] = values
+        # On a CPU as numbers at once: see `Learner._scored`.
+        self._waiting[pack] = values.double().tolist() if values.device.type == "cpu" else values
         if time.monotonic() - self._written >= EVERY:
             self.write()
 
     def write(self) -> None:
         """Write what waits."""
         if self._waiting:
-            rows = [[k, v.double().tolist()] for k, v in self._waiting.items()]
+            rows = [
+                [k, v.double().tolist() if isinstance(v, Tensor) else v] for k, v in self._waiting.items()
+            ]
             append_line(self.path, [self.key, rows], checked=True)
             self._waiting = {}
         self._written = time.monotonic()

@@ -31,7 +31,7 @@ from forgetmenot.gate.endpoint import Likelihoods, Server, agreement
 from forgetmenot.metrics import metric_named
 from forgetmenot.prompting import Encoded, EncodedExamples, Prompt, TokenSequence
 from forgetmenot.prompting.texts import Text, as_text, check_choices, gold_place, naming
-from forgetmenot.prompting.tokens import Tokens
+from forgetmenot.prompting.tokens import tokens_of
 from forgetmenot.record.predictions import Predictions
 from forgetmenot.tasks import Example, Task
 from forgetmenot.tasks.answers import extracted
@@ -182,7 +182,7 @@ def whole(scored: ScoredTask, tokenizer: Any) -> ScoredTask:
     scored = replace(scored, generation=_plan(scored))
     if metric_named(scored.task.metric).reads != "likelihoods":
         return scored
-    head = len(Tokens(tokenizer).head)
+    head = len(tokens_of(tokenizer).head)
     bare = [_bare(one, head, plain=scored.task.kind == "text") for one in scored.encoded]
     return replace(scored, encoded=EncodedExamples.of(bare))
 

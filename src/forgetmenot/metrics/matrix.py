@@ -11,6 +11,7 @@ A stack of matrices [b, stages, tasks], one per resample, so goes through the ve
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -64,20 +65,33 @@ class ScoreMatrix:
         if not self.stages or self.stages[0].trains_on:
             raise ValueError("Stage 0 must be the base model, which trains on nothing.")
 
-    @property
+    @cached_property
     def trained(self) -> tuple[str, ...]:
         """The columns that some stage trains, in the order learned."""
-        learned = dict.fromkeys(task for stage in self.stages for task in stage.trains_on)
-        return tuple(task for task in learned if task in self.tasks)
+        return tuple(task for task in self._learned_in if task in self._places)
 
     def learned_in(self, task: str) -> int:
         """Return the index of the first stage that trains on `task`."""
-        return next(i for i, stage in enumerate(self.stages) if task in stage.trains_on)
+        return self._learned_in[task]
+
+    @cached_property
+    def _learned_in(self) -> dict[str, int]:
+        """The first stage of each task that some stage trains, in the order learned."""
+        found: dict[str, int] = {}
+        for i, stage in enumerate(self.stages):
+            for task in stage.trains_on:
+                found.setdefault(task, i)
+        return found
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        """The column of each task: the figures look one up for every task, and there may be thousands."""
+        return {task: column for column, task in enumerate(self.tasks)}
 
     def only(self, tasks: Iterable[str]) -> "ScoreMatrix":
         """Return the matrix with these columns alone."""
         names = tuple(tasks)
-        columns = [self.tasks.index(task) for task in names]
+        columns = [self._places[task] for task in names]
         return replace(self, tasks=names, values=self.values[..., columns])
 
     def cells(self, where: Iterable[tuple[int, str]]) -> Floats:
@@ -86,7 +100,7 @@ class ScoreMatrix:
         Raises:
             UndefinedError: One of them is missing.
         """
-        places = [(row, self.tasks.index(task)) for row, task in where]
+        places = [(row, self._places[task]) for row, task in where]
         rows, columns = np.array(places, dtype=np.intp).T
         scores = self.values[..., rows, columns]
         missing = np.isnan(scores).reshape(-1, len(places)).all(axis=0)

@@ -18,7 +18,7 @@ from forgetmenot.probes.shared import formats
 from forgetmenot.probes.shared.base_predictions import Base
 from forgetmenot.probes.shared.probe import NOT_FINITE, Part, Probe, ProbeOptions, RunTask
 from forgetmenot.prompting import EncodedExamples, TokenSequence, encode_cached, parse_choice
-from forgetmenot.prompting.tokens import Tokens
+from forgetmenot.prompting.tokens import tokens_of
 from forgetmenot.settings import Names, PositiveInt
 from forgetmenot.tasks import sample
 
@@ -194,7 +194,7 @@ class _Request(NamedTuple):
 
 
 def _json(learner: Learner) -> Part:
-    tokens = Tokens(learner.tokenizer)
+    tokens = tokens_of(learner.tokenizer)
 
     def reader(schema: Mapping[str, Any]) -> Callable[[str], dict[str, bool]]:
         def read(text: str) -> dict[str, bool]:
@@ -214,7 +214,7 @@ def _json(learner: Learner) -> Part:
 
 
 def _tool_calls(learner: Learner) -> Part:
-    tokens = Tokens(learner.tokenizer)
+    tokens = tokens_of(learner.tokenizer)
 
     def reader(tools: Sequence[Mapping[str, Any]], native: bool) -> Callable[[str], dict[str, bool]]:
         def read(text: str) -> dict[str, bool]:

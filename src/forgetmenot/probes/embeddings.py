@@ -10,7 +10,7 @@ import numpy as np
 
 from forgetmenot.errors import UserError
 from forgetmenot.probes.shared.probe import NOT_FINITE, Part, Probe, ProbeOptions
-from forgetmenot.prompting.tokens import Tokens
+from forgetmenot.prompting.tokens import tokens_of
 from forgetmenot.settings import PositiveInt
 from forgetmenot.tasks import load_tasks
 
@@ -71,7 +71,7 @@ class Embeddings(Probe):
         from scipy.stats import spearmanr
 
         texts = list(dict.fromkeys(text for pair in self.pairs for text in pair[:2]))
-        prompts = Tokens(learner.tokenizer).plain([asked(text, self.options) for text in texts])
+        prompts = tokens_of(learner.tokenizer).plain([asked(text, self.options) for text in texts])
         states = dict(zip(texts, learner.hidden(prompts), strict=True))
         cosines = np.array([_cosine(states[one], states[other]) for one, other, _ in self.pairs])
         gold = np.array([score for *_, score in self.pairs])

@@ -14,7 +14,7 @@ from forgetmenot.engine import ranks
 from forgetmenot.errors import UserError
 from forgetmenot.probes.shared.probe import NOT_FINITE, Part, Probe, ProbeOptions
 from forgetmenot.probes.shared.prompt_sets import read_prompts
-from forgetmenot.prompting.tokens import Tokens
+from forgetmenot.prompting.tokens import tokens_of
 from forgetmenot.record.seal import check_file, written_sealed
 from forgetmenot.settings import PositiveInt
 
@@ -62,7 +62,7 @@ class Layers(Probe):
         """A part for each layer."""
         import torch
 
-        tokens = Tokens(learner.tokenizer).plain(self.prompts)
+        tokens = tokens_of(learner.tokenizer).plain(self.prompts)
         positions = learner.max_positions
         prompts = [row[-positions:] if positions else row for row in tokens]
         layers: int = learner.model.config.get_text_config().num_hidden_layers

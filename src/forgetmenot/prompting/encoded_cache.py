@@ -11,6 +11,7 @@ import os
 import zipfile
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +23,7 @@ from forgetmenot.paths import cache_folder
 from forgetmenot.prompting.encoder import Encoder
 from forgetmenot.prompting.examples import EncodedExamples
 from forgetmenot.prompting.prompt import Prompt
+from forgetmenot.prompting.tokens import tokens_of
 from forgetmenot.record.files import written_whole
 from forgetmenot.tasks.task import Example, Task
 
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 MOST_BYTES = 2_000_000_000
-FORMAT = 5
+FORMAT = 6
 """Raised whenever the encoder gives other tokens, or the files are laid out otherwise."""
 
 
@@ -79,14 +81,20 @@ def _key(
 ) -> str:
     """A hash of all that the tokens depend on."""
     digest = hashlib.sha256()
-    about = [FORMAT, version("forgetmenot"), version("tokenizers"), version("transformers"), lengths]
+    about = [FORMAT, *_versions(), lengths]
     about += [task.name, task.kind, task.labels, prompt.hash]
     about += [type(tokenizer).__name__, tokenizer.special_tokens_map, tokenizer.chat_template]
+    about += [tokens_of(tokenizer).digest]
     digest.update(json.dumps(about, sort_keys=True, default=str).encode())
-    digest.update(tokenizer.backend_tokenizer.to_str().encode())
     for example in examples:
         digest.update(repr((example.id, example.fields, example.label, example.target)).encode())
     return digest.hexdigest()[:32]
+
+
+@cache
+def _versions() -> tuple[str, ...]:
+    """Of all that has a hand in the tokens; importlib reads a package's whole description for each."""
+    return version("forgetmenot"), version("tokenizers"), version("transformers")
 
 
 def _read(file: Path, ids: Sequence[str]) -> EncodedExamples | None:
@@ -114,12 +122,29 @@ def _write(file: Path, encoded: EncodedExamples) -> None:
     _make_room(file)
 
 
+_seen: dict[Path, tuple[int, int]] = {}
+"""By folder: the bytes that lay there when this process last looked, and those that it has written since."""
+
+
 def _make_room(keep: Path) -> None:
-    """Remove the files that were not used for longest, but the one just written."""
-    held = 0
+    """Remove the files that were not used for longest, but the one just written.
+
+    The folder is listed only when an eighth of what room it had is written (others write too): to list it for
+    each file would take as long as the square of their number. A full one is cleared a tenth below the most.
+    """
+    folder, size = keep.parent, keep.stat().st_size
+    held, written = _seen.get(folder, (MOST_BYTES, 0))
+    if 8 * (written + size) < MOST_BYTES - held:
+        _seen[folder] = held, written + size
+        return
+    held = kept = 0
     with suppress(FileNotFoundError):  # another process makes room as well
-        stats = {one: one.stat() for one in keep.parent.glob("*.npz")}
+        stats = {one: one.stat() for one in folder.glob("*.npz")}
+        full = sum(stat.st_size for stat in stats.values()) > MOST_BYTES
         for one, stat in sorted(stats.items(), key=lambda pair: pair[1].st_mtime, reverse=True):
             held += stat.st_size
-            if held > MOST_BYTES and one != keep:
+            if full and held > 0.9 * MOST_BYTES and one != keep:
                 one.unlink()
+            else:
+                kept = held
+    _seen[folder] = kept, 0

@@ -1,6 +1,6 @@
 """The encoder of examples as tokens: the prompt, its candidates, and what training learns."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -10,13 +10,14 @@ from forgetmenot.prompting.encoded import Encoded, TokenSequence
 from forgetmenot.prompting.examples import EncodedExamples
 from forgetmenot.prompting.prompt import Prompt
 from forgetmenot.prompting.texts import as_text, check_choices, gold_place, naming
-from forgetmenot.prompting.tokens import Ids, Tokens
+from forgetmenot.prompting.tokens import Ids, tokens_of
 from forgetmenot.tasks.task import Example, Task
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_BATCH = 1024  # examples whose texts go through the tokenizer in one call
+_BATCH = 1024  # examples whose texts go through the tokenizer together
+_LETTERS = 4_000_000  # or fewer, with so many letters
 
 
 class Encoder:
@@ -46,7 +47,7 @@ class Encoder:
         """
         self._task, self._prompt, self._max_length, self._reserved = task, prompt, max_length, reserved
         check_choices(task, prompt)
-        self._tokens = Tokens(tokenizer)
+        self._tokens = tokens_of(tokenizer)
         self._forgotten: dict[str, int] = {}
         if prompt.chat and not self._tokens.has_chat_template:
             raise UserError(
@@ -80,16 +81,24 @@ class Encoder:
                 cannot be told apart; the sentence names task and example.
         """
         batches = []
-        for first in range(0, len(examples), _BATCH):
-            batch = examples[first : first + _BATCH]
-            texts = [self._texts(example, example.fields) for example in batch]
-            rows = iter(self._tokenize([text for group in texts for text in group]))
-            encoded = [
-                self._encoded(example, [next(rows) for _ in group])
-                for example, group in zip(batch, texts, strict=True)
-            ]
+        for batch in self._written(examples):
+            rows = iter(self._tokenize([text for _, group in batch for text in group]))
+            encoded = [self._encoded(example, [next(rows) for _ in group]) for example, group in batch]
             batches.append(EncodedExamples.of(encoded))
         return EncodedExamples.join(batches)
+
+    def _written(self, examples: Sequence[Example]) -> Iterator[list[tuple[Example, list[str]]]]:
+        """Examples with their texts, as many together as do not take much memory."""
+        batch: list[tuple[Example, list[str]]] = []
+        letters = 0
+        for example in examples:
+            batch.append((example, self._texts(example, example.fields)))
+            letters += sum(map(len, batch[-1][1]))
+            if len(batch) == _BATCH or letters > _LETTERS:
+                yield batch
+                batch, letters = [], 0
+        if batch:
+            yield batch
 
     def _texts(self, example: Example, fields: Mapping[str, Any]) -> list[str]:
         """Write the prompt, and then each whole text, prompt and answer, that may come of it."""
@@ -224,11 +233,16 @@ class Encoder:
         named = self._prompt.fields if self._prompt.truncate is None else self._prompt.truncate
         names = [name for name in named if isinstance(example.fields.get(name), str)]
 
-        def tokenized(limit: int) -> tuple[Sequence[Ids], int]:
+        def fitted(limit: int) -> tuple[Sequence[Ids], int] | None:
             short = {name: self._part(example.fields[name], limit) for name in names}
-            return self._bounded(self._tokenize(self._texts(example, {**example.fields, **short})))
+            texts = self._texts(example, {**example.fields, **short})
+            if limit and self._surely_too_long(texts):
+                return None
+            rows = self._bounded(self._tokenize(texts))
+            return rows if not limit or self._needed(*rows) <= self._max_length else None
 
-        fitting, limit = tokenized(0), 0
+        fitting, limit = fitted(0), 0
+        assert fitting is not None, "nothing is refused at 0"
         if self._needed(*fitting) > self._max_length:
             what = f"even without {' and '.join(sorted(names))}" if names else "and nothing in it may be cut"
             few = ", set fewer `demonstrations`" if self._prompt.demonstrations else ""
@@ -239,12 +253,22 @@ class Encoder:
         too_long = max((len(example.fields[name]) for name in names), default=0)
         while too_long - limit > 1:
             middle = (limit + too_long) // 2
-            trial = tokenized(middle)
-            if self._needed(*trial) <= self._max_length:
-                fitting, limit = trial, middle
-            else:
+            trial = fitted(middle)
+            if trial is None:
                 too_long = middle
+            else:
+                fitting, limit = trial, middle
         return fitting
+
+    def _surely_too_long(self, texts: Sequence[str]) -> bool:
+        """Whether texts need not be tokenized to be told too long: rows of megabytes would take minutes.
+
+        Twice as long as need be, for wedges (`Tokens.as_text`) are letters without tokens.
+        """
+        if self._tokens.longest is None or self._prompt.cut_answer:
+            return False
+        counted = texts[:1] if self._reserved is not None else texts
+        return max(map(len, counted)) > 2 * self._tokens.longest * self._max_length
 
     def _part(self, text: str, limit: int) -> str:
         return text[:limit] if self._prompt.keep == "start" else text[len(text) - min(limit, len(text)) :]

@@ -1,8 +1,9 @@
 """The rules of tokens: what text becomes, whatever tokenizer a model brings."""
 
+import hashlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property, lru_cache
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 Ids = tuple[int, ...]
 Turn = Mapping[str, Any]
+
+_AT_ONCE = 2_000_000  # letters that are tokenized in one call
 
 # Two characters for private use, which no vocabulary merges with others: see Tokens.as_text.
 _WEDGE = "\ue0f0\ue0f1"
@@ -37,13 +40,16 @@ _CLOCK = (
 
 
 class Tokens:
-    """A tokenizer that is always asked in the same way.
+    """A tokenizer that is always asked in the same way; `tokens_of` gives it.
 
     Attributes:
         eos: The tokenizer's EOS, which ends a text.
         head: What the tokenizer itself puts in front of every plain text: BOS for some, nothing for others.
         prefix: What stands in front where otherwise nothing would be given: the head or, where there is
             none, BOS, or EOS if there is no BOS (lm-eval's prefix token).
+        longest: The letters of the longest token, where no text of that many times n letters has less than n
+            tokens; None where a tokenizer may leave letters out, or take any number of them for one token.
+        digest: Of all that shapes a fast tokenizer's tokens; None of one in Python, which does not say.
     """
 
     def __init__(self, tokenizer: "PreTrainedTokenizerBase"):
@@ -55,7 +61,10 @@ class Tokens:
         self._tokenizer = tokenizer
         # What Transformers asks too, and then makes much that is not asked here; None if it is all Python.
         self._backend = getattr(tokenizer, "backend_tokenizer", None)
-        self._may_be_cut = self._backend is not None and may_be_cut(self._backend)
+        written = None if self._backend is None else self._backend.to_str()
+        self._may_be_cut = written is not None and may_be_cut(written)
+        self.longest = self._longest() if self._may_be_cut else None
+        self.digest = None if written is None else hashlib.sha256(written.encode()).hexdigest()
         if tokenizer.eos_token_id is None:
             raise UserError(
                 "the tokenizer has no EOS token, which every answer ends in; set its `eos_token`."
@@ -184,10 +193,15 @@ class Tokens:
         self._backend.no_padding()
         self._backend.encode_special_tokens = split_special_tokens
         cut = [pieces(text) if self._may_be_cut else [text] for text in texts]
-        distinct = list(dict.fromkeys(chain.from_iterable(cut)))
-        encodings = self._backend.encode_batch_fast(distinct, add_special_tokens=False)
-        ids = {piece: encoding.ids for piece, encoding in zip(distinct, encodings, strict=True)}
+        ids: dict[str, list[int]] = {}
+        for some in _portions(dict.fromkeys(chain.from_iterable(cut))):
+            encodings = self._backend.encode_batch_fast(some, add_special_tokens=False)
+            ids |= {piece: encoding.ids for piece, encoding in zip(some, encodings, strict=True)}
         return [tuple(chain.from_iterable(ids[piece] for piece in row)) for row in cut]
+
+    def _longest(self) -> int:
+        """In letters; byte-level BPE writes a byte as a letter, and a letter has one byte or more."""
+        return max(map(len, self._tokenizer.get_vocab()))
 
     def _learn_head(self) -> Ids:
         """Compare a text with and without the special tokens that the tokenizer adds."""
@@ -226,11 +240,37 @@ class Tokens:
         return tuple(kept)
 
 
+def _portions(texts: Iterable[str]) -> Iterator[list[str]]:
+    """Texts to tokenize in one call, whose tokens with all that is known of them take some 100 MB."""
+    some: list[str] = []
+    room = _AT_ONCE
+    for text in texts:
+        if some and len(text) > room:
+            yield some
+            some, room = [], _AT_ONCE
+        some.append(text)
+        room -= len(text)
+    if some:
+        yield some
+
+
 def _any_of(words: Iterable[str]) -> re.Pattern[str]:
     """What finds any of these words, the longest where several begin alike."""
     return re.compile("|".join(map(re.escape, sorted(words, key=len, reverse=True))))
 
 
+def tokens_of(tokenizer: "PreTrainedTokenizerBase") -> Tokens:
+    """What a tokenizer does, learned once: of 262,000 tokens that takes seconds, and every task asks."""
+    template = getattr(tokenizer, "chat_template", None)
+    return _learned(tokenizer, len(tokenizer), tokenizer.eos_token_id, str(template))
+
+
+@lru_cache(maxsize=2)
+def _learned(tokenizer: "PreTrainedTokenizerBase", *state: object) -> Tokens:
+    """The same; `state` is what may be set on a tokenizer that was learned before."""
+    return Tokens(tokenizer)
+
+
 def lm_eval_prefix(tokenizer: "PreTrainedTokenizerBase") -> Ids:
     """The tokens before an answer that is scored without any prompt: see `Tokens.prefix`."""
-    return Tokens(tokenizer).prefix
+    return tokens_of(tokenizer).prefix

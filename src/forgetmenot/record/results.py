@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -102,6 +103,11 @@ class RunResults:
         self.asked_again: Mapping[str, Any] = results.get("asked_again", {})
         self.probes: Mapping[str, Mapping[str, Any]] = results.get("probes", {})
         self.cost: Mapping[str, Any] = results.get("cost", {})
+        self._places = {task: j for j, task in enumerate(self.tasks)}
+        self._own: dict[str, int] = {}
+        for i, stage in enumerate(self.stages):
+            for task in stage.trains_on:
+                self._own.setdefault(task, i)
 
     @property
     def name(self) -> str:
@@ -113,24 +119,24 @@ class RunResults:
         """Whether every stage has its row."""
         return self.measured == len(self.stages)
 
-    @property
+    @cached_property
     def in_sequence(self) -> bool:
         """Whether each stage went on from the one before; the first follows the base in any case."""
         return all(stage.follows for stage in self.stages[2:])
 
     def column(self, task: str) -> list[float | None]:
         """The scores of one task, one per stage."""
-        j = self.tasks.index(task)
+        j = self._places[task]
         return [row[j] for row in self.matrix]
 
     def spans(self, task: str) -> list[Interval | None]:
         """The 95 % intervals of one task's scores, one per stage."""
-        j = self.tasks.index(task)
+        j = self._places[task]
         return [tuple(row[j]) if row[j] else None for row in self.intervals]
 
     def own_stage(self, task: str) -> int | None:
         """The index of the stage that first trained the task, None where none did."""
-        return next((i for i, stage in enumerate(self.stages) if task in stage.trains_on), None)
+        return self._own.get(task)
 
     def shown(self, task: str, value: float | None) -> float | None:
         """A score as people write it: the matrix holds a loss with its sign turned."""
@@ -220,7 +226,7 @@ class RunResults:
         headline = self.headline
         return [reading for reading in self.readings if reading is not headline]
 
-    @property
+    @cached_property
     def headline(self) -> Mapping[str, Any]:
         """The reading that `matrix` came from; empty where the file lists none."""
         rows = [list(row) for row in self.matrix[: self.measured]]

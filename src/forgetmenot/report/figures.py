@@ -50,16 +50,21 @@ def curve(
         )
     for segment in _unbroken(scores) if connected else []:
         parts += _stretch(segment, scores, spans, own, x, y)
-    for i, score in enumerate(scores):
+    for i in points_told(len(scores), own):
+        score, span = scores[i], spans[i]
         if score is None:
             continue
-        span = spans[i]
         if span and not connected:
             parts.append(drawing.line("whisker", x(i), y(span[0]), x(i), y(span[1])))
         kind = "before" if own is None or i < own else "own" if i == own else "after"
         title = f"{stage_labels[i]}: {number(score)}"
         parts.append(drawing.dot(f"dot {kind}", x(i), y(score), 4.5 if i == own else 3, title))
     return drawing.svg("curve", width, height, label, parts)
+
+
+def points_told(count: int, own: int | None) -> list[int]:
+    """The stages of a curve that have a point and a name of their own: of very many, the ends and its own."""
+    return list(range(count)) if count <= POINTS else sorted({0, own or 0, count - 1})
 
 
 def dumbbell(

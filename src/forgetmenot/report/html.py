@@ -19,7 +19,7 @@ from forgetmenot.record.timing import read_timing
 from forgetmenot.report import verdict_words
 from forgetmenot.report.by_reading import asked_otherwise
 from forgetmenot.report.costs import costs
-from forgetmenot.report.figures import curve, dumbbell, loss_line, score_scale
+from forgetmenot.report.figures import curve, dumbbell, loss_line, points_told, score_scale
 from forgetmenot.report.forgotten import lost_examples
 from forgetmenot.report.headline import headline
 from forgetmenot.report.wording import (
@@ -37,6 +37,9 @@ from forgetmenot.report.wording import (
 )
 
 LONGEST_TEXT = 400
+MOST_TASKS = 60
+MOST_STAGES = 2 * MOST_TASKS
+"""How many a page shows in full: a browser takes seconds for a table of more than some ten thousand cells."""
 
 
 def write_report(run_dir: Path) -> Path:
@@ -52,6 +55,8 @@ def write_report(run_dir: Path) -> Path:
         UserError: The directory has no readable `results.json`.
     """
     results, timing = load_results(run_dir), read_timing(run_dir)
+    common_axis = _scale(results)
+    columns, rows = shown(results)
     page = template("report.html.jinja").render(
         run=results,
         headline=headline(results),
@@ -63,13 +68,16 @@ def write_report(run_dir: Path) -> Path:
             metric_named(name).formula
             for name in dict.fromkeys(results.metrics[task] for task in results.tasks)
         ],
-        curves=_curves(results),
+        columns=columns,
+        rows=rows,
+        most=MOST_TASKS,
+        curves=_curves(results, [results.tasks[j] for j in columns], common_axis),
         ways=asked_otherwise(results),
-        axis=_scale(results) if all(results.bounded(task) for task in results.tasks) else None,
-        outcomes=[(outcome, _dumbbell(results, outcome)) for outcome in results.worst_first],
+        axis=common_axis if all(results.bounded(task) for task in results.tasks) else None,
+        outcomes=[(outcome, _dumbbell(results, outcome, common_axis)) for outcome in results.worst_first],
         headlines=[_figure(results, name) for name in HEADLINES],
         losses=lost_examples(run_dir, results),
-        trainings=_trainings(run_dir, results),
+        trainings=_trainings(run_dir, results, rows),
         config=_text(run_dir / CONFIG),
         environment=read_json(run_dir / ENVIRONMENT, dict),
         timing=timing,
@@ -78,6 +86,20 @@ def write_report(run_dir: Path) -> Path:
     path = run_dir / REPORT
     write_text(path, page)
     return path
+
+
+def shown(results: RunResults) -> tuple[list[int], list[int]]:
+    """The columns and the stages of which the page shows every score, in their order.
+
+    All where a page can hold them; else the tasks that the table of outcomes begins with, and the stages that
+    trained them with the first and the last one measured. `results.json` has the others.
+    """
+    tasks = [one.task for one in results.worst_first[:MOST_TASKS]]
+    columns = [j for j, task in enumerate(results.tasks) if task in tasks]
+    if len(results.stages) <= MOST_STAGES:
+        return columns, list(range(len(results.stages)))
+    own = {i for task in tasks if (i := results.own_stage(task)) is not None}
+    return columns, sorted({0, *own, max(results.measured - 1, 0)})
 
 
 def template(name: str) -> Any:
@@ -103,17 +125,17 @@ def template(name: str) -> Any:
     return environment.get_template(name)
 
 
-def _curves(results: RunResults) -> list[tuple[str, Markup]]:
+def _curves(results: RunResults, tasks: Sequence[str], common: Interval) -> list[tuple[str, Markup]]:
     """One forgetting curve per task; tasks whose scores have the same bounds share an axis."""
-    common = _scale(results)
     curves = []
-    for task in results.tasks:
+    for task in tasks:
         scores, own = results.column(task), results.own_stage(task)
         if all(score is None for score in scores):
             continue
         scores = [results.shown(task, score) for score in scores]
+        told = points_told(len(scores), own)
         label = f"{task}, {results.metrics[task]} after each stage: " + ", ".join(
-            f"{stage.label} {number(score)}" for stage, score in zip(results.stages, scores, strict=True)
+            f"{results.stages[i].label} {number(scores[i])}" for i in told
         )
         picture = curve(
             scores=scores,
@@ -129,7 +151,7 @@ def _curves(results: RunResults) -> list[tuple[str, Markup]]:
     return curves
 
 
-def _dumbbell(results: RunResults, outcome: TaskOutcome) -> Markup:
+def _dumbbell(results: RunResults, outcome: TaskOutcome, common: Interval) -> Markup:
     """A task's way; its end is drawn where a stage came after its own."""
     end = outcome.end if not outcome.trained or outcome.own_end or not results.verdicts else None
     values = [outcome.shown(value) for value in (outcome.base, outcome.learned, end)]
@@ -139,7 +161,7 @@ def _dumbbell(results: RunResults, outcome: TaskOutcome) -> Markup:
         *values,
         majority=outcome.shown(results.majority.get(outcome.task)),
         lost=last is not None and last["decision"] == "forgotten",
-        scale=_scale(results) if results.bounded(outcome.task) else _own_scale(results, outcome.task),
+        scale=common if results.bounded(outcome.task) else _own_scale(results, outcome.task),
         label=f"{outcome.task}: "
         + ", ".join(f"{name} {number(value)}" for name, value in told if value is not None),
     )
@@ -176,29 +198,29 @@ def _figure(results: RunResults, name: str) -> dict[str, Any]:
     }
 
 
-def _trainings(run_dir: Path, results: RunResults) -> list[dict[str, Any]]:
-    """The training loss of every stage that has logged one, on a common axis."""
+def _trainings(run_dir: Path, results: RunResults, rows: Sequence[int]) -> list[dict[str, Any]]:
+    """The training loss of every stage shown that has logged one, on a common axis."""
     logs: list[tuple[str, list[dict[str, Any]]]] = []
-    for stage in results.stages:
+    for stage in (results.stages[i] for i in rows):
         path = stage_folder(run_dir, stage.name) / TRAINING
         content = read_checked(path) or b""
-        rows = [parse(path, line, dict) for line in content.splitlines() if line.endswith(b"}")]
-        if rows := [row for row in rows if row.get("loss") is not None]:
-            logs.append((stage.label, rows))
-    highest = max((row["loss"] for _, rows in logs for row in rows), default=0.0) or 1.0
+        steps = [parse(path, line, dict) for line in content.splitlines() if line.endswith(b"}")]
+        if steps := [step for step in steps if step.get("loss") is not None]:
+            logs.append((stage.label, steps))
+    highest = max((step["loss"] for _, steps in logs for step in steps), default=0.0) or 1.0
     return [
         {
             "stage": name,
-            "first": rows[0]["loss"],
-            "last": rows[-1]["loss"],
-            "steps": rows[-1]["step"],
+            "first": steps[0]["loss"],
+            "last": steps[-1]["loss"],
+            "steps": steps[-1]["step"],
             "picture": loss_line(
-                [(row["step"], row["loss"]) for row in rows],
+                [(step["step"], step["loss"]) for step in steps],
                 highest,
-                f"Training loss of {name}: from {number(rows[0]['loss'])} to {number(rows[-1]['loss'])}",
+                f"Training loss of {name}: from {number(steps[0]['loss'])} to {number(steps[-1]['loss'])}",
             ),
         }
-        for name, rows in logs
+        for name, steps in logs
     ]
 
 

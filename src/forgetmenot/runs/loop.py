@@ -10,6 +10,7 @@ from typing import Any
 
 from forgetmenot import signals
 from forgetmenot.engine import ranks
+from forgetmenot.engine.free_memory import give_back
 from forgetmenot.engine.kept_parts import KeepsNothing
 from forgetmenot.engine.learner import Learner
 from forgetmenot.evaluation.answer_log import AnswerLog
@@ -213,7 +214,10 @@ class Loop:
                 signals.check()
 
             for file, tasks in asked.items():
-                answers = [evaluate(self.learner, self.method, one, done, kept) for one in tasks]
+                answers = []
+                for one in tasks:
+                    answers.append(evaluate(self.learner, self.method, one, done, kept))
+                    give_back()
                 names = [one.task.name for one in tasks]
                 write_predictions(folder / file, dict(zip(names, answers, strict=True)))
                 if name == BASE and file == PREDICTIONS:

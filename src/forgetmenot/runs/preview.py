@@ -206,6 +206,7 @@ def preview(config: RunConfig | Mapping[str, Any] | str | Path | None = None) ->
             frozen = plan_frozen(session, loop.sequences())
         kept = frozen if isinstance(frozen, FrozenPlan) else None
         rates = calibrate(session, examples, scored, kept)
+    learner.model.train()  # what is counted of each stage depends on it
     learning = [p for p in learner.model.parameters() if p.requires_grad]
     bytes_learning = sum(p.nbytes for p in learning)
     return Preview(
@@ -242,7 +243,6 @@ def _stage_work(
 
     learner, settings = session.learner, session.config.training
     epochs, seed = epochs_of(settings, stage), stage_seed(session.config.seed, stage.number)
-    learner.model.train()
     counted = training_positions(learner, examples, settings, epochs=epochs, seed=seed)
     steps = -(-len(examples) // settings.batch_size) * epochs
     return StageWork(

@@ -13,6 +13,7 @@ from accelerate import Accelerator
 
 from forgetmenot import signals
 from forgetmenot.engine import ranks, shards
+from forgetmenot.engine.free_memory import give_back
 from forgetmenot.engine.merging import merge
 from forgetmenot.engine.precision import rounded_once
 from forgetmenot.engine.settings import TrainingSettings
@@ -89,6 +90,7 @@ class StageTraining:
             }
             write_cost(folder, {"training": self.learner.counted(), "kept": kept})
             midway.finish(folder)
+        give_back()
         return midway.seconds + time.perf_counter() - began
 
     def _train(self, stage: Stage, midway: Midway) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from forgetmenot.engine.decoding import Decoding
 from forgetmenot.errors import UserError
-from forgetmenot.prompting.tokens import Ids, Tokens
+from forgetmenot.prompting.tokens import Ids, Tokens, tokens_of
 from forgetmenot.synthesis.endpoint import Messages
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class LocalResponder:
                 numbers.
         """
         learner = self._learner
-        tokens = Tokens(learner.tokenizer)
+        tokens = tokens_of(learner.tokenizer)
         prompts = [as_tokens(tokens, messages, chat=None) for messages in conversations]
         positions, longest = learner.max_positions, max(map(len, prompts), default=0)
         if positions is not None and longest >= positions:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -107,6 +108,6 @@ def _is_file(name: str) -> bool:
 
 def refuse_twice(names: Sequence[str]) -> None:
     """Refuse a name that stands twice among those of tasks."""
-    for name in names:
-        if names.count(name) > 1:
+    for name, count in Counter(names).items():
+        if count > 1:
             raise UserError(f"The task {name!r} is named twice; a suite counts as the tasks that it holds.")

@@ -2,6 +2,8 @@
 
 import re
 from collections.abc import Hashable
+from copy import deepcopy
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +155,12 @@ def parse_yaml(text: str) -> Any:
         raise yaml.MarkedYAMLError(problem=f"a value does not fit the type before it: {error}") from error
 
 
+@lru_cache(maxsize=2048)
+def _parsed(text: str) -> Any:
+    """The same, once for each text: a run reads a task file several times, and 3,000 choices take 1 s."""
+    return parse_yaml(text)
+
+
 def write_yaml(content: Any) -> str:
     """Plain data as YAML, which `parse_yaml` reads as the same."""
     return yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
@@ -176,7 +184,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         UserError: The file is missing, not UTF-8, or no YAML mapping; names the line.
     """
     try:
-        data = parse_yaml(path.read_text(encoding="utf-8-sig"))
+        data = deepcopy(_parsed(path.read_text(encoding="utf-8-sig")))
     except OSError as problem:
         raise UserError(f"The file {path} could not be read: {problem.strerror}.") from None
     except UnicodeDecodeError:

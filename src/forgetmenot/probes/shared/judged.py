@@ -21,7 +21,7 @@ from forgetmenot.probes.shared.judge import JudgeSettings, make_judge
 from forgetmenot.probes.shared.judgements import VERSION, Judgement, Judgements, PairComparison
 from forgetmenot.probes.shared.probe import NOT_FINITE, Part, Probe, ProbeOptions
 from forgetmenot.probes.shared.prompt_sets import read_prompts
-from forgetmenot.prompting.tokens import Tokens
+from forgetmenot.prompting.tokens import tokens_of
 from forgetmenot.record.files import read_lines
 from forgetmenot.record.seal import check_file, write_sealed
 from forgetmenot.settings import PositiveInt
@@ -161,7 +161,7 @@ class Judged(Probe):
         return written
 
     def _write(self, learner: Learner) -> list[Written]:
-        tokens, options = Tokens(learner.tokenizer), self.options
+        tokens, options = tokens_of(learner.tokenizer), self.options
         prompts = [
             as_tokens(tokens, [{"role": "user", "content": request}], chat=options.chat)
             for request in self._requests()
