@@ -7,6 +7,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TextIO
@@ -95,6 +96,10 @@ class Midway:
         state.learner.counts |= found["counts"][ranks.rank()]
         self.seconds = found["seconds"]
         self.say(f"{self.stage}: going on after step {state.step:,} of {state.steps:,}.")
+
+    def stepping(self) -> AbstractContextManager[None]:
+        """While steps are made, a signal that ends the run waits for `stepped`."""
+        return signals.waiting()
 
     def record(self, row: Mapping[str, Any]) -> None:
         """Add a step to the log."""
