@@ -401,6 +401,20 @@ def test_a_request_to_end_ends_with_143(failing: Any, fmn: Fmn) -> None:
     assert "terminated. Go on with: fmn report done" in complaint
 
 
+def test_what_goes_on_does_not_begin_with_deleting(
+    fmn: Fmn, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The printed command is without --fresh, and an error that says so is told of it."""
+    kept = raising(forgetmenot.UserError("What is finished is kept; run the same command again to go on."))
+    for fail, words in (
+        (lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM), "run --output x (--fresh would start over.)"),
+        (lambda *_, **__: kept(), "to go on. Leave out --fresh, which would start over."),
+    ):
+        monkeypatch.setattr("forgetmenot.runs.api.run", fail)
+        _, _, complaint = fmn("run", "--fresh", "--output", "x")
+        assert complaint.endswith(f"{words}\n")
+
+
 @pytest.mark.parametrize("arguments", [("list", "tasks"), ("--version",)])
 def test_a_reader_that_has_gone_is_no_bug(arguments: tuple[str, ...], tmp_path: Path) -> None:
     """As in `fmn list tasks | head -1`: what Rich prints, and what stays in the buffer of stdout."""

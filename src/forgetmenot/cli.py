@@ -29,6 +29,9 @@ from forgetmenot.tasks.yaml_file import parse_yaml, shortened, why
 WATCHED = "evaluation.also_score"
 """The key that --watch is the friendly name of."""
 DONE, MISTAKE, BUG = 0, 2, 70
+FRESH = "--fresh"
+AGAIN = "run the same command again"
+"""What a sentence says where something was kept to go on from."""
 TERMINATED = 128 + signal.SIGTERM
 
 
@@ -49,7 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         except PeerLostError:
             _leave(TERMINATED)
         except UserError as error:
-            _end(MISTAKE, str(error))
+            over = f" Leave out {FRESH}, which would start over." if FRESH in given else ""
+            _end(MISTAKE, f"{error}{over if AGAIN in str(error) else ''}")
         except signals.Interrupted as interrupted:
             _end_interrupted(interrupted, given)
         except BrokenPipeError:  # as in `fmn … | head`
@@ -61,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
                 _end(MISTAKE, f"the name {shortened(str(error.filename))} is too long for a file.")
             if (lacked := in_words(error)) is not None:
-                _end(MISTAKE, f"{lacked}: make room, and run the same command again.")
+                _end(MISTAKE, f"{lacked}: make room, and {AGAIN}.")
             _end(BUG, f"internal error; please report it with the trace {_trace()}")
     sys.exit(DONE)
 
@@ -85,7 +89,9 @@ def _end_interrupted(interrupted: signals.Interrupted, given: Sequence[str]) -> 
     what = "interrupted" if interrupted.number == signal.SIGINT else "terminated"
     again = "Begin again" if given[:1] == ["check"] else "Go on"
     where = f" {interrupted.where}" if interrupted.where else ""
-    _end(interrupted.status, f"{what}.{where} {again} with: fmn {shlex.join(given)}")
+    command = shlex.join(one for one in given if one != FRESH)
+    over = f" ({FRESH} would start over.)" if FRESH in given else ""
+    _end(interrupted.status, f"{what}.{where} {again} with: fmn {command}{over}")
 
 
 def _write_what_can_be_written() -> None:

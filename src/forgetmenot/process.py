@@ -46,7 +46,7 @@ class Process:
                 stdin=subprocess.PIPE,  # held open; its end tells the run that this process is gone
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C comes by `stop` alone: a second signal would cut a save off
+                start_new_session=True,  # Ctrl-C comes by `terminate` alone: a second would cut a save off
             )
 
     def poll(self) -> int | None:
@@ -57,9 +57,12 @@ class Process:
         """Its exit status, once it has ended."""
         return self._process.wait()
 
-    def stop(self) -> None:
-        """End it: it saves where it stands."""
+    def terminate(self) -> None:
+        """Tell it to end, once: it saves where it stands, and a second signal would cut that off."""
         self._process.terminate()
+
+    def farewell(self) -> None:
+        """Wait until it has ended, and after a while end it."""
         try:
             self._process.wait(FAREWELL)
         except subprocess.TimeoutExpired:
@@ -73,7 +76,8 @@ def run_to_the_end(job: Job) -> int:
     try:
         return process.wait()
     finally:
-        process.stop()
+        process.terminate()
+        process.farewell()
 
 
 def _end_with_the_parent() -> None:

@@ -6,9 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from transformers import AutoModelForCausalLM
 
 from forgetmenot.engine.decoding import Answer
+from forgetmenot.engine.pack import arrange
 from forgetmenot.evaluation.answer_log import AnswerLog
+from forgetmenot.prompting import TokenSequence
 from forgetmenot.record.files import append_line
 
 LINES: list[Any] = [
@@ -96,3 +100,23 @@ def test_what_a_pack_gave_is_numbers(log: Path, row: list[Any]) -> None:
     found = opened(log)
     assert found.kept["packs"] == [[0, [-1.25, -0.5]]]
     assert len(found.said) == 1
+
+
+def test_packs_of_the_same_tokens_in_another_tree_are_not_taken_for_one_another(
+    tmp_path: Path, tiny_llama: Path
+) -> None:
+    """1 2 → 8 and 1 3 → 9 are three inputs and two predictions, and so are 1 2 → 8 and 1 2 3 → 9."""
+    model = AutoModelForCausalLM.from_pretrained(tiny_llama)
+    path = tmp_path / ".01-a.answers.jsonl"
+    first, second = (
+        arrange(
+            [TokenSequence((1, 2, 8), 2), TokenSequence(other, len(other) - 1)], "trie", 100, continues=False
+        )
+        for other in ((1, 3, 9), (1, 2, 3, 9))
+    )
+    with opened(path).parts(model, first, greedy=False) as kept:
+        kept.add(0, torch.tensor([-1.0, -2.0]))
+    with opened(path).parts(model, second, greedy=False) as kept:
+        assert not kept.done
+    with opened(path).parts(model, first, greedy=False) as kept:
+        assert kept.done.keys() == {0}

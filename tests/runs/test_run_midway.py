@@ -2,7 +2,9 @@
 
 import itertools
 import json
+import os
 import shutil
+import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import forgetmenot
-from forgetmenot.engine import ranks
+from forgetmenot import signals
+from forgetmenot.engine import ranks, training
+from forgetmenot.engine.objectives import with_reference
 from forgetmenot.engine.training_state import TrainingState
 from forgetmenot.methods import METHODS
 from forgetmenot.runs import stage_training
@@ -156,6 +160,26 @@ def test_pairs_go_on_within_a_stage(go: Go, make_task: Any, same: Same, tmp_path
     assert_the_same(undisturbed, forgetmenot.run(config), same)
 
 
+def test_a_signal_does_not_wait_for_what_comes_before_the_first_step(
+    tiny: Config, tmp_path: Path, make_task: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reference's likelihoods of many pairs take as long as scoring them."""
+    rows = [{"word": f"word {k}", "good": f"yes {k}", "bad": f"no {k}"} for k in range(16)]
+    prompts = {"default": {"template": "Say of {{ word }}:"}}
+    pairs = make_task("manners", rows[:8], rows[8:], chosen="good", rejected="bad", prompts=prompts)
+    through = []
+
+    def slow(learner: Any, examples: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        through.append(examples)
+        return with_reference(learner, examples)
+
+    monkeypatch.setattr(training, "with_reference", slow)
+    with pytest.raises(signals.Interrupted):
+        forgetmenot.run({**tiny, **SHORT, "tasks": [str(pairs)], "output": str(tmp_path / "run")})
+    assert not through
+
+
 def test_two_processes_go_on_within_a_stage(
     tiny: Config, tmp_path: Path, same: Same, in_processes: InProcesses
 ) -> None:
@@ -210,6 +234,15 @@ def _folder(path: Path) -> None:
     path.mkdir()
 
 
+def _a_number_in(path: Path, behind: bytes) -> None:
+    """Flip the lowest bit of the first digit behind some text."""
+    content = bytearray(path.read_bytes())
+    start = content.index(behind) + len(behind)
+    place = next(k for k in range(start, len(content)) if content[k : k + 1].isdigit())
+    content[place] ^= 1
+    path.write_bytes(content)
+
+
 DAMAGES: dict[str, Callable[[Path], Any]] = {
     "a bit": _damage_tensors,
     "cut": lambda path: path.write_bytes(path.read_bytes()[:-100]),
@@ -217,6 +250,9 @@ DAMAGES: dict[str, Callable[[Path], Any]] = {
     "no position": lambda path: save_file(load_file(path), path),
     "another stage's": _of_another_stage,
     "a shorter log": lambda path: path.with_name(".01-animal.training.jsonl").write_text("{}\n"),
+    "a bit of the schedule": lambda path: _a_number_in(path, b"last_epoch"),
+    "a bit of the counts": lambda path: _a_number_in(path, b"computed"),
+    "a bit of the log": lambda path: _a_number_in(path.with_name(".01-animal.training.jsonl"), b"loss"),
     "no log": lambda path: path.with_name(".01-animal.training.jsonl").unlink(),
     "a folder": _folder,
     "a folder for the log": lambda path: _folder(path.with_name(".01-animal.training.jsonl")),

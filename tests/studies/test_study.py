@@ -72,8 +72,10 @@ class _Here:
     def poll(self) -> int:
         return self._returned
 
-    def stop(self) -> None:
+    def terminate(self) -> None:
         raise AssertionError("it has ended")
+
+    farewell = terminate
 
 
 @pytest.fixture
@@ -201,7 +203,9 @@ def test_a_run_that_another_program_wrote_elsewhere_is_named(
         def poll(self) -> int:
             return 0
 
-        def stop(self) -> None: ...
+        def terminate(self) -> None: ...
+
+        farewell = terminate
 
     _place(monkeypatch, Place(1, 1, lambda job: Elsewhere()))
     found = forgetmenot.study(make_study({"seed": [0]}))
@@ -373,22 +377,26 @@ def test_a_failure_is_the_run_s_own_sentence_or_where_to_look(
 def test_what_runs_is_stopped_when_the_study_is(
     make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stopped: list[Job] = []
+    """All are told before one is waited for, and each once: a second signal would cut its save off."""
+    stopped: list[str] = []
 
     class Interrupted:
         def __init__(self, job: Job) -> None:
-            self.job = job
+            self.seed = job.config.stem[-1]
 
         def poll(self) -> int | None:
             raise KeyboardInterrupt
 
-        def stop(self) -> None:
-            stopped.append(self.job)
+        def terminate(self) -> None:
+            stopped.append(f"told {self.seed}")
+
+        def farewell(self) -> None:
+            stopped.append(f"gone {self.seed}")
 
     _place(monkeypatch, Place(2, 1, Interrupted))
     with pytest.raises(KeyboardInterrupt):
         forgetmenot.study(make_study({"seed": [0, 1, 2]}))
-    assert [job.config.stem[-2:] for job in stopped] == ["-0", "-1"]
+    assert stopped == ["told 0", "told 1", "gone 0", "gone 1"]
 
 
 # In processes of their own

@@ -23,7 +23,13 @@ class KeptParts(Protocol):
 
 
 class Keeps(Protocol):
-    """Where packs are kept."""
+    """Where packs are kept.
+
+    Attributes:
+        part: Which part of the method answers, where it routes; others answer the same pack otherwise.
+    """
+
+    part: str
 
     def parts(self, model: Any, arranged: Arrangement, *, greedy: bool) -> AbstractContextManager[KeptParts]:
         """What is there of an arrangement, by the same weights, and what keeps more."""
@@ -32,6 +38,7 @@ class Keeps(Protocol):
 class KeepsNothing:
     """Every pack is computed, and none is kept."""
 
+    part = ""
     done: Mapping[int, Tensor] = {}
 
     @contextmanager

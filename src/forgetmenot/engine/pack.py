@@ -75,6 +75,13 @@ class Pack:
         return self.tokens.size
 
     @property
+    def arrays(self) -> tuple[Ints, ...]:
+        """All that what a model gives for it follows from, beside the states of lower layers."""
+        shape = self.end if self.end is not None else self.lengths
+        assert shape is not None
+        return self.tokens, self.positions, shape, self.sources, self.targets, self.edges, self.owners
+
+    @property
     def passing(self) -> Ints:
         """How many sequences go through each input position [rows, columns]; through padding none."""
         if self.end is None:

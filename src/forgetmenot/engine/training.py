@@ -107,7 +107,7 @@ def fit(
         saves.take_up(state)
     drawn = enumerate(draw_batches(len(examples), settings.batch_size, epochs, seed), 1)
     folding = learning_folded(model) if learner.precision == "fp32" else nullcontext(lambda: None)
-    with folding as weights_changed:
+    with folding as weights_changed, saves.stepping() if saves is not None else nullcontext():
         for step, indices in islice(drawn, state.step, None):
             batch = [examples[k] for k in indices]
             loss = learner.within_memory(

@@ -5,6 +5,7 @@ the step, so no generator is part of it.
 """
 
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -98,6 +99,9 @@ class Saves(Protocol):
 
     def take_up(self, state: TrainingState) -> None:
         """Before the first step: bring the stage to where an earlier process left it, if one did."""
+
+    def stepping(self) -> AbstractContextManager[None]:
+        """Around the steps, when alone a signal to end waits: for `stepped`, which saves first."""
 
     def stepped(self, state: TrainingState) -> None:
         """After every step."""

@@ -30,6 +30,7 @@ class AnswerLog:
         folder: Of the stage.
 
     Attributes:
+        part: Which part of the method answers, where it routes.
         said: Sentences on lines that were damaged; what they held is computed again.
     """
 
@@ -38,6 +39,7 @@ class AnswerLog:
         self.path = folder.with_name(f".{folder.name}.answers{number}.jsonl")
         self.kept: dict[str, list[Any]] = {}
         self.said: list[str] = []
+        self.part = ""
         self._weights: str | None = None
         if not shards.wanted():
             for key, rows in read_lines(self.path, _line, self.said):
@@ -70,7 +72,9 @@ class AnswerLog:
         """The packs of an arrangement that are scored already, and what keeps further ones: see `begin`."""
         digest = self._begun(model, arranged.prefix, greedy)
         for places, packed in arranged.packs:
-            digest.update(repr(places).encode() + packed.tokens.tobytes() + packed.targets.tobytes())
+            digest.update(repr(places).encode())
+            for array in packed.arrays:
+                digest.update(f"{array.shape}".encode() + array.tobytes())
         key = digest.hexdigest()[:32]
         parts = _Parts(self.path, key, {pack: torch.tensor(row) for pack, row in self.kept.get(key, [])})
         try:
@@ -79,10 +83,10 @@ class AnswerLog:
             parts.write()
 
     def _begun(self, model: Any, *described: Any) -> Any:
-        """A hash of the weights, which stay as they are while a stage is scored, and of what is asked."""
+        """A hash of the weights, which stay while a stage is scored, of who answers, and of what is asked."""
         if self._weights is None:
             self._weights = repr(_sums(model))
-        return hashlib.sha256(repr((self._weights, described)).encode())
+        return hashlib.sha256(repr((self._weights, self.part, described)).encode())
 
 
 class _Parts:

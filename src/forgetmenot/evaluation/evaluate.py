@@ -45,7 +45,8 @@ def evaluate(
 
     size = len(scored.encoded)
 
-    def ask(places: Sequence[int]) -> list[tuple[Predictions, int]]:
+    def ask(places: Sequence[int], part: str) -> list[tuple[Predictions, int]]:
+        learner.keeps.part = part
         some = scored if len(places) == size else scored.only(places)
         answers = learner.within_memory(lambda: _answers(learner, some, advance, log))
         return [(answers, k) for k in range(len(places))]

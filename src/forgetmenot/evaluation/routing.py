@@ -24,7 +24,7 @@ def by_part(
     learner: Learner,
     method: Method,
     prompts: Sequence[tuple[int, ...]],
-    ask: Callable[[list[int]], Sequence[T]],
+    ask: Callable[[list[int], str], Sequence[T]],
 ) -> tuple[list[T], dict[str, int]]:
     """Ask for each prompt within the context of the part that it is routed to.
 
@@ -32,7 +32,8 @@ def by_part(
         learner: The model as the method answers with it.
         method: What routes.
         prompts: The prompts' tokens.
-        ask: From the places of some prompts to one answer for each.
+        ask: From the places of some prompts, and the part that they are routed to, to one answer for each;
+            "" where the same answers all.
 
     Returns:
         The answers in the order of the prompts, and how many each part gave; no counts where the same
@@ -40,12 +41,12 @@ def by_part(
     """
     parts = method.route(learner, prompts)
     if parts is None:
-        return list(ask(list(range(len(prompts))))), {}
+        return list(ask(list(range(len(prompts))), "")), {}
     found: dict[int, T] = {}
     for part in sorted(set(parts)):
         chosen = [k for k, one in enumerate(parts) if one == part]
         with method.routed(learner, part):
-            found |= zip(chosen, ask(chosen), strict=True)
+            found |= zip(chosen, ask(chosen, part), strict=True)
     return [found[k] for k in range(len(prompts))], dict(sorted(Counter(parts).items()))
 
 
@@ -137,7 +138,7 @@ class RoutedLearner(Learner):
 
     def _routed(self, prompts: Sequence[tuple[int, ...]], ask: Callable[[list[int]], Sequence[T]]) -> list[T]:
         # Routing itself asks the plain learner; the parts answer through this one's methods.
-        return by_part(self._plain, self._method, prompts, ask)[0]
+        return by_part(self._plain, self._method, prompts, lambda places, _: ask(places))[0]
 
 
 def _counts(sequences: Sequence[TokenSequence]) -> list[int]:

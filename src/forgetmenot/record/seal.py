@@ -18,14 +18,15 @@ from typing import Any, TypeVar
 
 from forgetmenot.record.damage import damaged, stage_of, stages_in
 from forgetmenot.record.files import as_json, write_json, written_whole
-from forgetmenot.record.layout import SEAL, STAGES
+from forgetmenot.record.layout import SEAL, STAGES, TRAINED
 
 T = TypeVar("T", bound=dict[str, Any] | list[Any])
 Entries = list[dict[str, Any] | None]
 
 VERSION = 1
-UNSEALED = (SEAL, "README.md")
-"""What no seal lists: itself, and PEFT's page about an adapter, which nothing reads and people write into."""
+UNSEALED = (SEAL, TRAINED, "README.md")
+"""What no seal lists: itself, what goes when a stage is committed, and PEFT's page about an adapter, which
+nothing reads and people write into."""
 
 
 def write_seal(folder: Path) -> None:
@@ -214,7 +215,7 @@ def _files(folder: Path) -> dict[str, Entries] | None:
     files: Any = content.get("files")
     if content.get("version") != VERSION or not isinstance(files, dict):
         raise damaged(path, f"it is no seal of version {VERSION}")
-    if content.get("sha256") != _digest(files):
+    if content.get("sha256") != digest_of(files):
         raise damaged(path, "its own SHA-256 is another")
     return files
 
@@ -235,8 +236,9 @@ def _write(folder: Path, files: dict[str, Entries]) -> None:
 
 
 def _sealed(files: dict[str, Entries]) -> dict[str, Any]:
-    return {"version": VERSION, "files": files, "sha256": _digest(files)}
+    return {"version": VERSION, "files": files, "sha256": digest_of(files)}
 
 
-def _digest(files: dict[str, Entries]) -> str:
-    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+def digest_of(content: dict[str, Any]) -> str:
+    """The SHA-256 of plain data, however its keys are ordered."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -15,7 +15,7 @@ from typing import Any, TypeVar, cast
 from forgetmenot.engine import ranks
 from forgetmenot.errors import UserError
 from forgetmenot.record.damage import damaged, stage_of
-from forgetmenot.record.files import as_json, put_aside, remove, sync, write_json, write_text
+from forgetmenot.record.files import as_json, put_aside, remove, sync, write_text
 from forgetmenot.record.layout import (
     CONFIG,
     ENVIRONMENT,
@@ -34,8 +34,6 @@ from forgetmenot.record.layout import (
 )
 from forgetmenot.record.seal import (
     check_stage,
-    differing,
-    entries,
     forget,
     forget_removed,
     read_json,
@@ -43,6 +41,7 @@ from forgetmenot.record.seal import (
     write_sealed,
 )
 from forgetmenot.record.timing import read_timing
+from forgetmenot.record.trained import Trained, read_trained, write_trained
 from forgetmenot.runs.ownership import LOCK, Kind, check_ours, mark
 
 SEALED = (CONFIG, ENVIRONMENT, TIMING, RESULTS)
@@ -224,10 +223,9 @@ class RunDirectory:
             ranks.wait()
             return
         stage, aside = self.stage(name), self.writing(name)
-        if (aside / TRAINED).is_file():
-            trained = {Path(name).parts[0] for name in (read_json(aside / TRAINED, dict) or {})["files"]}
+        if (trained := read_trained(aside)) is not None:
             for file in aside.iterdir():
-                if file.name not in (TRAINED, *trained):  # scores that were not finished
+                if file.name not in (TRAINED, *trained.names()):  # scores that were not finished
                     file.unlink()
         elif aside.exists():
             shutil.rmtree(aside)
@@ -237,12 +235,12 @@ class RunDirectory:
             (aside / SEAL).unlink(missing_ok=True)  # its files are going to change
         aside.mkdir(parents=True, exist_ok=True)
         yield aside
-        (aside / TRAINED).unlink(missing_ok=True)
         write_seal(aside)
         for file in aside.rglob("*"):
             sync(file)
-        sync(aside)
         gone = put_aside(stage)
+        (aside / TRAINED).unlink(missing_ok=True)  # last: hashing and syncing weights may take minutes
+        sync(aside)
         aside.rename(stage)
         sync(aside.parent)
         shutil.rmtree(gone, ignore_errors=True)
@@ -265,26 +263,20 @@ class RunDirectory:
         folder = self.writing(name)
         for file in folder.rglob("*"):
             sync(file)
-        write_json(folder / TRAINED, {"files": entries(folder), "seconds": seconds})
+        write_trained(folder, seconds)
 
-    def trained(self, name: str, say: Callable[[str], None]) -> float | None:
-        """The seconds of a stage's training, which is in its folder whole and not scored yet, or None.
+    def trained(self, name: str, say: Callable[[str], None]) -> Trained | None:
+        """A stage's training, which is in its folder whole and not scored yet, or None.
 
         What was damaged since is said and removed: the stage is then trained again.
         """
         folder = self.writing(name)
-        if not (folder / TRAINED).exists():
-            return None
         try:
-            left = read_json(folder / TRAINED, dict) or {}
-            wrong, seconds = differing(folder, left["files"]), float(left["seconds"])
-        except (UserError, LookupError, TypeError, AttributeError, OSError, ValueError):
-            wrong, seconds = [TRAINED], 0.0
-        if not wrong:
-            return seconds
-        say(f"{name}: what its training left is damaged ({wrong[0]}); it is trained again.")
-        shutil.rmtree(folder)
-        return None
+            return read_trained(folder)
+        except UserError as error:
+            say(f"{name}: what its training left is damaged, and it is trained again ({error})")
+            shutil.rmtree(folder)
+            return None
 
     @_by_the_writer
     def remove_weights(self, name: str) -> None:

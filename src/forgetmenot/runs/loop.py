@@ -175,8 +175,8 @@ class Loop:
                 self.display.say(f"{stage.name}: trained already; going on with its scores.")
                 self.session.to_stage(left, trainable=True)
                 load_method_state(self.method, left)
-                write_cost(folder, {key: cost for key, cost in read_cost(left).items() if key != "scoring"})
-                seconds = trained
+                write_cost(folder, trained.cost)
+                seconds = trained.seconds
             eval_s = self._score(folder, stage.name, self.scored)
         self.directory.sweep(stage.name)
         self.directory.record_time(stage.number, {"train_s": seconds, "eval_s": eval_s})

@@ -7,6 +7,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TextIO
@@ -26,7 +27,7 @@ from forgetmenot.record.files import written_whole
 from forgetmenot.record.layout import TRAINING
 
 METHOD = "method."
-POSITION = "position"
+POSITION, DIGEST = "position", "sha256"
 MOST = 50
 """By the clock, a save waits until so many times what the last one took have passed."""
 
@@ -96,6 +97,10 @@ class Midway:
         self.seconds = found["seconds"]
         self.say(f"{self.stage}: going on after step {state.step:,} of {state.steps:,}.")
 
+    def stepping(self) -> AbstractContextManager[None]:
+        """While steps are made, a signal that ends the run waits for `stepped`."""
+        return signals.waiting()
+
     def record(self, row: Mapping[str, Any]) -> None:
         """Add a step to the log."""
         if not ranks.writes():
@@ -150,9 +155,10 @@ class Midway:
                 self._stream.flush()
                 os.fsync(self._stream.fileno())
             tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-            position |= {"sha256": _digest(tensors), "shards": self._shards(position["folder"])}
+            position |= {"log": _sha256(self._logged()), "shards": self._shards(position["folder"])}
+            text = json.dumps(position)
             with written_whole(self.path) as aside:
-                save_file(tensors, aside, {POSITION: json.dumps(position)})
+                save_file(tensors, aside, {POSITION: text, DIGEST: _digest(tensors, text)})
             self._remove_shards(keep=position["folder"])
         ranks.wait()
         self._saved = time.monotonic()
@@ -187,11 +193,13 @@ class Midway:
             return None
         try:
             with safe_open(self.path, "pt") as file:
-                found: dict[str, Any] = json.loads((file.metadata() or {})[POSITION])
+                about = file.metadata() or {}
                 held = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            whole = _digest(held, about[POSITION]) == about[DIGEST]
+            found: dict[str, Any] = json.loads(about[POSITION])
             fits = found["steps"] == state.steps and len(found["counts"]) == ranks.world_size()
-            whole = _digest(held) == found["sha256"] and self._shards(found["folder"]) == found["shards"]
-            whole = whole and self._cut_log(found["step"])
+            whole = whole and self._shards(found["folder"]) == found["shards"]
+            whole = whole and self._cut_log(found["step"], found["log"])
         except (SafetensorError, OSError, KeyError, TypeError, ValueError):
             fits = whole = False
         if fits and whole:
@@ -200,14 +208,15 @@ class Midway:
         _discard(self.path)
         return None
 
-    def _cut_log(self, step: int) -> bool:
-        """Keep the lines up to a step; returns whether all of them are there."""
-        if not ranks.writes():
-            return True
-        lines = self.log.read_bytes().splitlines(keepends=True)[:step] if self.log.is_file() else []
+    def _logged(self) -> bytes:
+        return self.log.read_bytes() if self.log.is_file() else b""
+
+    def _cut_log(self, step: int, digest: str) -> bool:
+        """Keep the lines up to a step; returns whether they are those that were there when it was saved."""
+        content = b"".join(self._logged().splitlines(keepends=True)[:step])
         with written_whole(self.log) as aside:
-            aside.write_bytes(b"".join(lines))
-        return len(lines) == step and all(line.endswith(b"\n") for line in lines)
+            aside.write_bytes(content)
+        return _sha256(content) == digest
 
     def _write_shards(self, tensors: dict[str, Tensor], step: int) -> str:
         from torch.distributed.checkpoint.state_dict_saver import save
@@ -250,8 +259,12 @@ def _discard(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _digest(tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256()
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _digest(tensors: Mapping[str, Tensor], position: str) -> str:
+    digest = hashlib.sha256(position.encode())
     for name in sorted(tensors):
         value = tensors[name]
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())

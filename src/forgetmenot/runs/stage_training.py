@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from forgetmenot import signals
 from forgetmenot.engine import ranks, shards
 from forgetmenot.engine.free_memory import give_back
 from forgetmenot.engine.merging import merge
@@ -110,7 +109,6 @@ class StageTraining:
             self.display.progress(stage.name, steps) as advance,
             rounded,
             _naming(stage),
-            signals.waiting(),
         ):
             fit(
                 learner,

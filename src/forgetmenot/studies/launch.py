@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from forgetmenot.errors import UserError
-from forgetmenot.process import Job, Process, run_to_the_end
+from forgetmenot.process import FAREWELL, Job, Process, run_to_the_end
 from forgetmenot.studies.config import Resources
 
 DONE, MISTAKE, BUG = 0, 2, 70
@@ -28,8 +28,12 @@ class Started(Protocol):
         """Its exit status, below 0 for the signal that killed it; None while it runs."""
         ...
 
-    def stop(self) -> None:
-        """End it; what it has on disk stays."""
+    def terminate(self) -> None:
+        """Tell it to end, which it does when it has saved where it stands."""
+        ...
+
+    def farewell(self) -> None:
+        """Wait until it has ended, for a while."""
         ...
 
 
@@ -146,11 +150,17 @@ class _RayTask:
             )
             return BUG
 
-    def stop(self) -> None:
-        """End it; what it has on disk stays."""
+    def terminate(self) -> None:
+        """Tell it to end."""
         import ray
 
         ray.cancel(self._reference)
+
+    def farewell(self) -> None:
+        """Wait until it has ended: with Ray its worker goes, and takes at once what has not saved yet."""
+        import ray
+
+        ray.wait([self._reference], timeout=FAREWELL)
 
 
 def _room(node: dict[str, float], cpus: int, gpus: float) -> int:

@@ -198,8 +198,10 @@ def _go_through(
                     ended[run.config.directory] = _outcome(run, returned, job.log)
                     display.ended(run, ended[run.config.directory][1])
     finally:
+        for _, _, started in running:  # all of them save at the same time: a scheduler waits for seconds
+            started.terminate()
         for _, _, started in running:
-            started.stop()
+            started.farewell()
     return ended
 
 
