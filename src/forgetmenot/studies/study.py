@@ -47,7 +47,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-
 class Study:
     """A study on disk.
 
