@@ -10,9 +10,11 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
+GLANCE = 0.1  # seconds between two looks at a process
 FAREWELL = 60.0  # seconds in which a process that is told to end may save and do so by itself
 
 
@@ -53,10 +55,6 @@ class Process:
         """Its exit status, below 0 for the signal that killed it; None while it runs."""
         return self._process.poll()
 
-    def wait(self) -> int:
-        """Its exit status, once it has ended."""
-        return self._process.wait()
-
     def terminate(self) -> None:
         """Tell it to end, once: it saves where it stands, and a second signal would cut that off."""
         self._process.terminate()
@@ -74,7 +72,9 @@ def run_to_the_end(job: Job) -> int:
     """Start a run and wait for it; returns its exit status. Whatever interrupts the wait ends the run."""
     process = Process(job)
     try:
-        return process.wait()
+        while (returned := process.poll()) is None:
+            time.sleep(GLANCE)  # Ray's wish to end is heard between two of these, and not in a system call
+        return returned
     finally:
         process.terminate()
         process.farewell()

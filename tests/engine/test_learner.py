@@ -9,6 +9,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch import Tensor
 
+from forgetmenot.engine import learner as engine
 from forgetmenot.engine.learner import Learner, evaluating
 from forgetmenot.prompting.encoded import Encoded, TokenSequence
 
@@ -189,3 +190,34 @@ def test_a_gradient_is_that_of_the_answers_and_leaves_what_was_gathered(
     difference = {name: found[name] - expected[name] for name in expected}
     assert learner.norm(difference) < 1e-5 * learner.norm(expected)
     assert learner.dot(expected, expected) == pytest.approx(learner.norm(expected) ** 2)
+
+
+ASKED: dict[str, Callable[[Learner, list[Encoded]], Any]] = {
+    "log_likelihoods": lambda learner, examples: learner.log_likelihoods([e.answer for e in examples]),
+    "greedy": lambda learner, examples: learner.log_likelihoods_and_greedy([e.answer for e in examples])[0],
+    "states": lambda learner, examples: learner.states([e.answer for e in examples]),
+    "gradient_of": lambda learner, examples: torch.cat(
+        [value.flatten() for value in learner.gradient_of(examples).values()]
+    ),
+}
+
+
+@pytest.mark.parametrize("asked", ASKED)
+def test_what_methods_and_probes_ask_is_computed_in_smaller_packs_too(
+    learner: Learner, examples: list[Encoded], monkeypatch: pytest.MonkeyPatch, asked: str
+) -> None:
+    """Before and after training as well: a reference, importances, measurements."""
+    whole = ASKED[asked](learner, examples)
+    told: list[str] = []
+    learner.tell = told.append
+    for name in ("log_likelihoods", "hidden_states"):
+        compute = getattr(engine, name)
+
+        def narrow(model: Any, packed: Any, *others: Any, compute: Any = compute, **named: Any) -> Any:
+            if packed.nodes > 100:
+                raise MemoryError
+            return compute(model, packed, *others, **named)
+
+        monkeypatch.setattr(engine, name, narrow)
+    torch.testing.assert_close(ASKED[asked](learner, examples), whole, rtol=1e-4, atol=1e-4)
+    assert told

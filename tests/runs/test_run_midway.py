@@ -18,7 +18,7 @@ from forgetmenot import signals
 from forgetmenot.engine import ranks, training
 from forgetmenot.engine.objectives import with_reference
 from forgetmenot.engine.training_state import TrainingState
-from forgetmenot.methods import METHODS
+from forgetmenot.methods import METHODS, Method
 from forgetmenot.runs import stage_training
 from forgetmenot.runs.api import Run
 from forgetmenot.runs.midway import Midway
@@ -147,6 +147,37 @@ def test_what_a_method_changes_in_a_stage_matters(
     forgotten = forgetmenot.run(config)
     mine, theirs = dict(weights(undisturbed)), dict(weights(forgotten))
     assert not all(torch.equal(mine[name], theirs[name]) for name in mine)
+
+
+class Forgetful(Method):
+    """Changes itself, and does not say how."""
+
+    def begin(self, learner: Any, stage: Any) -> None:
+        self.steps = 0
+
+    def stepped(self, learner: Any) -> None:
+        self.steps += 1
+        if self.steps == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize("every", [2, "10m", None])
+def test_a_method_that_does_not_say_what_it_changes_is_not_saved_within_a_stage(
+    tiny: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: Any
+) -> None:
+    monkeypatch.setitem(METHODS, "forgetful", Forgetful)
+    config = {
+        **tiny,
+        **SHORT,
+        "tasks": tiny["tasks"][:1],
+        "method": "forgetful",
+        "training.save_every": every,
+    }
+    with pytest.raises(
+        signals.Interrupted, match=r"at step 3 of 4, not saved .method Forgetful changes after"
+    ):
+        forgetmenot.run({**config, "output": str(tmp_path / "run")})
+    assert not list(tmp_path.glob("run/stages/*midway*"))
 
 
 def test_pairs_go_on_within_a_stage(go: Go, make_task: Any, same: Same, tmp_path: Path, tiny: Config) -> None:

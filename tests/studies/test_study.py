@@ -468,6 +468,27 @@ def test_killed_it_takes_its_runs_with_it_and_goes_on(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("ray", [False, True], ids=["here", "ray"])
+def test_told_to_end_its_runs_save(make_study: MakeStudy, tmp_path: Path, ray: bool) -> None:
+    if ray:
+        pytest.importorskip("ray", reason="Ray, the extra 'ray', is not installed")
+    study = load_study(make_study({"seed": [0, 1]}, {"training.epochs": 9000}))
+    file = tmp_path / "study.yaml"
+    file.write_text(study.to_yaml(), encoding="utf-8")
+    runs = [one.config.directory for one in expand_study(study)]
+    command = [sys.executable, "-m", "forgetmenot", "study", str(file), "--workers", "2"]
+    process = subprocess.Popen([*command, "--ray"] if ray else command)
+    try:
+        _wait(lambda: all((run / "stages/.01-animal.training.jsonl").exists() for run in runs))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 143
+    finally:
+        process.kill()
+    for run in runs:
+        assert "Stage 01-animal is saved at step" in run.with_name(f"{run.name}.log").read_text()
+
+
+@pytest.mark.slow
 def test_ray_finds_what_a_run_alone_finds(make_study: MakeStudy, tiny: Mapping[str, Any], go: Go) -> None:
     pytest.importorskip("ray", reason="Ray, the extra 'ray', is not installed")
     grid = {"model": [tiny["model"], "no-such-model"]}

@@ -284,14 +284,15 @@ class Learner:
         self, sequences: Sequence[TokenSequence] | Arrangement, advance: Advance | None = None
     ) -> Tensor:
         """Log-likelihood of each sequence's predicted tokens, without gradients: nats, fp64 [sequences]."""
-        arranged = sequences if isinstance(sequences, Arrangement) else self.arrange(sequences)
-        return self._scored(arranged, advance)
+        if isinstance(sequences, Arrangement):
+            return self._scored(sequences, advance)
+        return self.within_memory(lambda: self._scored(self.arrange(sequences), advance))
 
     def log_likelihoods_and_greedy(
         self, sequences: Sequence[TokenSequence], advance: Advance | None = None
     ) -> tuple[Tensor, Tensor]:
         """What `log_likelihoods` gives, and whether greedy decoding would write the predicted tokens."""
-        values = self._scored(self.arrange(sequences), advance, greedy=True)
+        values = self.within_memory(lambda: self._scored(self.arrange(sequences), advance, greedy=True))
         predicted = torch.tensor([len(s.tokens) - s.start for s in sequences], dtype=torch.float64)
         return values[:, 0], values[:, 1] == predicted
 
@@ -405,7 +406,8 @@ class Learner:
             find: From a pack, and the rows of its predicted tokens in the result, to the content of these.
         """
         rows = torch.split(torch.arange(len(result)), [len(s.tokens) - s.start for s in sequences])
-        with evaluating(self.model), self._computing():
+
+        def fill() -> None:
             packs = self.cut(sequences)
             for turn in self.turns([[sequences[k] for k in indices] for indices in packs]):
                 indices = packs[turn.pack]
@@ -413,6 +415,9 @@ class Learner:
                 found = find(self._pack([sequences[k] for k in indices]), places)
                 if turn.counts:
                     result[places] = found.cpu()
+
+        with evaluating(self.model), self._computing():
+            self.within_memory(fill)
         return ranks.all_reduce(result)
 
     def layer_inputs(
@@ -439,9 +444,12 @@ class Learner:
                 "This method takes gradients of its own, which a sharded model does not give; "
                 "launch without --use_fsdp."
             )
+        total = self.within_memory(lambda: self._gradient_of([example.answer for example in examples]))
+        return {name: ranks.all_reduce(gradient) for name, gradient in total.items()}
+
+    def _gradient_of(self, answers: Sequence[TokenSequence]) -> dict[str, Tensor]:
         parameters = self.trainable()
         total = {name: torch.zeros_like(p) for name, p in parameters.items()}
-        answers = [example.answer for example in examples]
         packs = [[answers[k] for k in indices] for indices in self.cut(answers)]
         for turn in self.turns(packs):
             loss = -self.forward(packs[turn.pack]).sum()
@@ -449,7 +457,7 @@ class Learner:
             for name, gradient in zip(parameters, found, strict=True):
                 if gradient is not None:
                     total[name] += gradient
-        return {name: ranks.all_reduce(gradient) for name, gradient in total.items()}
+        return total
 
     def dot(self, one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> float:
         """The inner product over all parameters of two sets of values for them, summed in fp64."""
@@ -494,8 +502,10 @@ class Learner:
         """What the model writes after each prompt, greedily or drawn; see `forgetmenot.engine.generate`."""
         behind = [self.soft_tokens + prompt for prompt in prompts]
         with evaluating(self.model), self._computing():
-            return self._writer(batch_positions).write(
-                behind, decoding, seeds=seeds, margins=margins, advance=advance, done=done, save=save
+            return self.within_memory(
+                lambda: self._writer(batch_positions).write(
+                    behind, decoding, seeds=seeds, margins=margins, advance=advance, done=done, save=save
+                )
             )
 
     def write_by_vllm(
@@ -558,7 +568,9 @@ class Learner:
         behind = [self.soft_tokens + prompt for prompt in prompts]
         with evaluating(self.model), self._computing():
             decoding = Decoding(max(lengths), temperature=1.0)
-            answers = self._writer().write(behind, decoding, seeds=seeds, dealt=False)
+            answers = self.within_memory(
+                lambda: self._writer().write(behind, decoding, seeds=seeds, dealt=False)
+            )
         return [
             TokenSequence(prompt + answer.tokens[:length], len(prompt))
             for prompt, answer, length in zip(prompts, answers, lengths, strict=True)

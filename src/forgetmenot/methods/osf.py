@@ -19,7 +19,7 @@ Embeddings, norms, biases and the LM head do not learn.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
@@ -75,6 +75,10 @@ class OSF(Method):
             for layer in learner.model.modules():
                 if isinstance(layer, OSFLayer):
                     keep_apart(layer)
+
+    def training_state(self) -> dict[str, Any]:
+        """Nothing: a step changes the weights alone."""
+        return {}
 
     def end(self, learner: Learner, stage: Stage) -> None:
         """Put the parts together: the stage leaves plain weights."""

@@ -59,6 +59,14 @@ class Midway:
         self._began = self._saved = time.monotonic()
         self._took = 0.0
         self._stream: TextIO | None = None
+        self.why_not = ""
+        """Why no signal makes it save; or empty."""
+        if not keeps_its_state(method):
+            self.why_not = (
+                f"method {type(method).__name__} changes after every step and has no `training_state`"
+            )
+        elif settings.save_every is None:
+            self.why_not = "training.save_every: null"
 
     def __enter__(self) -> Self:
         return self
@@ -117,7 +125,7 @@ class Midway:
         """
         stop, due = self._asked(state)
         step = f"step {state.step:,} of {state.steps:,}"
-        kept = f"at {step}, not saved (training.save_every: null)"
+        kept = f"at {step}, not saved ({self.why_not})"
         if due:
             kept = f"saved at {step}"
             try:
@@ -185,7 +193,7 @@ class Midway:
             asked = torch.tensor([stop == signal.SIGTERM, stop == signal.SIGINT, save], dtype=torch.int32)
             terminated, interrupted, save = (bool(one) for one in ranks.all_reduce(asked).tolist())
             stop = signal.SIGTERM if terminated else signal.SIGINT if interrupted else 0
-        return stop, save or (stop > 0 and every is not None)
+        return stop, (save or (stop > 0 and not self.why_not)) and keeps_its_state(self.method)
 
     def _position(self, state: TrainingState) -> dict[str, Any] | None:
         """The header of what is there, or None where there is nothing that this stage can go on from."""
@@ -243,6 +251,12 @@ class Midway:
         for folder in self.path.parent.glob(f"{self.path.name}.*"):
             if folder.name != keep and folder.is_dir():
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def keeps_its_state(method: Method) -> bool:
+    """Whether a method that changes after every step says how: of what it does not, nobody else knows."""
+    kind = type(method)
+    return kind.stepped is Method.stepped or kind.training_state is not Method.training_state
 
 
 def _all(counts: Mapping[str, int]) -> list[Mapping[str, int]]:

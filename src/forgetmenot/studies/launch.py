@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from forgetmenot import signals
 from forgetmenot.errors import UserError
 from forgetmenot.process import FAREWELL, Job, Process, run_to_the_end
 from forgetmenot.studies.config import Resources
@@ -86,7 +87,8 @@ def ray_cluster(resources: Resources, workers: int, address: str | None) -> Iter
         if not slots:
             raise UserError(f"resources: no node has {cpus} CPUs and {gpus:g} GPUs for a run.")
         remote = ray.remote(num_cpus=cpus, num_gpus=gpus)(run_to_the_end)
-        yield Place(slots, cpus, lambda job: _RayTask(job, remote.remote(job)))
+        with signals.listening():  # in place of Ray's handlers, which abort this process
+            yield Place(slots, cpus, lambda job: _RayTask(job, remote.remote(job)))
     finally:
         ray.shutdown()
 

@@ -14,7 +14,7 @@ from forgetmenot.errors import UserError
 from forgetmenot.evaluation.benchmark import Benchmark
 from forgetmenot.evaluation.watched import load_benchmarks
 from forgetmenot.metrics import spread
-from forgetmenot.process import Job
+from forgetmenot.process import GLANCE, Job
 from forgetmenot.record.damage import DamagedError
 from forgetmenot.record.results import load_results
 from forgetmenot.report.comparison.conclusions import conclusions
@@ -46,8 +46,6 @@ from forgetmenot.tasks import Task, expand, load_tasks
 
 if TYPE_CHECKING:
     import pandas as pd
-
-GLANCE = 0.1  # seconds between two looks at the runs
 
 
 class Study:

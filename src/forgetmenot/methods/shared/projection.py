@@ -52,6 +52,10 @@ class Projection(Method):
             self.project(step)
             copy_weights(learner.trainable(), {name: self._before[name] + step[name] for name in step})
 
+    def training_state(self) -> dict[str, Any]:
+        """Nothing: what a step begins with is of that step alone."""
+        return {}
+
     def state_dict(self) -> dict[str, Any]:
         """The directions that past tasks need."""
         return {f"basis.{name}": value for name, value in self.basis.items()}
