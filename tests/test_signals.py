@@ -97,6 +97,17 @@ def test_what_the_parent_has_turned_off_stays_off() -> None:
         signal.signal(signal.SIGINT, before)
 
 
+def test_where_ctrl_c_is_off_an_inner_listener_forgets_nothing() -> None:
+    """As in a background job of a shell script: what an import swallowed is still asked outside."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with signals.listening(), suppress(signals.Interrupted):
+            send(signal.SIGTERM)
+        assert signals.asked_to_stop() == signal.SIGTERM
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_another_thread_listens_to_nothing() -> None:
     found = []
 

@@ -80,7 +80,7 @@ def listening() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
-        if signal.getsignal(signal.SIGINT) is not _received:  # the outermost of several
+        if all(before[number] is not _received for number in ENDS):  # the outermost of several
             _stop, _save = None, False
 
 
