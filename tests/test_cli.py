@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 import forgetmenot
+import forgetmenot.__main__ as entry
 from forgetmenot.cli import main
 from forgetmenot.config import BUNDLED_JOB, RunConfig, load_config
 from forgetmenot.models.settings import ModelSettings
@@ -84,8 +85,8 @@ def test_the_version(fmn: Fmn) -> None:
 
 def test_both_commands_are_installed() -> None:
     installed = {one.name: one for one in entry_points(group="console_scripts")}
-    assert installed["forgetmenot"].load() is main
-    assert installed["fmn"].load() is main
+    assert installed["forgetmenot"].load() is entry.main
+    assert installed["fmn"].load() is entry.main
 
 
 def test_help_needs_no_torch() -> None:
