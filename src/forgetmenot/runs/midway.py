@@ -222,9 +222,11 @@ class Midway:
     def _cut_log(self, step: int, digest: str) -> bool:
         """Keep the lines up to a step; returns whether they are those that were there when it was saved."""
         content = b"".join(self._logged().splitlines(keepends=True)[:step])
+        if self.log.is_dir() or _sha256(content) != digest:
+            return False
         with written_whole(self.log) as aside:
             aside.write_bytes(content)
-        return _sha256(content) == digest
+        return True
 
     def _write_shards(self, tensors: dict[str, Tensor], step: int) -> str:
         from torch.distributed.checkpoint.state_dict_saver import save
