@@ -1,8 +1,7 @@
 """A long stage of a pre-trained model, killed at three fifths, ends as if nothing had happened."""
 
-import multiprocessing
-import os
-import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 
 import forgetmenot
+from forgetmenot.config import load_config
 from forgetmenot.runs.api import Run
 from tests.runs.test_run_midway import assert_the_same, trained_steps
 
@@ -51,15 +51,15 @@ def config(make_task: Any) -> dict[str, Any]:
 
 def kill_at(config: Config, step: int) -> None:
     """Run in a process of its own until so many steps are saved, and end it by SIGKILL."""
-    log = Path(config["output"]) / "stages" / ".01-films.training.jsonl"
-    process = multiprocessing.get_context("fork").Process(target=forgetmenot.run, args=(config,))
-    process.start()
-    while not log.is_file() or log.read_bytes().count(b"\n") < step:
-        assert process.is_alive()
-        time.sleep(0.05)
-    assert process.pid is not None
-    os.kill(process.pid, signal.SIGKILL)
-    process.join()
+    output = Path(config["output"])
+    file, log = output.with_suffix(".yaml"), output / "stages" / ".01-films.training.jsonl"
+    file.write_text(load_config(None, config).to_yaml(), encoding="utf-8")
+    command = [sys.executable, "-m", "forgetmenot", "run", str(file)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        while not log.is_file() or log.read_bytes().count(b"\n") < step:
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.kill()
 
 
 @pytest.mark.parametrize("method", METHODS)
