@@ -22,7 +22,7 @@ from forgetmenot import signals
 from forgetmenot.arguments import parser
 from forgetmenot.engine import ranks
 from forgetmenot.errors import PeerLostError, UserError, masked
-from forgetmenot.machine import in_words
+from forgetmenot.machine import way_out
 from forgetmenot.report.screen import Screen
 from forgetmenot.tasks.yaml_file import parse_yaml, shortened, why
 
@@ -64,8 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
                 _end_interrupted(signals.Interrupted(number), given)
             if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
                 _end(MISTAKE, f"the name {shortened(str(error.filename))} is too long for a file.")
-            if (lacked := in_words(error)) is not None:
-                _end(MISTAKE, f"{lacked}: make room, and {AGAIN}.")
+            if (sentence := way_out(error)) is not None:
+                _end(MISTAKE, f"{sentence}; then {AGAIN}.")
             _end(BUG, f"internal error; please report it with the trace {_trace()}")
     sys.exit(DONE)
 

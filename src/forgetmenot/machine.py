@@ -41,6 +41,15 @@ SENTENCES: dict[Fault, str] = {
 }
 
 
+WAYS_OUT: dict[Fault, str] = {
+    "disk": "make room, there or where a cache or temporary files lie",
+    "memory": "close other programs, or begin anew with a smaller training.max_length, with "
+    "training.activation_checkpointing: true, or with a smaller model",
+    "threads": "raise its limits (ulimit -u, ulimit -n), or set fewer threads (OMP_NUM_THREADS)",
+}
+"""What a user can do."""
+
+
 def fault(error: BaseException) -> Fault | None:
     """What the machine lacked, if that is why an exception was raised; None for every other reason."""
     for one in _chain(error):
@@ -63,6 +72,12 @@ def in_words(error: BaseException) -> str | None:
         return None
     files = [one.filename for one in _chain(error) if isinstance(one, OSError) and one.filename]
     return SENTENCES[found] + (f" ({files[0]})" if files and found == "disk" else "")
+
+
+def way_out(error: BaseException) -> str | None:
+    """The same, and what a user can do about it."""
+    found = fault(error)
+    return None if found is None else f"{in_words(error)}: {WAYS_OUT[found]}"
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

@@ -90,7 +90,9 @@ def test_what_never_fits_is_said(
     config["output"] = str(tmp_path / "narrow")
     with monkeypatch.context() as patch:
         make_room_for(patch, 1, MemoryError)
-        with pytest.raises(UserError, match="The memory is full, even for a single sequence"):
+        with pytest.raises(
+            UserError, match=r"The memory is full: .*smaller training\.max_length.*kept in .*narrow; .*go on"
+        ):
             forgetmenot.run(config)
     same(whole, forgetmenot.run(config))
 
@@ -142,7 +144,7 @@ def test_a_full_disk_is_one_sentence(
     for place in ("record_trained", "record_time", "sweep"):
         with monkeypatch.context() as patch:
             patch.setattr(RunDirectory, place, full)
-            with pytest.raises(UserError, match=r"The disk is full where .*full lies, .*make room.*go on"):
+            with pytest.raises(UserError, match=r"The disk is full.*: make room, .*kept in .*full; .*go on"):
                 forgetmenot.run(config)
     same(whole, forgetmenot.run(config))
 

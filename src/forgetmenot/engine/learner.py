@@ -501,10 +501,17 @@ class Learner:
     ) -> list[Answer]:
         """What the model writes after each prompt, greedily or drawn; see `forgetmenot.engine.generate`."""
         behind = [self.soft_tokens + prompt for prompt in prompts]
+        written = dict(done or {})
+
+        def keep(batch: Batch) -> None:
+            written.update(batch)  # where a later one does not fit into memory, it is not written again
+            if save is not None:
+                save(batch)
+
         with evaluating(self.model), self._computing():
             return self.within_memory(
                 lambda: self._writer(batch_positions).write(
-                    behind, decoding, seeds=seeds, margins=margins, advance=advance, done=done, save=save
+                    behind, decoding, seeds=seeds, margins=margins, advance=advance, done=written, save=keep
                 )
             )
 

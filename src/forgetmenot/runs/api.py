@@ -11,7 +11,7 @@ from forgetmenot import signals
 from forgetmenot.config import RunConfig, differences, load_config, read_resolved, same_value, settings_hash
 from forgetmenot.engine import ranks
 from forgetmenot.errors import UserError
-from forgetmenot.machine import SENTENCES, Fault, fault
+from forgetmenot.machine import way_out
 from forgetmenot.record.damage import damaged, stages_in
 from forgetmenot.record.layout import CONFIG, ENVIRONMENT, PREDICTIONS, REPORT, RESULTS, STAGES, stage_folder
 from forgetmenot.record.result_schema import Results
@@ -29,15 +29,6 @@ from forgetmenot.runs.receipt_loader import ReceiptLoader
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-WAYS_OUT: dict[Fault, str] = {
-    "disk": " where {} lies, or that of a cache or of temporary files: make room.",
-    "memory": ", even for a single sequence: set a smaller training.max_length, or "
-    "training.activation_checkpointing: true, in a run of its own.",
-    "threads": ": raise its limits (ulimit -u, ulimit -n), or set fewer threads (OMP_NUM_THREADS).",
-}
-"""What a user can do where the machine lacks something; {} is the run's directory."""
 
 
 class Run:
@@ -122,12 +113,10 @@ def run(
             try:
                 _go_on(config, directory, display, fresh)
             except Exception as error:
-                if isinstance(error, UserError) or (lacked := fault(error)) is None:
+                if isinstance(error, UserError) or (sentence := way_out(error)) is None:
                     raise
-                raise UserError(
-                    f"{SENTENCES[lacked]}{WAYS_OUT[lacked].format(directory.path)} What is finished is kept; "
-                    "run the same command again to go on."
-                ) from error
+                kept = f"What is finished is kept in {directory.path}; run the same command again to go on."
+                raise UserError(f"{sentence}. {kept}") from error
     return Run(directory.path)
 
 

@@ -53,15 +53,15 @@ class Midway:
         self.path = folder.with_name(f".{folder.name}.midway.safetensors")
         self.log = folder.with_name(f".{folder.name}.training.jsonl")
         self.stage, self.method, self.settings, self.say = folder.name, method, settings, say
-        self.counts: Mapping[str, int] = {}
         self.seconds = 0.0
         """What earlier processes have trained."""
         self._began = self._saved = time.monotonic()
         self._took = 0.0
         self._stream: TextIO | None = None
+        self._can = keeps_its_state(method)
         self.why_not = ""
-        """Why no signal makes it save; or empty."""
-        if not keeps_its_state(method):
+        """Why no signal that ends the run makes it save; or empty."""
+        if not self._can:
             self.why_not = (
                 f"method {type(method).__name__} changes after every step and has no `training_state`"
             )
@@ -193,7 +193,7 @@ class Midway:
             asked = torch.tensor([stop == signal.SIGTERM, stop == signal.SIGINT, save], dtype=torch.int32)
             terminated, interrupted, save = (bool(one) for one in ranks.all_reduce(asked).tolist())
             stop = signal.SIGTERM if terminated else signal.SIGINT if interrupted else 0
-        return stop, (save or (stop > 0 and not self.why_not)) and keeps_its_state(self.method)
+        return stop, self._can and (save or (stop > 0 and not self.why_not))
 
     def _position(self, state: TrainingState) -> dict[str, Any] | None:
         """The header of what is there, or None where there is nothing that this stage can go on from."""

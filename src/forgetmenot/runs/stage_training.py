@@ -65,9 +65,11 @@ class StageTraining:
         """The run's trackers, from their start to their end."""
         if self.config.trackers:
             self.accelerator.init_trackers("forgetmenot")
-        yield
-        if self.config.trackers:
-            self.accelerator.end_training()
+        try:
+            yield
+        finally:  # what was logged before an interruption is written too
+            if self.config.trackers:
+                self.accelerator.end_training()
 
     def train(self, stage: Stage, folder: Path) -> float:
         """Train the learner, which has the weights that the stage begins with, and write what that leaves.
