@@ -121,6 +121,35 @@ def test_a_stage_that_is_taken_up_keeps_its_smaller_packs(
     assert len(set(budgets)) == 1
 
 
+def test_written_answers_that_fitted_are_not_written_again(
+    tiny: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eight rows in batches of about three: the third does not fit, once."""
+    written: list[int] = []
+    write = generate.Writer._write
+
+    def few(writer: Any, batch: Any, *arguments: Any) -> Any:
+        if len(written) == 2 and writer.divided == 1:
+            raise MemoryError
+        written.append(len(batch))
+        return write(writer, batch, *arguments)
+
+    config = {**tiny, **SMALL, "tasks": tiny["tasks"][:1], "evaluation.scoring": "generation"}
+    whole = forgetmenot.run({**config, "output": str(tmp_path / "whole")})
+    run = Loop.run
+
+    def begin(loop: Loop) -> None:
+        monkeypatch.setattr(generate, "TOKENS", 100)
+        monkeypatch.setattr(generate.Writer, "_write", few)
+        run(loop)
+
+    monkeypatch.setattr(Loop, "run", begin)
+    narrow = forgetmenot.run({**config, "output": str(tmp_path / "narrow")})
+    assert narrow.results["matrix"] == whole.results["matrix"]
+    assert narrow.results["stages"] == whole.results["stages"]
+    assert sum(written) == 3 * 8  # the base is asked twice (again in smaller batches), the stage once
+
+
 FULL: dict[str, Callable[[], Exception]] = {
     "the system's": lambda: OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "some/file"),
     "a quota": lambda: OSError(errno.EDQUOT, os.strerror(errno.EDQUOT)),

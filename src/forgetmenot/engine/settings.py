@@ -27,8 +27,8 @@ class TrainingSettings(BaseModel):
     Attributes:
         save_every: How often the state of a stage that is being trained is kept on disk, so that an
             interrupted run goes on from there: a time ("30s", "10m", "2h"), optimizer steps, or null for
-            never. By the clock the next save waits at least fifty times as long as the last one took, so that a slow
-            disk comes to a fiftieth of the time. No number of the run follows from it.
+            never. By the clock the next save waits at least fifty times as long as the last one took, so
+            that a slow disk comes to a fiftieth of the time. No number of the run follows from it.
         dpo_beta: β of a stage of preferences.
         loss_average: Over what the loss of an optimizer step is the mean: its answer tokens (`token`), so
             that an answer of 150 tokens counts as much as 75 of two; or its examples (`example`), each the
