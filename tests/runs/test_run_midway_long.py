@@ -1,5 +1,8 @@
 """A long stage of a pre-trained model, killed at three fifths, ends as if nothing had happened."""
 
+import os
+import re
+import signal
 import subprocess
 import sys
 import time
@@ -9,14 +12,13 @@ from typing import Any
 
 import pytest
 
-import forgetmenot
 from forgetmenot.config import load_config
 from forgetmenot.runs.api import Run
-from tests.runs.test_run_midway import assert_the_same, trained_steps
+from tests.runs.test_run_midway import assert_the_same
 
 Config = Mapping[str, Any]
 Same = Callable[[Run, Run], None]
-SHARED = Path(__file__).parents[3] / "shared"
+SHARED = Path(__file__).resolve().parents[3] / "shared"
 STEPS, KILLED, EVERY = 2000, 1200, 100
 METHODS = ["sequential", "ewc", "si", "der++", "ema", "self-distillation", "adapter-per-task"]
 
@@ -37,41 +39,63 @@ def config(make_task: Any) -> dict[str, Any]:
         for k in range(STEPS + 340)  # of which `select` takes some
     ]
     prompts = {"default": {"template": "{{ text }}\nIt was", "choices": {"plus": "good", "minus": "bad"}}}
-    films = make_task(
-        "films", rows[: STEPS + 300], rows[STEPS + 300 :], label="label", metric="accuracy", prompts=prompts
-    )
+    train, score = rows[: STEPS + 300], rows[STEPS + 300 :]
+    return of(make_task("films", train, score, label="label", metric="accuracy", prompts=prompts))
+
+
+def of(task: Path) -> dict[str, Any]:
     return {
         "model": str(SHARED / "models" / "base-4m"),
-        "tasks": [str(films)],
+        "tasks": [str(task)],
         "training.batch_size": 1,
         "training.limit": STEPS,
         "training.save_every": EVERY,
     }
 
 
-def kill_at(config: Config, step: int) -> None:
-    """Run in a process of its own until so many steps are saved, and end it by SIGKILL."""
-    output = Path(config["output"])
-    file, log = output.with_suffix(".yaml"), output / "stages" / ".01-films.training.jsonl"
-    file.write_text(load_config(None, config).to_yaml(), encoding="utf-8")
-    command = [sys.executable, "-m", "forgetmenot", "run", str(file)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
-        while not log.is_file() or log.read_bytes().count(b"\n") < step:
+def start(config: Config, folder: Path, more: tuple[str, ...]) -> subprocess.Popen[str]:
+    """The run as a command, in a session of its own."""
+    file = folder.with_suffix(".yaml")
+    file.write_text(load_config(None, {**config, "output": str(folder)}).to_yaml(), encoding="utf-8")
+    command = [sys.executable, "-m", "forgetmenot", "run", str(file), *more]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def assert_killed_it_goes_on(config: Config, folder: Path, same: Same, *more: str) -> None:
+    """Undisturbed; killed by SIGKILL, all its processes at once; and taken up again."""
+    whole = start(config, folder / "undisturbed", more)
+    whole.communicate()
+    assert whole.returncode == 0
+    log = folder / "killed" / "stages" / ".01-films.training.jsonl"
+    with start(config, folder / "killed", more) as process:
+        while not log.is_file() or log.read_bytes().count(b"\n") < KILLED:
             assert process.poll() is None
             time.sleep(0.05)
-        process.kill()
+        os.killpg(process.pid, signal.SIGKILL)
+    resumed = start(config, folder / "killed", more)
+    said, _ = resumed.communicate()
+    assert resumed.returncode == 0
+    (after,) = re.findall(r"going on after step ([\d,]+) of 2,000", said)
+    assert KILLED - EVERY <= int(after.replace(",", "")) < STEPS
+    assert len((folder / "killed/stages/01-films/training.jsonl").read_text().splitlines()) == STEPS
+    assert_the_same(Run(folder / "undisturbed"), Run(folder / "killed"), same)
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_long_stage_is_killed_at_three_fifths(
-    config: dict[str, Any], tmp_path: Path, same: Same, monkeypatch: pytest.MonkeyPatch, method: str
+    config: dict[str, Any], tmp_path: Path, same: Same, method: str
 ) -> None:
-    config["method"] = method
-    undisturbed = forgetmenot.run({**config, "output": str(tmp_path / "undisturbed")})
-    config["output"] = str(tmp_path / "killed")
-    kill_at(config, KILLED)
-    done = trained_steps(monkeypatch)
-    resumed = forgetmenot.run(config)
-    assert KILLED - EVERY < done[0] <= KILLED + 2 * EVERY
-    assert done == list(range(done[0], STEPS + 1))
-    assert_the_same(undisturbed, resumed, same)
+    assert_killed_it_goes_on({**config, "method": method}, tmp_path, same)
+
+
+def test_a_long_stage_of_preferences(make_task: Any, tmp_path: Path, same: Same) -> None:
+    rows = [{"word": f"word {k}", "good": f"yes {k}", "bad": f"no {k}"} for k in range(STEPS + 340)]
+    prompts = {"default": {"template": "Say of {{ word }}:"}}
+    train, score = rows[: STEPS + 300], rows[STEPS + 300 :]
+    pairs = make_task("films", train, score, chosen="good", rejected="bad", prompts=prompts)
+    assert_killed_it_goes_on(of(pairs), tmp_path, same)
+
+
+def test_a_long_stage_of_two_processes(config: dict[str, Any], tmp_path: Path, same: Same) -> None:
+    config["training.batch_size"], config["training.epochs"] = 2, 2  # each has a part of a step
+    assert_killed_it_goes_on(config, tmp_path, same, "--num-processes", "2")
