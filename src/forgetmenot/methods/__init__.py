@@ -21,11 +21,13 @@ from forgetmenot.methods.gpm import GPM
 from forgetmenot.methods.joint import Joint
 from forgetmenot.methods.kl import KL
 from forgetmenot.methods.l2_sp import L2SP
+from forgetmenot.methods.lamol import LAMOL
 from forgetmenot.methods.lwf import LwF
 from forgetmenot.methods.magmax import MagMax
 from forgetmenot.methods.moe_lora import MoELoRA
 from forgetmenot.methods.o_lora import OLoRA
 from forgetmenot.methods.ogd import OGD
+from forgetmenot.methods.on_policy_replay import OnPolicyReplay
 from forgetmenot.methods.osf import OSF
 from forgetmenot.methods.progressive_prompts import ProgressivePrompts
 from forgetmenot.methods.replay import Replay
@@ -34,6 +36,7 @@ from forgetmenot.methods.sequential import Sequential
 from forgetmenot.methods.shared.method import Method, Options, Stage
 from forgetmenot.methods.si import SI
 from forgetmenot.methods.single import Single
+from forgetmenot.methods.ssr import SSR
 from forgetmenot.methods.task_arithmetic import TaskArithmetic
 from forgetmenot.methods.ties import TIES
 from forgetmenot.methods.weight_averaging import WeightAveraging
@@ -53,16 +56,19 @@ METHODS: dict[str, type[Method]] = {
     "gpm": GPM,
     "kl": KL,
     "l2-sp": L2SP,
+    "lamol": LAMOL,
     "lwf": LwF,
     "magmax": MagMax,
     "moe-lora": MoELoRA,
     "o-lora": OLoRA,
     "ogd": OGD,
+    "on-policy-replay": OnPolicyReplay,
     "osf": OSF,
     "progressive-prompts": ProgressivePrompts,
     "replay": Replay,
     "self-distillation": SelfDistillation,
     "si": SI,
+    "ssr": SSR,
     "task-arithmetic": TaskArithmetic,
     "ties": TIES,
     "weight-averaging": WeightAveraging,
