@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from forgetmenot.config import load_config
@@ -59,6 +60,15 @@ def start(config: Config, folder: Path, more: tuple[str, ...]) -> subprocess.Pop
     file.write_text(load_config(None, {**config, "output": str(folder)}).to_yaml(), encoding="utf-8")
     command = [sys.executable, "-m", "forgetmenot", "run", str(file), *more]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def kill_whole(pid: int) -> None:
+    """Kill a command and all that it has started: a launcher's processes are groups of their own."""
+    command = psutil.Process(pid)
+    everything = [command, *command.children(recursive=True)]
+    for one in everything:
+        one.kill()
+    psutil.wait_procs(everything[1:])
 
 
 def assert_killed_it_goes_on(config: Config, folder: Path, same: Same, *more: str) -> None:
