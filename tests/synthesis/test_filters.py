@@ -133,7 +133,7 @@ def test_inputs_are_text() -> None:
         (True, '[input]="A film."', "A film."),
         (True, '"A film."\nIt is new.', "A film."),
         (True, 'A "film"', 'A "film"'),
-        (True, " A film. ", "A film."),
+        (True, "\n\nA film.\n\n", "A film.\n\n"),  # it went on: a filter looks for that
     ],
 )
 def test_the_marks_of_a_request_are_no_part_of_an_input(chat: bool, written: str, text: str) -> None:

@@ -1,6 +1,6 @@
 """SELF-GUIDE as a whole: what is asked, kept and counted, the same whatever the batch, never twice."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,8 +32,8 @@ FEW = SynthesisSettings(rounds=2, per_round=4, outputs=3, best_of=3, min_frequen
 class Scripted:
     """Writes what it was told to: inputs in order, and for each input its outputs in order."""
 
-    def __init__(self, inputs: Sequence[str], outputs: dict[str, Sequence[str]], chats: bool = False) -> None:
-        self.inputs, self.outputs, self.chats = list(inputs), outputs, chats
+    def __init__(self, inputs: Sequence[str], outputs: Mapping[str, Sequence[str]]) -> None:
+        self.inputs, self.outputs = list(inputs), outputs
         self.asked: list[Request] = []
         self.seeds: list[int] = []
         self.stops: list[tuple[str, ...]] = []
@@ -64,7 +64,7 @@ class Scripted:
 
 
 INPUTS = ["kitten", "puppy", "tabby", "", 'kitten"\n', "lion", "mouser", "output"]
-OUTPUTS = {
+OUTPUTS: dict[str, Sequence[str]] = {
     "kitten": [" cat", " cat", " dog"],
     "puppy": [" dog\n\nWord: x", " dog", ""],
     "lion": [" a", " b", " c"],
@@ -92,7 +92,7 @@ def test_every_step_is_counted_with_its_reasons() -> None:
 
 
 def test_a_row_without_a_label_is_dropped_before_the_smallest_class_is_counted() -> None:
-    outputs = {**OUTPUTS, "lion": [" lion"] * 3}
+    outputs: dict[str, Sequence[str]] = {**OUTPUTS, "lion": [" lion"] * 3}
     found = synthesize_examples(Scripted(INPUTS, outputs), SUBJECT, FEW)
     assert found.funnel[2].dropped["names no label"] == 1
     assert sorted(str(row.label) for row in found.rows) == ["cat", "dog"]
@@ -127,10 +127,12 @@ def test_an_output_is_asked_for_with_the_demonstrations_before_it() -> None:
 
 
 def test_a_chat_is_asked_in_its_template_and_no_input_is_opened_for_it() -> None:
-    writer = Scripted(['"kitten"', "puppy", "lion", "mouser"], OUTPUTS, chats=True)
+    writer = Scripted(['"kitten"', "puppy", "lion", "mouser"], OUTPUTS)
     prompt = replace(PROMPT, chat=True, separator="", system="Be brief.")
     found = synthesize_examples(
-        writer, replace(SUBJECT, prompt=prompt), FEW.model_copy(update={"rounds": 1, "balance": False})
+        writer,
+        replace(SUBJECT, prompt=prompt),
+        FEW.model_copy(update={"rounds": 1, "balance": False, "chat": True}),
     )
     assert writer.asked[0].chat
     assert not writer.asked[0].messages[-1]["content"].endswith('"')

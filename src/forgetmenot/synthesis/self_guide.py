@@ -111,7 +111,7 @@ class _Guide:
 
     def write_inputs(self, round: int) -> None:
         """A round: as many requests as are set, each with a draw of worse examples of its own."""
-        chat, settings = self.writer.chats, self.settings
+        chat, settings = self.settings.chat, self.settings
         good = list(self.subject.inputs)
         random.Random(seed_of(self.seed, "order", round)).shuffle(good)
         earlier = [str(one.input) for one in self.passed]
@@ -150,7 +150,7 @@ class _Guide:
         worse = draw.sample(list(earlier), draw.randint(1, most)) if most else []
         words = None if label is None else self.subject.prompt.choices[label]
         while True:
-            request = self.subject.ask_for_input(good, worse, words, chat=self.writer.chats)
+            request = self.subject.ask_for_input(good, worse, words, chat=self.settings.chat)
             length = self.writer.length(request)
             if length < self.settings.context_tokens:
                 return request

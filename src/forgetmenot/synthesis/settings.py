@@ -59,6 +59,8 @@ class SynthesisSettings(BaseModel):
         temperature: Of inputs.
         top_k: Inputs are drawn among so many tokens; 0 for all.
         max_input_tokens: Where an input that has not ended is cut.
+        chat: Whether inputs are asked for in the model's chat template. The official code gives the model
+            plain text, which small chat models too continue better than they follow a request.
         worse: The most earlier inputs that a prompt shows beside the demonstrations; from one to so many are
             drawn.
         context_tokens: A prompt has fewer tokens than this: it shows fewer earlier inputs where it would not.
@@ -82,6 +84,7 @@ class SynthesisSettings(BaseModel):
     temperature: PositiveFloat | None = None
     top_k: NonNegativeInt = 40
     max_input_tokens: PositiveInt = 500
+    chat: bool = False
     worse: NonNegativeInt = 10
     context_tokens: PositiveInt = 3000
     noise: tuple[str, ...] | None = None

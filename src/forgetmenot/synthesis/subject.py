@@ -190,7 +190,7 @@ def cleaned(text: str, *, chat: bool) -> str:
         text: As it was written.
         chat: Whether the model was to open the input itself.
     """
-    found = text.strip() if chat else text
+    found = text.lstrip() if chat else text
     opened = not chat or found.startswith((OPENING, '"'))
     if chat:
         found = found.removeprefix(OPENING).removeprefix('"')

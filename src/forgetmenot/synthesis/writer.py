@@ -35,11 +35,6 @@ class Drawn(NamedTuple):
 class Writer(Protocol):
     """What texts are drawn from; `LearnerWriter` is one."""
 
-    @property
-    def chats(self) -> bool:
-        """Whether it is asked for inputs in a chat template."""
-        ...
-
     def length(self, request: Request) -> int:
         """The tokens of a request."""
         ...
@@ -70,11 +65,6 @@ class LearnerWriter:
     """The model of a learner as it stands now."""
 
     learner: Learner
-
-    @property
-    def chats(self) -> bool:
-        """Whether the model has a chat template."""
-        return tokens_of(self.learner.tokenizer).has_chat_template
 
     def length(self, request: Request) -> int:
         """The tokens of a request."""
