@@ -258,7 +258,7 @@ def test_what_was_drawn_is_not_drawn_again(learner: Learner, tmp_path: Path) -> 
     lines = log.read_text().splitlines()
     log.write_text("\n".join([lines[0].replace("0", "1", 1), *lines[1:]]) + "\n")
     Dies.left = 1
-    assert synthesize_examples(Dies(learner), SUBJECT, REAL, log=DrawLog(log, said.append)) == whole
+    assert synthesize_examples(Dies(learner), SUBJECT, REAL, log=DrawLog(log, say=said.append)) == whole
     assert len(said) == 1
     assert "1 of 4 lines are damaged" in said[0]
 

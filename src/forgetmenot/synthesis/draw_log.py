@@ -12,16 +12,28 @@ from forgetmenot.synthesis.writer import Drawn
 
 
 class DrawLog:
-    """Keeps each batch of texts under a digest of all that it follows from."""
+    """Keeps each batch of texts under a digest of all that it follows from.
 
-    def __init__(self, path: Path | None = None, say: Callable[[str], None] = lambda sentence: None) -> None:
+    Attributes:
+        now: How many texts were drawn since it was read.
+        before: How many were found drawn.
+    """
+
+    def __init__(
+        self,
+        path: Path | None = None,
+        drawn_by: str = "",
+        say: Callable[[str], None] = lambda sentence: None,
+    ) -> None:
         """Read what was drawn before.
 
         Args:
             path: A file of JSON lines; None keeps nothing.
+            drawn_by: What tells the model from others.
             say: Takes sentences about damaged lines, which are drawn again.
         """
-        self._path = path
+        self._path, self._drawn_by = path, drawn_by
+        self.now = self.before = 0
         said: list[str] = []
         lines = read_lines(path, _read, said) if path is not None else []
         for sentence in said:
@@ -36,13 +48,18 @@ class DrawLog:
         draw: Callable[[], list[Drawn]],
     ) -> list[Drawn]:
         """What was drawn for these requests, by these seeds; drawn now if it was not before."""
-        asked = repr((decoding, list(seeds), [(list(one.messages), one.chat) for one in requests]))
+        asked = repr(
+            (self._drawn_by, decoding, list(seeds), [(list(one.messages), one.chat) for one in requests])
+        )
         digest = hashlib.sha256(asked.encode()).hexdigest()[:16]
         found = self._drawn.get(digest)
         if found is None or len(found) != len(requests):
             found = draw()
+            self.now += len(found)
             if self._path is not None:
                 append_line(self._path, [digest, [list(one) for one in found]], checked=True)
+        else:
+            self.before += len(found)
         return found
 
 

@@ -129,9 +129,7 @@ class Subject:
 
     def ask_for_output(self, example: Example) -> Request:
         """The request for the answer to an input."""
-        content = self.guided.render(example.fields)
-        system = [] if self.guided.system is None else [{"role": "system", "content": self.guided.system}]
-        return Request([*system, {"role": "user", "content": content}], self.guided.chat)
+        return asked_by(self.guided, example)
 
     @cached_property
     def _in_words(self) -> str:
@@ -143,6 +141,12 @@ class Subject:
         if self.instruction:
             return f"{self.instruction}{choices}"
         return f"Given the input, answer this:\n{shown}{choices}"
+
+
+def asked_by(prompt: Prompt, example: Example) -> Request:
+    """A prompt's request for the answer to an example."""
+    system = [] if prompt.system is None else [{"role": "system", "content": prompt.system}]
+    return Request([*system, {"role": "user", "content": prompt.render(example.fields)}], prompt.chat)
 
 
 def guided_prompt(
