@@ -256,7 +256,8 @@ def test_what_was_drawn_is_not_drawn_again(learner: Learner, tmp_path: Path) -> 
     assert synthesize_examples(Dies(learner), SUBJECT, REAL, log=DrawLog(log)) == whole
     said: list[str] = []
     lines = log.read_text().splitlines()
-    log.write_text("\n".join([lines[0].replace("0", "1", 1), *lines[1:]]) + "\n")
+    changed = lines[0][:5] + ("b" if lines[0][5] == "a" else "a") + lines[0][6:]
+    log.write_text("\n".join([changed, *lines[1:]]) + "\n")
     Dies.left = 1
     assert synthesize_examples(Dies(learner), SUBJECT, REAL, log=DrawLog(log, say=said.append)) == whole
     assert len(said) == 1
