@@ -85,8 +85,10 @@ def run_config(
         in_context: Whether the task has the prompt of that name.
     """
     choice = subject.task.kind == "choice"
-    readings = [{"scoring": "likelihood"}, {"scoring": "generation"}] if choice else []
-    readings += [{"prompt": IN_CONTEXT}] if in_context else []
+    likelihood = {"scoring": "likelihood"}
+    readings: list[dict[str, str]] = [likelihood] if choice else []
+    if in_context:
+        readings += [{"prompt": IN_CONTEXT}, *([{"prompt": IN_CONTEXT, **likelihood}] if choice else [])]
     return {
         "model": model,
         "tasks": ["task.yaml"],
