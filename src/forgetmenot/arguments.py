@@ -10,8 +10,8 @@ from forgetmenot.models.settings import GGUF_TYPES
 from forgetmenot.tasks.yaml_file import parse_yaml, shortened, why
 
 DATA_DIR = (
-    "the folder that holds public data sets, in folders named glue, standard-cl, trace or general, or one of "
-    "these folders itself; without it GLUE is downloaded from the hub"
+    "the folder that holds public data sets, in folders named glue, standard-cl, super-ni, trace or general, "
+    "or one of these folders itself; without it GLUE is downloaded from the hub"
 )
 
 SIDE = (
@@ -176,6 +176,26 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--output", type=_folder, metavar="DIR", help="where to write the tables")
     verb.add_argument("--set", action="append", default=[], metavar="key.path=value", help="as in `fmn run`")
     _several(verb)
+
+    verb = _verb(verbs, "synthesize", "let a model write a training set for a task, and train it on that")
+    verb.add_argument("model", metavar="MODEL", help="as in `fmn run --model`")
+    verb.add_argument("task", metavar="TASK", help="a task file, or a task's name: see `fmn list tasks`")
+    verb.add_argument("out", type=_folder, metavar="OUT", help="where task.yaml, its rows and run.yaml go")
+    verb.add_argument(
+        "--demonstrations", type=_positive, default=3, metavar="N", help="solved examples that it sees"
+    )
+    verb.add_argument("--instruction", metavar="TEXT", help="what the task asks; default: the task's own")
+    verb.add_argument("--prompt", default="default", metavar="P", help="a prompt variant")
+    verb.add_argument("--data-dir", metavar="D", help=DATA_DIR)
+    verb.add_argument("--seed", type=int, default=42, metavar="N")
+    verb.add_argument("--train", action="store_true", help="go on to the fine-tune: `fmn run OUT/run.yaml`")
+    verb.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="key=value",
+        help="a setting of docs/synthesis.md, as rounds=10, or any key of the run's config",
+    )
 
     verb = _verb(verbs, "export", "write one stage as a model with its tokenizer, for Transformers")
     verb.add_argument("run_dir", type=Path, metavar="RUN_DIR")

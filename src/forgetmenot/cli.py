@@ -279,6 +279,34 @@ def receipts(parsed: argparse.Namespace) -> None:
     ranks.leave()
 
 
+def synthesize(parsed: argparse.Namespace) -> None:
+    """`fmn synthesize`: let a model write a training set for a task, and fine-tune it on that."""
+    from forgetmenot.trials.synthesize import synthesize
+
+    console = Screen()
+    found = synthesize(
+        parsed.model,
+        parsed.task,
+        parsed.out,
+        demonstrations=parsed.demonstrations,
+        instruction=parsed.instruction,
+        prompt=parsed.prompt,
+        data_dir=parsed.data_dir,
+        seed=parsed.seed,
+        settings=_settings(parsed.set),
+        train=parsed.train,
+        console=console,
+    )
+    found.print(console)
+    for name in ("synthesis.html", "task.yaml"):
+        console.print(f"{name}: {found.path / name}", highlight=False, soft_wrap=True)
+    if found.run is None:
+        console.print(f"Train on it: fmn run {found.path / 'run.yaml'}", highlight=False, soft_wrap=True)
+        return
+    found.run.print(console)
+    console.print(f"\nReport: {found.run.path / 'report.html'}", highlight=False, soft_wrap=True)
+
+
 def _in_processes(parsed: argparse.Namespace) -> None:
     """With --num-processes: start the other processes, and exit with their status."""
     if parsed.num_processes is not None:
@@ -399,6 +427,7 @@ VERBS = {
     "score": score,
     "prompts": prompts,
     "receipts": receipts,
+    "synthesize": synthesize,
     "export": export,
     "report": report,
     "cache": cache,

@@ -135,7 +135,21 @@ def test_a_common_prefix_goes_through_the_model_once(llama: Any, prompts: list[t
     )
     learner.write([COMMON + prompt for prompt in prompts], Decoding(1))
     hook.remove()
-    assert seen == [len(COMMON), len(prompts) * max(map(len, prompts))]
+    assert seen == [len(COMMON), len(set(prompts)) * max(map(len, prompts))]
+
+
+def test_many_draws_from_a_prompt_read_it_once_and_are_those_drawn_alone(llama: Any) -> None:
+    learner = Learner(llama, words(1, None), budget=512)
+    decoding, seeds = Decoding(NEW, temperature=0.9), range(40)
+    asked = [(5, 6, 7) if seed % 2 else (8, 9, 10, 11) for seed in seeds]
+    seen: list[int] = []
+    hook = llama.get_input_embeddings().register_forward_hook(
+        lambda _, given, __: seen.append(given[0].numel())
+    )
+    together = learner.write(asked, decoding, seeds=seeds)
+    hook.remove()
+    assert seen[0] == 2 * 4  # two prompts, the shorter one padded
+    assert together == [learner.write([asked[k]], decoding, seeds=[k])[0] for k in seeds]
 
 
 @pytest.mark.parametrize("cached", [True, False], ids=["the engine's cache", "Transformers' generate"])

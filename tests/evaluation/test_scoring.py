@@ -12,7 +12,14 @@ import torch
 
 from forgetmenot.engine.decoding import Answer, Decoding
 from forgetmenot.evaluation.scored_task import ScoredTask
-from forgetmenot.evaluation.scoring import ScoringRule, by_generation, by_likelihood, calibrated
+from forgetmenot.evaluation.scoring import (
+    SCORINGS,
+    Choices,
+    ScoringRule,
+    by_generation,
+    by_likelihood,
+    calibrated,
+)
 from forgetmenot.metrics import measure
 from forgetmenot.prompting import EncodedExamples, Encoder, Prompt, TokenSequence
 from forgetmenot.record.predictions import score
@@ -211,6 +218,20 @@ def test_what_is_written_is_parsed_and_counted(tiny_tokenizer: Any) -> None:
     # An answer that names no label is wrong: 2 of 3; and no positive: precision 1, recall 1/2.
     assert score("accuracy", answers).value == pytest.approx(2 / 3)
     assert score("f1", answers).value == pytest.approx(2 / 3)
+
+
+def test_self_guide_reads_the_same_text_by_its_last_label(
+    tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = ["not really good but bad", "bad\nWord: a really good dog", "Really Good"]
+    monkeypatch.setattr(
+        "forgetmenot.evaluation.scoring.by_generation",
+        lambda learner, asked, advance: Choices([None] * 3, [None] * 3, list(written)),
+    )
+    scored = asked(tiny_tokenizer, ScoringRule(scoring="last-label"))
+    found = SCORINGS["last-label"].read(Told(tiny_tokenizer, RAW), scored, None)  # type: ignore[arg-type]
+    assert found.predicted == ["bad", "good", None]
+    assert found.written == written
 
 
 def test_matthews_takes_no_label_for_a_class_of_its_own() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from forgetmenot.prompting import parse_choice
+from forgetmenot.prompting import last_choice, parse_choice
 
 SENTIMENT = {"neg": "negative", "pos": "positive"}
 ACCEPTABLE = {"0": "unacceptable", "1": "acceptable"}
@@ -56,3 +56,19 @@ def test_every_choice_names_itself(choices: dict[str, str]) -> None:
     for label, words in choices.items():
         for written in (words, f" {words}", words.upper(), f"Answer: {words}", f"{words}\nand more"):
             assert parse_choice(written, choices) == label
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        ("neutral", "n"),
+        ("It is not neutral but it entails it.", "e"),
+        ("entails, or rather: neutral", "n"),
+        ("entailsneutral", "n"),  # within words too
+        ("Neutral", None),  # letter by letter
+        ("", None),
+        ("entails fully", "f"),  # of two that begin together the longer
+    ],
+)
+def test_self_guide_reads_the_label_that_stands_last(text: str, label: str | None) -> None:
+    assert last_choice(text, {"e": "entails", "n": "neutral", "f": "entails fully"}) == label

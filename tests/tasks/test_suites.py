@@ -8,7 +8,16 @@ from pathlib import Path
 import pytest
 
 from forgetmenot.errors import UserError
-from forgetmenot.tasks import Example, Task, expand, fingerprint, known_suites, known_tasks, load_tasks
+from forgetmenot.tasks import (
+    Example,
+    Task,
+    expand,
+    fingerprint,
+    known_suites,
+    known_tasks,
+    load_tasks,
+    super_ni,
+)
 from forgetmenot.tasks.bundled import BUNDLED
 from forgetmenot.tasks.glue import GLUE
 from forgetmenot.tasks.standard_cl import STANDARD_CL
@@ -32,7 +41,13 @@ def test_suites_expand_in_order_and_paths_stay() -> None:
 def test_every_suite_holds_known_tasks_and_no_name_means_two_things() -> None:
     assert {task for tasks in known_suites().values() for task in tasks} <= set(known_tasks())
     assert not set(known_suites()) & set(known_tasks())
-    kinds: tuple[Mapping[str, object], ...] = (GLUE, BUNDLED, STANDARD_CL, trace_tasks())
+    kinds: tuple[Mapping[str, object], ...] = (
+        GLUE,
+        BUNDLED,
+        STANDARD_CL,
+        trace_tasks(),
+        super_ni.SOURCE.titles,
+    )
     assert len(known_tasks()) == sum(map(len, kinds))
     assert set(known_tasks()) == {name for kind in kinds for name in kind}
     assert all(line and "\n" not in line for line in known_tasks().values())

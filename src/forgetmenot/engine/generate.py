@@ -201,17 +201,22 @@ class Writer:
         next_token: NextToken,
         shared: Prefix | None,
     ) -> list[_Row]:
-        """Token by token, with a cache of the engine's own."""
+        """Token by token, with a cache of the engine's own; prompts that are the same are read once."""
         written = [_Row() for _ in prompts]
         begun = shared.layers[0][0].shape[-2] if shared is not None else 0
-        tokens, mask = _padded([prompt[begun:] for prompt in prompts], self._padding, self._device)
-        mask = torch.cat([mask.new_ones(len(prompts), begun), mask], dim=1)
+        distinct = list(dict.fromkeys(prompts))
+        tokens, mask = _padded([prompt[begun:] for prompt in distinct], self._padding, self._device)
+        mask = torch.cat([mask.new_ones(len(distinct), begun), mask], dim=1)
         positions = (mask.cumsum(1) - 1).clamp(min=0)[:, begun:]
-        cache = growing_cache(shared, len(prompts))
+        cache = growing_cache(shared, len(distinct))
         going = [row for row, room in enumerate(rooms) if room > 0]
         present = list(range(len(prompts)))  # the rows that the cache holds
         while going:
             logits = self._step(tokens, mask, positions, cache)
+            if len(logits) < len(present):  # the first step: a row for each prompt from here on
+                of_each = [distinct.index(prompt) for prompt in prompts]
+                keep_rows(cache, of_each, self._device)
+                logits, mask, positions = (one[of_each] for one in (logits, mask, positions))
             chosen = next_token(None, logits).argmax(-1).tolist()
             finite = next_token.finite.pop().tolist()
             sure = next_token.margins.pop().tolist() if next_token.records else [None] * len(present)

@@ -14,7 +14,14 @@ from forgetmenot.engine.decoding import Decoding
 from forgetmenot.errors import UserError
 from forgetmenot.metrics import metric_named
 from forgetmenot.metrics.metric import Floats
-from forgetmenot.prompting import EncodedExamples, Prompt, TokenSequence, lm_eval_prefix, parse_choice
+from forgetmenot.prompting import (
+    EncodedExamples,
+    Prompt,
+    TokenSequence,
+    last_choice,
+    lm_eval_prefix,
+    parse_choice,
+)
 from forgetmenot.tasks import Example, Task
 
 if TYPE_CHECKING:
@@ -216,6 +223,13 @@ def by_generation(learner: "Learner", asked: Asked, advance: Any = None) -> Choi
     return read_labels([answer.text if answer.finite else None for answer in answers], asked.prompt)
 
 
+def by_last_label(learner: "Learner", asked: Asked, advance: Any = None) -> Choices:
+    """Let the model write, greedily, and take the label that the text names last, as SELF-GUIDE does."""
+    found = by_generation(learner, asked, advance)
+    read = [None if text is None else last_choice(text, asked.prompt.choices) for text in found.written]
+    return replace(found, predicted=read)
+
+
 def read_labels(texts: Sequence[str | None], prompt: Prompt) -> Choices:
     """The labels that written answers name; None for a text is an answer that has no numbers behind it."""
     written = [None if text is None else text.strip() for text in texts]
@@ -233,6 +247,7 @@ def likeliest(scores: Floats) -> list[int | None]:
 SCORINGS: dict[str, Scoring] = {
     "likelihood": Scoring(by_likelihood, generates=False),
     "generation": Scoring(by_generation, generates=True),
+    "last-label": Scoring(by_last_label, generates=True),
 }
 
 

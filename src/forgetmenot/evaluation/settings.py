@@ -125,7 +125,8 @@ class EvaluationSettings(BaseModel):
             have a fixed range; or a map from tasks or metrics to numbers.
         prompts: Prompt variants to read beside the run's own; short for `readings` that name a `prompt`.
         readings: Further ways of asking, each a reading of its own beside the run's.
-        scoring: By the `likelihood` of each candidate, or by `generation`: what the model writes, greedily.
+        scoring: By the `likelihood` of each candidate, or by `generation`: what the model writes, greedily;
+            `last-label` reads the same text as SELF-GUIDE does, by the label that it names last.
         normalization: What a candidate's log-likelihood is divided by, `tokens` or `bytes`, or freed from:
             its `unconditional` log-likelihood.
         calibration: What is divided out of the candidates' probabilities: those of a `contextual` example

@@ -200,7 +200,8 @@ EDIT_SIMILARITY = Metric(
         "Edit similarity",
         "mean over examples of 2·M / (characters of both texts), M being the longest common subsequence of "
         "their characters; 0 where one of them is empty",
-        "rapidfuzz fuzz.ratio / 100; TRACE, arXiv 2310.06762",
+        "rapidfuzz fuzz.ratio / 100; TRACE, arXiv 2310.06762; SELF-GUIDE's code calls it ROUGE-L "
+        "(arXiv 2407.12874)",
         "How much of two texts' characters they have in common in the same order.",
     ),
     "texts",

@@ -5,7 +5,7 @@ from forgetmenot.prompting.encoded import Encoded, TokenSequence
 from forgetmenot.prompting.encoded_cache import encode_cached, why_no_cache
 from forgetmenot.prompting.encoder import Encoder
 from forgetmenot.prompting.examples import EncodedExamples, RaggedExamples
-from forgetmenot.prompting.parsing import parse_choice
+from forgetmenot.prompting.parsing import last_choice, parse_choice
 from forgetmenot.prompting.prompt import Prompt
 from forgetmenot.prompting.tokens import lm_eval_prefix
 from forgetmenot.prompting.variants import (
@@ -31,6 +31,7 @@ __all__ = [
     "choose_prompt",
     "encode_cached",
     "known_prompts",
+    "last_choice",
     "lm_eval_prefix",
     "parse_choice",
     "prompts_of",

@@ -89,6 +89,11 @@ class Demonstrations:
             return self._drawn([zlib.crc32(said)], said)
         return self._drawn((), said) if said in self._said_first else self._first
 
+    @property
+    def fixed(self) -> list[Example]:
+        """The demonstrations of an example that is none of them, drawn for all alike."""
+        return self._first
+
     @cached_property
     def hash(self) -> str:
         """Sixteen hexadecimal digits of all that decides what is shown: the settings and `train`."""

@@ -35,3 +35,20 @@ def parse_choice(text: str, choices: Mapping[str, str]) -> str | None:
     if len(named) > 1 or any(_NEGATED.search(folded[: one.start()]) for one in found):
         return None
     return named.pop()
+
+
+def last_choice(text: str, choices: Mapping[str, str]) -> str | None:
+    """Return the label whose words stand last in a text, letter by letter; None where none stands there.
+
+    The reading of SELF-GUIDE (Zhao et al. 2024, arXiv 2407.12874), by the official `find_last_occurrence`:
+    words count inside others too, as "entails" in "not entails", and matches do not overlap. Where several
+    begin at one place the longest counts (there: the first of the labels, as they occur in the data).
+
+    Args:
+        text: What the model wrote after the prompt.
+        choices: Label to words, as in `Prompt.choices`.
+    """
+    labels = {words: label for label, words in choices.items()}
+    either = "|".join(map(re.escape, sorted(labels, key=len, reverse=True)))
+    found = re.findall(either, text)
+    return labels[found[-1]] if found else None

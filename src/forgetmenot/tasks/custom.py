@@ -83,6 +83,7 @@ class _TaskFile(_Section):
     generation: _Generation | None = None
     source: str | None = None
     cluster: str | None = None
+    instruction: str = ""
 
 
 def load_custom(path: Path) -> Task:
@@ -92,7 +93,7 @@ def load_custom(path: Path) -> Task:
     `validation` is accepted for `score`), the column that holds the answer (`label`, `target`, `messages`,
     `text`, or `chosen` and `rejected`), a `metric`, and `prompts`. The labels are the keys of the default
     prompt's choices. Of chats all assistant turns are learned, or with `messages_loss: last` the last alone;
-    the last is scored.
+    the last is scored. `instruction` says in words what the task asks, for `fmn synthesize`.
 
     Raises:
         UserError: A key, a file or a row is wrong; names it.
@@ -132,6 +133,7 @@ def load_custom(path: Path) -> Task:
         generation=generation,
         source=file.source or "",
         cluster=file.cluster or "",
+        instruction=file.instruction,
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from forgetmenot.errors import UserError, nearest
-from forgetmenot.tasks import bundled, glue, standard_cl, trace
+from forgetmenot.tasks import bundled, glue, standard_cl, super_ni, trace
 from forgetmenot.tasks.custom import check_task_file, load_custom
 from forgetmenot.tasks.source import Source
 from forgetmenot.tasks.task import Task
@@ -18,6 +18,7 @@ SOURCES: dict[str, Source] = {
     "glue": glue.SOURCE,
     "standard-cl": standard_cl.SOURCE,
     "trace": trace.SOURCE,
+    "super-ni": super_ni.SOURCE,
     "bundled": bundled.SOURCE,
 }
 

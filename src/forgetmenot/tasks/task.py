@@ -66,6 +66,8 @@ class Task:
         source: The field that an answer is compared with besides the gold text (SARI).
         cluster: The field that examples share which are not independent, such as the passage that several
             questions are on; intervals and tests draw them together. Rows that repeat are a cluster anyway.
+        instruction: What the task asks, in words, apart from its prompts; for writing examples of it.
+        demonstrations: Solved examples that came with the task and are in none of its splits.
     """
 
     name: str
@@ -82,3 +84,5 @@ class Task:
     generation: Generation = Generation()
     source: str = ""
     cluster: str = ""
+    instruction: str = ""
+    demonstrations: Sequence[Example] = ()

@@ -1,0 +1,119 @@
+"""The funnel of a synthesis: how many of what was written each step keeps, and why it drops the others."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from forgetmenot.synthesis.filters import EMPTY, NOISE, WINDOW
+from forgetmenot.tasks import Example, Kind
+
+UNREADABLE, REPEAT, TOO_LONG = "not in the form of the fields", "written before", "too long a prompt"
+NO_OUTPUT, INCONSISTENT, NO_LABEL = "no output left", "outputs differ", "names no label"
+SPARE = "more than the rarest label has"
+
+
+@dataclass
+class Candidate:
+    """An input that was written, and what became of it.
+
+    Attributes:
+        number: Its place among all.
+        round: In which it was written, from 0 on.
+        asked_label: The label that it was to have; it is not taken for its answer.
+        text: As it was written.
+        input: Without marks and blanks around it, if it passed the filters.
+        outputs: What was drawn for it, each with the reason why it was dropped, or None.
+        answer: The most consistent output.
+        label: The label that this names.
+        dropped: Why it is no row; None if it is one.
+    """
+
+    number: int
+    round: int
+    asked_label: str | None
+    text: str
+    input: str | None = None
+    outputs: list[tuple[str, str | None]] = field(default_factory=list)
+    answer: str | None = None
+    label: str | None = None
+    dropped: str | None = None
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a synthesis.
+
+    Attributes:
+        name: What it does, as "inputs: length window".
+        unit: What it counts: inputs, outputs or rows.
+        entered: How many it looked at.
+        dropped: How many it dropped, by reason.
+    """
+
+    name: str
+    unit: str
+    entered: int
+    dropped: dict[str, int]
+
+    @property
+    def left(self) -> int:
+        """How many it kept."""
+        return self.entered - sum(self.dropped.values())
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data."""
+        return {
+            "name": self.name,
+            "unit": self.unit,
+            "entered": self.entered,
+            "dropped": self.dropped,
+            "left": self.left,
+        }
+
+
+@dataclass(frozen=True)
+class Synthesis:
+    """What was written.
+
+    Attributes:
+        rows: The examples that are kept, as a task's.
+        funnel: What each step kept and dropped.
+        candidates: Every input that was written.
+    """
+
+    rows: list[Example]
+    funnel: list[Step]
+    candidates: list[Candidate]
+
+    def to_json(self) -> dict[str, Any]:
+        """The funnel and the labels of the rows, as plain data."""
+        labels = [row.label for row in self.rows if row.label is not None]
+        return {
+            "funnel": [one.to_json() for one in self.funnel],
+            "rows": len(self.rows),
+            "labels": {label: labels.count(label) for label in dict.fromkeys(labels)},
+        }
+
+
+def funnel_of(candidates: Sequence[Candidate], kind: Kind) -> list[Step]:
+    """Count what each step kept and dropped; a reason that dropped nothing shows its zero."""
+    written = [None if one.input is not None else one.dropped for one in candidates]
+    taken = [one for one in candidates if one.input is not None]
+    outputs = [reason for one in taken for _, reason in one.outputs]
+    answered = [None if one.dropped == SPARE else one.dropped for one in taken]
+    choice = kind == "choice"
+    steps = [
+        _step("inputs written", "inputs", written, (EMPTY, WINDOW, NOISE, UNREADABLE, REPEAT, TOO_LONG)),
+        _step("outputs drawn for them", "outputs", outputs, (EMPTY, WINDOW, NOISE)),
+        _step("inputs answered", "inputs", answered, (NO_OUTPUT, INCONSISTENT, *([NO_LABEL] * choice))),
+    ]
+    if choice:
+        labelled = [one.dropped for one in taken if one.dropped in (None, SPARE)]
+        steps.append(_step("classes balanced", "rows", labelled, (SPARE,)))
+    return steps
+
+
+def _step(name: str, unit: str, reasons: Iterable[str | None], known: Sequence[str]) -> Step:
+    counts = Counter(reasons)
+    return Step(name, unit, sum(counts.values()), {reason: counts[reason] for reason in known})

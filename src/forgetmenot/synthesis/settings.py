@@ -1,0 +1,123 @@
+"""The settings of SELF-GUIDE: the paper's parameters, and the filters of each of its official scripts."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from forgetmenot.errors import UserError, validation_sentence
+from forgetmenot.settings import NonNegativeInt, Number, PositiveFloat, PositiveInt
+from forgetmenot.tasks import Kind
+
+GREETINGS = (
+    *("Sure, I'd be happy to help!", "Of course!", "Let me check on that.", "I'm here to help."),
+    *("Great question!", "Let me see.", "That's a good question.", "Thanks for asking."),
+    *("Let me help you with that.", "No problem, here's the answer.", "I'm glad you asked."),
+    *("Alright, let me explain.", "Absolutely!", "I understand your question."),
+)
+"""The openings of chats that the official noise list begins with."""
+
+QUICK_START_NOISE = (*GREETINGS, "input", "output", "\n\n", "\\_\\_")
+PIPELINE_NOISE = (*QUICK_START_NOISE, "therefore", "Therefore")
+
+Variant = Literal["pipeline", "search", "quick-start"]
+
+# What the official scripts set, by variant and kind of task; they contradict one another. `pipeline` made the
+# paper's results, `search` is the script that looked for one set of parameters (find_one_params.py), and
+# `quick-start` is what the repository tells a user to start from.
+VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
+    "pipeline": {
+        "choice": {"temperature": 0.7, "input_window": True, "output_window": False},
+        "answer": {"temperature": 0.9, "input_window": False, "output_window": True},
+    },
+    "search": {
+        "choice": {"temperature": 0.7, "input_window": True, "output_window": False},
+        "answer": {"temperature": 0.9, "input_window": True, "output_window": True},
+    },
+    "quick-start": {
+        kind: {
+            "temperature": 0.7,
+            "input_window": False,
+            "output_window": True,
+            "min_frequency": 0.2,
+            "noise": QUICK_START_NOISE,
+        }
+        for kind in ("choice", "answer")
+    },
+}
+
+Share = Annotated[Number, Field(ge=0, le=1)]
+
+
+class SynthesisSettings(BaseModel):
+    """How a data set is written; a key that is null has the value that the variant gives it.
+
+    Attributes:
+        variant: The official script whose filters and temperature count where the keys below are null.
+        rounds: How often inputs are written; each round may see those of earlier ones.
+        per_round: Inputs that are written in a round.
+        temperature: Of inputs.
+        top_k: Inputs are drawn among so many tokens; 0 for all.
+        max_input_tokens: Where an input that has not ended is cut.
+        chat: Whether inputs are asked for in the model's chat template. The official code gives the model
+            plain text, which small chat models too continue better than they follow a request.
+        worse: The most earlier inputs that a prompt shows beside the demonstrations; from one to so many are
+            drawn.
+        context_tokens: A prompt has fewer tokens than this: it shows fewer earlier inputs where it would not.
+        noise: An input or output in which one of these strings stands is dropped.
+        input_window: Whether inputs must be about as long as those of the demonstrations.
+        output_window: The same of outputs.
+        outputs: How many outputs of each input are held against one another.
+        best_of: How many are drawn for that; the likeliest are taken.
+        output_temperature: Of outputs.
+        output_top_k: Outputs are drawn among so many tokens; 0 for all.
+        max_output_tokens: Where an output that has not ended is cut.
+        min_frequency: The least share of the outputs that must be the same.
+        balance: Whether all labels have as many rows as the rarest of them.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    variant: Variant = "pipeline"
+    rounds: PositiveInt = 40
+    per_round: PositiveInt = 10
+    temperature: PositiveFloat | None = None
+    top_k: NonNegativeInt = 40
+    max_input_tokens: PositiveInt = 500
+    chat: bool = False
+    worse: NonNegativeInt = 10
+    context_tokens: PositiveInt = 3000
+    noise: tuple[str, ...] | None = None
+    input_window: bool | None = None
+    output_window: bool | None = None
+    outputs: PositiveInt = 10
+    best_of: PositiveInt = 20
+    output_temperature: PositiveFloat = 0.2
+    output_top_k: NonNegativeInt = 10
+    max_output_tokens: PositiveInt = 500
+    min_frequency: Share | None = None
+    balance: bool = True
+
+    def of(self, kind: Kind) -> "SynthesisSettings":
+        """The same, with the variant's values for a kind of task in place of what is null."""
+        given = self.model_dump(exclude_none=True)
+        common = {"min_frequency": 0.3, "noise": PIPELINE_NOISE}
+        return SynthesisSettings.model_validate({**common, **VARIANTS[self.variant][kind], **given})
+
+
+def synthesis_settings(values: Mapping[str, Any]) -> SynthesisSettings:
+    """Settings from plain data.
+
+    Raises:
+        UserError: A key is unknown or a value unfit; the sentence names the key.
+    """
+    try:
+        settings = SynthesisSettings.model_validate(values)
+    except ValidationError as error:
+        raise UserError(validation_sentence(error, SynthesisSettings)) from error
+    if settings.best_of < settings.outputs:
+        raise UserError(
+            f"best_of: {settings.best_of} outputs are drawn, and {settings.outputs} of them are to be taken; "
+            "set best_of to as many, or outputs to fewer."
+        )
+    return settings

@@ -1,0 +1,250 @@
+"""SELF-GUIDE on a task: the model writes its own rows, a task file is made of them, and trained on."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from forgetmenot.config import RunConfig, load_config
+from forgetmenot.errors import UserError
+from forgetmenot.evaluation.scoring import SPARE_TOKENS
+from forgetmenot.prompting import Demonstrations, DemonstrationSettings, Encoder, Prompt, choose_prompt
+from forgetmenot.report.screen import Screen
+from forgetmenot.report.synthesis_tables import print_synthesis, synthesis_page
+from forgetmenot.runs.api import Run, run
+from forgetmenot.runs.directory import RunDirectory
+from forgetmenot.runs.opening import opened
+from forgetmenot.runs.plan import data_folder
+from forgetmenot.synthesis.data_set import (
+    answer_column,
+    card,
+    in_context_prompt,
+    row_of,
+    run_config,
+    task_file,
+)
+from forgetmenot.synthesis.draw_log import DrawLog
+from forgetmenot.synthesis.funnel import Synthesis
+from forgetmenot.synthesis.self_guide import synthesize_examples
+from forgetmenot.synthesis.settings import SynthesisSettings, synthesis_settings
+from forgetmenot.synthesis.subject import Subject, asked_by
+from forgetmenot.synthesis.writer import LearnerWriter, Writer
+from forgetmenot.synthesis.written_form import write_input
+from forgetmenot.tasks import Example, Task, fingerprint, load_tasks
+from forgetmenot.tasks.yaml_file import write_yaml
+
+CONTENT, DRAWN, TASK, CONFIG = "synthesis.json", "drawn.jsonl", "task.yaml", "run.yaml"
+READ_BY = {
+    "choice": "the label that the first line with something in it names, as a whole word and undenied "
+    "(docs/prompts.md); the run is scored by the label that stands last in the text (last-label)",
+    "answer": "the whole text, up to a stop string",
+}
+
+
+@dataclass(frozen=True)
+class WrittenTask:
+    """What a synthesis left.
+
+    Attributes:
+        path: The directory with task.yaml, train.jsonl, run.yaml, synthesis.json, synthesis.html, README.md.
+        found: The content of synthesis.json.
+        run: The run that was trained on it; None where none was asked for.
+    """
+
+    path: Path
+    found: dict[str, Any]
+    run: Run | None = None
+
+    def print(self, console: Console | None = None) -> None:
+        """Print the funnel."""
+        print_synthesis(self.found, console or Screen())
+
+
+def synthesize(
+    model: str | Mapping[str, Any],
+    task: str,
+    output: str | Path,
+    *,
+    demonstrations: int = 3,
+    instruction: str | None = None,
+    prompt: str = "default",
+    data_dir: str | Path | None = None,
+    seed: int = 42,
+    settings: Mapping[str, Any] | None = None,
+    train: bool = False,
+    console: Console | None = None,
+) -> WrittenTask:
+    """Let a model write a training set for a task from a few demonstrations, and fine-tune it on that.
+
+    What was drawn before in this directory is not drawn again.
+
+    Args:
+        model: As a config's `model`.
+        task: A name or the path of a task file.
+        output: The directory.
+        demonstrations: How many solved examples the model sees: those that come with the task, or drawn from
+            its train split.
+        instruction: What the task asks, in words; the task's own where None.
+        prompt: The task's variant.
+        data_dir: A folder with public data sets; None for the hub.
+        seed: Of all draws and of the run.
+        settings: Keys of `SynthesisSettings`, and dotted keys of the run's config.
+        train: Whether the run is done.
+        console: Where to show progress.
+
+    Raises:
+        UserError: If anything named does not exist or fit, or no row is left.
+    """
+    of_run = {k: v for k, v in (settings or {}).items() if k.split(".")[0] in RunConfig.model_fields}
+    asked = synthesis_settings({k: v for k, v in (settings or {}).items() if k not in of_run})
+    named: dict[str, Any] = {"model": model, "tasks": [task], "seed": seed, "prompt": prompt}
+    config = load_config(
+        None, {**named, **({} if data_dir is None else {"data_dir": str(data_dir)}), **of_run}
+    )
+    [loaded] = load_tasks(config.tasks, data_folder(config))
+    subject = Subject(
+        loaded,
+        choose_prompt(loaded, prompt),
+        _demonstrations(loaded, demonstrations, seed),
+        loaded.instruction if instruction is None else instruction,
+    )
+    full = asked.of(loaded.kind)
+    directory = RunDirectory(Path(output))
+    from forgetmenot.runs.session import open_session
+
+    with opened(directory, console, "synthesize") as display:
+        session = open_session(config)
+        display.say(session.in_words)
+        for note in loaded.notes:
+            display.say(f"{loaded.name}: {note}")
+        encoder = Encoder(loaded, subject.guided, session.learner.tokenizer, session.max_length)
+        session.examine([one.answer for one in encoder.encode_all(subject.demonstrations)[:]])
+        writer = LearnerWriter(session.learner)
+        drawn_by = "/".join(str(session.identity[key]) for key in ("model_revision", "dtype", "precision"))
+        log = DrawLog(directory.path / DRAWN, drawn_by, display.say)
+        began = time.monotonic()
+        found = synthesize_examples(writer, subject, full, seed=seed, log=log, progress=display.progress)
+        display.say(_rate(log, found, time.monotonic() - began))
+        content = _content(config, subject, full, found, session.identity["model_revision"])
+        _write(
+            directory, config, subject, found, content, full, writer, session.learner.max_positions, of_run
+        )
+        if not found.rows:
+            raise UserError(
+                f"no row is left of {len(found.candidates)} inputs: {directory.path / 'synthesis.html'} "
+                "shows why each was dropped. Switch off the filter that drops most (--set "
+                "input_window=false, --set noise=[]), or take a larger model."
+            )
+    ran = run(directory.path / CONFIG, console=console) if train else None
+    return WrittenTask(directory.path, content, ran)
+
+
+def _demonstrations(task: Task, count: int, seed: int) -> Sequence[Example]:
+    """The first solved examples that come with a task, or some drawn from its train split, labels in turn.
+
+    Raises:
+        UserError: There are too few.
+    """
+    if task.demonstrations:
+        return task.demonstrations[:count]
+    return Demonstrations(task, DemonstrationSettings(count=count, seed=seed)).fixed
+
+
+def _content(
+    config: RunConfig, subject: Subject, settings: SynthesisSettings, found: Synthesis, revision: str
+) -> dict[str, Any]:
+    """What synthesis.json holds."""
+    task = subject.task
+    labelled = [one for one in found.candidates if one.label is not None]
+    counts = found.to_json()
+    return {
+        "version": 1,
+        "task": task.name,
+        "kind": task.kind,
+        "origin": task.origin,
+        "fingerprint": fingerprint(task),
+        "model": config.model.title,
+        "model_revision": revision,
+        "seed": config.seed,
+        "prompt": subject.prompt.name,
+        "instruction": subject.instruction,
+        "settings": settings.model_dump(mode="json"),
+        "demonstrations": [
+            {"id": one.id, "input": text, "answer": answer}
+            for one, text, answer in zip(subject.demonstrations, subject.inputs, subject.answers, strict=True)
+        ],
+        **counts,
+        "missing_labels": [label for label in task.labels if label not in counts["labels"]],
+        "as_asked": (
+            sum(one.label == one.asked_label for one in labelled) / len(labelled) if labelled else None
+        ),
+        "read_by": READ_BY[task.kind],
+    }
+
+
+def _write(
+    directory: RunDirectory,
+    config: RunConfig,
+    subject: Subject,
+    found: Synthesis,
+    content: dict[str, Any],
+    settings: SynthesisSettings,
+    writer: Writer,
+    positions: int | None,
+    of_run: Mapping[str, Any],
+) -> None:
+    """Write everything but the log of draws."""
+    task, column = subject.task, answer_column(subject)
+    of_split = {"train": found.rows, "select": task.select, "score": task.score}
+    files = {
+        split: [row_of(subject, one, column) for one in rows] for split, rows in of_split.items() if rows
+    }
+    for split, rows in files.items():
+        directory.write_text(f"{split}.jsonl", _lines(rows))
+    room = min(settings.context_tokens, positions or settings.context_tokens)
+    longest = max(
+        [*subject.demonstrations, *found.rows], key=lambda one: len(write_input(one, subject.fields))
+    )
+
+    def fits(prompt: Prompt) -> bool:
+        return writer.length(asked_by(prompt, longest)) + SPARE_TOKENS < room
+
+    in_context, shown = in_context_prompt(subject, found.rows, fits)
+    content["in_context"] = shown
+    candidates = [asdict(one) for one in found.candidates]
+    directory.write_text("candidates.jsonl", _lines(candidates))
+    directory.write_text(TASK, write_yaml(task_file(subject, list(files), in_context)))
+    model = config.model.model_dump(mode="json", exclude_defaults=True)
+    if isinstance(name := model.get("name"), str) and Path(name).exists():
+        model["name"] = str(Path(name).absolute())
+    written = run_config(
+        subject, model, str(directory.path / "run"), config.seed, positions, in_context is not None
+    )
+    for key, value in of_run.items():
+        _put(written, key.split("."), value)
+    directory.write_text(CONFIG, write_yaml(written))
+    directory.write_text("README.md", card(content, settings))
+    directory.write_text("synthesis.html", synthesis_page(content, files.get("train", []), candidates))
+    directory.write_json(CONTENT, content)
+
+
+def _put(values: dict[str, Any], keys: Sequence[str], value: Any) -> None:
+    for key in keys[:-1]:
+        values = values.setdefault(key, {})
+    values[keys[-1]] = value
+
+
+def _lines(rows: Iterable[Mapping[str, Any]]) -> str:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def _rate(log: DrawLog, found: Synthesis, seconds: float) -> str:
+    """How fast it went, and what an earlier call had drawn."""
+    said = f"{log.now:,} texts drawn in {seconds:,.0f} s ({log.now / max(seconds, 1e-9):,.1f}/s)"
+    return f"{said}; {log.before:,} were drawn before." if log.before else f"{said}."

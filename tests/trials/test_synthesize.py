@@ -1,0 +1,135 @@
+"""`fmn synthesize`: from a task to rows of the model, a task file that runs, and a page that says why."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from forgetmenot.config import load_config
+from forgetmenot.errors import UserError
+from forgetmenot.prompting import choose_prompt
+from forgetmenot.runs.api import run
+from forgetmenot.tasks import load_tasks
+from forgetmenot.trials.synthesize import synthesize
+from tests.conftest import word_rows
+
+QUICK = {
+    "rounds": 3, "per_round": 4, "outputs": 3, "best_of": 4, "noise": [], "input_window": False,
+    "output_window": False, "min_frequency": 0.0, "max_input_tokens": 8, "max_output_tokens": 4,
+    "temperature": 2.0,
+}
+
+
+@pytest.fixture(scope="module")
+def model(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny Llama with room for the requests, which are some hundred bytes."""
+    folder = tmp_path_factory.mktemp("models") / "roomy-llama"
+    AutoTokenizer.from_pretrained(tiny_llama).save_pretrained(folder)
+    AutoModelForCausalLM.from_pretrained(tiny_llama, max_position_embeddings=4096).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def kinds(make_task: Callable[..., Path]) -> Path:
+    """A task with a free answer, whose inputs have two fields."""
+    rows = [{**row, "place": f"yard {k}"} for k, row in enumerate(word_rows("animal", 40))]
+    return make_task(
+        "kinds",
+        rows[:30],
+        rows[30:],
+        target="kind",
+        instruction="Name the kind.",
+        prompts={"default": {"template": "Name the kind.\n\nWord: {{ word }}\nKind:"}},
+    )
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_what_is_written_is_a_task_that_runs(
+    model: Path, kinds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = synthesize(str(model), str(kinds), "out", settings={**QUICK, "training.epochs": 1}, train=True)
+    out = found.path
+    [task] = load_tasks([str(out / "task.yaml")], None)
+    assert task.name == "kinds-self-guide"
+    assert [one.fields for one in task.train] == [{"word": row["word"]} for row in lines(out / "train.jsonl")]
+    assert [one.target for one in task.score] == [
+        row["kind"] for row in lines(kinds.parent / "kinds-score.jsonl")
+    ]
+    guided = choose_prompt(task, "default").template
+    assert guided.startswith("Name the kind.\n\nWord: ")
+    assert guided.count("Name the kind.") == 1
+    assert guided.count("Kind:") == 4
+    assert choose_prompt(task, "in-context").template.count("Kind:") == 4 + found.found["in_context"]
+    content = json.loads((out / "synthesis.json").read_text())
+    assert content["funnel"][0]["entered"] == 12 == len(lines(out / "candidates.jsonl"))
+    assert content["rows"] == len(task.train) == content["funnel"][-1]["left"]
+    assert found.run is not None
+    assert [stage["name"] for stage in found.run.results["stages"]] == ["00-base", "01-kinds-self-guide"]
+    config = load_config(out / "run.yaml")
+    assert (config.training.epochs, config.training.learning_rate) == (1, 5e-5)
+    assert (config.adapter.kind, config.training.schedule, config.seed) == ("full", "linear", 42)
+    assert run(config).path == found.run.path  # done already
+    page, card = ((out / name).read_text() for name in ("synthesis.html", "README.md"))
+    assert "What each step kept" in page
+    assert content["demonstrations"][0]["input"] in card
+    assert "| inputs written | 12 |" in card
+
+
+@pytest.mark.parametrize("name", ["colour"])
+def test_where_nothing_is_left_the_page_says_why(
+    name: str, model: Path, tiny_tasks: dict[str, Path], tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match="no row is left of 12 inputs"):
+        synthesize(str(model), str(tiny_tasks[name]), tmp_path / "out", settings=QUICK)
+    content = json.loads((tmp_path / "out" / "synthesis.json").read_text())
+    assert content["missing_labels"] == ["blue", "red"]
+    assert content["funnel"][2]["dropped"]["names no label"] > 0
+    assert (tmp_path / "out" / "synthesis.html").is_file()
+
+
+def test_mistakes_are_named(model: Path, kinds: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="round"):
+        synthesize(str(model), str(kinds), tmp_path / "out", settings={"round": 3})
+    with pytest.raises(UserError, match=r"training\.epoch"):
+        synthesize(str(model), str(kinds), tmp_path / "out", settings={"training.epoch": 3})
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match="no folder of `fmn synthesize`"):
+        synthesize(str(model), str(kinds), tmp_path / "mine", settings=QUICK)
+
+
+def test_a_killed_synthesis_goes_on_without_drawing_anything_again(
+    model: Path, kinds: Path, tmp_path: Path
+) -> None:
+    settings = {**QUICK, "rounds": 12}
+    whole = synthesize(str(model), str(kinds), tmp_path / "whole", settings=settings)
+    given = [f"--set={key}={json.dumps(value)}" for key, value in settings.items()]
+    command = [sys.executable, "-m", "forgetmenot", "synthesize", str(model), str(kinds), "out", *given]
+    log = tmp_path / "out" / "drawn.jsonl"
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, start_new_session=True)
+    deadline = time.monotonic() + 120
+    while not (log.exists() and log.read_bytes().count(b"\n") >= 3):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    before = log.read_text().splitlines()[:3]
+    subprocess.run(command, cwd=tmp_path, check=True, stdout=subprocess.DEVNULL)
+    after = log.read_text().splitlines()
+    assert after[:3] == before
+    assert len({line[:20] for line in after}) == len(after)
+    for name in ("synthesis.json", "train.jsonl", "candidates.jsonl", "drawn.jsonl"):
+        assert (tmp_path / "out" / name).read_text() == (whole.path / name).read_text(), name
