@@ -11,6 +11,18 @@ from forgetmenot.prompting import Encoded, TokenSequence
 
 END, BOS = 2, 1
 
+ROOMY: dict[str, dict[str, Any]] = {
+    "self-guide-replay": {
+        "model": "quickstart-small",
+        "method": {
+            "name": "self-guide-replay",
+            "candidates": 2,
+            "synthesis": {"max_input_tokens": 12, "max_output_tokens": 8, "best_of": 3, "outputs": 3},
+        },
+    }
+}
+"""How a method is run that asks for more text than the tiny model has positions for, by its name."""
+
 
 def choice(
     body: Sequence[int], gold: int, *, head: Sequence[int] = (5, 6), tail: Sequence[int] = (8, 9)

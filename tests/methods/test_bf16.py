@@ -13,6 +13,7 @@ from forgetmenot.methods import METHODS, Method, Stage, make_method
 from forgetmenot.models.settings import AdapterSettings
 from forgetmenot.prompting import Encoded, TokenSequence
 from forgetmenot.runs.api import Run
+from tests.written import ROOMY
 
 PASSING_TWICE: list[tuple[str, dict[str, Any]]] = [
     ("kl", {"strength": 5.0}),
@@ -131,6 +132,7 @@ def test_the_loss_falls_in_bf16_as_in_fp32(name: str, go: Callable[..., Run]) ->
         "training.learning_rate": 0.03 if name == "progressive-prompts" else 3e-3,
         "training.epochs": 3,
         "evaluation.limit": 4,
+        **ROOMY.get(name, {}),
     }
     falls = {}
     for precision in ("fp32", "bf16"):

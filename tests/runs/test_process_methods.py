@@ -12,6 +12,7 @@ from forgetmenot import UserError
 from forgetmenot.engine import ranks
 from forgetmenot.methods import METHODS
 from forgetmenot.runs.api import Run
+from tests.written import ROOMY
 
 Config = Mapping[str, Any]
 InProcesses = Callable[..., list[Any]]
@@ -30,7 +31,13 @@ entry at the edge, or whose signs nearly cancel, is kept by the one and dropped 
 def _configs(tiny: Config, folder: Path, methods: Iterable[str]) -> dict[str, dict[str, Any]]:
     settings = {"evaluation.limit": 8, "training.limit": 16, "tasks": tiny["tasks"][:2]}
     return {
-        name: {**tiny, **settings, "method": name, "output": str(folder / name.replace("+", "p"))}
+        name: {
+            **tiny,
+            **settings,
+            "method": name,
+            "output": str(folder / name.replace("+", "p")),
+            **ROOMY.get(name, {}),
+        }
         for name in methods
     }
 

@@ -22,6 +22,7 @@ from forgetmenot.methods import METHODS, Method
 from forgetmenot.runs import stage_training
 from forgetmenot.runs.api import Run
 from forgetmenot.runs.midway import Midway
+from tests.written import ROOMY
 
 Config = Mapping[str, Any]
 Go = Callable[..., Run]
@@ -98,6 +99,7 @@ def test_every_method_goes_on_within_a_stage(
     tiny: Config, tmp_path: Path, same: Same, monkeypatch: pytest.MonkeyPatch, method: str, precision: str
 ) -> None:
     config = {**tiny, **SHORT, "tasks": tiny["tasks"][:2], "method": method, "training.precision": precision}
+    config |= ROOMY.get(method, {})
     undisturbed = forgetmenot.run({**config, "output": str(tmp_path / "undisturbed")})
     stages = len(undisturbed.results["stages"]) - 1
     config["output"] = str(tmp_path / "cut")

@@ -1,8 +1,6 @@
 """A long stage of a pre-trained model, killed at three fifths, ends as if nothing had happened."""
 
-import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -81,7 +79,7 @@ def assert_killed_it_goes_on(config: Config, folder: Path, same: Same, *more: st
         while not log.is_file() or log.read_bytes().count(b"\n") < KILLED:
             assert process.poll() is None
             time.sleep(0.05)
-        os.killpg(process.pid, signal.SIGKILL)
+        kill_whole(process.pid)
     resumed = start(config, folder / "killed", more)
     said, _ = resumed.communicate()
     assert resumed.returncode == 0

@@ -32,6 +32,7 @@ from forgetmenot.methods.osf import OSF
 from forgetmenot.methods.progressive_prompts import ProgressivePrompts
 from forgetmenot.methods.replay import Replay
 from forgetmenot.methods.self_distillation import SelfDistillation
+from forgetmenot.methods.self_guide_replay import SelfGuideReplay
 from forgetmenot.methods.sequential import Sequential
 from forgetmenot.methods.shared.method import Method, Options, Stage
 from forgetmenot.methods.si import SI
@@ -67,6 +68,7 @@ METHODS: dict[str, type[Method]] = {
     "progressive-prompts": ProgressivePrompts,
     "replay": Replay,
     "self-distillation": SelfDistillation,
+    "self-guide-replay": SelfGuideReplay,
     "si": SI,
     "ssr": SSR,
     "task-arithmetic": TaskArithmetic,

@@ -22,6 +22,7 @@ from forgetmenot.metrics import margin_of
 from forgetmenot.models.weights import has_weights
 from forgetmenot.probes import Probe
 from forgetmenot.prompting import TokenSequence
+from forgetmenot.prompting.wording import Wording
 from forgetmenot.record.cost import read_cost, write_cost
 from forgetmenot.record.layout import (
     ASKED_AGAIN,
@@ -37,7 +38,7 @@ from forgetmenot.runs.again import ask_again
 from forgetmenot.runs.directory import RunDirectory
 from forgetmenot.runs.display import Display
 from forgetmenot.runs.method_state import load_method_state
-from forgetmenot.runs.plan import Plan, training_examples
+from forgetmenot.runs.plan import Plan, training_examples, training_rows
 from forgetmenot.runs.probing import measure_stage, measured
 from forgetmenot.runs.session import Session
 from forgetmenot.runs.stage_training import StageTraining
@@ -62,6 +63,12 @@ class Loop:
         tokenizer, longest = session.learner.tokenizer, session.max_length
         self.data = {
             task.name: training_examples(self.config, task, plan.prompts[task.name], tokenizer, longest)
+            for task in plan.trained
+        }
+        self.wordings = {
+            task.name: Wording(
+                task, plan.prompts[task.name], training_rows(self.config, task), tokenizer, longest
+            )
             for task in plan.trained
         }
         for name, encoded in self.data.items():
@@ -158,7 +165,7 @@ class Loop:
             present: The stage whose weights the learner has.
         """
         data, further = ({name: self.data[name] for name in names} for names in (stage.tasks, stage.sources))
-        stage = replace(stage, data=data, further=further)
+        stage = replace(stage, data=data, further=further, wordings=self.wordings)
         trained = ranks.agreed(lambda: self.directory.trained(stage.name, self.display.say))
         with self.directory.committing(stage.name) as folder:
             if trained is None:

@@ -21,7 +21,7 @@ from forgetmenot.metrics import MatrixRow, metric_named
 from forgetmenot.paths import at_home
 from forgetmenot.probes import check_probe
 from forgetmenot.prompting import EncodedExamples, Prompt, encode_cached, why_no_cache
-from forgetmenot.tasks import Task, check_tasks, expand, load_tasks, refuse_twice, sample
+from forgetmenot.tasks import Example, Task, check_tasks, expand, load_tasks, refuse_twice, sample
 
 
 @dataclass(frozen=True)
@@ -158,8 +158,12 @@ def training_examples(
     config: RunConfig, task: Task, prompt: Prompt, tokenizer: Any, max_length: int
 ) -> EncodedExamples:
     """A task's training examples as tokens, within the config's limit."""
-    examples = sample(task.name, task.train, for_task(config.training.limit, task.name))
-    return encode_cached(task, prompt, tokenizer, max_length, examples)
+    return encode_cached(task, prompt, tokenizer, max_length, training_rows(config, task))
+
+
+def training_rows(config: RunConfig, task: Task) -> Sequence[Example]:
+    """A task's training examples, within the config's limit."""
+    return sample(task.name, task.train, for_task(config.training.limit, task.name))
 
 
 def for_task(setting: int | dict[str, int] | None, name: str) -> int | None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from forgetmenot.engine.learner import Learner
+    from forgetmenot.prompting.wording import Wording
 
 
 class Options(BaseModel):
@@ -36,6 +37,7 @@ class Stage:
         data: Each of these tasks' training examples; filled by the loop before the hooks see the stage.
         sources: The names of tasks that have no stage of their own, whose examples the stage may use besides.
         further: Their training examples; filled by the loop too.
+        wordings: How examples of each task and source are written; filled by the loop too.
     """
 
     number: int
@@ -44,6 +46,7 @@ class Stage:
     data: Mapping[str, Sequence[Encoded]] = field(default_factory=dict, repr=False, compare=False)
     sources: tuple[str, ...] = ()
     further: Mapping[str, Sequence[Encoded]] = field(default_factory=dict, repr=False, compare=False)
+    wordings: Mapping[str, Wording] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def name(self) -> str:

@@ -1,0 +1,94 @@
+"""Replay of examples that the model writes by SELF-GUIDE at the end of each stage.
+
+Ours, of two published parts. When a task has been learned, the model writes inputs for it from a few of its
+examples, answers each several times, and keeps what it answers consistently (SELF-GUIDE: Zhao et al. 2024,
+arXiv 2407.12874; see `forgetmenot.synthesis.self_guide`). What it has kept is replayed in later stages in the
+place of past examples. SELF-GUIDE itself tunes a model on such examples once and knows no further tasks.
+
+The demonstrations are the stage's own; none is kept, so that later stages need no past example.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from forgetmenot.methods.shared.memory import choose
+from forgetmenot.methods.shared.method import Stage
+from forgetmenot.methods.shared.mixing import Mixing, MixOptions
+from forgetmenot.settings import PositiveInt
+from forgetmenot.synthesis.settings import SynthesisSettings
+
+if TYPE_CHECKING:
+    from forgetmenot.engine.learner import Learner
+    from forgetmenot.prompting.encoded import Encoded
+
+
+class SelfGuideReplayOptions(MixOptions):
+    """How examples are written and kept.
+
+    Attributes:
+        share: The part of the mix that written examples are; `all` replays all that are kept.
+        memory: How many are kept of each task at most, as many of each label: a whole number, or a fraction
+            of its training data with a decimal point. 0 is `sequential`.
+        demonstrations: How many of the stage's examples are shown; as in the paper's few-shot prompts.
+        candidates: How many inputs are written for each that is to be kept. Ours; it takes the place of
+            `synthesis.rounds`.
+        synthesis: The other settings of SELF-GUIDE; see `fmn synthesize`.
+    """
+
+    share: Annotated[float, Field(ge=0, lt=1)] | Literal["all"] = "all"
+    memory: Annotated[int, Field(ge=0, strict=True)] | Annotated[float, Field(ge=0, le=1, strict=True)] = 0.1
+    demonstrations: PositiveInt = 3
+    candidates: float = Field(default=5.0, ge=1)
+    synthesis: SynthesisSettings = SynthesisSettings()
+
+
+class SelfGuideReplay(Mixing):
+    """Replay examples that the model has written and answered itself (SELF-GUIDE's steps)."""
+
+    Options = SelfGuideReplayOptions
+    keeps = "examples written by the model, as tokens"
+    past_data = False
+    preferences = False
+
+    def end(self, learner: Learner, stage: Stage) -> None:
+        """Let the model write examples of what it has just learned."""
+        size = self.options.memory
+        for task, examples in stage.data.items():
+            count = size if isinstance(size, int) else round(size * len(examples))
+            if not count or self.options.share == 0:
+                continue
+            written = self._written(learner, stage, task, count)
+            random = self.random(stage, f"keep {task}")
+            if kept := choose(learner, written, count, "class-balanced", random):
+                self.memory[task] = kept
+            if len(kept) < count:
+                self.notes.append(f"{task}: {count} were to be kept, and only {len(kept)} are good enough.")
+
+    def _written(self, learner: Learner, stage: Stage, task: str, count: int) -> Sequence[Encoded]:
+        """A task's examples by the model as it stands."""
+        from forgetmenot.synthesis.self_guide import synthesize_examples
+        from forgetmenot.synthesis.subject import Subject
+        from forgetmenot.synthesis.writer import LearnerWriter, seed_of
+
+        wording, random = stage.wordings[task], self.random(stage, f"show {task}")
+        rows = wording.examples
+        shown = [rows[int(k)] for k in random.permutation(len(rows))[: self.options.demonstrations]]
+        settings = self.options.synthesis
+        set_here = {"rounds": math.ceil(self.options.candidates * count / settings.per_round)}
+        if learner.max_positions is not None:
+            set_here["context_tokens"] = min(settings.context_tokens, learner.max_positions)
+        found = synthesize_examples(
+            LearnerWriter(learner),
+            Subject(wording.task, wording.prompt, shown, wording.task.instruction),
+            settings.model_copy(update=set_here),
+            seed=seed_of(self.seed, stage.number, task),
+            progress=learner.progress,
+        )
+        steps = [f"{step.name} {step.entered}, left {step.left}" for step in found.funnel]
+        self.notes.append(f"{task}: {'; '.join(steps)}.")
+        return wording.encode(found.rows)

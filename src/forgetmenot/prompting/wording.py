@@ -1,0 +1,36 @@
+"""How examples of a task are written: what a method needs that makes new ones."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from forgetmenot.prompting.encoded import Encoded
+from forgetmenot.prompting.encoder import Encoder
+from forgetmenot.prompting.prompt import Prompt
+from forgetmenot.tasks.task import Example, Task
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Wording:
+    """A task with its prompt, for one tokenizer.
+
+    Attributes:
+        task: The task.
+        prompt: That of its training examples.
+        examples: The rows that a stage trains on.
+        tokenizer: The model's own.
+        max_length: The most tokens that a prompt may have with its longest answer and its end.
+    """
+
+    task: Task
+    prompt: Prompt
+    examples: Sequence[Example]
+    tokenizer: "PreTrainedTokenizerBase"
+    max_length: int
+
+    def encode(self, examples: Sequence[Example]) -> Sequence[Encoded]:
+        """Examples as the stage's own are: see `Encoder.encode_all`."""
+        return Encoder(self.task, self.prompt, self.tokenizer, self.max_length).encode_all(examples)
