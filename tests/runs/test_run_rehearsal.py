@@ -21,6 +21,10 @@ LIMITS: dict[str, dict[str, Any]] = {
     "a-gem without memory": {"name": "agem", "memory": 0},
     "gem without memory": {"name": "gem", "memory": 0},
     "ogd without memory": {"name": "ogd", "memory": 0},
+    "lamol of nothing": {"name": "lamol", "share": 0, "strength": 0},
+    "ssr without memory": {"name": "ssr", "memory": 0},
+    "self-guide-replay without memory": {"name": "self-guide-replay", "memory": 0},
+    "on-policy-replay of nothing": {"name": "on-policy-replay", "share": 0},
 }
 """Methods at a strength that leaves plain sequential fine-tuning."""
 
@@ -41,6 +45,7 @@ RESUMED: dict[str, dict[str, Any]] = {
     "gpm with adapters merged": {"name": "gpm", "examples": 8},
     "gpm full": {"name": "gpm", "examples": 8},
     "a-gem full": {"name": "agem", "memory": 1.0, "batch": 4},
+    "on-policy-replay": {"name": "on-policy-replay", "share": 0.25, "memory": 1.0, "temperature": 1.0},
 }
 ADAPTERS = {"kept": {"per_stage": "new"}, "merged": {"per_stage": "merge"}, "full": {"kind": "full"}}
 """By the last word of a case."""

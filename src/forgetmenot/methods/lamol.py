@@ -76,13 +76,13 @@ class LAMOL(Method):
         """The stage's own, and written ones of each earlier task after them."""
         own, share = super().examples(learner, stage), self.options.share
         count = round(len(own) * share / (1 - share))
-        written: list[Encoded] = []
-        self.tasks = {}
-        for task, wanted in zip(self.forms, even_shares(count, [count] * len(self.forms)), strict=True):
-            found = self._write(learner, stage, task, wanted)
-            self.tasks |= dict.fromkeys((one.id for one in found), task)
-            written += found
-        return Mix(own, written) if written else own
+        shares = even_shares(count, [count] * len(self.forms))
+        self.rehearsed = {
+            task: self._write(learner, stage, task, wanted)
+            for task, wanted in zip(self.forms, shares, strict=True)
+        }
+        self.tasks = {one.id: task for task, written in self.rehearsed.items() for one in written}
+        return Mix(own, [one for written in self.rehearsed.values() for one in written])
 
     def begin(self, learner: Learner, stage: Stage) -> None:
         """Learn what the task's examples have in common, and how long whole examples are."""

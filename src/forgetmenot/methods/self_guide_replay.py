@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -71,6 +71,7 @@ class SelfGuideReplay(Mixing):
 
     def _written(self, learner: Learner, stage: Stage, task: str, count: int) -> Sequence[Encoded]:
         """A task's examples by the model as it stands."""
+        from forgetmenot.synthesis.filters import window_of
         from forgetmenot.synthesis.self_guide import synthesize_examples
         from forgetmenot.synthesis.subject import Subject
         from forgetmenot.synthesis.writer import LearnerWriter, seed_of
@@ -78,13 +79,20 @@ class SelfGuideReplay(Mixing):
         wording, random = stage.wordings[task], self.random(stage, f"show {task}")
         rows = wording.examples
         shown = [rows[int(k)] for k in random.permutation(len(rows))[: self.options.demonstrations]]
-        settings = self.options.synthesis
-        set_here = {"rounds": math.ceil(self.options.candidates * count / settings.per_round)}
+        subject = Subject(wording.task, wording.prompt, shown, wording.task.instruction)
+        settings = self.options.synthesis.of(wording.task.kind)
+        set_here: dict[str, Any] = {"rounds": math.ceil(self.options.candidates * count / settings.per_round)}
         if learner.max_positions is not None:
             set_here["context_tokens"] = min(settings.context_tokens, learner.max_positions)
+        for window, texts in (("input_window", subject.inputs), ("output_window", subject.answers)):
+            if getattr(settings, window) and window_of(texts).is_empty:
+                set_here[window] = False
+                self.notes.append(
+                    f"{task}: {window} is not used, since the demonstrations drawn are equally long there."
+                )
         found = synthesize_examples(
             LearnerWriter(learner),
-            Subject(wording.task, wording.prompt, shown, wording.task.instruction),
+            subject,
             settings.model_copy(update=set_here),
             seed=seed_of(self.seed, stage.number, task),
             progress=learner.progress,

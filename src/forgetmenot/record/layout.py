@@ -31,6 +31,9 @@ TRAINED = "trained.json"
 TRAINING = "training.jsonl"
 """A stage's training log: one line for each optimizer step."""
 
+REHEARSED = "rehearsed.jsonl"
+"""In a stage's folder: the examples of earlier tasks that it trained on, as text, one a line."""
+
 ASKED_AGAIN = "asked_again.json"
 """In the base's folder: how many answers another order and batch size change; see `runs.again`."""
 

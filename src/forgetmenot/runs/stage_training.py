@@ -1,7 +1,8 @@
 """The training of one stage: adapter, method, optimizer steps, and what it leaves on disk."""
 
+import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -22,8 +23,9 @@ from forgetmenot.methods import Stage
 from forgetmenot.models.adapt import adapt, finish_stage
 from forgetmenot.models.layers import first_learning, parameters_below
 from forgetmenot.models.weights import save_weights
-from forgetmenot.prompting import TokenSequence
+from forgetmenot.prompting import Encoded, TokenSequence
 from forgetmenot.record.cost import write_cost
+from forgetmenot.record.layout import REHEARSED
 from forgetmenot.runs.directory import RunDirectory
 from forgetmenot.runs.display import Display
 from forgetmenot.runs.method_state import save_method_state
@@ -91,6 +93,7 @@ class StageTraining:
             }
             write_cost(folder, {"training": self.learner.counted(), "kept": kept})
             midway.finish(folder)
+            self._write_rehearsed(folder)
         give_back()
         return midway.seconds + time.perf_counter() - began
 
@@ -161,6 +164,23 @@ class StageTraining:
             return 0
         save_weights(self.learner.model, self.config.adapter, folder, weights)
         return save_method_state(self.method, folder)
+
+    def _write_rehearsed(self, folder: Path) -> None:
+        """Write the examples of earlier tasks that the stage trained on as text, for people to read."""
+        rows = [
+            {"task": task, "id": one.id, "prompt": self._text(one.prompt), "answer": self._answer(one)}
+            for task, examples in self.method.rehearsed.items()
+            for one in examples
+        ]
+        if rows and ranks.writes():
+            lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+            (folder / REHEARSED).write_text(lines, encoding="utf-8")
+
+    def _answer(self, example: Encoded) -> str:
+        return self._text(example.answer.tokens[example.answer.start :])
+
+    def _text(self, tokens: Sequence[int]) -> str:
+        return str(self.learner.tokenizer.decode(list(tokens)))
 
     def _say_notes(self, stage: Stage) -> None:
         """Pass on the method's messages to the user."""

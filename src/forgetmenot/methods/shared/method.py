@@ -64,6 +64,7 @@ class Method:
     Attributes:
         notes: Messages for the user, such as a shortfall; the loop says and clears them after `examples`
             and after `end`.
+        rehearsed: What of `examples` is of earlier tasks, by task; the loop writes it down for people.
     """
 
     Options: ClassVar[type[Options]] = Options
@@ -90,6 +91,7 @@ class Method:
         self.options: Any = options if options is not None else self.Options()
         self.seed = seed
         self.notes: list[str] = []
+        self.rehearsed: Mapping[str, Sequence[Encoded]] = {}
 
     def check(self, adapter: AdapterSettings) -> None:
         """Refuse, before anything is loaded, adapter settings that it cannot work with.

@@ -54,10 +54,11 @@ class Mixing(Rehearsal):
         """The stage's own, and past ones after them."""
         own, share = super().examples(learner, stage), self.options.share
         if share == "all":
+            self.rehearsed = dict(self.memory)
             return [*own, *(example for examples in self.memory.values() for example in examples)]
         new, held = sum(self.sizes(own)), sum(map(sum, map(self.sizes, self.memory.values())))
         wanted = round(new * share / (1 - share))
-        past = self.drawn(learner, stage, wanted) if wanted else []
+        self.rehearsed = self._drawn(learner, stage, wanted) if wanted else {}
         if self.memory and held < wanted:
             tokens = self.options.share_in == "tokens"
             what = "answer tokens of past examples" if tokens else "past examples"
@@ -65,21 +66,21 @@ class Mixing(Rehearsal):
                 f"method.share {share:g} asks for {wanted} {what} and the memory holds {held}: "
                 f"their share is {held / (new + held):.3f}. Raise method.memory, or lower the share."
             )
-        return Mix(own, past)
+        return Mix(own, [example for examples in self.rehearsed.values() for example in examples])
 
     def sizes(self, examples: Sequence[Encoded]) -> list[int]:
         """What each example counts in the share."""
         return [1] * len(examples) if self.options.share_in == "examples" else answer_lengths(examples)
 
-    def drawn(self, learner: Learner, stage: Stage, count: int) -> list[Encoded]:
-        """What a stage replays: of each past task about an even part of `count`, as `ordered` has them."""
+    def _drawn(self, learner: Learner, stage: Stage, count: int) -> dict[str, list[Encoded]]:
+        """What a stage replays of each past task: about an even part of `count`, as `ordered` has them."""
         random = self.random(stage, "draw")
         shares = even_shares(count, [sum(self.sizes(examples)) for examples in self.memory.values()])
-        drawn = []
+        drawn = {}
         for (task, examples), share in zip(self.memory.items(), shares, strict=True):
             chosen = self.ordered(learner, task, examples, random)
             reached = np.cumsum([0, *self.sizes(chosen)])
-            drawn += chosen[: int(np.abs(reached - share).argmin())]
+            drawn[task] = chosen[: int(np.abs(reached - share).argmin())]
         return drawn
 
     def ordered(
