@@ -30,6 +30,15 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
     return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
+def activation_dtype(model: Any) -> torch.dtype:
+    """The dtype that the model computes in here: autocast's within its context, else its weights'."""
+    device = next(model.parameters()).device.type
+    if torch.is_autocast_enabled(device):
+        return torch.get_autocast_dtype(device)
+    dtype: torch.dtype = model.dtype
+    return dtype
+
+
 @contextmanager
 def rounded_once(model: Any, precision: Precision) -> Iterator[None]:
     """Keep frozen linear weights, except the LM head, in the precision, and restore them afterwards.
