@@ -2,14 +2,23 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from torch import Tensor, nn
-from transformers import Gemma2Config, Gemma3TextConfig, GPT2Config, LlamaConfig, Qwen2Config
+from transformers import (
+    Gemma2Config,
+    Gemma3TextConfig,
+    GPT2Config,
+    LlamaConfig,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+)
 
 from forgetmenot.engine.guard import why_no_prefix, why_one_by_one
 from forgetmenot.engine.learner import Learner
@@ -313,3 +322,108 @@ def test_layers_are_connected_at_even_distances() -> None:
     assert connected_layers(18, 2) == (8, 17)
     assert connected_layers(5, 3) == (0, 2, 4)
     assert connected_layers(3, 3) == (0, 1, 2)
+
+
+TEXT = "a naïve café: Kätzchen, tabby kitten hounds – 日本, sky sea denim cobalt; rose brick ruby cherry"
+
+
+@pytest.fixture(scope="module")
+def other_tokenizer() -> Any:
+    """Byte-level BPE of other merges than the tiny one, which puts BOS in front."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=330, initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator([TEXT, "kittens and hounds in the sky"], trainer)
+    tokenizer.add_special_tokens(
+        [AddedToken("<bos>", normalized=False), AddedToken("<eos>", normalized=False)]
+    )
+    bos = tokenizer.token_to_id("<bos>")
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<bos> $A", special_tokens=[("<bos>", bos)]
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<bos>", eos_token="<eos>")
+
+
+def apart(build: Build, tiny_tokenizer: Any, other_tokenizer: Any) -> tuple[Any, Any]:
+    """A composed model whose tokenizers differ, and the obvious way from one's tokens to the other's."""
+    anchor = LlamaConfig(**like_llama(32, 4, len(tiny_tokenizer)))
+    augmenting = LlamaConfig(**like_llama(16, 3, len(other_tokenizer)))
+    model = composed_of(build, anchor, augmenting)
+    bridge_in(model).tokenizers = (tiny_tokenizer, other_tokenizer)
+
+    def translate(tokens: tuple[int, ...]) -> tuple[int, ...]:
+        text = tiny_tokenizer.decode(tokens, skip_special_tokens=True)
+        while text.endswith("\ufffd"):
+            text = text[:-1]
+        return tuple(other_tokenizer(text)["input_ids"])
+
+    return model, translate
+
+
+@pytest.mark.parametrize("layout", ["trie", "padded", "single"])
+def test_with_other_tokens_a_position_sees_those_of_the_text_up_to_its_end(
+    build: Build, tiny_tokenizer: Any, other_tokenizer: Any, layout: Layout
+) -> None:
+    model, translate = apart(build, tiny_tokenizer, other_tokenizer)
+    end = tiny_tokenizer.eos_token_id
+    texts = [TEXT[:40], TEXT[:30] + "kittens", TEXT[20:60], "日本", TEXT[:40] + " hound"]
+    sequences = [
+        TokenSequence((*([end] * (k % 2)), *tiny_tokenizer(text)["input_ids"], end), 2 + k)
+        for k, text in enumerate(texts)
+    ]
+    learner = Learner(model, tiny_tokenizer, budget=64, layout=layout, training_layout=layout)
+    truth = torch.stack([reference(model, one, translate) for one in sequences])
+    assert learner.log_likelihoods(sequences).tolist() == pytest.approx(truth.tolist(), rel=1e-4, abs=1e-4)
+    names, values = zip(*learner.trainable().items(), strict=True)
+    wanted = torch.autograd.grad(truth.sum(), values)
+    learner.forward(sequences).sum().backward()  # type: ignore[no-untyped-call]
+    rounding = 1e-5 * max(float(true.abs().max()) for true in wanted)
+    for name, true in zip(names, wanted, strict=True):
+        torch.testing.assert_close(learner.gathered()[name], true, rtol=1e-3, atol=rounding)
+
+
+def test_where_a_position_sees_nothing_the_anchor_stays_alone(
+    build: Build, tiny_tokenizer: Any, other_tokenizer: Any
+) -> None:
+    """Behind a special token there is no text yet, and without BOS no token of the augmenting model."""
+    bare = other_tokenizer.__class__(
+        tokenizer_object=Tokenizer.from_str(other_tokenizer.backend_tokenizer.to_str()), eos_token="<eos>"
+    )
+    bare.backend_tokenizer.post_processor = processors.ByteLevel()
+    model, _ = apart(build, tiny_tokenizer, bare)
+    composed = composition(model)
+    assert composed is not None
+    first = TokenSequence((tiny_tokenizer.eos_token_id, 40, 41), 1)
+    log_probs = Learner(model, tiny_tokenizer, budget=64).log_probs([first])
+    with composed.using(None):
+        alone = Learner(model, tiny_tokenizer, budget=64).log_probs([first])
+    torch.testing.assert_close(log_probs[0], alone[0])
+    assert not torch.allclose(log_probs[1], alone[1], atol=1e-3)
+
+
+def test_answers_with_other_tokens_are_those_of_whole_passes(
+    build: Build, tiny_tokenizer: Any, other_tokenizer: Any
+) -> None:
+    model, translate = apart(build, tiny_tokenizer, other_tokenizer)
+    learner = Learner(model, tiny_tokenizer, budget=64)
+    prompts = [
+        tuple(tiny_tokenizer(TEXT[:30] + more)["input_ids"]) for more in ("", " kit", "日", "en hound")
+    ]
+    truth = []
+    for prompt in prompts:
+        written = list(prompt)
+        for _ in range(5):
+            written.append(int(reference_logits(model, tuple(written), translate)[-1].argmax()))
+        truth.append(tiny_tokenizer.decode(written[len(prompt) :], skip_special_tokens=True))
+    assert learner.generate(prompts, 5) == truth
+
+    head = prompts[0]
+    tails = [tuple(tiny_tokenizer(word * 6)["input_ids"]) for word in ("ruby ", "sea", "日本", "kit")]
+    behind = [TokenSequence(head + tail, len(head) + 1) for tail in tails]
+    assert why_no_prefix(learner, behind) is None
+    learner = replace(learner, budget=16)
+    assert learner.arrange(behind).prefix == head
+    scores = [float(reference(model, one, translate)) for one in behind]
+    assert learner.log_likelihoods(behind).tolist() == pytest.approx(scores, rel=1e-4)

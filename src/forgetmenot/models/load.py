@@ -181,7 +181,7 @@ def model_source(settings: ModelSettings) -> tuple[str, dict[str, Any]]:
             )
         return settings.name, options
     if settings.name.startswith((".", "/", "~")):
-        raise UserError(f"There is no model directory {settings.name!r}; check the path under `model`.")
+        raise UserError(f"There is no model directory {settings.name!r}; check the path.")
     return settings.name, {**options, "revision": settings.revision or "main"}
 
 

@@ -156,7 +156,10 @@ def _install(anchor: Any, settings: AdapterSettings, seed: int) -> Bridge:
 
 def _augmenting(settings: AdapterSettings, device: Any = "cpu") -> Loaded:
     assert settings.augmenting is not None
-    return load_model(settings.augmenting, trainable=False, device=torch.device(device))
+    try:
+        return load_model(settings.augmenting, trainable=False, device=torch.device(device))
+    except UserError as error:
+        raise UserError(f"adapter.augmenting: {error}") from error
 
 
 def _same_tokens(anchor: Any, augmenting: Loaded) -> bool:
