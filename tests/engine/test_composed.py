@@ -25,6 +25,7 @@ from forgetmenot.engine.learner import Learner
 from forgetmenot.engine.pack import Layout
 from forgetmenot.engine.precision import Precision
 from forgetmenot.engine.trie import build_trie
+from forgetmenot.errors import UserError
 from forgetmenot.models.composition import (
     Bridge,
     Connection,
@@ -309,6 +310,16 @@ def test_answers_with_caches_are_those_of_whole_passes(
     assert learner.generate(prompts, 6) == truth
     assert len(set(truth)) > 1
     assert why_one_by_one(learner, [TokenSequence((*prompt, 3), len(prompt)) for prompt in prompts]) is None
+
+
+@pytest.mark.parametrize("layout", ["trie", "padded"])
+def test_a_text_that_the_augmenting_model_has_no_positions_for_is_said(build: Build, layout: Layout) -> None:
+    anchor, augmenting = PAIRS["llama, llama"]()
+    augmenting.max_position_embeddings = 6
+    learner = Learner(composed_of(build, anchor, augmenting), None, budget=64, layout=layout)
+    assert learner.log_likelihoods([TokenSequence(tuple(range(7)), 1)]).isfinite().all()
+    with pytest.raises(UserError, match="has 6 positions, and a text has 7 of its tokens"):
+        learner.log_likelihoods([TokenSequence(tuple(range(8)), 1)])
 
 
 def test_parameters_are_those_of_the_papers_formula(build: Build) -> None:

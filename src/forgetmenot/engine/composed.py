@@ -23,7 +23,14 @@ from forgetmenot.engine.mask import attention_mask, dense_mask
 from forgetmenot.engine.precision import activation_dtype
 from forgetmenot.engine.trie import Ints, build_trie
 from forgetmenot.errors import UserError
-from forgetmenot.models.composition import Bridge, Seen, allowed_or_blind, cached_layers, composition
+from forgetmenot.models.composition import (
+    Bridge,
+    Seen,
+    allowed_or_blind,
+    bridge_of,
+    cached_layers,
+    composition,
+)
 from forgetmenot.models.layers import decoder_layers
 from forgetmenot.prompting.tokens import tokens_of
 
@@ -49,6 +56,11 @@ class Positions:
     mask: Tensor | None = None
 
     @property
+    def deepest(self) -> int:
+        """The last position id."""
+        return self.tokens.shape[1] - 1 if self.depth is None else int(self.depth.max())
+
+    @property
     def allowed(self) -> Tensor:
         """Which positions each one attends to [1 or rows, 1, n, past + n]."""
         if self.end is not None:
@@ -63,9 +75,18 @@ class Positions:
 
 def text_configs(model: Any) -> list[Any]:
     """The configuration of a model, and of the augmenting model that it is composed with."""
-    composed = composition(model)
-    parts = [model] if composed is None or composed.bridge is None else [model, composed.bridge.augmenting]
+    bridge = bridge_of(model)
+    parts = [model] if bridge is None else [model, bridge.augmenting]
     return [part.config.get_text_config() for part in parts]
+
+
+def bridge_width(model: Any) -> int:
+    """How many numbers a cache keeps of a position for the bridge itself: keys and values, or token ids."""
+    bridge = bridge_of(model)
+    if bridge is None:
+        return 0
+    width: int = model.config.get_text_config().hidden_size
+    return 2 * (1 if bridge.tokenizers else len(bridge.connections) * width)
 
 
 @contextmanager
@@ -96,11 +117,14 @@ def _same_tokens(bridge: Bridge, positions: Positions, cache: Any, layers: int) 
         own, caches = type(cache)(), tuple(connections)
         own.layers = augmenting
     mask: Any = positions.mask
+    _check_depth(bridge, positions.deepest)
     if positions.end is not None:
         assert positions.depth is not None
         dtype = activation_dtype(bridge.augmenting)
         mask = attention_mask(config, positions.end, positions.depth[0], dtype, positions.prefix)
     states = _states(bridge, positions.tokens, mask, positions.depth, own)
+    if positions.end is not None:  # a position of a trie attends to itself at least
+        return Seen(states, positions.allowed, None, caches)
     return Seen(states, *allowed_or_blind(positions.allowed), caches)
 
 
@@ -113,16 +137,12 @@ def _other_tokens(bridge: Bridge, positions: Positions, cache: Any, layers: int)
     n, device = positions.tokens.shape[1], ids.device
     allowed = positions.allowed[:, 0].expand(len(ids), -1, -1).cpu().numpy()
     rows = ids.cpu().numpy()
-    paths = [[tuple(row[allowed[r, i, : row.size]].tolist()) for i in range(n)] for r, row in enumerate(rows)]
+    paths = [[tuple(row[allowed[r, i]].tolist()) for i in range(n)] for r, row in enumerate(rows)]
     assert bridge.tokenizers is not None
     texts = tokens_of_paths(*bridge.tokenizers, [path for row in paths for path in row])
     tries = [_PathTrie.of(texts[r * n : (r + 1) * n]) for r in range(len(rows))]
     width = max(1, *(len(one.tokens) for one in tries))
-    if (most := _positions_of(bridge)) is not None and (deepest := max(one.deepest for one in tries)) >= most:
-        raise UserError(
-            f"The augmenting model has {most:,} positions, and a text has {deepest + 1:,} of its tokens; set "
-            "training.max_length lower, or take another augmenting model."
-        )
+    _check_depth(bridge, max(int(one.depth.max(initial=0)) for one in tries))
     tries = [one.padded(width) for one in tries]
     tokens, depth, end, stands = (
         torch.from_numpy(np.stack([getattr(one, name) for one in tries])).to(device)
@@ -162,11 +182,6 @@ class _PathTrie:
         stands = np.array([last.get(path, -1) for path in paths], dtype=np.int64)
         return cls(trie.tokens, trie.depth, trie.end, stands)
 
-    @property
-    def deepest(self) -> int:
-        """The last position id."""
-        return int(self.depth.max(initial=0))
-
     def padded(self, width: int) -> "_PathTrie":
         """With nodes behind it that nothing attends to but they themselves."""
         more = width - len(self.tokens)
@@ -198,8 +213,13 @@ def tokens_of_paths(anchor: Any, augmenting: Any, paths: Sequence[Ids]) -> list[
     return [found[path] for path in paths]
 
 
-def _positions_of(bridge: Bridge) -> int | None:
-    return getattr(bridge.augmenting.config.get_text_config(), "max_position_embeddings", None)
+def _check_depth(bridge: Bridge, deepest: int) -> None:
+    most = getattr(bridge.augmenting.config.get_text_config(), "max_position_embeddings", None)
+    if most is not None and deepest >= most:
+        raise UserError(
+            f"The augmenting model has {most:,} positions, and a text has {deepest + 1:,} of its tokens; set "
+            "training.max_length lower, or take another augmenting model."
+        )
 
 
 def _stacked(masks: Sequence[Any]) -> Any:

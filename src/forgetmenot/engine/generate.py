@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from forgetmenot.engine import ranks, shards
-from forgetmenot.engine.composed import Positions, augmented, text_configs
+from forgetmenot.engine.composed import Positions, augmented, bridge_width, text_configs
 from forgetmenot.engine.decoding import Answer, Decoding
 from forgetmenot.engine.head import fp32_head
 from forgetmenot.engine.kv_cache import growing_cache, keep_rows
@@ -149,7 +149,8 @@ class Writer:
         return int(min(decoding.max_new_tokens, (positions or float("inf")) - len(prompt)))
 
     def _bytes_per_position(self) -> int:
-        return sum(map(self._bytes_of, text_configs(self.model)))
+        own = sum(map(self._bytes_of, text_configs(self.model)))
+        return own + bridge_width(self.model) * activation_dtype(self.model).itemsize
 
     def _bytes_of(self, config: Any) -> int:
         """What one position of one of the models takes in the cache."""
