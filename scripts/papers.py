@@ -8,6 +8,8 @@ PAPER_SAYS = {
     "adapter-per-task": "does about as well as simple replay, and both stay below multi-task learning "
     "(Madotto et al. 2021)",
     "agem": "as good as GEM or better, at nearly the cost of EWC (Chaudhry et al. 2019)",
+    "calm": "for composing two models: better than either one, and than tuning the anchor where that forgets "
+    "(Bansal et al. 2024)",
     "dare": "90 % of what fine-tuning changed, and more in large models, can be dropped at little loss "
     "(Yu et al. 2024)",
     "der++": "past logits beside past labels beat more elaborate ways at little cost (Buzzega et al. 2020)",

@@ -36,6 +36,7 @@ MODES = {
     "LoRA, merged per stage": ("--set", "adapter.per_stage=merge"),
     "full fine-tuning": ("--set", "adapter.kind=full"),
     "soft prompt": ("--set", "adapter.kind=prompt"),
+    "bridge": ("--set", "adapter.kind=bridge"),
     "bf16": ("--set", "training.precision=bf16"),
     "activation checkpointing": ("--set", "training.activation_checkpointing=true"),
     "LoRA, two processes": (),

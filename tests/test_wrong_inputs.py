@@ -123,7 +123,10 @@ CASES = {
     "a wrong type of a section": of_set("training=3", "training:", "3"),
     "negative epochs": of_set("training.epochs=-1", "training.epochs:", "greater than 0", "-1"),
     "a choice that is unknown": of_set(
-        "adapter.kind=qlora", "adapter.kind:", "Did you mean 'lora'? Known: full, lora, prompt", "'qlora'"
+        "adapter.kind=qlora",
+        "adapter.kind:",
+        "Did you mean 'lora'? Known: bridge, full, lora, prompt",
+        "'qlora'",
     ),
     "a negative seed": Case(ANIMAL + "--seed -1", ("seed:", "-1")),
     "a rate that is no number": of_set("training.learning_rate=high", "training.learning_rate:", "'high'"),

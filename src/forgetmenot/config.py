@@ -22,7 +22,10 @@ from forgetmenot.record.seal import check_file
 from forgetmenot.settings import NamedSettings, Names, Seed
 from forgetmenot.tasks.yaml_file import read_yaml, write_yaml
 
-FOLDERS = (("model",), ("model", "name"), ("data_dir",), ("receipts", "model"))
+FOLDERS = (
+    *(("model",), ("model", "name"), ("data_dir",), ("receipts", "model")),
+    *(("adapter", "augmenting"), ("adapter", "augmenting", "name")),
+)
 """The keys that may name a folder."""
 
 FILES = (".yaml", ".yml", ".jsonl", ".json", ".csv", ".tsv", ".parquet", ".txt", ".gguf")
@@ -35,7 +38,7 @@ WITHOUT_NUMBERS: Any = {
 }
 """The keys that no number follows from: a run may go on with others."""
 
-NOT_BESIDE = (("output",), ("model", "gguf_file"))
+NOT_BESIDE = (("output",), ("model", "gguf_file"), ("adapter", "augmenting", "gguf_file"))
 """The keys whose paths are not relative to the config; a GGUF file is relative to the model's folder."""
 
 LONGEST_NAME = 255

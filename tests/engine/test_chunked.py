@@ -14,7 +14,7 @@ from forgetmenot.engine.attention import attention_of, choose_attention, use_att
 from forgetmenot.engine.chunked import ChunkMask, chunk_mask
 from forgetmenot.engine.guard import choose_layout
 from forgetmenot.engine.learner import Learner
-from forgetmenot.engine.mask import _dense
+from forgetmenot.engine.mask import dense_mask
 from forgetmenot.prompting.encoded import TokenSequence
 from tests.engine.test_flex import forests
 from tests.engine.test_forward import ON_THE_TRIE, Build, assert_equal, in_layout, one_by_one
@@ -129,7 +129,7 @@ def test_chunks_hide_what_the_dense_mask_hides(
     end, depth = forest
     depth = depth + prefix
     n = len(end)
-    dense = _dense(end, depth, window, prefix)
+    dense = dense_mask(end, depth, window, prefix)
     mask = chunk_mask(end, depth, window, prefix)
     chunks, _, size, _ = mask.shape
     spread = torch.zeros(chunks, size, prefix + n, dtype=torch.int)

@@ -118,6 +118,7 @@ def test_every_method_goes_on_within_a_stage(
         {"per_stage": "new"},
         {"per_stage": "merge"},
         {"kind": "prompt", "tokens": 3},
+        {"kind": "bridge", "augmenting": "quickstart-small"},
         {"layers": {"top": 1}},
         {"dropout": 0.2},
     ],

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from forgetmenot.engine.composed import Positions, augmented
 from forgetmenot.engine.head import (
     GatheredHead,
     chunks,
@@ -24,6 +25,7 @@ from forgetmenot.engine.head import (
 from forgetmenot.engine.lower import LowerStates, beginning_at, ending_below
 from forgetmenot.engine.mask import attention_mask
 from forgetmenot.engine.pack import Pack
+from forgetmenot.engine.precision import activation_dtype
 from forgetmenot.engine.shards import is_sharded
 from forgetmenot.engine.trie import Ints
 from forgetmenot.errors import UserError
@@ -179,16 +181,16 @@ def _run(model: Any, pack: Pack, cache: Any = None, **how: Any) -> Any:
         assert pack.lengths is not None
         lengths = on_device(pack.lengths, device)
         mask = (torch.arange(tokens.shape[1], device=device)[None] < lengths[:, None]).long()
-        return model(input_ids=tokens, attention_mask=mask, use_cache=False, **how)
-    positions = on_device(pack.positions, device)
-    trie_mask = attention_mask(
-        model.config.get_text_config(),
+        with augmented(model, Positions(tokens, mask=mask)):
+            return model(input_ids=tokens, attention_mask=mask, use_cache=False, **how)
+    positions, end, dtype = (
+        on_device(pack.positions, device),
         on_device(pack.end, device),
-        positions[0],
         activation_dtype(model),
-        pack.prefix,
     )
-    with beginning_at(model, pack.lower):
+    trie_mask = attention_mask(model.config.get_text_config(), end, positions[0], dtype, pack.prefix)
+    trie = Positions(tokens, positions, end, pack.prefix)
+    with augmented(model, trie, cache), beginning_at(model, pack.lower):
         return model(
             input_ids=tokens,
             attention_mask=trie_mask,
@@ -202,12 +204,3 @@ def _run(model: Any, pack: Pack, cache: Any = None, **how: Any) -> Any:
 def _one_logit(pack: Pack) -> dict[str, int]:
     """Spare the LM head where only hidden states are needed; padded models may not know the option."""
     return {"logits_to_keep": 1} if pack.end is not None else {}
-
-
-def activation_dtype(model: Any) -> torch.dtype:
-    """The dtype that the model computes in here: autocast's within its context, else its weights'."""
-    device = next(model.parameters()).device.type
-    if torch.is_autocast_enabled(device):
-        return torch.get_autocast_dtype(device)
-    dtype: torch.dtype = model.dtype
-    return dtype

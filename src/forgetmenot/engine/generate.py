@@ -8,12 +8,15 @@ import torch
 from torch import Tensor
 
 from forgetmenot.engine import ranks, shards
+from forgetmenot.engine.composed import Positions, augmented, bridge_width, text_configs
 from forgetmenot.engine.decoding import Answer, Decoding
-from forgetmenot.engine.forward import activation_dtype
 from forgetmenot.engine.head import fp32_head
 from forgetmenot.engine.kv_cache import growing_cache, keep_rows
 from forgetmenot.engine.next_token import Endings, NextToken
+from forgetmenot.engine.precision import activation_dtype
 from forgetmenot.engine.prefix import Prefix, compute_prefix
+from forgetmenot.errors import UserError
+from forgetmenot.models.composition import composition
 
 ROWS = 128
 TOKENS = 65_536
@@ -146,7 +149,11 @@ class Writer:
         return int(min(decoding.max_new_tokens, (positions or float("inf")) - len(prompt)))
 
     def _bytes_per_position(self) -> int:
-        config = self.model.config.get_text_config()
+        own = sum(map(self._bytes_of, text_configs(self.model)))
+        return own + bridge_width(self.model) * activation_dtype(self.model).itemsize
+
+    def _bytes_of(self, config: Any) -> int:
+        """What one position of one of the models takes in the cache."""
         heads = getattr(config, "num_key_value_heads", None) or getattr(config, "num_attention_heads", None)
         if heads is None:  # a state of one size, however long the row: its activations are what grows
             return int(config.hidden_size * activation_dtype(self.model).itemsize)
@@ -163,7 +170,7 @@ class Writer:
 
         A window that slides over positions would see the padding between prefix and prompt.
         """
-        windowed = getattr(self.model.config.get_text_config(), "sliding_window", None)
+        windowed = any(getattr(config, "sliding_window", None) for config in text_configs(self.model))
         if not self.cached or not self.continues or windowed or len(prompts) < 2:
             return None
         least, greatest = min(prompts), max(prompts)
@@ -240,7 +247,8 @@ class Writer:
 
     def _step(self, tokens: Tensor, mask: Tensor, positions: Tensor, cache: Any) -> Tensor:
         """The logits behind each row's last token, in fp32 [rows, vocabulary]."""
-        with fp32_head(self.model):
+        rows = Positions(tokens, positions, mask=mask)
+        with augmented(self.model, rows, cache), fp32_head(self.model):
             logits = self.model(
                 input_ids=tokens,
                 attention_mask=mask,
@@ -257,6 +265,11 @@ class Writer:
         """The same by Transformers, for models with a state of another kind; all have the same room."""
         if room < 1:
             return [_Row() for _ in prompts]
+        if composition(self.model) is not None:
+            raise UserError(
+                "adapter.kind: bridge: one of the two models does not take the trie's mask, and then a "
+                "composed model cannot write; take other models, or tasks that are scored by likelihood."
+            )
         tokens, mask = _padded(prompts, self._padding, self._device)
         width = tokens.shape[1]
 

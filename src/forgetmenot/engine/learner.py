@@ -19,7 +19,6 @@ from torch.utils.checkpoint import checkpoint
 from forgetmenot.engine import ranks, shards
 from forgetmenot.engine.decoding import Answer, Decoding
 from forgetmenot.engine.forward import (
-    activation_dtype,
     hidden_states,
     layer_inputs,
     log_likelihoods,
@@ -33,7 +32,7 @@ from forgetmenot.engine.lower import LowerStates
 from forgetmenot.engine.merging import largest_difference, last_tokens
 from forgetmenot.engine.next_token import ends_of
 from forgetmenot.engine.pack import Arrangement, Layout, Pack, arrange, cut, pack, positions
-from forgetmenot.engine.precision import Precision, autocast, rounded_once
+from forgetmenot.engine.precision import Precision, activation_dtype, autocast, rounded_once
 from forgetmenot.engine.predictions import Predictions, divergences, predictions
 from forgetmenot.engine.prefix import compute_prefix
 from forgetmenot.engine.ranks import PackTurn
@@ -41,6 +40,7 @@ from forgetmenot.engine.vllm_backend import write_by_vllm
 from forgetmenot.errors import UserError
 from forgetmenot.machine import fault
 from forgetmenot.models.adapters.prompt import soft_prompt
+from forgetmenot.models.composition import composition
 from forgetmenot.models.folding import folded
 from forgetmenot.models.quantize import merged
 from forgetmenot.prompting.encoded import Encoded, TokenSequence
@@ -527,11 +527,13 @@ class Learner:
         """The same by vLLM, from a copy of the model with its adapters merged, written to disk for it.
 
         Raises:
-            UserError: If vLLM cannot be had, the model is shared among processes, it has a soft prompt, or
-                merging changes its answers.
+            UserError: If vLLM cannot be had, the model is shared among processes, it has a soft prompt or a
+                bridge, or merging changes its answers.
         """
-        if self.soft_tokens:
-            raise UserError("evaluation.generation.backend: vllm takes no soft prompt; use transformers.")
+        if self.soft_tokens or composition(self.model) is not None:
+            raise UserError(
+                "evaluation.generation.backend: vllm takes no soft prompt and no bridge; use transformers."
+            )
         if ranks.world_size() > 1:
             raise UserError("evaluation.generation.backend: vllm runs in one process; launch one.")
         with evaluating(self.model), TemporaryDirectory() as folder:

@@ -47,7 +47,7 @@ def attention_mask(config: Any, end: Tensor, depth: Tensor, dtype: torch.dtype, 
             return block_mask(end, depth, window)
         if config._attn_implementation.startswith(CHUNKED_OVER) and len(end) > CHUNK:
             return chunk_mask(end, depth, window, prefix)
-        allowed = _dense(end, depth, window, prefix)[None, None]
+        allowed = dense_mask(end, depth, window, prefix)[None, None]
         if config._attn_implementation.endswith("eager"):
             return torch.zeros_like(allowed, dtype=dtype).masked_fill(~allowed, torch.finfo(dtype).min)
         return allowed
@@ -58,8 +58,8 @@ def attention_mask(config: Any, end: Tensor, depth: Tensor, dtype: torch.dtype, 
     return build(None if layer_types else window)
 
 
-def _dense(end: Tensor, depth: Tensor, window: int | None, prefix: int) -> Tensor:
-    """Whether i attends to j [n, prefix + n]."""
+def dense_mask(end: Tensor, depth: Tensor, window: int | None, prefix: int) -> Tensor:
+    """Whether i attends to j, behind a prefix to which all attend [n, prefix + n]."""
     index = torch.arange(len(end), device=end.device)
     allowed = (index[None, :] <= index[:, None]) & (index[:, None] < end[None, :])
     allowed = F.pad(allowed, (prefix, 0), value=True)

@@ -30,6 +30,15 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
     return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
+def activation_dtype(model: Any) -> torch.dtype:
+    """The dtype that the model computes in here: autocast's within its context, else its weights'."""
+    device = next(model.parameters()).device.type
+    if torch.is_autocast_enabled(device):
+        return torch.get_autocast_dtype(device)
+    dtype: torch.dtype = model.dtype
+    return dtype
+
+
 @contextmanager
 def rounded_once(model: Any, precision: Precision) -> Iterator[None]:
     """Keep frozen linear weights, except the LM head, in the precision, and restore them afterwards.
@@ -42,8 +51,11 @@ def rounded_once(model: Any, precision: Precision) -> Iterator[None]:
         if precision == "bf16":
             head = model.get_output_embeddings()
             head = head.get_base_layer() if hasattr(head, "get_base_layer") else head
-            for module in model.modules():
-                if isinstance(module, torch.nn.Linear) and module.weight is not head.weight:
+            parts = list(model.modules())
+            kept = {id(part.weight) for part in parts if isinstance(part, torch.nn.Embedding)}
+            kept.add(id(head.weight))  # another model's head within this one may be its embeddings
+            for module in parts:
+                if isinstance(module, torch.nn.Linear) and id(module.weight) not in kept:
                     weight = module.weight
                     if weight.dtype == torch.float32 and not weight.requires_grad:
                         held.append((weight, weight.data))

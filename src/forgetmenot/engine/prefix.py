@@ -8,6 +8,7 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from forgetmenot.engine.composed import Positions, augmented
 from forgetmenot.engine.mask import attention_mask
 
 
@@ -48,14 +49,15 @@ def compute_prefix(model: Any, tokens: tuple[int, ...], dtype: torch.dtype) -> P
     n = len(tokens)
     positions = torch.arange(n, device=device)
     cache = DynamicCache()
-    model(
-        input_ids=torch.tensor([tokens], device=device),
-        attention_mask=attention_mask(
-            model.config.get_text_config(), torch.full_like(positions, n), positions, dtype
-        ),
-        position_ids=positions[None],
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=1,
-    )
+    end = torch.full_like(positions, n)
+    trie = Positions(torch.tensor([tokens], device=device), positions[None], end)
+    with augmented(model, trie, cache):
+        model(
+            input_ids=trie.tokens,
+            attention_mask=attention_mask(model.config.get_text_config(), end, positions, dtype),
+            position_ids=positions[None],
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
     return Prefix(tuple((layer.keys, layer.values) for layer in cache.layers))

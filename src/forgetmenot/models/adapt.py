@@ -2,13 +2,14 @@
 
 from typing import Any
 
+from forgetmenot.models.adapters.bridge import BRIDGE
 from forgetmenot.models.adapters.full import FULL
 from forgetmenot.models.adapters.kind import AdapterKind
 from forgetmenot.models.adapters.lora import LORA
 from forgetmenot.models.adapters.prompt import PROMPT
 from forgetmenot.models.settings import AdapterSettings, kinds_of_others
 
-ADAPTERS: dict[str, AdapterKind] = {"lora": LORA, "full": FULL, "prompt": PROMPT}
+ADAPTERS: dict[str, AdapterKind] = {"lora": LORA, "full": FULL, "prompt": PROMPT, "bridge": BRIDGE}
 
 
 def known_adapters() -> dict[str, AdapterKind]:

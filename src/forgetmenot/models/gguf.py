@@ -45,7 +45,7 @@ def gguf_path(settings: ModelSettings) -> Path:
         )
     path = Path(settings.name) / settings.gguf_file if settings.gguf_file else Path(settings.name)
     if not path.is_file():
-        raise UserError(f"There is no GGUF file {str(path)!r}; check name and gguf_file under `model`.")
+        raise UserError(f"There is no GGUF file {str(path)!r}; check name and gguf_file.")
     return path
 
 

@@ -32,7 +32,7 @@ class Loaded:
     """A model with what identifies it.
 
     Attributes:
-        model: In evaluation mode; its own dropout is set to 0.
+        model: In evaluation mode; its own dropout is set to 0. It knows its tokenizer (`model.tokenizer`).
         revision: The hub commit, or a hash of a directory's weight files or of a GGUF file.
         dropout: The dropout settings that were not 0, with their values: recorded, since they were set to 0.
     """
@@ -41,6 +41,9 @@ class Loaded:
     tokenizer: Any
     revision: str
     dropout: dict[str, float]
+
+    def __post_init__(self) -> None:
+        self.model.tokenizer = self.tokenizer
 
 
 def load_model(settings: ModelSettings, *, trainable: bool, device: torch.device) -> Loaded:
@@ -178,7 +181,7 @@ def model_source(settings: ModelSettings) -> tuple[str, dict[str, Any]]:
             )
         return settings.name, options
     if settings.name.startswith((".", "/", "~")):
-        raise UserError(f"There is no model directory {settings.name!r}; check the path under `model`.")
+        raise UserError(f"There is no model directory {settings.name!r}; check the path.")
     return settings.name, {**options, "revision": settings.revision or "main"}
 
 

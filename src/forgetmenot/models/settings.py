@@ -96,6 +96,9 @@ KINDS: dict[str, Uses] = {
     "lora": Uses("LoRA, rank {rank}", ("rank", "alpha", "dropout", "targets", "per_stage", *LAYERS)),
     "full": Uses("full fine-tuning", LAYERS, base_learns=True),
     "prompt": Uses("soft prompt, {tokens} tokens", ("tokens", "per_stage"), merges=False),
+    "bridge": Uses(
+        "bridge to {augmenting[name]}", ("augmenting", "connections", "heads", "per_stage"), merges=False
+    ),
 }
 """The kinds of this package, known before torch is imported; `models.adapt.ADAPTERS` has what they do."""
 
@@ -135,18 +138,28 @@ def _layers(value: Any) -> Any:
     return value
 
 
+def _model_by_name(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
 class AdapterSettings(BaseModel):
     """Which parameters learn: the `adapter` part of a config.
 
     Attributes:
-        kind: LoRA adapters, `full` fine-tuning, or a soft `prompt` before a model that stays as it is.
+        kind: LoRA adapters, `full` fine-tuning, a soft `prompt` before a model that stays as it is, or a
+            `bridge` from such a model to another one.
         rank: LoRA's inner width.
         alpha: LoRA's scale is alpha / rank.
         dropout: On the adapters' input.
         targets: `all-linear` (every linear layer but the LM head), or module names.
         tokens: The length of a soft prompt.
+        augmenting: The model that a bridge leads to: what `model` takes.
+        connections: How many layers of each model the bridge connects, evenly spaced. `auto` is one for
+            every four layers of the augmenting model, as in CALM's paper.
+        heads: Of the bridge's attention. `auto` is as many as the run's model has.
         per_stage: What later stages do: `continue` the same adapter, add a `new` one beside the earlier
-            (which stay active but frozen), or `merge` it into the weights and begin a new one.
+            (which stay active but frozen; of bridges the last is used), or `merge` it into the weights and
+            begin a new one.
         layers: Which layers learn: `all`, {top: k}, the k uppermost, or {from: i}, those from number i on,
             counted from 0. With `full` the final norm learns as well, and an LM head that is not tied to the
             input embeddings. Whatever lies below never changes and is computed once.
@@ -162,6 +175,11 @@ class AdapterSettings(BaseModel):
     dropout: Number = Field(default=0.0, ge=0, lt=1)
     targets: Literal["all-linear"] | Annotated[list[str], Field(min_length=1)] = "all-linear"
     tokens: Annotated[PositiveInt, Field(le=100_000)] = 10
+    augmenting: Annotated[ModelSettings, BeforeValidator(_model_by_name)] = ModelSettings(
+        name="quickstart-small"
+    )
+    connections: PositiveInt | Literal["auto"] = "auto"
+    heads: PositiveInt | Literal["auto"] = "auto"
     per_stage: Literal["continue", "new", "merge"] = "continue"
     layers: Annotated[
         Literal["all"] | dict[Literal["top", "from"], NonNegativeInt], BeforeValidator(_layers)

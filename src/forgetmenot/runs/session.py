@@ -36,6 +36,7 @@ class Session:
         attention: How every model that is loaded masks tries.
         identity: What two runs must share to give the same numbers to the last bit.
         record: What is worth knowing beside that.
+        beside: What the kind of adapter adds to the identity, by name.
     """
 
     config: RunConfig
@@ -43,6 +44,7 @@ class Session:
     attention: Attention
     identity: dict[str, Any] = field(default_factory=dict)
     record: dict[str, Any] = field(default_factory=dict)
+    beside: tuple[str, ...] = ()
 
     @property
     def max_length(self) -> int:
@@ -70,7 +72,8 @@ class Session:
         precision = f"precision {found['precision']}{_chosen(training.precision)}"
         weights = f"weights {found['dtype']}{_chosen(model.dtype)}"
         rate = f"learning rate {found['learning_rate']:g}{_chosen(training.learning_rate)}"
-        return f"Device: {found['device']}{threads}; {precision}, {weights}, {rate}"
+        beside = "".join(f", {name.replace('_', ' ')} {found[name]}" for name in self.beside)
+        return f"Device: {found['device']}{threads}; {precision}, {weights}, {rate}{beside}"
 
     def examine(self, sequences: Sequence[TokenSequence], *, writes: bool = True) -> None:
         """Let the guard choose on the run's first sequences how they are laid out, and answers written.
@@ -79,6 +82,10 @@ class Session:
             sequences: What the guard looks at.
             writes: Whether anything is written at all; if not, how is not looked at.
         """
+        with kind_of(self.config.adapter).examined(self.learner.model, self.config.adapter):
+            self._examine(sequences, writes=writes)
+
+    def _examine(self, sequences: Sequence[TokenSequence], *, writes: bool) -> None:
         own = choose_layout(self.learner, sequences)
         verdict = ranks.agreed(lambda: own)
         self.attention = verdict.attention
@@ -164,6 +171,7 @@ def open_session(config: RunConfig, threads: int | None = None) -> Session:
     loaded = load_model(config.model, trainable=kind.uses.base_learns, device=_loads_on())
     model = loaded.model
     kind.check(model, config.adapter)
+    beside = kind.identity(model, config.adapter)
     width = model.config.get_text_config().hidden_size
     precision = choose_precision(config.training.precision, device, width)
     attention = choose_attention(config.training.attention, device, model)
@@ -188,7 +196,9 @@ def open_session(config: RunConfig, threads: int | None = None) -> Session:
         "pack_budget": learner.budget,
         "max_length": session.max_length,
         "learning_rate": session.learning_rate,
+        **beside,
     }
+    session.beside = tuple(beside)
     packages = (*PACKAGES, "bitsandbytes") if config.model.quantization else PACKAGES
     session.record = {
         "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},

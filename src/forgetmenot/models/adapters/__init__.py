@@ -1,1 +1,1 @@
-"""Adapters, one file per kind: LoRA, all weights, a soft prompt; `models.adapt` has the table."""
+"""Adapters, one file per kind: LoRA, all weights, a soft prompt, a bridge; `models.adapt` has the table."""

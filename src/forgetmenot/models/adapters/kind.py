@@ -1,6 +1,7 @@
 """The protocol of a kind of adapter: everything that the rest of the program asks of it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -32,6 +33,15 @@ class AdapterKind:
         Raises:
             UserError: If they do not fit it.
         """
+
+    def identity(self, model: Any, settings: AdapterSettings) -> dict[str, str]:
+        """What else the numbers depend on, by name; a resumed run must find the same."""
+        return {}
+
+    @contextmanager
+    def examined(self, model: Any, settings: AdapterSettings) -> Iterator[None]:
+        """Context in which the guard examines the plain model: with what a pass will go through later."""
+        yield
 
     def adapt(self, model: Any, settings: AdapterSettings, stage: int, seed: int) -> Any:
         """Make the right parameters learn for a stage; returns the model to train.
