@@ -22,8 +22,16 @@ from forgetmenot.trials.synthesize import synthesize
 from tests.conftest import word_rows
 
 QUICK = {
-    "rounds": 3, "per_round": 4, "outputs": 3, "best_of": 4, "noise": [], "input_window": False,
-    "output_window": False, "min_frequency": 0.0, "max_input_tokens": 8, "max_output_tokens": 4,
+    "rounds": 3,
+    "per_round": 4,
+    "outputs": 3,
+    "best_of": 4,
+    "noise": [],
+    "input_window": False,
+    "output_window": False,
+    "min_frequency": 0.0,
+    "max_input_tokens": 8,
+    "max_output_tokens": 4,
     "temperature": 2.0,
 }
 
