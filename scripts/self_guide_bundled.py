@@ -30,8 +30,12 @@ TASK = "qs-sentiment"
 WRITTEN, ANSWERED, DEMONSTRATION_SETS = 1200, 200, 6
 LEARN = {"adapter.kind": "full", "training.epochs": 2, "training.batch_size": 16, "checkpoints": "last"}
 SETTINGS = {
-    "worse": 2, "context_tokens": 480, "max_input_tokens": 40, "max_output_tokens": 8,
-    "training.learning_rate": "auto", "training.batch_size": 10,
+    "worse": 2,
+    "context_tokens": 480,
+    "max_input_tokens": 40,
+    "max_output_tokens": 8,
+    "training.learning_rate": "auto",
+    "training.batch_size": 10,
 }
 """The model has 512 positions; 5e-5 is too low a rate for its 2.6 million parameters."""
 
