@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 
 class Parameters(NamedTuple):
-    """What is searched, in the order in which equals are decided: the fewest epochs, the lowest temperature."""
+    """What is searched; of equals the fewest epochs, then the lowest temperature."""
 
     epochs: int
     temperature: float
