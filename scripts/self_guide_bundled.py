@@ -27,8 +27,8 @@ from scripts.quickstart.true_sentiment import true_sentiment
 from scripts.self_guide import in_words, measure
 
 TASK = "qs-sentiment"
-WRITTEN, ANSWERED, DEMONSTRATION_SETS = 1200, 200, 6
-LEARN = {"adapter.kind": "full", "training.epochs": 2, "training.batch_size": 16, "checkpoints": "last"}
+WRITTEN, ANSWERED, DEMONSTRATION_SETS = 900, 1200, 6
+LEARN = {"adapter.kind": "full", "training.epochs": 3, "training.batch_size": 16, "checkpoints": "last"}
 SETTINGS = {
     "worse": 2,
     "context_tokens": 480,
