@@ -63,7 +63,8 @@ def measure(model: str, task: str, out: Path, settings: Mapping[str, Any], **nam
 
 def _real(name: str, out: Path, found: Mapping[str, Any], named: Mapping[str, Any]) -> Path:
     """The config of a run on as many real rows of each label, none of them a demonstration."""
-    [task] = load_tasks([name], Path(named["data_dir"]))
+    folder = named.get("data_dir")
+    [task] = load_tasks([name], None if folder is None else Path(folder))
     content = parse_yaml((out / TASK).read_text(encoding="utf-8"))
     column = content.get("label") or content["target"]
     fields = next(iter(json.loads(line) for line in (out / "train.jsonl").read_text().splitlines())).keys()

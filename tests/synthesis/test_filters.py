@@ -1,6 +1,7 @@
 """Filters, self-consistency and balancing, each on cases made by hand."""
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -14,6 +15,7 @@ from forgetmenot.synthesis.filters import EMPTY, NOISE, WINDOW, Window, why_drop
 from forgetmenot.synthesis.settings import (
     PIPELINE_NOISE,
     QUICK_START_NOISE,
+    VARIANTS,
     SynthesisSettings,
     synthesis_settings,
 )
@@ -163,3 +165,10 @@ def test_settings_name_their_mistakes() -> None:
         synthesis_settings({"temperatur": 1})
     with pytest.raises(UserError, match="best_of: 5 outputs are drawn, and 10"):
         synthesis_settings({"best_of": 5})
+
+
+def test_the_docs_have_every_setting() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "synthesis.md").read_text(encoding="utf-8")
+    table = page.split("\n## Settings\n")[1].split("### What is ours")[0]
+    assert {key for key in SynthesisSettings.model_fields if f"`{key}`" not in table} == set()
+    assert {name for name in VARIANTS if f"| `{name}` |" not in table} == set()
