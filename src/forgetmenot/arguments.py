@@ -179,8 +179,15 @@ def parser() -> argparse.ArgumentParser:
 
     verb = _verb(verbs, "synthesize", "let a model write a training set for a task, and train it on that")
     verb.add_argument("model", metavar="MODEL", help="as in `fmn run --model`")
-    verb.add_argument("task", metavar="TASK", help="a task file, or a task's name: see `fmn list tasks`")
+    verb.add_argument(
+        "task", nargs="?", metavar="TASK", help="a task file, or a task's name: see `fmn list tasks`"
+    )
     verb.add_argument("out", type=_folder, metavar="OUT", help="where task.yaml, its rows and run.yaml go")
+    verb.add_argument(
+        "--general",
+        action="store_true",
+        help="no task: conversations from a chat model itself, for `--method replay` (docs/rehearsal.md)",
+    )
     verb.add_argument(
         "--demonstrations", type=_positive, default=3, metavar="N", help="solved examples that it sees"
     )

@@ -284,6 +284,11 @@ def synthesize(parsed: argparse.Namespace) -> None:
     from forgetmenot.trials.synthesize import synthesize
 
     console = Screen()
+    if parsed.general:
+        _synthesize_general(parsed, console)
+        return
+    if parsed.task is None:
+        raise UserError("synthesize: name a task between the model and the folder, or say --general.")
     found = synthesize(
         parsed.model,
         parsed.task,
@@ -305,6 +310,31 @@ def synthesize(parsed: argparse.Namespace) -> None:
         return
     found.run.print(console)
     console.print(f"\nReport: {found.run.path / 'report.html'}", highlight=False, soft_wrap=True)
+
+
+def _synthesize_general(parsed: argparse.Namespace, console: Screen) -> None:
+    """With --general: conversations, and no task to write examples of."""
+    from forgetmenot.trials.synthesize_general import synthesize_general
+
+    unused = {
+        "TASK": parsed.task,
+        "--instruction": parsed.instruction,
+        "--data-dir": parsed.data_dir,
+        "--train": parsed.train,
+    }
+    for name, value in unused.items():
+        if value:
+            raise UserError(f"synthesize --general writes no examples of a task: leave out {name}.")
+    found = synthesize_general(
+        parsed.model, parsed.out, seed=parsed.seed, settings=_settings(parsed.set), console=console
+    )
+    found.print(console)
+    console.print(
+        "Rehearse it: fmn run --tasks YOUR_TASK,"
+        f"{found.path / 'task.yaml'} --method replay --set method.sources=general",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def _in_processes(parsed: argparse.Namespace) -> None:
