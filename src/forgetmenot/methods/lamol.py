@@ -161,6 +161,7 @@ class LAMOL(Method):
         self.notes.append(
             f"{task}: {count} examples written, {count - len(whole)} without the end of a prompt, "
             f"{len(whole) - len(found)} without an answer; {len(found)} are rehearsed."
+            + ("" if found else " The model does not write this task yet: train longer, or raise strength.")
         )
         return found
 

@@ -117,7 +117,10 @@ class SSR(Mixing):
             with learner.with_weights(self.base):
                 bodies = self._written(learner, stage, task, examples, round(count * self.options.candidates))
                 kept = self._chosen(learner, task, bodies, count)
-            self.notes.append(f"{len(kept)} of them are kept to be rehearsed.")
+            self.notes.append(
+                f"{len(kept)} of them are kept to be rehearsed."
+                + ("" if kept else " The base model does not go on from examples of this task; try lamol.")
+            )
             if kept:
                 self.memory[task] = [
                     self.forms[task].example(f"{task}: written {k}", body, ()) for k, body in enumerate(kept)
