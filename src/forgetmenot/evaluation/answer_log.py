@@ -2,6 +2,7 @@
 
 import hashlib
 import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 from forgetmenot.engine import ranks, shards
 from forgetmenot.engine.decoding import Answer, Decoding
@@ -131,9 +133,13 @@ def _answer(name: str, text: str, tokens: Sequence[int], margins: Sequence[float
 
 
 @torch.no_grad()
-def _sums(model: Any) -> Sequence[tuple[str, float, float]]:
-    """Of each parameter the sum and the sum of squares."""
-    return [
-        (name, float(p.sum(dtype=torch.float64)), float(p.double().square().sum()))
-        for name, p in model.named_parameters()
-    ]
+def _sums(model: Any) -> list[tuple[str, object]]:
+    """A checksum of each parameter."""
+    return [(name, _sum(parameter)) for name, parameter in model.named_parameters()]
+
+
+def _sum(values: Tensor) -> object:
+    """Of its bytes; where they would have to come from a GPU or from other processes, two sums over it."""
+    if values.device.type == "cpu" and type(values) in (Tensor, Parameter):
+        return zlib.crc32(values.detach().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return float(values.sum(dtype=torch.float64)), float(values.double().square().sum())
