@@ -27,7 +27,7 @@ from forgetmenot.tasks.yaml_file import parse_yaml, write_yaml
 from forgetmenot.trials.synthesize import CONFIG, TASK, synthesize
 
 PAGE = Path(__file__).parents[1] / "docs" / "synthesis.md"
-BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
+BEGIN, END = "<!-- measured: {} -->", "<!-- end -->"
 RULES: dict[str, str | None] = {"last-label": "last-label", "likelihood": "likelihood"}
 
 
@@ -141,11 +141,12 @@ def in_words(name: str, measured: Measured) -> str:
     return "\n".join(lines) + "\n"
 
 
-def write(sections: Sequence[str]) -> None:
-    """Put the sections into the page."""
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
+def write(sections: Sequence[str], what: str) -> None:
+    """Put sections into the page, where it has a place of that name."""
+    begin = BEGIN.format(what)
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition(begin)
     after = rest.partition(END)[2]
-    write_text(PAGE, f"{before}{BEGIN}\n\n{chr(10).join(sections)}\n{END}{after}")
+    write_text(PAGE, f"{before}{begin}\n\n{chr(10).join(sections)}\n{END}{after}")
 
 
 def main() -> None:
@@ -174,7 +175,7 @@ def main() -> None:
         sections.append(in_words(task, found))
         print(sections[-1])
     if given.write:
-        write(sections)
+        write(sections, "real")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@
 >>> found.report()        # the path of report.html
 >>> fmn.prompts("quickstart", "quickstart").chosen   # the best prompt of each task, found on `select`
 >>> fmn.check("quickstart", f"{found.path}:last", tasks=["quickstart"]).status   # 0 kept, 1 forgotten, 3 ?
+>>> fmn.synthesize("quickstart", "triage.yaml", "out").found["funnel"]   # rows that the model wrote itself
 >>> fmn.study({"grid": {"method": ["sequential", "joint"], "seed": [0, 1]}}).table
 """
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from forgetmenot.studies.config import StudyConfig, load_study
     from forgetmenot.studies.study import Study, study
     from forgetmenot.trials.prompts import PromptChoice, prompts
+    from forgetmenot.trials.synthesize import WrittenTask, synthesize
 
 __version__ = "0.1.0"
 __all__ = [
@@ -36,6 +38,7 @@ __all__ = [
     "Study",
     "StudyConfig",
     "UserError",
+    "WrittenTask",
     "__version__",
     "check",
     "compare",
@@ -45,6 +48,7 @@ __all__ = [
     "prompts",
     "run",
     "study",
+    "synthesize",
 ]
 
 _HOME = {
@@ -56,6 +60,8 @@ _HOME = {
     "study": "forgetmenot.studies.study",
     "PromptChoice": "forgetmenot.trials.prompts",
     "prompts": "forgetmenot.trials.prompts",
+    "WrittenTask": "forgetmenot.trials.synthesize",
+    "synthesize": "forgetmenot.trials.synthesize",
     "Check": "forgetmenot.gate.check",
     "check": "forgetmenot.gate.check",
     "compare": "forgetmenot.studies.compare",

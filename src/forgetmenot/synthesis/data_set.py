@@ -1,11 +1,10 @@
 """The data set of a synthesis: a task file with its rows, the config that trains on it, and a data card."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
 from forgetmenot.prompting import Prompt
-from forgetmenot.synthesis.settings import SynthesisSettings
 from forgetmenot.synthesis.subject import Subject, guided_prompt
 from forgetmenot.tasks import Example
 
@@ -41,7 +40,7 @@ def answer_column(subject: Subject) -> str:
     return column
 
 
-def task_file(subject: Subject, splits: Sequence[str], in_context: Prompt | None) -> dict[str, Any]:
+def task_file(subject: Subject, splits: Iterable[str], in_context: Prompt | None) -> dict[str, Any]:
     """The content of the task's YAML.
 
     Args:
@@ -139,13 +138,8 @@ def _plain(prompt: Prompt) -> dict[str, Any]:
     }
 
 
-def card(content: Mapping[str, Any], settings: SynthesisSettings) -> str:
-    """The data card: Markdown for whoever finds the folder.
-
-    Args:
-        content: Of synthesis.json.
-        settings: With the variant's values filled in.
-    """
+def card(content: Mapping[str, Any]) -> str:
+    """The data card of a synthesis.json: Markdown for whoever finds the folder."""
     lines = [
         f"# {content['task']}: rows written by {content['model']}",
         "",
@@ -157,7 +151,7 @@ def card(content: Mapping[str, Any], settings: SynthesisSettings) -> str:
         f"- Model: {content['model']} ({content['model_revision']})",
         f"- Task: {content['task']}, {content['origin'] or 'of unknown origin'}",
         f"- Prompt: {content['prompt']}, with the demonstrations before each input",
-        f"- Seed: {content['seed']}; variant of the official scripts: {settings.variant}",
+        f"- Seed: {content['seed']}; variant of the official scripts: {content['settings']['variant']}",
         f"- Answers are read so: {content['read_by']}",
         "- Use: to fine-tune this model for this task (`fmn run run.yaml`). Not for measuring: what the "
         "model cannot do, it does not ask itself.",

@@ -45,7 +45,7 @@ class Step:
     """One step of a synthesis.
 
     Attributes:
-        name: What it does, as "inputs: length window".
+        name: What it looks at, as "inputs written".
         unit: What it counts: inputs, outputs or rows.
         entered: How many it looked at.
         dropped: How many it dropped, by reason.
@@ -105,7 +105,7 @@ def funnel_of(candidates: Sequence[Candidate], kind: Kind) -> list[Step]:
     choice = kind == "choice"
     steps = [
         _step("inputs written", "inputs", written, (EMPTY, WINDOW, NOISE, UNREADABLE, REPEAT, TOO_LONG)),
-        _step("outputs drawn for them", "outputs", outputs, (EMPTY, WINDOW, NOISE)),
+        _step("likeliest outputs of each", "outputs", outputs, (EMPTY, WINDOW, NOISE)),
         _step("inputs answered", "inputs", answered, (NO_OUTPUT, INCONSISTENT, *([NO_LABEL] * choice))),
     ]
     if choice:

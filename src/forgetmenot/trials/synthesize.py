@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
-from forgetmenot.config import RunConfig, load_config
+from forgetmenot.config import RunConfig, load_config, put
 from forgetmenot.errors import UserError
 from forgetmenot.evaluation.scoring import SPARE_TOKENS
 from forgetmenot.prompting import Demonstrations, DemonstrationSettings, Encoder, Prompt, choose_prompt
@@ -131,10 +131,15 @@ def synthesize(
         began = time.monotonic()
         found = synthesize_examples(writer, subject, full, seed=seed, log=log, progress=display.progress)
         display.say(_rate(log, found, time.monotonic() - began))
-        content = _content(config, subject, full, found, session.identity["model_revision"])
-        _write(
-            directory, config, subject, found, content, full, writer, session.learner.max_positions, of_run
-        )
+        positions = session.learner.max_positions
+        in_context, shown = _in_context(subject, found, full, writer, positions)
+        content = {
+            **_content(config, subject, full, found, session.identity["model_revision"]),
+            "in_context": shown,
+        }
+        fine_tune = _fine_tune(config, subject, directory.path, positions, in_context is not None, of_run)
+        _write(directory, subject, found, content, task_file(subject, _splits(subject, found), in_context))
+        directory.write_text(CONFIG, write_yaml(fine_tune))
         if not found.rows:
             raise UserError(
                 f"no row is left of {len(found.candidates)} inputs: {directory.path / 'synthesis.html'} "
@@ -188,56 +193,65 @@ def _content(
     }
 
 
-def _write(
-    directory: RunDirectory,
-    config: RunConfig,
-    subject: Subject,
-    found: Synthesis,
-    content: dict[str, Any],
-    settings: SynthesisSettings,
-    writer: Writer,
-    positions: int | None,
-    of_run: Mapping[str, Any],
-) -> None:
-    """Write everything but the log of draws."""
-    task, column = subject.task, answer_column(subject)
-    of_split = {"train": found.rows, "select": task.select, "score": task.score}
-    files = {
-        split: [row_of(subject, one, column) for one in rows] for split, rows in of_split.items() if rows
-    }
-    for split, rows in files.items():
-        directory.write_text(f"{split}.jsonl", _lines(rows))
+def _in_context(
+    subject: Subject, found: Synthesis, settings: SynthesisSettings, writer: Writer, positions: int | None
+) -> tuple[Prompt | None, int]:
+    """The prompt that shows the rows, as many as fit with the longest input that is known, and how many."""
     room = min(settings.context_tokens, positions or settings.context_tokens)
-    longest = max(
-        [*subject.demonstrations, *found.rows], key=lambda one: len(write_input(one, subject.fields))
-    )
+    known = [*subject.demonstrations, *found.rows]
+    longest = max(known, key=lambda one: len(write_input(one, subject.fields)))
 
     def fits(prompt: Prompt) -> bool:
         return writer.length(asked_by(prompt, longest)) + SPARE_TOKENS < room
 
-    in_context, shown = in_context_prompt(subject, found.rows, fits)
-    content["in_context"] = shown
-    candidates = [asdict(one) for one in found.candidates]
-    directory.write_text("candidates.jsonl", _lines(candidates))
-    directory.write_text(TASK, write_yaml(task_file(subject, list(files), in_context)))
+    return in_context_prompt(subject, found.rows, fits)
+
+
+def _fine_tune(
+    config: RunConfig,
+    subject: Subject,
+    folder: Path,
+    positions: int | None,
+    in_context: bool,
+    changed: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The content of run.yaml, with what the user changed in it."""
     model = config.model.model_dump(mode="json", exclude_defaults=True)
     if isinstance(name := model.get("name"), str) and Path(name).exists():
         model["name"] = str(Path(name).absolute())
-    written = run_config(
-        subject, model, str(directory.path / "run"), config.seed, positions, in_context is not None
-    )
-    for key, value in of_run.items():
-        _put(written, key.split("."), value)
-    directory.write_text(CONFIG, write_yaml(written))
-    directory.write_text("README.md", card(content, settings))
+    written = run_config(subject, model, str(folder / "run"), config.seed, positions, in_context)
+    for key, value in changed.items():
+        put(written, key.split("."), value)
+    return written
+
+
+def _splits(subject: Subject, found: Synthesis) -> dict[str, Sequence[Example]]:
+    """The rows of each split that has any: those of the model, and the task's real ones."""
+    of_split = {"train": found.rows, "select": subject.task.select, "score": subject.task.score}
+    return {split: rows for split, rows in of_split.items() if rows}
+
+
+def _write(
+    directory: RunDirectory,
+    subject: Subject,
+    found: Synthesis,
+    content: Mapping[str, Any],
+    task: Mapping[str, Any],
+) -> None:
+    """Write the task with its rows, and what tells of them."""
+    column = answer_column(subject)
+    files = {
+        split: [row_of(subject, one, column) for one in rows]
+        for split, rows in _splits(subject, found).items()
+    }
+    for split, rows in files.items():
+        directory.write_text(f"{split}.jsonl", _lines(rows))
+    candidates = [asdict(one) for one in found.candidates]
+    directory.write_text("candidates.jsonl", _lines(candidates))
+    directory.write_text(TASK, write_yaml(task))
+    directory.write_text("README.md", card(content))
     directory.write_text("synthesis.html", synthesis_page(content, files.get("train", []), candidates))
     directory.write_json(CONTENT, content)
-
-
-def _put(values: dict[str, Any], keys: Sequence[str], value: Any) -> None:
-    for key in keys[:-1]:
-        values = values.setdefault(key, {})
-    values[keys[-1]] = value
 
 
 def _lines(rows: Iterable[Mapping[str, Any]]) -> str:
