@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from forgetmenot.engine.attention import use_attention_of
 from forgetmenot.engine.mask import attention_mask, dense_mask
 from forgetmenot.engine.precision import activation_dtype
 from forgetmenot.engine.trie import Ints, build_trie
@@ -100,8 +101,11 @@ def augmented(model: Any, positions: Positions, cache: Any = None) -> Iterator[N
     layers = model.config.get_text_config().num_hidden_layers
     with torch.no_grad(), _rounding_unkept(positions.tokens.device.type):
         if bridge.tokenizers is None:
+            use_attention_of(model, bridge.augmenting, bridge.kernel)
             seen = _same_tokens(bridge, positions, cache, layers)
         else:
+            if bridge.augmenting.config._attn_implementation != bridge.kernel:
+                bridge.augmenting.set_attn_implementation(bridge.kernel)
             seen = _other_tokens(bridge, positions, cache, layers)
     with composed.seeing(seen):
         yield
