@@ -20,6 +20,7 @@ from transformers import (
     Qwen2Config,
 )
 
+from forgetmenot.engine.attention import use_attention
 from forgetmenot.engine.guard import why_no_prefix, why_one_by_one
 from forgetmenot.engine.learner import Learner
 from forgetmenot.engine.pack import Layout
@@ -310,6 +311,40 @@ def test_answers_with_caches_are_those_of_whole_passes(
     assert learner.generate(prompts, 6) == truth
     assert len(set(truth)) > 1
     assert why_one_by_one(learner, [TokenSequence((*prompt, 3), len(prompt)) for prompt in prompts]) is None
+
+
+@pytest.mark.parametrize(
+    ("pair", "kernel"), [("llama, llama", "chunked"), ("llama, gemma2 with a window", "eager")]
+)
+def test_the_augmenting_model_masks_tries_as_the_anchor_if_it_can(
+    build: Build, sequences: list[TokenSequence], pair: str, kernel: str
+) -> None:
+    """Transformers gives the anchor's way to every model that is within it by then, if it takes it or not."""
+    long = [TokenSequence(one.tokens + other.tokens, 5) for one in sequences for other in sequences[:4]]
+    scores = []
+    for early in (True, False):
+        anchor, augmenting = PAIRS[pair]()
+        model = build(anchor)
+        if early:
+            use_attention(model, "chunked")
+        other = build(augmenting)
+        if "gemma2" in pair:
+            other.set_attn_implementation("eager")
+        torch.manual_seed(3)
+        bridge = Bridge(other, model, 2, 4)
+        for connection in bridge.connections:
+            assert isinstance(connection, Connection)
+            nn.init.normal_(connection.output.weight)
+        compose(model).add(bridge)
+        use_attention(model, "chunked")
+        learner = Learner(model, None, budget=2048)
+        assert max(len(learner.cut(long)), 1) < len(long)
+        scores.append(learner.log_likelihoods(long))
+        assert str(bridge.augmenting.config._attn_implementation).startswith(kernel)
+        learner.layout = "single"
+        truth = learner.log_likelihoods(long)
+        assert scores[-1].tolist() == pytest.approx(truth.tolist(), rel=1e-4)
+    assert torch.equal(*scores)
 
 
 @pytest.mark.parametrize("layout", ["trie", "padded"])

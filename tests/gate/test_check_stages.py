@@ -16,6 +16,8 @@ SETTINGS: list[dict[str, Any]] = [
     {"method": "ties"},
     {"method": "moe-lora"},
     {"method": "progressive-prompts", "adapter": {"kind": "prompt", "tokens": 3}},
+    {"method": "calm"},
+    {"adapter": {"kind": "bridge"}},
     {"method": "single", "training.learning_rate": 1e-2},
     {"method": "joint"},
     {"adapter": {"kind": "full"}},

@@ -14,6 +14,7 @@ import forgetmenot
 from forgetmenot.config import load_config
 from forgetmenot.engine.augmenting_alone import augmenting_alone
 from forgetmenot.engine.learner import Learner
+from forgetmenot.engine.precision import autocast
 from forgetmenot.errors import UserError
 from forgetmenot.methods import Method, Stage, make_method
 from forgetmenot.methods.shared.routing import Routing
@@ -93,6 +94,31 @@ def test_the_bridge_learns_from_the_composed_model_and_the_small_one_from_itself
         assert (one is None) == (".augmenting." in name)
         assert (other is None) == (".connections." in name)
         torch.testing.assert_close(value, other if one is None else one, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("settings", [OWN, OTHER], indirect=True)
+def test_in_bf16_the_small_model_gets_the_gradients_of_its_own_pass(
+    begun: tuple[Learner, Method], examples: list[Encoded]
+) -> None:
+    """Autocast keeps a step's rounded weights, those that were rounded where no gradients were wanted too."""
+    learner, method = begun
+    learner.precision = "bf16"
+    alone, own = augmenting_alone(learner, [example.answer for example in examples])
+    lengths = [
+        (len(one.answer.tokens) - one.answer.start) / (len(other.tokens) - other.start)
+        for one, other in zip(examples, own, strict=True)
+    ]
+    parameters = dict(bridge_in(learner).augmenting.named_parameters())
+    wanted = torch.autograd.grad(
+        -(alone.forward(own) * torch.tensor(lengths)).sum(), list(parameters.values())
+    )
+    with autocast(learner.device, "bf16"):  # as a step does
+        found = torch.autograd.grad(
+            method.loss(learner, examples), list(parameters.values()), allow_unused=True
+        )
+    for name, one, other in zip(parameters, found, wanted, strict=True):
+        assert one is not None, name
+        torch.testing.assert_close(one, other, rtol=0.05, atol=0.01 * float(other.abs().max()))
 
 
 def in_own_tokens(bridge: Bridge, answer: TokenSequence) -> TokenSequence:

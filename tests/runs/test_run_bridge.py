@@ -206,6 +206,10 @@ def test_another_augmenting_model_is_refused(
             {"connections": 3},
             r"adapter.connections: 3 layers .* the augmenting model has 3, the run's model 2",
         ),
+        (
+            {"augmenting": {"name": "quickstart-small", "quantization": "nf4"}},
+            "quantization is for the run's own model",
+        ),
         ({"heads": 3}, "adapter.heads: the width of the run's model, 32, is no multiple of 3"),
         ({"augmenting": "/nowhere"}, "adapter.augmenting: .* '/nowhere'"),
     ],

@@ -11,7 +11,7 @@ other tokens.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from forgetmenot.engine.attention import use_attention_of
 from forgetmenot.engine.mask import attention_mask, dense_mask
 from forgetmenot.engine.precision import activation_dtype
 from forgetmenot.engine.trie import Ints, build_trie
@@ -98,13 +99,23 @@ def augmented(model: Any, positions: Positions, cache: Any = None) -> Iterator[N
         yield
         return
     layers = model.config.get_text_config().num_hidden_layers
-    with torch.no_grad():
+    with torch.no_grad(), _rounding_unkept(positions.tokens.device.type):
         if bridge.tokenizers is None:
+            use_attention_of(model, bridge.augmenting, bridge.kernel)
             seen = _same_tokens(bridge, positions, cache, layers)
         else:
+            if bridge.augmenting.config._attn_implementation != bridge.kernel:
+                bridge.augmenting.set_attn_implementation(bridge.kernel)
             seen = _other_tokens(bridge, positions, cache, layers)
     with composed.seeing(seen):
         yield
+
+
+def _rounding_unkept(device: str) -> AbstractContextManager[Any]:
+    """Let autocast keep nothing: some versions of PyTorch give it to later passes that want gradients."""
+    if not torch.is_autocast_enabled(device):
+        return nullcontext()
+    return torch.autocast(device, dtype=torch.get_autocast_dtype(device), cache_enabled=False)
 
 
 def _same_tokens(bridge: Bridge, positions: Positions, cache: Any, layers: int) -> Seen:

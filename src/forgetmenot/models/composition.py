@@ -108,6 +108,7 @@ class Bridge(nn.Module):
         heads: Of each connection's attention.
 
     Attributes:
+        kernel: What the augmenting model computes attention with.
         tuned: Whether the augmenting model is another than the one that was loaded, and has to be kept.
         tokenizers: The anchor's and the augmenting model's, where their tokens differ; else None.
         about: What is written of it beside its weights: plain data.
@@ -117,6 +118,7 @@ class Bridge(nn.Module):
         super().__init__()
         own, others = (model.config.get_text_config() for model in (augmenting, anchor))
         self.augmenting = augmenting.requires_grad_(False)
+        self.kernel = str(augmenting.config._attn_implementation)
         self.tuned = False
         self.tokenizers: tuple[Any, Any] | None = None
         self.about: dict[str, Any] = {}
@@ -227,6 +229,19 @@ def decompose(model: Any) -> None:
             if isinstance(hook, _After):
                 del layer._forward_hooks[key]
     delattr(_holder(model), NAME)
+
+
+@contextmanager
+def taken_apart(model: Any) -> Iterator[None]:
+    """Context in which the augmenting models of a model are none of its modules."""
+    found = composition(model)
+    if found is not None:
+        delattr(_holder(model), NAME)
+    try:
+        yield
+    finally:
+        if found is not None:
+            _holder(model).add_module(NAME, found)
 
 
 def _holder(model: Any) -> Any:

@@ -153,7 +153,7 @@ class AdapterSettings(BaseModel):
         dropout: On the adapters' input.
         targets: `all-linear` (every linear layer but the LM head), or module names.
         tokens: The length of a soft prompt.
-        augmenting: The model that a bridge leads to: what `model` takes.
+        augmenting: The model that a bridge leads to: what `model` takes, but for `quantization`.
         connections: How many layers of each model the bridge connects, evenly spaced. `auto` is one for
             every four layers of the augmenting model, as in CALM's paper.
         heads: Of the bridge's attention. `auto` is as many as the run's model has.
@@ -204,6 +204,8 @@ class AdapterSettings(BaseModel):
         unused = self.frozen_cache_gb != type(self).model_fields["frozen_cache_gb"].default
         if self.layers == "all" and unused:
             raise ValueError("frozen_cache_gb has no effect with layers: all; leave it out")
+        if self.augmenting.quantization is not None:
+            raise ValueError("augmenting: quantization is for the run's own model; leave it out")
         if self.per_stage == "merge" and not uses.merges:
             raise ValueError(f"a {self.kind} cannot be merged into the weights; per_stage is continue or new")
         return self

@@ -53,6 +53,7 @@ class BridgeToModel(AdapterKind):
     @contextmanager
     def examined(self, model: Any, settings: AdapterSettings) -> Iterator[None]:
         """With a bridge whose output is not zero, so that the guard sees what goes wrong behind it."""
+        assert bridge_of(model) is None
         learned = {name for name, value in model.named_parameters() if value.requires_grad}
         bridge = _install(model, settings, seed=0)
         for connection in bridge.connections:
@@ -146,6 +147,8 @@ def _install(anchor: Any, settings: AdapterSettings, seed: int, loaded: Loaded |
     device = next(anchor.parameters()).device
     loaded = loaded or _augmenting(settings, device)
     connections, heads = _sizes(loaded.model, anchor, settings)
+    for value in loaded.model.parameters():  # a product's last bits depend on where in memory its factors lie
+        value.data = value.data.clone()  # aligned, whichever file they are a view of
     torch.manual_seed(seed)
     bridge = Bridge(loaded.model, anchor, connections, heads).to(device)
     if not _same_tokens(anchor, loaded):
