@@ -104,8 +104,6 @@ def augmented(model: Any, positions: Positions, cache: Any = None) -> Iterator[N
             use_attention_of(model, bridge.augmenting, bridge.kernel)
             seen = _same_tokens(bridge, positions, cache, layers)
         else:
-            if bridge.augmenting.config._attn_implementation != bridge.kernel:
-                bridge.augmenting.set_attn_implementation(bridge.kernel)
             seen = _other_tokens(bridge, positions, cache, layers)
     with composed.seeing(seen):
         yield

@@ -24,7 +24,7 @@ from forgetmenot.models.settings import KINDS, AdapterSettings
 CONFIG = "bridge_config.json"
 WEIGHTS = "bridge.safetensors"
 AUGMENTING = "augmenting"
-RATE, REFERENCE_WIDTH = 3e-4, 2048
+RATE = 3e-4
 AUTO_EVERY = 4
 """Of so many layers of the augmenting model one is connected, as in the paper's experiments."""
 
@@ -37,8 +37,8 @@ class BridgeToModel(AdapterKind):
     not_one_model = "Two models with a bridge between them answer in this stage, which no single model does."
 
     def default_rate(self, width: int) -> float:
-        """3e-4, as in the README of the paper's code, from width 2048 on; below by 1/width, our heuristic."""
-        return RATE * max(1.0, REFERENCE_WIDTH / width)
+        """3e-4 at any width, as in the README of the paper's code."""
+        return RATE
 
     def check(self, model: Any, settings: AdapterSettings) -> None:
         """Connections and heads must fit both models."""
