@@ -70,8 +70,9 @@ def conclusion(found: Mapping[str, Any]) -> str:
 
 def _share(step: Mapping[str, Any], found: Mapping[str, Any]) -> float:
     """What is left, in percent: of the inputs that were written, or of the outputs."""
-    whole = step["entered"] if step["unit"] == "outputs" else found["funnel"][0]["entered"]
-    return 100 * float(step["left"]) / max(1, whole)
+    whole: int = step["entered"] if step["unit"] == "outputs" else found["funnel"][0]["entered"]
+    left: int = step["left"]
+    return 100 * left / max(1, whole)
 
 
 def _input(row: Mapping[str, Any]) -> str:
