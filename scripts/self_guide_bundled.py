@@ -40,12 +40,15 @@ SETTINGS = {
 """The model has 512 positions; 5e-5 is too low a rate for its 2.6 million parameters."""
 
 LARGE = {"rounds": 30, "per_round": 40}
+SURE = {"output_temperature": 1.0, "output_top_k": 0, "min_frequency": 0.9}
 VARIANTS: dict[str, dict[str, Any]] = {
     TASK: {},
     "more": LARGE,
-    "sure": {**LARGE, "output_temperature": 1.0, "output_top_k": 0, "min_frequency": 0.9},
+    "sure": {**LARGE, **SURE},
+    "agreed": {**LARGE, **SURE, "best_of": 10},
 }
-"""What is measured: the defaults, three times as many rows, and of these only what is answered surely."""
+"""What is measured: the defaults, three times as many rows, and of these only what is answered surely, by the
+ten likeliest of twenty outputs, and by all ten that are drawn."""
 
 
 def lessons(task: Task) -> list[dict[str, str]]:
@@ -116,7 +119,9 @@ def judged(name: str, folder: Path, model: Path) -> str:
         "Inputs with the most consistent answer": [_row(one, one["label"]) for one in answered],
         "Rows": [_row(one, one["label"]) for one in answered if one["dropped"] is None],
     }
-    changed = ", ".join(f"`{key}={value}`" for key, value in VARIANTS[name].items()) or "rounds as in the paper"
+    changed = (
+        ", ".join(f"`{key}={value}`" for key, value in VARIANTS[name].items()) or "rounds as in the paper"
+    )
     lines = [f"- {kind}: {noise(rows)}" for kind, rows in kinds.items()]
     return in_words(f"{TASK}, {changed}", found) + "\n".join(lines) + "\n"
 

@@ -107,6 +107,20 @@ def test_where_nothing_is_left_the_page_says_why(
     assert (tmp_path / "out" / "synthesis.html").is_file()
 
 
+def test_three_rows_are_enough(
+    model: Path, make_task: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    prompts = {"default": {"template": "Word: {{ word }}\nKind:"}}
+    few = make_task("few", word_rows("animal", 3), target="kind", prompts=prompts)
+    found = synthesize(str(model), str(few), "out", settings={**QUICK, "rounds": 8})
+    assert found.found["rows"] > 20
+    assert not (found.path / "score.jsonl").exists()
+    config = load_config(found.path / "run.yaml", {"training.epochs": 1})
+    assert config.evaluation.split == "select"  # a tenth of its own rows
+    assert [stage["name"] for stage in run(config).results["stages"]] == ["00-base", "01-few-self-guide"]
+
+
 def test_mistakes_are_named(model: Path, kinds: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="round"):
         synthesize(str(model), str(kinds), tmp_path / "out", settings={"round": 3})

@@ -34,10 +34,7 @@ def synthesis_page(found: Mapping[str, Any], rows: Any, candidates: Any) -> str:
         rows: The lines of train.jsonl.
         candidates: The lines of candidates.jsonl.
     """
-    widest = max((step["entered"] for step in found["funnel"]), default=1) or 1
-    steps = [
-        {**step, "reasons": dropped(step), "share": 100 * step["left"] / widest} for step in found["funnel"]
-    ]
+    steps = [{**step, "reasons": dropped(step), "share": _share(step, found)} for step in found["funnel"]]
     lost = [one for one in candidates if one["dropped"] is not None]
     page: str = template("synthesis.html.jinja").render(
         found=found,
@@ -69,6 +66,13 @@ def conclusion(found: Mapping[str, Any]) -> str:
             "asked to write for"
         )
     return f"{said}. Answers are read so: {found['read_by']}."
+
+
+def _share(step: Mapping[str, Any], found: Mapping[str, Any]) -> float:
+    """What is left, in percent: of the inputs that were written, or of the outputs."""
+    whole: int = step["entered"] if step["unit"] == "outputs" else found["funnel"][0]["entered"]
+    left: int = step["left"]
+    return 100 * left / max(1, whole)
 
 
 def _input(row: Mapping[str, Any]) -> str:

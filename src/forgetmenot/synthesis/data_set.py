@@ -75,6 +75,9 @@ def run_config(
 ) -> dict[str, Any]:
     """The config that fine-tunes the model on the rows as the paper does, and scores it before and after.
 
+    A task without real rows to score is scored on the tenth of its own rows that is carved off: whether the
+    model agrees with itself, and no more.
+
     Args:
         subject: What the rows were written for.
         model: As a config's `model`.
@@ -88,12 +91,15 @@ def run_config(
     readings: list[dict[str, str]] = [likelihood] if choice else []
     if in_context:
         readings += [{"prompt": IN_CONTEXT}, *([{"prompt": IN_CONTEXT, **likelihood}] if choice else [])]
+    evaluation: dict[str, Any] = {"scoring": "last-label"} if choice else {}
+    if not subject.task.score:
+        evaluation["split"] = "select"
     return {
         "model": model,
         "tasks": ["task.yaml"],
         "adapter": {"kind": "full"},
         "training": {**TRAINING, "max_length": min(MAX_LENGTH, positions or MAX_LENGTH)},
-        "evaluation": {**({"scoring": "last-label"} if choice else {}), "readings": readings},
+        "evaluation": {**evaluation, "readings": readings},
         "seed": seed,
         "output": output,
     }

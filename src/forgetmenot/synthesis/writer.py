@@ -115,10 +115,14 @@ class LearnerWriter:
         return as_tokens(tokens_of(self.learner.tokenizer), request.messages, chat=request.chat)
 
     def _text(self, answer: Answer) -> str:
-        """All that was written, the stop string too: it may be what a filter looks for."""
+        """All that was written, the stop string too: it may be what a filter looks for.
+
+        A zero, which no file of a task holds, is written as what stands for no character (U+FFFD).
+        """
         ends = self.learner.ends
         tokens = answer.tokens[:-1] if answer.tokens and answer.tokens[-1] in ends else answer.tokens
-        return str(self.learner.tokenizer.decode(list(tokens), skip_special_tokens=True))
+        text = str(self.learner.tokenizer.decode(list(tokens), skip_special_tokens=True))
+        return text.replace("\0", "\ufffd")
 
 
 def seed_of(*place: object) -> int:
