@@ -43,7 +43,8 @@ class Talks(Learner):
         self, prompts: Any, decoding: Decoding, *, seeds: Sequence[int] | None = None, **_: Any
     ) -> list[Answer]:
         found = []
-        for prompt, seed in zip(prompts, seeds or [None] * len(prompts), strict=True):
+        of_each: Sequence[int | None] = seeds or [None] * len(prompts)
+        for prompt, seed in zip(prompts, of_each, strict=True):
             self.asked.append((self.tokenizer.decode(list(prompt)), decoding, seed))
             text = self.written.pop(0)
             tokens = tuple(self.tokenizer.encode(text, add_special_tokens=False))
