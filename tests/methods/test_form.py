@@ -19,7 +19,7 @@ from tests.written import BOS, END, Writes, choice, target
 
 def test_it_is_what_all_prompts_share() -> None:
     form = Form.of("t", [choice([30], 0), choice([31, 32, 33], 1), choice([31], 1)], BOS)
-    assert form == Form((), (5, 6), (8, 9), ((20,), (21, 22)), (END,), 3, 3)
+    assert form == Form((), (5, 6), (8, 9), ((20,), (21, 22)), (END,), 3, 3, False)
     assert Form.from_plain(json.loads(json.dumps(form.plain()))) == form
 
 
@@ -83,6 +83,13 @@ def test_a_body_is_what_stands_before_the_tail() -> None:
     prompt, decoding = learner.asked[0]
     assert prompt == (7, 5, 6)
     assert decoding == Decoding(2 + 2, stop=("hi",), temperature=0.5, top_k=3, top_p=0.9)
+
+
+def test_where_texts_are_cut_a_long_one_is_cut_too() -> None:
+    rows = [choice([30, 31], 0), replace(choice([32, 33], 1), cut=7)]
+    learner = Writes([40, 41, 42, 43], [40, 41, END], [40, END], [40, 8, 9])
+    bodies = write_bodies(learner, Form.of("t", rows, None), [()] * 4, range(4))
+    assert bodies == [(40, 41), (40, 41), None, (40,)]
 
 
 def test_in_a_chat_it_ends_with_the_users_turn() -> None:

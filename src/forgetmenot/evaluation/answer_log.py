@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import Parameter
 
 from forgetmenot.engine import ranks, shards
 from forgetmenot.engine.decoding import Answer, Decoding
@@ -135,11 +134,13 @@ def _answer(name: str, text: str, tokens: Sequence[int], margins: Sequence[float
 @torch.no_grad()
 def _sums(model: Any) -> list[tuple[str, object]]:
     """A checksum of each parameter."""
-    return [(name, _sum(parameter)) for name, parameter in model.named_parameters()]
+    # NumPy would hold on to storage that a sharded model has to let go of.
+    by_bytes = not shards.is_sharded(model)
+    return [(name, _sum(parameter, by_bytes=by_bytes)) for name, parameter in model.named_parameters()]
 
 
-def _sum(values: Tensor) -> object:
-    """Of its bytes; where they would have to come from a GPU or from other processes, two sums over it."""
-    if values.device.type == "cpu" and type(values) in (Tensor, Parameter):
+def _sum(values: Tensor, *, by_bytes: bool) -> object:
+    """Of its bytes; where they would have to come from a GPU, or not as bytes, two sums over it."""
+    if by_bytes and values.device.type == "cpu":
         return zlib.crc32(values.detach().contiguous().view(-1).view(torch.uint8).numpy().data)
     return float(values.sum(dtype=torch.float64)), float(values.double().square().sum())

@@ -28,6 +28,7 @@ class Form:
         closing: What ends an answer in training: for a label all that follows it, else the last token.
         room: The most tokens between head and tail.
         reply: The most tokens of an answer, its end included.
+        cut: Whether some prompts were cut to fit, so that their text ends anywhere.
     """
 
     begin: Ids
@@ -37,6 +38,7 @@ class Form:
     closing: Ids
     room: int
     reply: int
+    cut: bool
 
     @classmethod
     def of(cls, task: str, examples: Iterable[Encoded], bos: int | None) -> Self:
@@ -51,14 +53,15 @@ class Form:
             UserError: If they are plain text or have other choices in each row, all have the same prompt, or
                 prompts end with text of their own, so that nothing says where an answer begins.
         """
-        prompts, answers, closings, reply = set[Ids](), set[tuple[Ids, ...]](), Counter[Ids](), 0
+        prompts, answers, closings = set[Ids](), set[tuple[Ids, ...]](), Counter[Ids]()
+        reply, cut = 0, False
         for one in examples:
             start = one.answer.start
             if not one.prompt:
                 raise UserError(f"task {task!r} is plain text, and this method needs prompts with answers.")
             prompts.add(one.answer.tokens[:start])
             answers.add(tuple(candidate.tokens[start:] for candidate in one.candidates))
-            reply = max(reply, len(one.answer.tokens) - start)
+            reply, cut = max(reply, len(one.answer.tokens) - start), cut or one.cut > 0
             said = len(one.answer.tokens) - 1 if one.gold is None else len(one.candidates[one.gold].tokens)
             closings[one.answer.tokens[said:]] += 1
         if len(answers) > 1:
@@ -81,7 +84,7 @@ class Form:
         head = _common(prompts, shortest - len(tail))
         room = max(map(len, prompts)) - len(head) - len(tail)
         closing = closings.most_common(1)[0][0]  # an answer that was cut has no end
-        return cls(begin, head, tail, answers.pop(), closing, room, reply)
+        return cls(begin, head, tail, answers.pop(), closing, room, reply, cut)
 
     def prompt(self, body: Ids) -> Ids:
         """The prompt around what an example has of its own."""
@@ -122,6 +125,7 @@ class Form:
             closing=tuple(data["closing"]),
             room=int(data["room"]),
             reply=int(data["reply"]),
+            cut=bool(data["cut"]),
         )
 
 
@@ -152,7 +156,8 @@ def write_bodies(
         what: What the progress bar says.
 
     Returns:
-        Each body; None where the model wrote no tail within `form.room` tokens, nothing before it, or an end.
+        Each body; None where the model wrote nothing before the tail, an end, or no tail within `form.room`
+        tokens. Where the task's own texts are cut to fit, such a body is cut there too.
     """
     from forgetmenot.engine.decoding import Decoding
 
@@ -170,7 +175,7 @@ def write_bodies(
         written = learner.write(
             [(*context, *form.head) for context in contexts], decoding, seeds=seeds, advance=advance
         )
-    return [_body(answer.tokens, tail, learner.ends) if answer.finite else None for answer in written]
+    return [_body(form, answer.tokens, tail, learner.ends) if answer.finite else None for answer in written]
 
 
 def write_answers(
@@ -192,12 +197,12 @@ def write_answers(
     return [answer.tokens if answer.finite else () for answer in written]
 
 
-def _body(tokens: Ids, tail: Ids, ends: frozenset[int]) -> Ids | None:
-    """What stands before the first tail; None where there is no tail, nothing before it, or an end."""
-    for at in range(1, len(tokens) - len(tail) + 1):
-        if tokens[at : at + len(tail)] == tail:
-            return None if ends & set(tokens[:at]) else tokens[:at]
-    return None
+def _body(form: Form, tokens: Ids, tail: Ids, ends: frozenset[int]) -> Ids | None:
+    """What stands before the first tail, or what was cut; None where there is neither, or an end in it."""
+    places = (at for at in range(1, len(tokens) - len(tail) + 1) if tokens[at : at + len(tail)] == tail)
+    cut = form.room if form.cut and len(tokens) >= form.room > 0 else 0
+    at = next(places, cut)
+    return None if not at or ends & set(tokens[:at]) else tokens[:at]
 
 
 def _common(rows: Iterable[Ids], most: int) -> Ids:
