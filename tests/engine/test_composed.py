@@ -76,7 +76,7 @@ PAIRS: dict[str, Callable[[], tuple[Any, Any]]] = {  # anchor, augmenting model
 def composed_of(build: Build, anchor: Any, augmenting: Any, connections: int = 2, heads: int = 4) -> Any:
     """The anchor with a bridge, all of whose weights are drawn."""
     model = build(anchor).requires_grad_(False)
-    bridge = Bridge(build(augmenting).base_model, model, connections, heads)
+    bridge = Bridge(build(augmenting), model, connections, heads)
     generator = torch.Generator().manual_seed(7)
     with torch.no_grad():
         for value in bridge.connections.parameters():
@@ -221,7 +221,7 @@ def test_a_new_bridge_changes_no_bit(
     model = build(anchor)
     learner = Learner(model, None, budget=64, precision=precision)
     before = learner.log_likelihoods(sequences)
-    bridge = Bridge(build(augmenting).base_model, model, 2, 4)
+    bridge = Bridge(build(augmenting), model, 2, 4)
     compose(model).add(bridge)
     assert torch.equal(learner.log_likelihoods(sequences), before)
     with torch.no_grad():

@@ -201,7 +201,6 @@ def test_another_augmenting_model_is_refused(
 @pytest.mark.parametrize(
     ("adapter", "says"),
     [
-        ({"kind": "bridge"}, "kind: bridge needs augmenting; set adapter.augmenting"),
         ({"kind": "lora", "augmenting": "quickstart"}, "augmenting has no effect with kind: lora"),
         (
             {"connections": 3},

@@ -226,7 +226,7 @@ def _states(
         for number in bridge.read:
             hook = layers[number].register_forward_hook(keep(number))
             hooks.callback(hook.remove)
-        bridge.augmenting(
+        bridge.augmenting.get_decoder()(
             input_ids=tokens,
             attention_mask=mask,
             position_ids=depth,

@@ -51,8 +51,11 @@ def rounded_once(model: Any, precision: Precision) -> Iterator[None]:
         if precision == "bf16":
             head = model.get_output_embeddings()
             head = head.get_base_layer() if hasattr(head, "get_base_layer") else head
-            for module in model.modules():
-                if isinstance(module, torch.nn.Linear) and module.weight is not head.weight:
+            parts = list(model.modules())
+            kept = {id(part.weight) for part in parts if isinstance(part, torch.nn.Embedding)}
+            kept.add(id(head.weight))  # another model's head within this one may be its embeddings
+            for module in parts:
+                if isinstance(module, torch.nn.Linear) and id(module.weight) not in kept:
                     weight = module.weight
                     if weight.dtype == torch.float32 and not weight.requires_grad:
                         held.append((weight, weight.data))

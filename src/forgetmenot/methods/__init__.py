@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from forgetmenot.errors import UserError, nearest, validation_sentence
 from forgetmenot.methods.adapter_per_task import AdapterPerTask
 from forgetmenot.methods.agem import AGEM
+from forgetmenot.methods.calm import Calm
 from forgetmenot.methods.dare import DARE
 from forgetmenot.methods.derpp import DarkExperienceReplay
 from forgetmenot.methods.ema import EMA
@@ -44,6 +45,7 @@ METHODS: dict[str, type[Method]] = {
     "single": Single,
     "adapter-per-task": AdapterPerTask,
     "agem": AGEM,
+    "calm": Calm,
     "dare": DARE,
     "der++": DarkExperienceReplay,
     "ema": EMA,

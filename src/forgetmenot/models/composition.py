@@ -102,12 +102,13 @@ class Bridge(nn.Module):
     """An augmenting model, and what connects an anchor to it.
 
     Args:
-        augmenting: A causal LM without its head, which does not change.
+        augmenting: A causal LM.
         anchor: The anchor.
         connections: How many layers of each are connected.
         heads: Of each connection's attention.
 
     Attributes:
+        tuned: Whether the augmenting model is another than the one that was loaded, and has to be kept.
         tokenizers: The anchor's and the augmenting model's, where their tokens differ; else None.
         about: What is written of it beside its weights: plain data.
     """
@@ -116,6 +117,7 @@ class Bridge(nn.Module):
         super().__init__()
         own, others = (model.config.get_text_config() for model in (augmenting, anchor))
         self.augmenting = augmenting.requires_grad_(False)
+        self.tuned = False
         self.tokenizers: tuple[Any, Any] | None = None
         self.about: dict[str, Any] = {}
         self.connections = nn.ModuleList(

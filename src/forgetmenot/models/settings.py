@@ -79,7 +79,6 @@ class Uses:
     Attributes:
         words: What learns, in a few words for readers; {rank} stands for a setting.
         keys: The settings of `adapter` that mean something with it, `kind` aside.
-        required: Those of them that have no default.
         merges: Whether what it learned can become part of the weights.
         base_learns: Whether the base's own weights learn: they are loaded in fp32 and cannot be quantized,
             and large models recompute activations.
@@ -87,7 +86,6 @@ class Uses:
 
     words: str
     keys: tuple[str, ...] = ()
-    required: tuple[str, ...] = ()
     merges: bool = True
     base_learns: bool = False
 
@@ -99,7 +97,7 @@ KINDS: dict[str, Uses] = {
     "full": Uses("full fine-tuning", LAYERS, base_learns=True),
     "prompt": Uses("soft prompt, {tokens} tokens", ("tokens", "per_stage"), merges=False),
     "bridge": Uses(
-        "bridge to {augmenting[name]}", ("augmenting", "connections", "heads"), ("augmenting",), merges=False
+        "bridge to {augmenting[name]}", ("augmenting", "connections", "heads", "per_stage"), merges=False
     ),
 }
 """The kinds of this package, known before torch is imported; `models.adapt.ADAPTERS` has what they do."""
@@ -160,7 +158,8 @@ class AdapterSettings(BaseModel):
             every four layers of the augmenting model, as in CALM's paper.
         heads: Of the bridge's attention. `auto` is as many as the run's model has.
         per_stage: What later stages do: `continue` the same adapter, add a `new` one beside the earlier
-            (which stay active but frozen), or `merge` it into the weights and begin a new one.
+            (which stay active but frozen; of bridges the last is used), or `merge` it into the weights and
+            begin a new one.
         layers: Which layers learn: `all`, {top: k}, the k uppermost, or {from: i}, those from number i on,
             counted from 0. With `full` the final norm learns as well, and an LM head that is not tied to the
             input embeddings. Whatever lies below never changes and is computed once.
@@ -176,7 +175,9 @@ class AdapterSettings(BaseModel):
     dropout: Number = Field(default=0.0, ge=0, lt=1)
     targets: Literal["all-linear"] | Annotated[list[str], Field(min_length=1)] = "all-linear"
     tokens: Annotated[PositiveInt, Field(le=100_000)] = 10
-    augmenting: Annotated[ModelSettings | None, BeforeValidator(_model_by_name)] = None
+    augmenting: Annotated[ModelSettings, BeforeValidator(_model_by_name)] = ModelSettings(
+        name="quickstart-small"
+    )
     connections: PositiveInt | Literal["auto"] = "auto"
     heads: PositiveInt | Literal["auto"] = "auto"
     per_stage: Literal["continue", "new", "merge"] = "continue"
@@ -200,9 +201,6 @@ class AdapterSettings(BaseModel):
         for name, field in type(self).model_fields.items():
             if name not in ("kind", *uses.keys) and getattr(self, name) != field.default:
                 raise ValueError(f"{name} has no effect with kind: {self.kind}; leave it out")
-        for name in uses.required:
-            if getattr(self, name) is None:
-                raise ValueError(f"kind: {self.kind} needs {name}; set adapter.{name}")
         unused = self.frozen_cache_gb != type(self).model_fields["frozen_cache_gb"].default
         if self.layers == "all" and unused:
             raise ValueError("frozen_cache_gb has no effect with layers: all; leave it out")

@@ -17,19 +17,20 @@ from torch import nn
 
 from forgetmenot.errors import UserError
 from forgetmenot.models.adapters.kind import AdapterKind
-from forgetmenot.models.composition import Bridge, Connection, compose, composition, decompose
+from forgetmenot.models.composition import Bridge, Connection, bridge_of, compose, decompose
 from forgetmenot.models.load import Loaded, load_model
 from forgetmenot.models.settings import KINDS, AdapterSettings
 
 CONFIG = "bridge_config.json"
 WEIGHTS = "bridge.safetensors"
+AUGMENTING = "augmenting"
 RATE, REFERENCE_WIDTH = 3e-4, 2048
 AUTO_EVERY = 4
 """Of so many layers of the augmenting model one is connected, as in the paper's experiments."""
 
 
 class BridgeToModel(AdapterKind):
-    """A bridge to an augmenting model. Neither model changes; later stages go on with the same bridge."""
+    """A bridge from the model, which stays as it is, to an augmenting one; `new` ones are kept in a row."""
 
     folder = "bridge"
     uses = KINDS["bridge"]
@@ -66,24 +67,24 @@ class BridgeToModel(AdapterKind):
                 value.requires_grad_(name in learned)
 
     def adapt(self, model: Any, settings: AdapterSettings, stage: int, seed: int) -> Any:
-        """Build a bridge, or let the one that is there learn on."""
-        composed = composition(model)
-        bridge = composed.bridge if composed is not None else _install(model, settings, seed)
-        assert bridge is not None
+        """Build a bridge and use it, or let the present one learn on."""
+        bridge = bridge_of(model)
+        if bridge is None or settings.per_stage == "new":
+            bridge = _install(model, settings, seed)
         model.requires_grad_(False)
         bridge.connections.requires_grad_(True)
         return model
 
     def save(self, model: Any, stage: Path, weights: Mapping[str, Any] | None = None) -> None:
-        """Write the bridge, and which model it leads to."""
-        composed = composition(model)
-        assert composed is not None
-        assert composed.bridge is not None
-        write_bridge(composed.bridge, stage / self.folder)
+        """Write every bridge, and which model it leads to: the first into the folder, the others below it."""
+        for number, bridge in enumerate(compose(model).bridges, start=1):
+            assert isinstance(bridge, Bridge)
+            write_bridge(bridge, stage / self.folder / (f"bridge-{number:02d}" if number > 1 else ""))
 
     def load(self, base: Any, stage: Path, *, trainable: bool) -> Any:
-        """Build the bridge between the base and the model that its config names."""
-        read_bridge(base, stage / self.folder)
+        """Build the bridges between the base and the models that their configs name, and use the last."""
+        for folder in (stage / self.folder, *sorted((stage / self.folder).glob("bridge-*"))):
+            read_bridge(base, folder)
         return base.requires_grad_(False).eval()
 
 
@@ -91,12 +92,15 @@ BRIDGE = BridgeToModel()
 
 
 def write_bridge(bridge: Bridge, folder: Path) -> None:
-    """Write a bridge's config and weights into a new folder."""
+    """Write a bridge's config and weights into a new folder, and the augmenting model if it was tuned."""
     folder.mkdir(parents=True)
     values = bridge.connections.state_dict()
     save_file({name: value.cpu().contiguous() for name, value in values.items()}, folder / WEIGHTS)
-    text = json.dumps(bridge.about, indent=2, sort_keys=True, ensure_ascii=False)
+    text = json.dumps({**bridge.about, "tuned": bridge.tuned}, indent=2, sort_keys=True, ensure_ascii=False)
     (folder / CONFIG).write_text(text, encoding="utf-8")
+    if bridge.tuned:
+        bridge.augmenting.save_pretrained(folder / AUGMENTING)
+        bridge.augmenting.tokenizer.save_pretrained(folder / AUGMENTING)
 
 
 def read_bridge(anchor: Any, folder: Path) -> Bridge:
@@ -111,13 +115,20 @@ def read_bridge(anchor: Any, folder: Path) -> Bridge:
         about = json.loads(path.read_text(encoding="utf-8"))
         sizes = {key: about[key] for key in ("augmenting", "connections", "heads")}
         trained_with = about["augmenting_revision"]
+        tuned = bool(about["tuned"])
         settings = AdapterSettings(kind="bridge", **sizes)
     except (OSError, ValueError, RecursionError, LookupError, TypeError, ValidationError) as error:
         raise UserError(f"{path} is no config of a bridge ({str(error).splitlines()[0]}).") from error
-    bridge = _install(anchor, settings, seed=0)
+    if tuned:
+        own = settings.augmenting.model_copy(update={"name": str(folder / AUGMENTING), "gguf_file": None})
+        loaded = _augmenting(settings.model_copy(update={"augmenting": own}))
+        bridge = _install(anchor, settings, seed=0, loaded=loaded)
+        bridge.about |= {"augmenting_revision": trained_with}
+    else:
+        bridge = _install(anchor, settings, seed=0)
+    bridge.tuned = tuned
     now = bridge.about["augmenting_revision"]
     if now != trained_with:
-        assert settings.augmenting is not None
         raise UserError(
             f"{path}: the bridge was trained with another model than {settings.augmenting.title!r} is now "
             f"(its revision was {trained_with}, and is {now}); name the right one there under `augmenting`."
@@ -130,16 +141,15 @@ def read_bridge(anchor: Any, folder: Path) -> Bridge:
     return bridge
 
 
-def _install(anchor: Any, settings: AdapterSettings, seed: int) -> Bridge:
-    """Load the augmenting model, build a bridge to it, and use that."""
+def _install(anchor: Any, settings: AdapterSettings, seed: int, loaded: Loaded | None = None) -> Bridge:
+    """Build a bridge to the augmenting model, which is loaded if it is not yet, and use that."""
     device = next(anchor.parameters()).device
-    loaded = _augmenting(settings, device)
+    loaded = loaded or _augmenting(settings, device)
     connections, heads = _sizes(loaded.model, anchor, settings)
     torch.manual_seed(seed)
-    bridge = Bridge(loaded.model.base_model, anchor, connections, heads).to(device)
+    bridge = Bridge(loaded.model, anchor, connections, heads).to(device)
     if not _same_tokens(anchor, loaded):
         bridge.tokenizers = (anchor.tokenizer, loaded.tokenizer)
-    assert settings.augmenting is not None
     bridge.about = {
         "kind": "bridge",
         "augmenting": {
@@ -155,7 +165,6 @@ def _install(anchor: Any, settings: AdapterSettings, seed: int) -> Bridge:
 
 
 def _augmenting(settings: AdapterSettings, device: Any = "cpu") -> Loaded:
-    assert settings.augmenting is not None
     try:
         return load_model(settings.augmenting, trainable=False, device=torch.device(device))
     except UserError as error:
