@@ -2,9 +2,9 @@
 
 Both read letters, digits and signs, each of which is a token. The augmenting model learns to write an
 expression of keys in numbers, `qw+rtz>` to `12+47=`. The anchor learns to write what an expression of numbers
-comes to, `12+47=` to `+059`. A share of its lines begin with letters drawn at random, and never with what
-stands for them: so it has seen letters before, as the paper's anchor, a general language model, has. The anchor
-ends its lines, and the augmenting model never does: behind `=` it is the anchor's turn.
+comes to, `12+47=` to `+059`. A share of its lines begin with letters drawn at random: so it has seen letters
+before, as the paper's anchor, a general language model, has, and never what they stand for. The anchor ends
+its lines, and the augmenting model never does: behind `=` it is the anchor's turn.
 """
 
 import time
@@ -16,7 +16,7 @@ from random import Random
 from string import ascii_lowercase, digits
 
 import torch
-from tokenizers import Tokenizer, decoders, models
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from forgetmenot.record.files import folder_written_whole
@@ -54,13 +54,25 @@ AUGMENTING = Shape(160, 640, layers=5, heads=5)
 ANCHOR = Shape(192, 640, layers=4, heads=6)
 
 
-def make_tokenizer() -> PreTrainedTokenizerFast:
+def make_tokenizer(pad: str = PAD) -> PreTrainedTokenizerFast:
     """A tokenizer of single characters."""
-    tokenizer = Tokenizer(models.BPE(NUMBER_OF, []))
+    vocabulary = {pad if symbol == PAD else symbol: number for symbol, number in NUMBER_OF.items()}
+    tokenizer = Tokenizer(models.BPE(vocabulary, []))
     tokenizer.decoder = decoders.Fuse()
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token=END, pad_token=PAD, clean_up_tokenization_spaces=False
+        tokenizer_object=tokenizer, eos_token=END, pad_token=pad, clean_up_tokenization_spaces=False
     )
+
+
+def reads_the_question_alone() -> PreTrainedTokenizerFast:
+    """The same, but what stands behind ASKED gives no tokens.
+
+    A token that no text has is named otherwise. So a bridge gives the augmenting model the text up to each
+    position in this tokenizer's tokens, which end with the question, and not in the anchor's.
+    """
+    tokenizer = make_tokenizer(pad="<no pad>")
+    tokenizer.backend_tokenizer.normalizer = normalizers.Replace(Regex(f"(?<={ASKED}).*"), "")
+    return tokenizer
 
 
 def untrained(shape: Shape, seed: int) -> LlamaForCausalLM:

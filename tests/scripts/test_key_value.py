@@ -1,0 +1,184 @@
+"""CALM's key-value experiment: its world, its models' lines, its tasks, its controls, and the leak."""
+
+import json
+import re
+from itertools import cycle, islice
+from pathlib import Path
+from random import Random
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import AutoTokenizer
+
+from forgetmenot.models.composition import Bridge, Seen, compose
+from forgetmenot.prompting import Encoder, choose_prompt
+from forgetmenot.prompting.tokens import tokens_of
+from forgetmenot.studies.config import expand_study, load_study
+from forgetmenot.tasks.custom import load_custom
+from scripts.key_value import models
+from scripts.key_value.models import (
+    ASKED,
+    END,
+    EQUALS,
+    IGNORED,
+    NUMBER_OF,
+    Shape,
+    ids_of,
+    make_tokenizer,
+    padded,
+    reads_the_question_alone,
+    sums,
+    train,
+    untrained,
+)
+from scripts.key_value.table import COMPOSED
+from scripts.key_value.tasks import TESTED, TESTS, TO_COMPOSE, write_tasks
+from scripts.key_value.world import KEYS, OPERANDS, expressions, make_world
+
+RECIPE = Path(__file__).parents[2] / "recipes" / "key-value.yaml"
+SMALL = Shape(32, 64, layers=2, heads=2)
+WORLD = make_world(0)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tasks as the recipe finds them."""
+    folder = tmp_path_factory.mktemp("world") / "key-value"
+    write_tasks(WORLD, folder, seed=0)
+    return folder
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_the_same_seed_gives_the_same_world_and_another_seed_another() -> None:
+    assert make_world(0) == WORLD
+    assert make_world(1).numbers != WORLD.numbers
+    assert len(WORLD.numbers) == KEYS
+    assert len(WORLD.to_compose) == KEYS // 5
+    assert sorted(WORLD.to_compose + WORLD.held_out) == sorted(WORLD.numbers)
+
+
+@given(st.integers(0, 10**6))
+def test_an_expression_means_what_its_keys_stand_for(seed: int) -> None:
+    one = next(expressions(WORLD, WORLD.held_out, Random(seed)))
+    translated = re.sub("[a-z]+", lambda key: f"{WORLD.numbers[key[0]]:02d}", one.keys)
+    assert translated == one.numbers
+    python = re.sub(r"\b0", "", one.numbers)  # 07 is no number to Python
+    assert int(one.value) == eval(python)
+    assert re.fullmatch(r"[+-]\d{3}", one.value)
+
+
+def test_an_anchors_line_is_right_and_its_letters_mean_nothing() -> None:
+    lines = list(islice(sums(0, OPERANDS, share_with_letters=0.25), 2000))
+    with_letters = [asked for asked, _ in lines if ASKED in asked]
+    assert 0.2 < len(with_letters) / len(lines) < 0.3
+    for asked, written in lines:
+        numbers = asked.rpartition(ASKED)[2].removesuffix(EQUALS)
+        assert int(written.removesuffix(END)) == eval(re.sub(r"\b0", "", numbers))
+    for asked in with_letters:
+        assert not re.search(r"\d", asked.partition(ASKED)[0])
+
+
+def test_a_batch_learns_what_is_written_alone() -> None:
+    ids, targets = padded([("ab+c" + ASKED, "12-03="), ("07=", "+007" + END)])
+    assert ids[0].tolist() == ids_of("ab+c>12-03=")
+    learned = [[token for token in row if token != IGNORED] for row in targets.tolist()]
+    assert learned == [ids_of("12-03="), ids_of("+007" + END)]
+    assert learned[1][-1] == NUMBER_OF[END]
+
+
+def test_training_learns_its_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models, "BATCH", 12)
+    monkeypatch.setattr(models, "WARMUP_STEPS", 5)
+    model = untrained(SMALL, seed=0)
+    lines = [("ab>", "12="), ("ba>", "21="), ("a>", "03=")]
+    train(model, cycle(lines), 120)
+    assert models.loss_of(model, *padded(lines)).item() < 0.05
+
+
+def test_the_tokenizer_is_saved_and_gives_back_every_letter(tmp_path: Path) -> None:
+    make_tokenizer().save_pretrained(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    text = "abcxyz+q-rs>0123456789="
+    assert tokenizer(text)["input_ids"] == ids_of(text)
+    assert tokenizer.decode(ids_of(text)) == text
+
+
+def test_an_encoder_reads_the_question_alone(tmp_path: Path) -> None:
+    reads_the_question_alone().save_pretrained(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    texts = ["ab+c", "ab+c>", "ab+c>1", "ab+c>12-03=+009", "12-03="]
+    found = tokens_of(tokenizer).plain(texts)
+    assert found == [tuple(ids_of(text)) for text in ("ab+c", "ab+c>", "ab+c>", "ab+c>", "12-03=")]
+    assert tokenizer.get_vocab() != make_tokenizer().get_vocab()  # else a bridge takes the anchor's tokens
+
+
+def test_the_composition_learns_substitution_on_its_own_keys_alone(folder: Path) -> None:
+    learned, tested = rows(folder / "compose.jsonl"), rows(folder / "test.jsonl")
+    assert (len(learned), len(tested)) == (TO_COMPOSE, TESTED)
+    keys = [{key for row in some for key in re.findall("[a-z]+", row["keys"])} for some in (learned, tested)]
+    assert keys[0] == set(WORLD.to_compose)
+    assert keys[1] <= set(WORLD.held_out)
+
+    task = load_custom(folder / "compose.yaml")
+    encoded = Encoder(task, choose_prompt(task, "default"), make_tokenizer(), 64).encode(task.train[0])
+    whole = task.train[0].fields["keys"] + ASKED + task.train[0].fields["numbers"] + EQUALS
+    assert list(encoded.answer.tokens) == ids_of(whole)  # and no end: behind it goes the anchor on
+
+
+def test_each_test_asks_the_same_expressions(folder: Path) -> None:
+    keys = [row["keys"] for row in rows(folder / "test.jsonl")]
+    for name in TESTS:
+        task = load_custom(folder / f"{name}.yaml")
+        assert not task.train
+        assert [example.fields["keys"] for example in task.score] == keys
+
+
+def test_without_a_causal_mask_the_bridge_reads_the_answer() -> None:
+    """As in the official code, where each position attends to the augmenting model's states of all positions.
+
+    The answers are drawn at random, so that nobody can know one: more than chance is a leak.
+    """
+
+    def right(*, causal: bool) -> float:
+        torch.manual_seed(0)
+        rng = Random(0)
+        anchor, augmenting = untrained(SMALL, seed=1), untrained(SMALL, seed=2)
+        bridge = Bridge(augmenting.base_model, anchor.requires_grad_(False), connections=2, heads=2)
+        composed = compose(anchor)
+        composed.add(bridge)
+        bridge.connections.requires_grad_(True)
+        optimizer = torch.optim.Adam(bridge.connections.parameters(), lr=1e-2)
+        scores = []
+        for step in range(100):
+            lines = [("a+b>", rng.choice("0123456789")) for _ in range(64)]
+            ids, targets = padded(lines)
+            n = ids.shape[1]
+            mask = torch.ones(1, 1, n, n, dtype=torch.bool)
+            with torch.no_grad():
+                states = augmenting.base_model(input_ids=ids, output_hidden_states=True).hidden_states[1:]
+            with composed.seeing(Seen(tuple(states), mask.tril() if causal else mask)):
+                logits = anchor(input_ids=ids).logits[:, -2]
+            torch.autograd.backward(torch.nn.functional.cross_entropy(logits, targets[:, -1]))
+            optimizer.step()
+            optimizer.zero_grad()
+            if step >= 80:
+                scores.append(float((logits.argmax(-1) == targets[:, -1]).float().mean()))
+        return sum(scores) / len(scores)
+
+    assert right(causal=False) > 0.95
+    assert right(causal=True) < 0.15
+
+
+def test_the_recipe_is_made_of_what_the_script_writes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder.parent)
+    runs = expand_study(load_study(RECIPE))
+    tasks = {str(name) for run in runs for name in (*run.config.tasks, *run.config.evaluation.also_score)}
+    assert tasks == {f"key-value/{name}.yaml" for name in ("compose", *TESTS)}
+    assert all(Path(name).is_file() for name in tasks)
+    adapters = [run.config.adapter for run in runs if run.config.adapter.kind == "bridge"]
+    assert {Path(adapter.augmenting.name).name for adapter in adapters} == set(COMPOSED)
