@@ -42,7 +42,8 @@ def main() -> None:
     if not (folder / "anchor").is_dir():
         print("The anchor:", flush=True)
         save(train_anchor(ANCHOR_STEPS, given.seed), folder / "anchor")
-    save(untrained(AUGMENTING, given.seed + 1), folder / "random")
+    if not (folder / "random").is_dir():
+        save(untrained(AUGMENTING, given.seed + 1), folder / "random")
     shutil.copytree(folder / "augmenting", folder / "encoder", dirs_exist_ok=True)
     reads_the_question_alone().save_pretrained(folder / "encoder")
     print(f"Written to {folder}; next: fmn study recipes/key-value.yaml --workers 2")

@@ -37,7 +37,7 @@ class Cell(NamedTuple):
 def table(study: Path) -> list[str]:
     """The lines of the table, in Markdown."""
     found: dict[str, list[dict[str, Cell]]] = defaultdict(list)
-    for path in sorted(study.glob(f"*/{RESULTS}")):
+    for path in sorted(study.rglob(RESULTS)):
         for name, cells in rows_of(path.parent):
             found[name].append(cells)
     if not found:

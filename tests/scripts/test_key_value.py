@@ -12,12 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
+import forgetmenot
 from forgetmenot.models.composition import Bridge, Seen, compose
 from forgetmenot.prompting import Encoder, choose_prompt
 from forgetmenot.prompting.tokens import tokens_of
 from forgetmenot.studies.config import expand_study, load_study
 from forgetmenot.tasks.custom import load_custom
-from scripts.key_value import models
+from scripts.key_value import __main__ as command
+from scripts.key_value import models, tasks
 from scripts.key_value.models import (
     ASKED,
     END,
@@ -33,12 +35,12 @@ from scripts.key_value.models import (
     train,
     untrained,
 )
-from scripts.key_value.table import COMPOSED
+from scripts.key_value.table import ANCHOR, AUGMENTING, COMPOSED, LORA, table
 from scripts.key_value.tasks import TESTED, TESTS, TO_COMPOSE, write_tasks
 from scripts.key_value.world import KEYS, OPERANDS, expressions, make_world
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "key-value.yaml"
-SMALL = Shape(32, 64, layers=2, heads=2)
+SMALL = Shape(32, 64, layers=4, heads=2)
 WORLD = make_world(0)
 
 
@@ -182,3 +184,34 @@ def test_the_recipe_is_made_of_what_the_script_writes(folder: Path, monkeypatch:
     assert all(Path(name).is_file() for name in tasks)
     adapters = [run.config.adapter for run in runs if run.config.adapter.kind == "bridge"]
     assert {Path(adapter.augmenting.name).name for adapter in adapters} == set(COMPOSED)
+
+
+@pytest.mark.slow
+def test_one_command_makes_what_the_study_needs_and_the_table_has_every_bar(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The whole recipe with small models and few rows."""
+    monkeypatch.chdir(tmp_path)
+    for module, name, value in [
+        (tasks, "TO_COMPOSE", 64), (tasks, "TESTED", 10), (models, "BATCH", 8),
+        (models, "AUGMENTING", SMALL), (models, "ANCHOR", SMALL), (command, "AUGMENTING", SMALL),
+        (command, "AUGMENTING_STEPS", 3), (command, "ANCHOR_STEPS", 5),
+    ]:  # fmt: skip
+        monkeypatch.setattr(module, name, value)
+    monkeypatch.setattr("sys.argv", ["key_value", "--threads", str(torch.get_num_threads())])
+    command.main()
+    weights = {path.parent.name: path.read_bytes() for path in Path("key-value").glob("*/model.safetensors")}
+    assert set(weights) == {"anchor", "augmenting", "random", "encoder"}
+    assert weights["encoder"] == weights["augmenting"] != weights["random"]
+    command.main()  # what is there is not trained again
+    for name, content in weights.items():
+        assert (Path("key-value") / name / "model.safetensors").read_bytes() == content
+
+    study = load_study(RECIPE, {"grid.seed": [0]})
+    runs = [forgetmenot.run(run.config) for run in expand_study(study)]
+    lines = table(study.directory)
+    names = [line.split(" | ")[0].strip("| ") for line in lines[2:]]
+    assert names == [AUGMENTING, ANCHOR, *COMPOSED.values(), LORA]
+    assert all(re.fullmatch(r"\| .* (\| \d+\.\d \[\d+\.\d, \d+\.\d\] ){3}\|", line) for line in lines[2:])
+    added = [run.results["cost"]["parameters_added"] for run in runs]
+    assert len({tuple(one) for one in added}) == 1
