@@ -13,12 +13,11 @@ from pathlib import Path
 import torch
 
 from scripts.key_value.models import (
-    AUGMENTING,
     reads_the_question_alone,
     save,
     train_anchor,
     train_augmenting,
-    untrained,
+    untrained_augmenting,
 )
 from scripts.key_value.tasks import write_tasks
 from scripts.key_value.world import make_world
@@ -43,7 +42,7 @@ def main() -> None:
         print("The anchor:", flush=True)
         save(train_anchor(ANCHOR_STEPS, given.seed), folder / "anchor")
     if not (folder / "random").is_dir():
-        save(untrained(AUGMENTING, given.seed + 1), folder / "random")
+        save(untrained_augmenting(world, given.seed + 1), folder / "random")
     shutil.copytree(folder / "augmenting", folder / "encoder", dirs_exist_ok=True)
     reads_the_question_alone().save_pretrained(folder / "encoder")
     print(f"Written to {folder}; next: fmn study recipes/key-value.yaml --workers 2")

@@ -112,10 +112,18 @@ def sums(seed: int, operands: Sequence[int], share_with_letters: float) -> Itera
         yield head + one.numbers + EQUALS, one.value + END
 
 
+def untrained_augmenting(world: World, seed: int) -> LlamaForCausalLM:
+    """The same model before it has learned anything."""
+    model = untrained(AUGMENTING, seed)
+    to_unit_scale(model, list(islice(substitutions(world, seed), BATCH)))
+    return model
+
+
 def train_augmenting(world: World, steps: int, seed: int) -> LlamaForCausalLM:
     """Train the model that knows what each key stands for."""
     model = untrained(AUGMENTING, seed)
     train(model, substitutions(world, seed), steps)
+    to_unit_scale(model, list(islice(substitutions(world, seed), BATCH)))
     return model
 
 
@@ -125,7 +133,29 @@ def train_anchor(steps: int, seed: int) -> LlamaForCausalLM:
     first = steps * 3 // 10 * BATCH
     lines = chain(islice(sums(seed, OPERANDS[:1], 0.0), first), sums(seed, OPERANDS, SHARE_WITH_LETTERS))
     train(model, lines, steps)
+    to_unit_scale(model, list(islice(sums(seed, OPERANDS, SHARE_WITH_LETTERS), BATCH)))
     return model
+
+
+@torch.no_grad()
+def to_unit_scale(model: LlamaForCausalLM, lines: Sequence[Line]) -> None:
+    """Divide the residual stream by its root mean square over these lines: the model stays the same.
+
+    A norm stands before all that reads the stream, but not before a bridge. Where the stream is at 50, as in
+    an anchor trained here, the bridge's attention begins with one position each, and learns next to nothing.
+    """
+    ids, _ = padded(lines)
+    states = model.model(input_ids=ids, output_hidden_states=True).hidden_states
+    scale = torch.stack(states[1:-1])[:, ids != NUMBER_OF[PAD]].square().mean().sqrt().item()
+    model.model.embed_tokens.weight /= scale
+    for layer in model.model.layers:
+        layer.self_attn.o_proj.weight /= scale
+        layer.mlp.down_proj.weight /= scale
+    model.model.norm.weight *= scale  # behind it is the head, which is the embedding
+    model.config.rms_norm_eps /= scale**2
+    for norm in model.modules():
+        if hasattr(norm, "variance_epsilon"):
+            norm.variance_epsilon = model.config.rms_norm_eps
 
 
 def train(model: LlamaForCausalLM, lines: Iterator[Line], steps: int) -> None:

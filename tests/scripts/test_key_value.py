@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import forgetmenot
 from forgetmenot.models.composition import Bridge, Seen, compose
@@ -26,12 +26,15 @@ from scripts.key_value.models import (
     EQUALS,
     IGNORED,
     NUMBER_OF,
+    PAD,
     Shape,
     ids_of,
     make_tokenizer,
     padded,
     reads_the_question_alone,
+    save,
     sums,
+    to_unit_scale,
     train,
     untrained,
 )
@@ -102,6 +105,24 @@ def test_training_learns_its_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     assert models.loss_of(model, *padded(lines)).item() < 0.05
 
 
+def test_at_unit_scale_a_model_is_the_same(tmp_path: Path) -> None:
+    model = untrained(SMALL, seed=0)
+    lines = list(islice(sums(0, OPERANDS, share_with_letters=0.25), 20))
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "o_proj" in name or "down_proj" in name:
+                weight *= 300
+    ids, _ = padded(lines)
+    before = model(input_ids=ids).logits
+    to_unit_scale(model, lines)
+    save(model, tmp_path / "model")
+    for same in (model, AutoModelForCausalLM.from_pretrained(tmp_path / "model").eval()):
+        found = same(input_ids=ids, output_hidden_states=True)
+        torch.testing.assert_close(found.logits, before, rtol=1e-4, atol=1e-4)
+        within = torch.stack(found.hidden_states[1:-1])[:, ids != NUMBER_OF[PAD]]
+        assert within.square().mean().sqrt().item() == pytest.approx(1, abs=1e-3)
+
+
 def test_the_tokenizer_is_saved_and_gives_back_every_letter(tmp_path: Path) -> None:
     make_tokenizer().save_pretrained(tmp_path)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)
@@ -156,7 +177,7 @@ def test_without_a_causal_mask_the_bridge_reads_the_answer() -> None:
         bridge.connections.requires_grad_(True)
         optimizer = torch.optim.Adam(bridge.connections.parameters(), lr=1e-2)
         scores = []
-        for step in range(100):
+        for step in range(160):
             lines = [("a+b>", rng.choice("0123456789")) for _ in range(64)]
             ids, targets = padded(lines)
             n = ids.shape[1]
@@ -168,11 +189,11 @@ def test_without_a_causal_mask_the_bridge_reads_the_answer() -> None:
             torch.autograd.backward(torch.nn.functional.cross_entropy(logits, targets[:, -1]))
             optimizer.step()
             optimizer.zero_grad()
-            if step >= 80:
+            if step >= 120:
                 scores.append(float((logits.argmax(-1) == targets[:, -1]).float().mean()))
         return sum(scores) / len(scores)
 
-    assert right(causal=False) > 0.95
+    assert right(causal=False) > 0.9
     assert right(causal=True) < 0.15
 
 
@@ -194,7 +215,7 @@ def test_one_command_makes_what_the_study_needs_and_the_table_has_every_bar(
     monkeypatch.chdir(tmp_path)
     for module, name, value in [
         (tasks, "TO_COMPOSE", 64), (tasks, "TESTED", 10), (models, "BATCH", 8),
-        (models, "AUGMENTING", SMALL), (models, "ANCHOR", SMALL), (command, "AUGMENTING", SMALL),
+        (models, "AUGMENTING", SMALL), (models, "ANCHOR", SMALL),
         (command, "AUGMENTING_STEPS", 3), (command, "ANCHOR_STEPS", 5),
     ]:  # fmt: skip
         monkeypatch.setattr(module, name, value)
