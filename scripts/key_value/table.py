@@ -20,10 +20,11 @@ from forgetmenot.tasks.yaml_file import read_yaml
 AUGMENTING, ANCHOR = "augmenting model", "anchor"
 COMPOSED = {
     "augmenting": "composed",
-    "random": "composed with a random augmenting model",
-    "encoder": "composed, the augmenting model as encoder",
+    "random": "composed, random augmenting model",
+    "encoder": "composed, augmenting model as encoder",
 }
-LORA = "anchor with LoRA of the same size"
+LORA = "LoRA of the same size"
+LEARNED = {"learn-substitution": "substitution learned", "learn-arithmetic": "arithmetic learned"}
 
 
 class Cell(NamedTuple):
@@ -44,11 +45,16 @@ def table(study: Path) -> list[str]:
         raise UserError(f"{study} holds no finished run: begin with fmn study recipes/key-value.yaml.")
     tasks = list(next(iter(found.values()))[0])
     lines = [f"| | {' | '.join(tasks)} |", "|---" * (len(tasks) + 1) + "|"]
-    for name in (AUGMENTING, ANCHOR, *COMPOSED.values(), LORA):
-        if name in found:
-            columns = [_written([cells[task] for cells in found[name]]) for task in tasks]
-            lines.append(f"| {name} | {' | '.join(columns)} |")
+    for name in sorted(found, key=_place):
+        columns = [_written([cells[task] for cells in found[name]]) for task in tasks]
+        lines.append(f"| {name} | {' | '.join(columns)} |")
     return lines
+
+
+def _place(name: str) -> tuple[int, bool]:
+    """Where a row stands: in the order of the names above, the paper's data first."""
+    kind = name.partition(";")[0]
+    return (AUGMENTING, ANCHOR, *COMPOSED.values(), LORA).index(kind), LEARNED["learn-arithmetic"] in name
 
 
 def rows_of(run: Path) -> Iterator[tuple[str, dict[str, Cell]]]:
@@ -61,7 +67,8 @@ def rows_of(run: Path) -> Iterator[tuple[str, dict[str, Cell]]]:
     yield ANCHOR, _cells(results, 0)
     adapter = config["adapter"]
     bridged = adapter["kind"] == "bridge"
-    yield COMPOSED[Path(adapter["augmenting"]["name"]).name] if bridged else LORA, _cells(results, -1)
+    kind = COMPOSED[Path(adapter["augmenting"]["name"]).name] if bridged else LORA
+    yield f"{kind}; {LEARNED[Path(config['tasks'][0]).stem]}", _cells(results, -1)
 
 
 def _cells(results: Results, stage: int) -> dict[str, Cell]:

@@ -1,8 +1,8 @@
 """The data of the composition and its three tests, as task files that `fmn run` reads.
 
-The composed model learns substitution alone, on a fifth of the keys. It is tested on the other keys: can it
-substitute, can it still reckon, and can it do both? Of an expression of keys it writes the substitution, `=`,
-and goes on with the value, or does not; all of that must be right.
+The bridge learns on a fifth of the keys: substitution alone, as in the paper, or with the value behind it.
+The composed model is tested on the other keys: can it substitute, can it still reckon, and can it do both?
+Of an expression of keys it writes the substitution, `=`, and the value; all of that must be right.
 """
 
 import json
@@ -21,6 +21,12 @@ TO_COMPOSE, TESTED = 20_000, 500
 OF_KEYS, OF_NUMBERS = {"template": "{{ keys }}" + ASKED}, {"template": "{{ numbers }}" + EQUALS}
 ANSWER_TOKENS = 16
 
+LEARNED: dict[str, dict[str, Any]] = {
+    "learn-substitution": {"target": "substitution", "eos": False},
+    "learn-arithmetic": {"target": "worked", "eos": True},
+}
+"""What the bridge learns. The first is the paper's; it has no end, since the anchor is to go on there."""
+
 TESTS: dict[str, dict[str, Any]] = {
     "substitution": {"prompt": OF_KEYS, "target": "numbers", "stop": [EQUALS]},
     "numeric": {"prompt": OF_NUMBERS, "target": "value", "stop": []},
@@ -30,18 +36,19 @@ TESTS: dict[str, dict[str, Any]] = {
 
 
 def write_tasks(world: World, folder: Path, seed: int) -> None:
-    """Write compose.yaml and a task file for each test, with their rows beside them."""
+    """Write a task file for each way to learn and for each test, with their rows beside them."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = Random(f"{seed} tasks")
     _write_rows(folder / "compose.jsonl", distinct(expressions(world, world.to_compose, rng), TO_COMPOSE))
     _write_rows(folder / "test.jsonl", distinct(expressions(world, world.held_out, rng), TESTED))
-    compose = {
-        "name": "compose",
-        "data": {"train": "compose.jsonl"},
-        "target": "substitution",
-        "prompts": {"default": {**OF_KEYS, "separator": "", "eos": False}},
-    }
-    write_text(folder / "compose.yaml", write_yaml(compose))
+    for name, learned in LEARNED.items():
+        task = {
+            "name": name,
+            "data": {"train": "compose.jsonl"},
+            "target": learned["target"],
+            "prompts": {"default": {**OF_KEYS, "separator": "", "eos": learned["eos"]}},
+        }
+        write_text(folder / f"{name}.yaml", write_yaml(task))
     for name, test in TESTS.items():
         task = {
             "name": name,

@@ -39,7 +39,8 @@ from scripts.key_value.models import (
     untrained,
 )
 from scripts.key_value.table import ANCHOR, AUGMENTING, COMPOSED, LORA, table
-from scripts.key_value.tasks import TESTED, TESTS, TO_COMPOSE, write_tasks
+from scripts.key_value.table import LEARNED as LEARNED_IN_WORDS
+from scripts.key_value.tasks import LEARNED, TESTED, TESTS, TO_COMPOSE, write_tasks
 from scripts.key_value.world import KEYS, OPERANDS, expressions, make_world
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "key-value.yaml"
@@ -140,17 +141,23 @@ def test_an_encoder_reads_the_question_alone(tmp_path: Path) -> None:
     assert tokenizer.get_vocab() != make_tokenizer().get_vocab()  # else a bridge takes the anchor's tokens
 
 
-def test_the_composition_learns_substitution_on_its_own_keys_alone(folder: Path) -> None:
+def test_the_bridge_learns_on_its_own_keys_alone(folder: Path) -> None:
     learned, tested = rows(folder / "compose.jsonl"), rows(folder / "test.jsonl")
     assert (len(learned), len(tested)) == (TO_COMPOSE, TESTED)
     keys = [{key for row in some for key in re.findall("[a-z]+", row["keys"])} for some in (learned, tested)]
     assert keys[0] == set(WORLD.to_compose)
     assert keys[1] <= set(WORLD.held_out)
 
-    task = load_custom(folder / "compose.yaml")
-    encoded = Encoder(task, choose_prompt(task, "default"), make_tokenizer(), 64).encode(task.train[0])
-    whole = task.train[0].fields["keys"] + ASKED + task.train[0].fields["numbers"] + EQUALS
-    assert list(encoded.answer.tokens) == ids_of(whole)  # and no end: behind it goes the anchor on
+
+@pytest.mark.parametrize(("name", "end"), [("substitution", ""), ("arithmetic", END)])
+def test_what_the_bridge_learns(folder: Path, name: str, end: str) -> None:
+    task = load_custom(folder / f"learn-{name}.yaml")
+    one = task.train[0]
+    (row,) = (row for row in rows(folder / "compose.jsonl") if row["keys"] == one.fields["keys"])
+    written = row["numbers"] + EQUALS + (row["value"] if name == "arithmetic" else "")
+    encoded = Encoder(task, choose_prompt(task, "default"), make_tokenizer(), 64).encode(one)
+    assert list(encoded.answer.tokens) == ids_of(row["keys"] + ASKED + written + end)
+    assert encoded.answer.start == len(row["keys"] + ASKED)
 
 
 def test_each_test_asks_the_same_expressions(folder: Path) -> None:
@@ -201,7 +208,7 @@ def test_the_recipe_is_made_of_what_the_script_writes(folder: Path, monkeypatch:
     monkeypatch.chdir(folder.parent)
     runs = expand_study(load_study(RECIPE))
     tasks = {str(name) for run in runs for name in (*run.config.tasks, *run.config.evaluation.also_score)}
-    assert tasks == {f"key-value/{name}.yaml" for name in ("compose", *TESTS)}
+    assert tasks == {f"key-value/{name}.yaml" for name in (*LEARNED, *TESTS)}
     assert all(Path(name).is_file() for name in tasks)
     adapters = [run.config.adapter for run in runs if run.config.adapter.kind == "bridge"]
     assert {Path(adapter.augmenting.name).name for adapter in adapters} == set(COMPOSED)
@@ -229,10 +236,14 @@ def test_one_command_makes_what_the_study_needs_and_the_table_has_every_bar(
         assert (Path("key-value") / name / "model.safetensors").read_bytes() == content
 
     study = load_study(RECIPE, {"grid.seed": [0]})
-    runs = [forgetmenot.run(run.config) for run in expand_study(study)]
+    for run in expand_study(study):
+        forgetmenot.run(run.config)
     lines = table(study.directory)
     names = [line.split(" | ")[0].strip("| ") for line in lines[2:]]
-    assert names == [AUGMENTING, ANCHOR, *COMPOSED.values(), LORA]
+    first, second = (f"; {words}" for words in LEARNED_IN_WORDS.values())
+    composed, random, encoder = COMPOSED.values()
+    assert names == [
+        AUGMENTING, ANCHOR, composed + first,
+        *(kind + second for kind in (composed, random, encoder, LORA)),
+    ]  # fmt: skip
     assert all(re.fullmatch(r"\| .* (\| \d+\.\d \[\d+\.\d, \d+\.\d\] ){3}\|", line) for line in lines[2:])
-    added = [run.results["cost"]["parameters_added"] for run in runs]
-    assert len({tuple(one) for one in added}) == 1
