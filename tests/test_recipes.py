@@ -161,6 +161,8 @@ def test_every_run_of_a_recipe_has_its_tasks_and_prompts(path: Path) -> None:
     prompts = known_prompts()
     for run in expand_study(load_study(path)):
         for task in expand(run.config.tasks):
+            if task.endswith(".yaml"):
+                continue  # a file that a script writes, with its prompts: tests/scripts/test_key_value.py
             own = {"default"} if task in trace_tasks() else prompts[task]  # TRACE's come with its data
             assert run.config.prompt in own, f"{task} has no prompt {run.config.prompt}"
 

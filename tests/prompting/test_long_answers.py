@@ -80,6 +80,32 @@ def test_an_empty_answer_is_learned_as_its_end(
     assert found.answer.tokens[found.answer.start :] == (tokenizer_named("bytes").eos_token_id,)
 
 
+def test_an_answer_may_be_learned_without_its_end(
+    encode: Callable[..., Encoded], decode: Callable[..., str], tokenizer_named: Callable[[str], Any]
+) -> None:
+    eos = tokenizer_named("bytes").eos_token_id
+    open_end = Prompt("default", CUT.template, separator="", eos=False)
+    closed, found = (encode("ab", "yes", 60, prompt=one) for one in (CUT, open_end))
+    assert closed.answer.tokens == (*found.answer.tokens, eos)
+    assert closed.answer.start == found.answer.start
+    assert decode(found.answer.tokens[found.answer.start :]) == "yes"
+    assert found.prompt == closed.prompt
+    with pytest.raises(UserError, match=r"example 'train-0': its answer is empty, and with `eos: false`"):
+        encode("ab", "", 60, prompt=open_end)
+
+
+def test_an_end_is_left_out_of_free_answers_alone() -> None:
+    example = Example("train-0", {"text": "a"}, label="x")
+    task = Task("mine", "choice", "accuracy", [example], [], [], labels=("x", "y"))
+    with pytest.raises(UserError, match="`eos` is for free answers"):
+        Encoder(task, Prompt("default", CUT.template, {"x": "x", "y": "y"}, eos=False), None, 60)
+
+
+def test_the_hash_of_a_prompt_with_an_end_is_what_it_was() -> None:
+    assert Prompt("default", "{{ text }}").hash == "6dacff965cfdc6b0"
+    assert Prompt("default", "{{ text }}", eos=False).hash != "6dacff965cfdc6b0"
+
+
 def test_nothing_else_is_cut(encode: Callable[..., Encoded]) -> None:
     whole = Prompt("default", CUT.template, separator="")
     with pytest.raises(UserError, match=r"example 'train-0': .* max_length is 60"):

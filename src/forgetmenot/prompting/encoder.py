@@ -61,6 +61,8 @@ class Encoder:
     @cached_property
     def _closing(self) -> Ids:
         """What ends an answer: it is learned with it, and is what ends one that is written."""
+        if not self._prompt.eos:
+            return ()
         if self._task.kind == "messages" and self._tokens.turn_end[1]:
             return ()  # the conversation holds the turn's end
         return (self._tokens.answer_end if self._prompt.chat else self._tokens.eos,)
@@ -192,6 +194,8 @@ class Encoder:
             if len(wholes[0]) + len(closing) > self._max_length:  # an answer that may be cut, and has no end
                 wholes, closing = [wholes[0][: self._max_length]], ()
                 after = min(after, self._max_length)
+            if not self._prompt.eos and len(wholes[0]) == start:
+                raise UserError("its answer is empty, and with `eos: false` nothing of it would be learned.")
             gold, candidates = None, list[Ids]()
             if self._task.kind == "choice":
                 self._check_distinct([whole[start:] for whole in wholes])

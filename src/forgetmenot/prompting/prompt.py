@@ -96,6 +96,8 @@ class Prompt:
         keep: Which part of a field that is cut stays: its `start` or its `end`.
         cut_answer: Whether a training answer may be cut too, at its end, where a third of `max_length` and
             what the prompt leaves free do not hold it. Else it is an error that names the row.
+        eos: Whether a free answer is learned with EOS, or a turn's end, behind it; without, a model may go on
+            behind what it learned.
         end: Written after each candidate, as "\n", where the tokens of one begin another's.
         demonstrations: The choice of the solved examples before the one to answer; None for none.
     """
@@ -110,6 +112,7 @@ class Prompt:
     end: str = ""
     keep: Literal["start", "end"] = "start"
     cut_answer: bool = False
+    eos: bool = True
     demonstrations: Demonstrations | None = field(default=None, hash=False)
 
     def __post_init__(self) -> None:
@@ -138,7 +141,12 @@ class Prompt:
         """Sixteen hexadecimal digits of all that shapes the text; the variant's name does not."""
         content = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "name"}
         content["choices"] = dict(self.choices)
-        for name in ("keep", "cut_answer", "demonstrations"):  # younger than the hashes of earlier runs
+        for name in (
+            "keep",
+            "cut_answer",
+            "eos",
+            "demonstrations",
+        ):  # younger than the hashes of earlier runs
             if content[name] == getattr(type(self), name):
                 del content[name]
         if self.demonstrations is not None:

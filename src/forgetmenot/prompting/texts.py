@@ -78,6 +78,8 @@ def check_choices(task: Task, prompt: Prompt) -> None:
         UserError: It has not; the sentence names task and prompt.
     """
     where = f"task {task.name!r}, prompt {prompt.name!r}"
+    if not prompt.eos and task.kind != "answer":
+        raise UserError(f"{where}: `eos` is for free answers; leave it out.")
     if task.kind != "choice":
         if prompt.choices or prompt.end:
             raise UserError(

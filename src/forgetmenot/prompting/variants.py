@@ -13,7 +13,7 @@ from forgetmenot.prompting.prompt import Prompt
 from forgetmenot.tasks.task import Task
 from forgetmenot.tasks.yaml_file import read_yaml
 
-_KEYS = ("template", "choices", "separator", "chat", "system", "truncate", "end", "keep", "cut_answer")
+_KEYS = ("template", "choices", "separator", "chat", "system", "truncate", "end", "keep", "cut_answer", "eos")
 
 # Conversations and plain text bring their own words: the template only names the field.
 _WORDLESS = {
@@ -125,6 +125,9 @@ def _prompt(name: str, settings: Any) -> Prompt:
     cut_answer = settings.get("cut_answer", False)
     if not isinstance(cut_answer, bool):
         raise UserError(f"{where}: `cut_answer` is true or false, not {cut_answer!r}.")
+    eos = settings.get("eos", True)
+    if not isinstance(eos, bool):
+        raise UserError(f"{where}: `eos` is true or false, not {eos!r}.")
     prompt = Prompt(
         name=name,
         template=_text(settings["template"], f"{where}: `template`"),
@@ -139,6 +142,7 @@ def _prompt(name: str, settings: Any) -> Prompt:
         end=_text(settings.get("end", ""), f"{where}: `end`"),
         keep=keep,
         cut_answer=cut_answer,
+        eos=eos,
     )
     if not prompt.fields:
         raise UserError(f"{where}: the template names no field, so every example would be asked the same.")
