@@ -5,8 +5,8 @@
 
 For each method: how much was rehearsed in each stage, whether its labels are right, how various it is, how
 much of it stands in the training data, and what the runs came to. Whether a label is right is asked of a
-TF-IDF classifier that has learned all of the task's training rows. It errs too: how often it agrees with the
-labels of real rows is what `replay` shows.
+TF-IDF classifier that has learned the task's training rows, without those that the run trained on. It errs
+too: how often it agrees with the labels of real rows is what `replay` shows.
 """
 
 import argparse
@@ -15,7 +15,6 @@ import re
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ from forgetmenot.prompting.texts import as_text
 from forgetmenot.receipts.tfidf import TfidfClassifier
 from forgetmenot.record.layout import CONFIG, REHEARSED, RESULTS, STAGES
 from forgetmenot.report.wording import NONE, number, setting
-from forgetmenot.runs.plan import make_plan
+from forgetmenot.runs.plan import make_plan, training_rows
 
 RUN_OF_WORDS = 8
 """A written input that has so many words in a row in common with a training row is a near copy of it."""
@@ -43,7 +42,7 @@ class Known:
         after: What all end with.
         texts: What stands between, sorted.
         words: Each label's words.
-        classifier: One that has learned them.
+        classifier: One that has learned those that the run did not train on.
     """
 
     before: str
@@ -65,6 +64,9 @@ class Known:
         return inner.partition(self.after.strip())[0].strip()
 
 
+KNOWN: dict[tuple[str, str], Known] = {}
+
+
 @dataclass
 class Rehearsed:
     """What the runs of one method have rehearsed.
@@ -84,10 +86,16 @@ class Rehearsed:
     near: list[bool] = field(default_factory=list)
 
 
-@lru_cache
-def known(task_name: str, config_file: Path) -> Known:
-    """What a run's task has to hold examples against."""
-    plan = make_plan(read_resolved(config_file))
+def known(task_name: str, config: RunConfig) -> Known:
+    """What a run's task has to hold examples against; the same for all runs on the same rows."""
+    about = config.model_dump_json(include={"tasks", "prompt", "data_dir", "training"})
+    if (task_name, about) not in KNOWN:
+        KNOWN[task_name, about] = _known(task_name, config)
+    return KNOWN[task_name, about]
+
+
+def _known(task_name: str, config: RunConfig) -> Known:
+    plan = make_plan(config)
     (task,) = [one for one in plan.trained if one.name == task_name]
     prompt = plan.prompts[task_name]
     rows = [as_text(task, prompt, one, one.fields) for one in task.train]
@@ -95,9 +103,11 @@ def known(task_name: str, config_file: Path) -> Known:
     before = _common(prompts)
     after = _common([one[::-1] for one in prompts])[::-1]
     texts = [one[len(before) : len(one) - len(after)].strip() for one in prompts]
+    used = {one.id for one in training_rows(config, task)}
+    others = [(text, one) for text, one in zip(texts, task.train, strict=True) if one.id not in used]
     classifier = TfidfClassifier()
-    golds = np.array([task.labels.index(str(one.label)) for one in task.train])
-    classifier.fit([(text,) for text in texts], golds, len(task.labels))
+    golds = np.array([task.labels.index(str(one.label)) for _, one in others])
+    classifier.fit([(text,) for text, _ in others], golds, len(task.labels))
     found = Known(before, after, sorted(texts), [prompt.choices[one] for one in task.labels], classifier)
     for text in texts:
         found.runs.update(runs_of_words(text))
@@ -124,6 +134,7 @@ def distinct(bodies: Sequence[str]) -> float:
 
 def take_in(found: Rehearsed, run: Path) -> None:
     """Add what a run has rehearsed."""
+    config = read_resolved(run / CONFIG)
     for stage in sorted((run / STAGES).iterdir())[2:]:
         path = stage / REHEARSED
         rows = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
@@ -132,7 +143,7 @@ def take_in(found: Rehearsed, run: Path) -> None:
         for row in rows:
             by_task.setdefault(row["task"], []).append(row)
         for task, some in by_task.items():
-            about = known(task, run / CONFIG)
+            about = known(task, config)
             bodies = [about.body(row["prompt"]) for row in some]
             said = about.classifier.scores([(body,) for body in bodies]).argmax(1)
             found.bodies.append(bodies)
