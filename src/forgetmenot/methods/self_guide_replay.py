@@ -57,9 +57,8 @@ class SelfGuideReplay(Mixing):
 
     def end(self, learner: Learner, stage: Stage) -> None:
         """Let the model write examples of what it has just learned."""
-        size = self.options.memory
         for task, examples in stage.data.items():
-            count = size if isinstance(size, int) else round(size * len(examples))
+            count = self.room(examples)
             if not count or self.options.share == 0:
                 continue
             written = self._written(learner, stage, task, count)

@@ -108,9 +108,8 @@ class SSR(Mixing):
 
     def end(self, learner: Learner, stage: Stage) -> None:
         """Write the task's examples, and keep those that stand for the others."""
-        size = self.options.memory
         for task, examples in stage.data.items():
-            count = size if isinstance(size, int) else round(size * len(examples))
+            count = self.room(examples)
             if not count or self.options.share == 0:
                 continue
             self.forms[task] = Form.of(task, examples, learner.tokenizer.bos_token_id)

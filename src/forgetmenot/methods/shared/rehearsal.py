@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
@@ -50,10 +50,13 @@ class Rehearsal(Method):
         """Remember some of the stage's examples."""
         random = self.random(stage, "keep")
         for task, examples in stage.data.items():
-            size = self.options.memory
-            count = size if isinstance(size, int) else round(size * len(examples))
-            if kept := choose(learner, examples, count, self.options.keep, random):
+            if kept := choose(learner, examples, self.room(examples), self.options.keep, random):
                 self.memory[task] = kept
+
+    def room(self, examples: Sequence[Encoded]) -> int:
+        """How many examples of a task are remembered, by `memory`."""
+        size: int | float = self.options.memory
+        return size if isinstance(size, int) else round(size * len(examples))
 
     def random(self, stage: Stage, purpose: str) -> np.random.Generator:
         """A generator of the method's own, anew for each stage and purpose, so that it needs no saving."""
