@@ -141,12 +141,8 @@ class Prompt:
         """Sixteen hexadecimal digits of all that shapes the text; the variant's name does not."""
         content = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "name"}
         content["choices"] = dict(self.choices)
-        for name in (
-            "keep",
-            "cut_answer",
-            "eos",
-            "demonstrations",
-        ):  # younger than the hashes of earlier runs
+        # younger than the hashes of earlier runs
+        for name in ("keep", "cut_answer", "eos", "demonstrations"):
             if content[name] == getattr(type(self), name):
                 del content[name]
         if self.demonstrations is not None:
