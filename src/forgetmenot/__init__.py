@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from forgetmenot.studies.study import Study, study
     from forgetmenot.trials.prompts import PromptChoice, prompts
     from forgetmenot.trials.synthesize import WrittenTask, synthesize
+    from forgetmenot.trials.synthesize_general import synthesize_general
 
 __version__ = "0.1.0"
 __all__ = [
@@ -49,6 +50,7 @@ __all__ = [
     "run",
     "study",
     "synthesize",
+    "synthesize_general",
 ]
 
 _HOME = {
@@ -62,6 +64,7 @@ _HOME = {
     "prompts": "forgetmenot.trials.prompts",
     "WrittenTask": "forgetmenot.trials.synthesize",
     "synthesize": "forgetmenot.trials.synthesize",
+    "synthesize_general": "forgetmenot.trials.synthesize_general",
     "Check": "forgetmenot.gate.check",
     "check": "forgetmenot.gate.check",
     "compare": "forgetmenot.studies.compare",

@@ -9,6 +9,8 @@ import yaml
 from forgetmenot.models.settings import GGUF_TYPES
 from forgetmenot.tasks.yaml_file import parse_yaml, shortened, why
 
+DEMONSTRATIONS = 3
+"""How many `fmn synthesize` shows by default: SELF-GUIDE's."""
 DATA_DIR = (
     "the folder that holds public data sets, in folders named glue, standard-cl, super-ni, trace or general, "
     "or one of these folders itself; without it GLUE is downloaded from the hub"
@@ -189,7 +191,11 @@ def parser() -> argparse.ArgumentParser:
         help="no task: conversations from a chat model itself, for `--method replay` (docs/rehearsal.md)",
     )
     verb.add_argument(
-        "--demonstrations", type=_positive, default=3, metavar="N", help="solved examples that it sees"
+        "--demonstrations",
+        type=_positive,
+        default=DEMONSTRATIONS,
+        metavar="N",
+        help="solved examples that it sees",
     )
     verb.add_argument("--instruction", metavar="TEXT", help="what the task asks; default: the task's own")
     verb.add_argument("--prompt", default="default", metavar="P", help="a prompt variant")

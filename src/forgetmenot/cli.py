@@ -19,7 +19,7 @@ import yaml
 from rich.table import Table
 
 from forgetmenot import signals
-from forgetmenot.arguments import parser
+from forgetmenot.arguments import DEMONSTRATIONS, parser
 from forgetmenot.engine import ranks
 from forgetmenot.errors import PeerLostError, UserError, masked
 from forgetmenot.machine import way_out
@@ -318,7 +318,9 @@ def _synthesize_general(parsed: argparse.Namespace, console: Screen) -> None:
 
     unused = {
         "TASK": parsed.task,
+        "--demonstrations": parsed.demonstrations != DEMONSTRATIONS,
         "--instruction": parsed.instruction,
+        "--prompt": parsed.prompt != "default",
         "--data-dir": parsed.data_dir,
         "--train": parsed.train,
     }

@@ -133,6 +133,8 @@ def test_what_is_kept_is_a_source_of_replay(
 WRONG: dict[str, tuple[list[str], str]] = {
     "no task": (["model", "out"], "name a task between the model and the folder"),
     "a task too": (["model", "task", "out", "--general"], "leave out TASK"),
+    "demonstrations": (["model", "out", "--general", "--demonstrations", "5"], "leave out --demonstrations"),
+    "a prompt": (["model", "out", "--general", "--prompt", "chat"], "leave out --prompt"),
     "training": (["model", "out", "--general", "--train"], "leave out --train"),
     "a setting": (["model", "out", "--general", "--set", "rounds=3"], "rounds"),
 }
