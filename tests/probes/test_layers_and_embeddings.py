@@ -1,7 +1,7 @@
-"""Layer similarity and sentence embeddings, against one sequence at a time and other formulas."""
+"""Layer similarity and sentence embeddings, against one sequence at a time."""
 
 import json
-import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,60 +14,10 @@ from torch import Tensor
 
 from forgetmenot.engine.learner import Learner
 from forgetmenot.errors import UserError
+from forgetmenot.metrics.alignment import alignment, biased_cka
 from forgetmenot.probes import make_probe
 from forgetmenot.probes.embeddings import EmbeddingsOptions, asked, prepared
-from forgetmenot.probes.layers import debiased_cka, linear_cka
 from forgetmenot.probes.shared.probe import NOT_FINITE
-
-
-def kernel_cka(one: Tensor, other: Tensor) -> float:
-    """The first paper's form: HSIC of doubly centred Gram matrices."""
-    centre = torch.eye(len(one), dtype=torch.float64) - 1 / len(one)
-    k, m = (centre @ (values.double() @ values.double().T) @ centre for values in (one, other))
-    return float((k * m).sum() / ((k * k).sum() * (m * m).sum()).sqrt())
-
-
-def unbiased_hsic(one: Tensor, other: Tensor) -> float:
-    """Song et al. 2012, eq. 5, on Gram matrices without their diagonals."""
-    n = len(one)
-    k, m = (values.double() @ values.double().T for values in (one, other))
-    k, m, ones = k - k.diag().diag(), m - m.diag().diag(), torch.ones(n, dtype=torch.float64)
-    terms: Tensor = (k @ m).trace() + (ones @ k @ ones) * (ones @ m @ ones) / ((n - 1) * (n - 2))
-    return float((terms - 2 / (n - 2) * (ones @ k @ m @ ones)) / (n * (n - 3)))
-
-
-def by_hsic(one: Tensor, other: Tensor) -> float:
-    return unbiased_hsic(one, other) / math.sqrt(unbiased_hsic(one, one) * unbiased_hsic(other, other))
-
-
-def test_the_biased_cka_is_the_papers_and_reads_width_over_width_and_rows_for_unrelated_states() -> None:
-    torch.manual_seed(0)
-    one, other = torch.randn(20, 6), torch.randn(20, 4)
-    assert linear_cka(one, other) == pytest.approx(kernel_cka(one, other), rel=1e-9)
-    one, other = torch.randn(175, 576), torch.randn(175, 576)
-    assert linear_cka(one, other) == pytest.approx(576 / (576 + 175), abs=0.01)
-
-
-@pytest.mark.parametrize(("rows", "width"), [(4, 3), (5, 40), (20, 6), (175, 576)])
-def test_the_debiased_cka_is_that_of_unbiased_hsic_and_blind_to_rotation_and_scale(
-    rows: int, width: int
-) -> None:
-    torch.manual_seed(rows)
-    one = torch.randn(rows, width, dtype=torch.float64)
-    other = one[:, :3] ** 2 + 5 + torch.randn(rows, 3)
-    assert debiased_cka(one, other) == pytest.approx(by_hsic(one, other), rel=1e-6, abs=1e-9)
-    rotation = torch.linalg.qr(torch.randn(width, width, dtype=torch.float64))[0]
-    assert debiased_cka(3 * one @ rotation + 5, other) == pytest.approx(debiased_cka(one, other), abs=1e-9)
-    assert debiased_cka(one, -2 * one @ rotation) == pytest.approx(1)
-    assert np.isnan(debiased_cka(one, torch.full((rows, 4), 0.1)))
-
-
-@pytest.mark.parametrize(("rows", "width"), [(8, 4), (8, 512), (40, 40), (175, 576), (100, 2048)])
-def test_unrelated_states_are_at_zero_on_average_whatever_their_width(rows: int, width: int) -> None:
-    torch.manual_seed(0)
-    found = [debiased_cka(torch.randn(rows, width), torch.randn(rows, width)) for _ in range(40)]
-    assert np.mean(found) == pytest.approx(0, abs=4 * np.std(found) / 40**0.5)
-    assert abs(np.mean(found)) < 0.2 / (rows / 8)
 
 
 @pytest.fixture
@@ -89,13 +39,18 @@ def states_alone(learner: Learner, texts: list[str], layer: int) -> Tensor:
     return torch.stack(rows)
 
 
+def arrays(states: Sequence[Tensor]) -> list[np.ndarray]:
+    """Those of the layers."""
+    return [one.numpy() for one in states[1:]]
+
+
 def test_layers_are_one_for_the_base_and_less_where_weights_have_changed(
     learner: Learner, prompts: Path, tmp_path: Path
 ) -> None:
     probe = make_probe("layers", {"prompts": str(prompts)}, None)
     base = probe.measure(learner, "00-base", "00-base", tmp_path / "probe")
-    assert [part.name for part in base] == ["layer 0", "layer 1", "layer 2"]
-    assert [part.value for part in base] == pytest.approx([1, 1, 1])
+    assert [part.name for part in base] == ["layer 1", "layer 2"]
+    assert [part.value for part in base] == pytest.approx([1, 1])
     texts = [json.loads(line)["prompt"] for line in prompts.read_text().splitlines()]
     before = [states_alone(learner, texts, layer) for layer in range(3)]
     with torch.no_grad():
@@ -103,35 +58,74 @@ def test_layers_are_one_for_the_base_and_less_where_weights_have_changed(
         weight += torch.randn_like(weight)
     after = probe.measure(learner, "01-x", "00-base", tmp_path / "probe")
     now = [states_alone(learner, texts, layer) for layer in range(3)]
-    wanted = [by_hsic(*pair) for pair in zip(now, before, strict=True)]
+    wanted = [alignment(*pair, 1).debiased for pair in zip(arrays(now), arrays(before), strict=True)]
     assert [part.value for part in after] == pytest.approx(wanted, abs=1e-4)
-    biased = [kernel_cka(*pair) for pair in zip(now, before, strict=True)]
+    biased = [biased_cka(*pair) for pair in zip(arrays(now), arrays(before), strict=True)]
     assert [part.more["biased"] for part in after] == pytest.approx(biased, abs=1e-5)
-    assert [part.value for part in after[:2]] == pytest.approx([1, 1])
-    assert after[2].value is not None
-    assert after[2].value < 0.99
+    assert after[0].value == pytest.approx(1)
+    assert after[1].value is not None
+    assert after[1].value < 0.99
+    assert after[0].more["own change"] == pytest.approx(0, abs=1e-4)
+    assert after[1].more["before"] == after[1].value  # the stage before is the base
+    assert after[1].more["own change"] == after[1].more["own change of the stage"] > 0.01
+    third = probe.measure(learner, "02-y", "00-base", tmp_path / "probe")
+    assert third[1].value == pytest.approx(after[1].value)
+    assert third[1].more["before"] == pytest.approx(1)
     with pytest.raises(UserError, match="four prompts or more"):
         make_probe("layers", {"prompts": str(prompts), "limit": 3}, None)
+
+
+def test_all_layers_come_from_one_pass_and_the_top_one_before_and_after_the_norm(
+    learner: Learner, prompts: Path
+) -> None:
+    texts = [json.loads(line)["prompt"] for line in prompts.read_text().splitlines()]
+    tokens = [tuple(learner.tokenizer(text)["input_ids"]) for text in texts]
+    found = learner.layer_states(tokens)
+    for layer, place in ((0, 0), (1, 1), (2, 3)):
+        assert torch.allclose(found[:, place], states_alone(learner, texts, layer), atol=1e-5)
+        assert torch.equal(found[:, place], learner.hidden(tokens, layer))
+    assert torch.allclose(learner.model.model.norm(found[:, 2]), found[:, 3], atol=1e-5)
 
 
 def test_a_layer_that_says_the_same_of_all_prompts_is_null(learner: Learner, tmp_path: Path) -> None:
     path = tmp_path / "alike.json"
     path.write_text(json.dumps([{"prompt": f"{word}!"} for word in ("cat", "dog", "sea", "red")]))
+    with torch.no_grad():  # nothing passes from one token to another in the first layer
+        learner.model.model.layers[0].self_attn.o_proj.weight.zero_()
     first, *others = make_probe("layers", {"prompts": str(path)}, None).measure(
         learner, "00-base", "00-base", tmp_path / "probe"
     )
     assert (first.value, first.reason) == (
         None,
-        "all prompts have the same state there, or all states are equally far apart",
+        "all inputs have the same state there, or all states are equally far apart",
     )
-    assert [part.value for part in others] == pytest.approx([1, 1])
+    assert [part.value for part in others] == pytest.approx([1])
 
 
 def test_layers_of_a_model_without_numbers_are_null(broken: Learner, prompts: Path, tmp_path: Path) -> None:
     probe = make_probe("layers", {"prompts": str(prompts)}, None)
     *before, last = probe.measure(broken, "00-base", "00-base", tmp_path / "probe")
-    assert [part.value for part in before] == pytest.approx([1, 1])
+    assert [part.value for part in before] == pytest.approx([1])
     assert (last.value, last.reason) == (None, NOT_FINITE)
+
+
+def test_inputs_that_are_no_numbers_for_one_model_are_left_out_for_both(
+    learner: Learner, prompts: Path, tmp_path: Path
+) -> None:
+    """MOSSA's code drops them from each model separately, and the others no longer pair."""
+    probe = make_probe("layers", {"prompts": str(prompts)}, None)
+    plain = learner.layer_states
+
+    def overflowing(rows: Sequence[tuple[int, ...]]) -> Tensor:
+        states = plain(rows)
+        states[1, 2] = float("inf")
+        return states
+
+    probe.measure(learner, "00-base", "00-base", tmp_path / "probe")
+    learner.layer_states = overflowing  # type: ignore[method-assign, assignment]
+    parts = probe.measure(learner, "01-x", "00-base", tmp_path / "probe")
+    assert [(part.n, part.more.get("dropped")) for part in parts] == [(5, None), (4, 1.0)]
+    assert [part.value for part in parts] == pytest.approx([1, 1])
 
 
 def test_an_embedding_without_numbers_is_null(broken: Learner, tmp_path: Path) -> None:

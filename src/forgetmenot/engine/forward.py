@@ -1,6 +1,6 @@
 """One pack through the model: the log-probability of every edge."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -29,6 +29,7 @@ from forgetmenot.engine.precision import activation_dtype
 from forgetmenot.engine.shards import is_sharded
 from forgetmenot.engine.trie import Ints
 from forgetmenot.errors import UserError
+from forgetmenot.models.layers import decoder_layers
 
 
 def log_likelihoods(model: Any, pack: Pack, cache: Any = None, *, greedy: bool = False) -> Tensor:
@@ -85,12 +86,31 @@ def hidden_states(model: Any, pack: Pack, layer: int) -> Tensor:
 
     Layers count as in Transformers: 0 is the embeddings, −1 what goes into the LM head.
     """
+    return _all_states(model, pack, lambda states: [states[layer]])[:, 0]
+
+
+def layer_states(model: Any, pack: Pack) -> Tensor:
+    """The same of the embeddings and every layer, from one pass: fp32 [predicted tokens, layers + 2, width].
+
+    The last two are what the uppermost layer gives, and the same after the final norm.
+    """
+    top = []
+    hook = decoder_layers(model)[-1].register_forward_hook(
+        lambda module, inputs, output: top.append(output if isinstance(output, Tensor) else output[0])
+    )
+    try:
+        return _all_states(model, pack, lambda states: [*states[:-1], top[0], states[-1]])
+    finally:
+        hook.remove()
+
+
+def _all_states(model: Any, pack: Pack, choose: Callable[[Sequence[Tensor]], Sequence[Tensor]]) -> Tensor:
+    """Chosen hidden states where something is predicted: fp32 [predicted tokens, chosen, width]."""
     device = next(model.parameters()).device
     pack = replace(pack, lower=None)  # a layer below may be asked for
-    states = _run(model, pack, output_hidden_states=True, **_one_logit(pack)).hidden_states[layer]
+    states = _run(model, pack, output_hidden_states=True, **_one_logit(pack)).hidden_states
     sources = on_device(pack.sources[pack.edges], device)
-    found: Tensor = states.flatten(0, 1)[sources].float()
-    return found
+    return torch.stack([one.flatten(0, 1)[sources].float() for one in choose(states)], dim=1)
 
 
 def lower_states(model: Any, pack: Pack, first: int) -> LowerStates:

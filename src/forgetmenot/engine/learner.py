@@ -21,6 +21,7 @@ from forgetmenot.engine.decoding import Answer, Decoding
 from forgetmenot.engine.forward import (
     hidden_states,
     layer_inputs,
+    layer_states,
     log_likelihoods,
     lower_states,
 )
@@ -352,6 +353,16 @@ class Learner:
         """
         # A state is found where something is predicted: any token does, and it is computed nowhere.
         return self.states([TokenSequence((*prompt, 0), len(prompt)) for prompt in prompts], layer)
+
+    def layer_states(self, prompts: Sequence[tuple[int, ...]]) -> Tensor:
+        """The states of each prompt's last token in all layers: fp32 [prompts, layers + 2, width].
+
+        Without gradients: the embeddings, what each layer gives, and what goes into the LM head.
+        """
+        sequences = [TokenSequence((*prompt, 0), len(prompt)) for prompt in prompts]
+        text = self.model.config.get_text_config()
+        result = torch.zeros(len(prompts), text.num_hidden_layers + 2, text.hidden_size)
+        return self._for_each_predicted(sequences, result, lambda packed, _: layer_states(self.model, packed))
 
     def states(self, sequences: Sequence[TokenSequence], layer: int = -1) -> Tensor:
         """The hidden state that predicts each predicted token, without gradients: fp32 [predicted, width].

@@ -98,6 +98,11 @@ class RoutedLearner(Learner):
         plain = super().states
         return self._for_each_token(sequences, lambda places: plain([sequences[k] for k in places], layer))
 
+    def layer_states(self, prompts: Sequence[tuple[int, ...]]) -> Tensor:
+        """As the learner's, routed by prompt."""
+        plain = super().layer_states
+        return torch.stack(self._routed(prompts, lambda places: list(plain([prompts[k] for k in places]))))
+
     def divergences(self, sequences: Sequence[TokenSequence], states: Tensor, head: KeptHead) -> Tensor:
         """As the learner's, routed by what each sequence is given."""
         plain, own = super().divergences, torch.split(states, _counts(sequences))

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from forgetmenot.engine.decoding import Decoding
-from forgetmenot.errors import UserError, nearest
 from forgetmenot.metrics import metric_named
 from forgetmenot.metrics.overrides import calibration_error
 from forgetmenot.metrics.resampling import percentiles, wilson
 from forgetmenot.probes.shared import formats
 from forgetmenot.probes.shared.base_predictions import Base
-from forgetmenot.probes.shared.probe import NOT_FINITE, Part, Probe, ProbeOptions, RunTask
+from forgetmenot.probes.shared.probe import NOT_FINITE, Part, Probe, ProbeOptions, RunTask, chosen_tasks
 from forgetmenot.prompting import EncodedExamples, TokenSequence, encode_cached, parse_choice
 from forgetmenot.prompting.tokens import tokens_of
 from forgetmenot.settings import Names, PositiveInt
@@ -89,14 +88,7 @@ class Drift(Probe):
         Raises:
             UserError: If the options name another.
         """
-        by_name = {one.task.name: one for one in tasks}
-        for name in self.options.tasks:
-            if name not in by_name:
-                raise UserError(
-                    f"evaluation.probes.drift.tasks: this run scores no task {name!r}. "
-                    f"{nearest(name, by_name)} evaluation.also_score adds tasks that are only scored."
-                )
-        self.tasks = [by_name[name] for name in self.options.tasks or by_name]
+        self.tasks = chosen_tasks(tasks, self.options.tasks, "drift")
 
     def measure(self, learner: Learner, stage: str, base: str, folder: Path) -> Sequence[Part]:
         """The divergences, the calibration errors, and three shares of answers."""

@@ -1,143 +1,231 @@
-"""The `layers` probe: the similarity of the hidden states to the base model's, layer by layer."""
+"""The `layers` probe: where in the model each task lives, and where it is overwritten, layer by layer."""
 
 from __future__ import annotations
 
 import math
-import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from safetensors.numpy import load_file, save_file
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import model_validator
 
-from forgetmenot.engine import ranks
 from forgetmenot.errors import UserError
-from forgetmenot.probes.shared.probe import NOT_FINITE, Part, Probe, ProbeOptions
+from forgetmenot.metrics.alignment import Alignment, alignment, biased_cka
+from forgetmenot.metrics.resampling import percentiles
+from forgetmenot.probes.shared.controls import Control, controls_of
+from forgetmenot.probes.shared.kept_states import Floats, KeptStates
+from forgetmenot.probes.shared.probe import NOT_FINITE, Part, Probe, ProbeOptions, RunTask, chosen_tasks
 from forgetmenot.probes.shared.prompt_sets import read_prompts
+from forgetmenot.prompting import encode_cached
 from forgetmenot.prompting.tokens import tokens_of
-from forgetmenot.record.seal import check_file, written_sealed
-from forgetmenot.settings import PositiveInt
+from forgetmenot.settings import Names, PositiveInt
+from forgetmenot.tasks import sample
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from forgetmenot.engine.learner import Learner
 
+LEAST = 4
+"""Inputs, which the debiased estimate takes."""
+LEVEL = 0.95
+METRIC = "debiased linear CKA with the base model"
+ALIKE = "all inputs have the same state there, or all states are equally far apart"
 
-NOTHING = 1e-12
-"""A debiased product below this part of the biased one is rounding."""
+NO_BASE = "the base model's states on these inputs are not kept: the task was added to the run later"
+
+Prompts = Sequence[tuple[int, ...]]
+Model = tuple[KeptStates, str]
+"""Where a model's states are kept, and by which stage."""
 
 
 class LayersOptions(ProbeOptions):
-    """On what the states are compared.
+    """On what the states are compared, and with what.
 
     Attributes:
-        prompts: One of TRACE's sets of prompts, or the path of a JSON or JSONL file whose rows have a
-            `prompt`, such as the inputs of a task.
-        limit: Take the first so many.
+        tasks: Names of tasks that the run scores; empty for all of them that have prompts.
+        limit: Take a fixed random sample of so many inputs of each task; of `prompts` the first so many.
+        controls: The directory of a finished run of the method `single` with this probe and the same tasks
+            and limit: its models, each tuned on one task alone, are MOSSA's controls.
+        prompts: Instead of the tasks' inputs one of TRACE's sets of prompts, or the path of a JSON or JSONL
+            file whose rows have a `prompt`.
     """
 
-    prompts: str = "self-instruct"
-    limit: PositiveInt | None = None
+    tasks: Names = ()
+    limit: PositiveInt = 100
+    controls: str | None = None
+    prompts: str | None = None
+
+    @model_validator(mode="after")
+    def _of_tasks_or_prompts(self) -> LayersOptions:
+        if self.prompts is not None and (self.tasks or self.controls):
+            raise ValueError(
+                "prompts takes the place of the tasks' inputs, and has no controls; name prompts or tasks"
+            )
+        return self
 
 
 class Layers(Probe):
-    """Layers: linear CKA of each layer's states at the last prompt token, against the base model's.
+    """Layers: linear CKA of each layer's states with the base model, the stage before, and a control.
 
-    MOSSA's representation (Zhao, Ziser and Cohen, arXiv 2410.20008), whose other model is one that was tuned
-    on a task; here it is the run's own base model, so that 1 is a layer that says the same as before, and 0
-    one that says nothing of it. The value is the debiased estimate; MOSSA's, the biased one, stands under
-    `more`. Layer 0 are the embeddings. There is no delta: the base is 1 against itself.
+    MOSSA (Zhao, Ziser and Cohen, arXiv 2410.20008) holds a model against a control that was tuned on one task
+    alone, on that task's held-out inputs: where they are alike, the model holds what the task needs. A state
+    is that of the last token of an input. A part is a layer on a task's inputs, counted from 1; the last one
+    comes after the final norm. Its value is the debiased estimate with the base model: 1 is a layer
+    that says the same as before. Under `more` stand MOSSA's biased estimate, the likeness to the stage before
+    and to the control, and `gain`: how much more like the control this model is than the base is, the paper's
+    figure. There is no delta: the base is 1 against itself.
+
+    A state that has changed changes all above it. `own change` tells what a layer does otherwise by itself:
+    the likeness of what goes into it, less the likeness of what it adds. That is ours.
+
+    The states of every stage are kept in the probe's folder, in fp32: inputs × (layers + 2) × width numbers
+    for each task and stage.
     """
 
     Options = LayersOptions
 
     def __init__(self, options: LayersOptions, data_dir: Path | None) -> None:
         super().__init__(options, data_dir)
-        self.prompts = read_prompts(options.prompts, data_dir)[: options.limit]
-        if len(self.prompts) < 4:
-            raise UserError("evaluation.probes.layers: it needs four prompts or more to compare layers.")
+        self.tasks: list[RunTask] = []
+        self.texts: list[str] = []
+        if options.prompts is not None:
+            self.texts = read_prompts(options.prompts, data_dir)[: options.limit]
+            if len(self.texts) < LEAST:
+                raise UserError("evaluation.probes.layers: it needs four prompts or more to compare layers.")
+        self.controls: Mapping[str, Control] = {}
+        if options.controls is not None:
+            self.controls = controls_of(Path(options.controls), "evaluation.probes.layers.controls")
+
+    def take_tasks(self, tasks: Sequence[RunTask]) -> None:
+        """Choose among the run's tasks.
+
+        Raises:
+            UserError: If the options name another, or one that has no prompts or too few examples.
+        """
+        if self.texts:
+            return
+        named = chosen_tasks(tasks, self.options.tasks, "layers")
+        self.tasks = [one for one in named if one.task.kind != "text" and len(one.examples) >= LEAST]
+        left_out = [one.task.name for one in named if one not in self.tasks]
+        if not self.tasks or (left_out and self.options.tasks):
+            raise UserError(
+                f"evaluation.probes.layers: {', '.join(left_out)}: a task needs prompts, which plain text "
+                "has not, and four scored examples or more."
+            )
+        if self.options.controls is not None and not any(
+            one.task.name in self.controls for one in self.tasks
+        ):
+            raise UserError(
+                f"evaluation.probes.layers.controls: {self.options.controls} was tuned on none of "
+                f"{', '.join(one.task.name for one in self.tasks)} alone."
+            )
 
     def measure(self, learner: Learner, stage: str, base: str, folder: Path) -> Sequence[Part]:
-        """A part for each layer."""
-        import torch
-
-        tokens = tokens_of(learner.tokenizer).plain(self.prompts)
-        positions = learner.max_positions
-        prompts = [row[-positions:] if positions else row for row in tokens]
+        """A part for each layer of each task."""
+        sets = self._inputs(learner)
         layers: int = learner.model.config.get_text_config().num_hidden_layers
-        with learner.progress("layers", layers + 1) as advance:
-            states = []
-            for layer in range(layers + 1):
-                states.append(learner.hidden(prompts, layer))
-                advance(1)
-        kept = folder / f"states-{zlib.crc32(repr(prompts).encode()):08x}.safetensors"
-        if stage == base and ranks.writes():
-            with written_sealed(kept) as aside:
-                save_file({str(layer): one.numpy() for layer, one in enumerate(states)}, aside)
-        ranks.wait()
-        check_file(kept)
-        reference = {int(name): torch.from_numpy(one) for name, one in load_file(kept).items()}
-        return [_part(layer, one, reference[layer]) for layer, one in enumerate(states)]
+        parts = []
+        with learner.progress("layers", len(sets) * layers) as advance:
+            for name, prompts in sets.items():
+                kept = KeptStates(folder, name or "prompts", prompts)
+                kept.keep(stage, learner.layer_states(prompts))
+                models = {"own": (kept, stage), **self._others(kept, stage, base, name, prompts)}
+                for layer in range(1, layers + 1):
+                    parts.append(_part(f"{name} layer {layer}".strip(), models, layer, layers))
+                    advance(1)
+        return parts
+
+    def _inputs(self, learner: Learner) -> dict[str, Prompts]:
+        """The tokens of each task's inputs; of the set of prompts under no name."""
+        positions = learner.max_positions
+        if self.texts:
+            tokens = tokens_of(learner.tokenizer).plain(self.texts)
+            return {"": [row[-positions:] if positions else row for row in tokens]}
+        found: dict[str, Prompts] = {}
+        for one in self.tasks:
+            longest = min(one.max_length, positions or one.max_length)
+            examples = sample(one.task.name, one.examples, self.options.limit)
+            encoded = encode_cached(one.task, one.prompt, learner.tokenizer, longest, examples)
+            found[one.task.name] = [example.prompt for example in encoded]
+        return found
+
+    def _others(
+        self, kept: KeptStates, stage: str, base: str, name: str, prompts: Prompts
+    ) -> dict[str, Model]:
+        """What this stage's states are held against: `base`, `before` and `control`, as far as kept."""
+        others = {"base": (kept, base)} if kept.has(base) else {}
+        before = kept.before(stage)
+        if before is not None:
+            others["before"] = (kept, before)
+        if name in self.controls:
+            control = self.controls[name]
+            states = KeptStates(control.folder, name, prompts)
+            if not states.has(control.stage):
+                raise UserError(
+                    f"evaluation.probes.layers.controls: {self.options.controls} has not measured these "
+                    f"inputs of {name} by the probe `layers`: run it with the same tasks, prompts, limit and "
+                    "tokenizer."
+                )
+            others["control"] = (states, control.stage)
+        for states, other in others.values():
+            states.check(other)
+        return others
 
 
-def _part(layer: int, states: Tensor, reference: Tensor) -> Part:
-    name, metric, n = f"layer {layer}", "debiased linear CKA with the base model", len(states)
-    if not (states.isfinite().all() and reference.isfinite().all()):
-        return Part(name, None, metric, n, reason=NOT_FINITE)
-    value = debiased_cka(states, reference)
+def _part(name: str, models: Mapping[str, Model], layer: int, layers: int) -> Part:
+    """One layer of `own` against the same layer of other models, on the inputs for which all are finite."""
+    raw = {key: kept.of(stage, layer) for key, (kept, stage) in models.items()}
+    # The top layer's state is compared after the final norm, and what the layer adds is before it.
+    shown = {k: kept.of(stage, layer + 1) for k, (kept, stage) in models.items()} if layer == layers else raw
+    below = {key: kept.of(stage, layer - 1) for key, (kept, stage) in models.items()}
+    whole = np.all([np.isfinite(s).all(1) for some in (raw, shown, below) for s in some.values()], axis=0)
+    n = int(whole.sum())
+    if "base" not in models:
+        return Part(name, None, METRIC, n, reason=NO_BASE)
+    more = {"dropped": float(len(whole) - n)} if n < len(whole) else {}
+    if n < LEAST:
+        return Part(name, None, METRIC, n, reason=NOT_FINITE, more=more)
+    raw, shown, below = (_rows(some, whole) for some in (raw, shown, below))
+    found = {key: alignment(shown["own"], shown[key]) for key in models if key != "own"}
+    more["biased"] = found["base"].biased
+    for key in found.keys() - {"base"}:
+        more |= _numbers(key, found[key].debiased, found[key].resampled, n)
+        more[f"{key} biased"] = found[key].biased
+    if "control" in found:
+        more |= _difference("gain", found["control"], alignment(shown["base"], shown["control"]), n)
+        more["gain biased"] = found["control"].biased - biased_cka(shown["base"], shown["control"])
+    for key, title in (("base", "own change"), ("before", "own change of the stage")):
+        if key in found:
+            entering = _entering(below["own"], below[key])
+            added = alignment(raw["own"] - below["own"], raw[key] - below[key])
+            more |= _difference(title, entering, added, n)
+    more = {key: value for key, value in more.items() if math.isfinite(value)}
+    value = found["base"].debiased
     if math.isnan(value):
-        reason = "all prompts have the same state there, or all states are equally far apart"
-        return Part(name, None, metric, n, reason=reason)
-    return Part(name, value, metric, n, more={"biased": linear_cka(states, reference)})
+        return Part(name, None, METRIC, n, reason=ALIKE, more=more)
+    return Part(name, value, METRIC, n, percentiles(found["base"].resampled, LEVEL, n), more=more)
 
 
-def debiased_cka(one: Tensor, other: Tensor) -> float:
-    """Linear centred kernel alignment by the unbiased estimate of HSIC, in fp64: 1 alike, 0 unrelated.
-
-    HSIC₁(X, Y) / √(HSIC₁(X, X) HSIC₁(Y, Y)) (Murphy, Zylberberg and Fyshe 2024, arXiv 2405.01012), with HSIC₁
-    that of Song et al. (2012, "Feature Selection via Dependence Maximization", JMLR 13, eq. 5). For columns
-    of mean zero and a linear kernel it is, but for n (n − 3),
-
-        ‖XᵀY‖² − n/(n−2) Σᵢ ‖xᵢ‖² ‖yᵢ‖² + Σᵢ ‖xᵢ‖² Σᵢ ‖yᵢ‖² / ((n−1)(n−2)).
-
-    It may lie a little below 0. NaN where one of them has no structure at all: the same in all rows, or all
-    rows equally far apart.
-
-    Args:
-        one: [rows, width]; four rows or more.
-        other: [rows, another width].
-    """
-    x, y = _centred(one), _centred(other)
-    products = [_unbiased(*pair) for pair in ((x, y), (x, x), (y, y))]
-    if products[1] <= NOTHING * _biased(x, x) or products[2] <= NOTHING * _biased(y, y):
-        return math.nan
-    return products[0] / math.sqrt(products[1] * products[2])
+def _rows(states: Mapping[str, Floats], kept: NDArray[np.bool_]) -> dict[str, Floats]:
+    """Some of the inputs of all models alike, so that they stay paired."""
+    return {key: one[kept] for key, one in states.items()}
 
 
-def linear_cka(one: Tensor, other: Tensor) -> float:
-    """Linear centred kernel alignment as first defined, in fp64: from 0 to 1; for comparison with papers.
-
-    ‖XᵀY‖² / (‖XᵀX‖ ‖YᵀY‖) after centring the columns (Kornblith et al. 2019, arXiv 1905.00414, eq. 3). It is
-    biased: unrelated Gaussian states of width p read p / (p + n) in n rows.
-
-    Args:
-        one: [rows, width].
-        other: [rows, another width].
-    """
-    x, y = _centred(one), _centred(other)
-    return _biased(x, y) / math.sqrt(_biased(x, x) * _biased(y, y))
+def _entering(one: Floats, other: Floats) -> Alignment:
+    """The likeness of what goes into a layer; 1 where all inputs end in the same embedding."""
+    found = alignment(one, other)
+    if math.isfinite(found.debiased):
+        return found
+    return Alignment(1.0, 1.0, np.ones_like(found.resampled))
 
 
-def _centred(values: Tensor) -> Tensor:
-    values = values.double() - values[0].double()  # exactly 0 where all rows are the same
-    return values - values.mean(0)
+def _difference(name: str, one: Alignment, other: Alignment, n: int) -> dict[str, float]:
+    """How much likelier the first is, sample by sample of the same bootstrap."""
+    return _numbers(name, one.debiased - other.debiased, one.resampled - other.resampled, n)
 
 
-def _biased(x: Tensor, y: Tensor) -> float:
-    return float((x.T @ y).square().sum())
-
-
-def _unbiased(x: Tensor, y: Tensor) -> float:
-    n, a, b = len(x), x.square().sum(1), y.square().sum(1)
-    return _biased(x, y) - n / (n - 2) * float(a @ b) + float(a.sum() * b.sum()) / ((n - 1) * (n - 2))
+def _numbers(name: str, value: float, resampled: NDArray[np.float64], n: int) -> dict[str, float]:
+    """A figure with the ends of its interval."""
+    low, high = percentiles(resampled, LEVEL, n) or (math.nan, math.nan)
+    return {name: value, f"{name} low": low, f"{name} high": high}

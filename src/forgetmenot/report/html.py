@@ -22,6 +22,7 @@ from forgetmenot.report.costs import costs
 from forgetmenot.report.figures import curve, dumbbell, loss_line, points_told, score_scale
 from forgetmenot.report.forgotten import lost_examples
 from forgetmenot.report.headline import headline
+from forgetmenot.report.layer_page import layer_pages
 from forgetmenot.report.wording import (
     HEADLINES,
     NONE,
@@ -78,6 +79,7 @@ def write_report(run_dir: Path) -> Path:
         headlines=[_figure(results, name) for name in HEADLINES],
         losses=lost_examples(run_dir, results),
         trainings=_trainings(run_dir, results, rows),
+        layers=layer_pages(results),
         config=_text(run_dir / CONFIG),
         environment=read_json(run_dir / ENVIRONMENT, dict),
         timing=timing,

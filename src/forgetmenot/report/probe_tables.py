@@ -7,18 +7,22 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from forgetmenot.report.layer_map import LAYERS, print_layer_maps
 from forgetmenot.report.wording import number, signed
 
 
 def print_probes(probes: Mapping[str, Mapping[str, Any]], console: Console) -> None:
-    """Print a table for each probe: stages × parts, and the mean change against the base model.
+    """Print a table for each probe: stages × parts, and the mean change against the base; of `layers` a map.
 
     Args:
         probes: As under "probes" in `results.json`.
         console: Where to print.
     """
     for name, found in probes.items():
-        console.print(_table(name, found))
+        if name == LAYERS:
+            print_layer_maps(found, console)
+        else:
+            console.print(_table(name, found))
         for gap in found["missing"]:
             console.print(Text(f"{gap['part']} after {gap['stage']}: {gap['reason']}", style="dim"))
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
+from forgetmenot.errors import UserError, nearest
 from forgetmenot.prompting.prompt import Prompt
 from forgetmenot.tasks import Example, Task
 
@@ -113,3 +114,19 @@ class Probe:
             folder: Of the probe's own, over all stages of a run; it may not be there yet.
         """
         raise NotImplementedError
+
+
+def chosen_tasks(tasks: Sequence[RunTask], names: Sequence[str], probe: str) -> list[RunTask]:
+    """Those of a run's tasks that a probe's option `tasks` names, or all of them.
+
+    Raises:
+        UserError: If it names another.
+    """
+    by_name = {one.task.name: one for one in tasks}
+    for name in names:
+        if name not in by_name:
+            raise UserError(
+                f"evaluation.probes.{probe}.tasks: this run scores no task {name!r}. "
+                f"{nearest(name, by_name)} evaluation.also_score adds tasks that are only scored."
+            )
+    return [by_name[name] for name in names or by_name]

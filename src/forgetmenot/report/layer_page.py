@@ -1,0 +1,124 @@
+"""The maps of the probe `layers` in a run's page: a picture for each question, and what it shows."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup, escape
+
+from forgetmenot.record.results import RunResults
+from forgetmenot.report import drawing
+from forgetmenot.report.layer_map import LAYERS, LayerMap, layer_maps, numbered
+from forgetmenot.report.wording import number, span
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture with its title and what its colours say."""
+
+    title: str
+    words: str
+    picture: Markup
+
+
+@dataclass(frozen=True)
+class LayerPage:
+    """What the page shows of one task."""
+
+    task: str
+    n: int
+    figures: Sequence[Figure]
+    sentences: Sequence[str]
+
+
+def layer_pages(results: RunResults) -> list[LayerPage]:
+    """One for each task that the probe `layers` has measured in a run."""
+    if LAYERS not in results.probes:
+        return []
+    pages = []
+    for one in layer_maps(results.probes[LAYERS]):
+        own = results.own_stage(one.task) if one.task in results.tasks else None
+        pages.append(LayerPage(one.task, one.n, _figures(one, own), list(layer_sentences(one, own))))
+    return pages
+
+
+def layer_sentences(one: LayerMap, own: int | None) -> list[str]:
+    """Where a task lives and where it was overwritten, each with its number.
+
+    Args:
+        one: Its map.
+        own: The stage that trained it; None where it was only watched.
+    """
+    said = []
+    last = max((i for i, row in enumerate(one.base) if any(value is not None for value in row)), default=0)
+    if own is not None and own <= last:
+        if written := one.rewritten(own):
+            said.append(f"Training on {one.task} changed {numbered(written)} most by themselves.")
+        if held := one.holds(own):
+            said.append(
+                f"After it, {numbered(held)} are more like a model tuned on {one.task} alone than the "
+                "base is."
+            )
+        if cuts := one.transitions(own):
+            said.append(f"That likeness changes its level at {numbered(cuts)} (a rule of ours).")
+        for i in range(own + 1, last + 1):
+            if over := sorted(set(one.rewritten(i)) & set(written or one.layers)):
+                said.append(f"{one.stages[i]} changed {numbered(over)} again.")
+    place = one.least_alike(last) if last else None
+    if place is not None:
+        value, interval = one.base[last][place], one.spans[last][place]
+        where = f" ({span(interval)})" if interval else ""
+        said.append(f"At the end layer {one.layers[place]} is least like the base: {number(value)}{where}.")
+    return said
+
+
+def _figures(one: LayerMap, own: int | None) -> list[Figure]:
+    changed = [[None if value is None else 1 - value for value in row] for row in one.base]
+    shown = [("Changed from the base", "1 − likeness to the base", changed)]
+    for title, words, name in (
+        ("Rewritten by the stage", "a layer’s own change since the stage before", "own change of the stage"),
+        ("Like its control", "likeness to a model tuned on this task alone, less the base’s", "gain"),
+    ):
+        if name in one.more:
+            shown.append((title, words, [list(row) for row in one.more[name]]))
+    return [
+        Figure(title, words, picture(one, values, words, own, f"{one.task or 'prompts'}: {title}, {words}"))
+        for title, words, values in shown
+    ]
+
+
+def picture(
+    one: LayerMap, values: Sequence[Sequence[float | None]], kind: str, own: int | None, label: str
+) -> Markup:
+    """Layers × stages: the darker, the larger the value; the lowest layer is at the bottom.
+
+    Args:
+        one: The map that the values belong to.
+        values: [stages][layers], from −1 to 1; a negative one has the colour of a loss.
+        kind: What they are, as in a title over a cell.
+        own: The stage that trained the task.
+        label: What a screen reader says.
+    """
+    left, top, bottom, cell = 30, 16, 18, 26
+    tall = max(4.0, min(12.0, 240 / len(one.layers)))
+    width, height = left + cell * len(one.stages) + 6, round(top + tall * len(one.layers) + bottom)
+    parts = []
+    for i, row in enumerate(values):
+        for k, value in enumerate(row):
+            if value is None:
+                continue
+            y = top + tall * (len(row) - 1 - k)
+            title = f"{one.stages[i]}, layer {one.layers[k]}: {kind} {number(value)}"
+            shade = f'class="cell {"loss" if value < 0 else "much"}" fill-opacity="{min(abs(value), 1):.2f}"'
+            place = f'x="{left + cell * i}" y="{y:.1f}" width="{cell - 1}" height="{tall - 0.6:.1f}"'
+            parts.append(f"<rect {shade} {place}><title>{escape(title)}</title></rect>")
+    for k in sorted({0, len(one.layers) // 2, len(one.layers) - 1}):
+        y = top + tall * (len(one.layers) - 1 - k) + tall / 2 + 3.5
+        parts.append(drawing.words("tick", left - 6, y, "end", str(one.layers[k])))
+    for i in range(len(one.stages)):
+        parts.append(drawing.words("tick", left + cell * (i + 0.5), height - 4, "middle", str(i)))
+    if own is not None:
+        x = left + cell * own - 0.5
+        tallest = tall * len(one.layers)
+        parts.append(f'<rect class="own" x="{x}" y="{top - 1}" width="{cell}" height="{tallest + 1:.1f}"/>')
+        parts.append(drawing.words("note", x + cell / 2, top - 5, "middle", "trained"))
+    return drawing.svg("layers", width, height, label, parts)
