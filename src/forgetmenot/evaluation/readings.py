@@ -15,6 +15,7 @@ from forgetmenot.paths import path_safe
 from forgetmenot.prompting import (
     Demonstrations,
     DemonstrationSettings,
+    EncodedExamples,
     Prompt,
     PromptVariants,
     choose_prompt,
@@ -35,11 +36,13 @@ class Reading:
         prompts: The prompt of each scored task; tasks that would be scored as in the run's own reading
             are left out of others.
         rule: How a choice among labels is scored.
+        realign: On how many training examples the model is aligned anew before a task is asked.
     """
 
     name: str
     prompts: dict[str, Prompt]
     rule: ScoringRule
+    realign: int = 0
 
 
 def own_reading(asking: Asking, tasks: Sequence[Task]) -> Reading:
@@ -93,7 +96,11 @@ def reading_of(
         raise UserError(f"{where}: lm-eval asks its tasks in its own way alone, and no other is scored here.")
     chosen = asking.prompt if settings.prompt is None else settings.prompt
     shown = asking.demonstrations if settings.demonstrations is None else settings.demonstrations
-    if settings.prompt is None and settings.demonstrations is None:
+    if settings.realign is not None:
+        tasks = [task for task in tasks if task.train]
+        if not tasks:
+            raise UserError(f"{where}: realign trains on a task's own examples, and no task here has any.")
+    elif settings.prompt is None and settings.demonstrations is None:
         tasks = [task for task in tasks if task.kind == "choice"]  # the others would be asked as before
     prompts = {task.name: prompt_for(task, chosen, shown) for task in tasks}
     named = settings.model_dump(include={"scoring", "normalization", "calibration"}, exclude_none=True)
@@ -101,7 +108,8 @@ def reading_of(
         # The run's own refinements of the likelihood fall away.
         named = {"normalization": "none", "calibration": "none", **named}
     evaluation = asking.evaluation.model_copy(update=named)
-    return Reading(name, prompts, scoring_rule_of(evaluation, tasks, prompts, where))
+    rule = scoring_rule_of(evaluation, tasks, prompts, where)
+    return Reading(name, prompts, rule, settings.realign or 0)
 
 
 def title(settings: ReadingSettings) -> str:
@@ -128,6 +136,7 @@ def title(settings: ReadingSettings) -> str:
     ):
         if key in named:
             parts.append(plain if named[key] == "none" else named[key])
+    parts += [f"realigned-{settings.realign}"] if settings.realign else []
     return path_safe("-".join(parts))
 
 
@@ -182,7 +191,9 @@ def scored_tasks(
 ) -> list[ScoredTask]:
     """What a reading asks of those of its tasks that are among these."""
     return [
-        scored_task(asking, task, reading.prompts[task.name], learner, max_length, reading.rule)
+        scored_task(
+            asking, task, reading.prompts[task.name], learner, max_length, reading.rule, reading.realign
+        )
         for task in tasks
         if task.name in reading.prompts
     ]
@@ -195,6 +206,7 @@ def scored_task(
     learner: "Learner",
     max_length: int,
     rule: ScoringRule = BY_LIKELIHOOD,
+    realign: int = 0,
 ) -> ScoredTask:
     """A task ready for scoring: the examples within the limit, as tokens.
 
@@ -205,6 +217,7 @@ def scored_task(
         learner: Whose tokenizer makes tokens.
         max_length: The most of them.
         rule: How a choice among labels is scored.
+        realign: On how many training examples the model is aligned anew before.
     """
     limit = asking.evaluation.limit
     examples = sample(task.name, scored_split(asking.evaluation, task), limit)
@@ -217,11 +230,14 @@ def scored_task(
     if plan and task.kind == "answer":
         reserved = min(plan.decoding.max_new_tokens, max_length // 3)
     encoded = encode_cached(task, prompt, tokenizer, max_length, examples, reserved)
+    again = EncodedExamples.of([])
+    if realign:
+        again = encode_cached(task, prompt, tokenizer, max_length, sample(task.name, task.train, realign))
     if task.kind != "choice":
-        return ScoredTask(task, prompt, examples, encoded, generation=plan)
+        return ScoredTask(task, prompt, examples, encoded, generation=plan, realign=again)
     calibrates = sample(task.name, rule.reference(task, prompt), limit)
     reference = encode_cached(task, prompt, tokenizer, max_length, calibrates)
-    return ScoredTask(task, prompt, examples, encoded, rule, reference)
+    return ScoredTask(task, prompt, examples, encoded, rule, reference, realign=again)
 
 
 def scored_split(evaluation: EvaluationSettings, task: Task) -> Sequence[Example]:

@@ -49,6 +49,8 @@ class ScoredTask:
         reference: What calibration looks at.
         generation: How free answers are generated; None where none are. Of a choice that is read off a
             written answer: how that is written, where it is not left to the words of the labels.
+        realign: Training examples on which the model is aligned anew before it is asked; see
+            `forgetmenot.runs.realign`.
     """
 
     task: Task
@@ -58,6 +60,7 @@ class ScoredTask:
     rule: ScoringRule = BY_LIKELIHOOD
     reference: EncodedExamples = field(default_factory=lambda: EncodedExamples.of([]))
     generation: GenerationPlan | None = None
+    realign: EncodedExamples = field(default_factory=lambda: EncodedExamples.of([]))
     _arranged: "dict[tuple[int, int], Arrangement]" = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -173,6 +176,7 @@ class ScoredTask:
             choices=self.prompt.choices,
             written=self.rule.generates,
             truncated=self.encoded.truncated,
+            realigned=len(self.realign),
         )
 
     @property
@@ -180,7 +184,9 @@ class ScoredTask:
         """How a choice is read or an answer written, and what is shown before it, as a stage records it."""
         shown = self.prompt.demonstrations
         written = {"generation": asdict(self.generation.decoding)} if self.generation else {}
-        return {**asdict(self.rule), **written, "demonstrations": shown.to_json() if shown else None}
+        realigned = {"realigned": len(self.realign)} if len(self.realign) else {}
+        shown_json = shown.to_json() if shown else None
+        return {**asdict(self.rule), **written, **realigned, "demonstrations": shown_json}
 
     def _gold_text(self, example: Example) -> str:
         gold = "" if example.target is None else str(example.target)

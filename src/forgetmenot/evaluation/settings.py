@@ -63,7 +63,12 @@ Calibration = Literal["none", "contextual", "prior"]
 
 
 class ReadingSettings(BaseModel):
-    """A reading beside the run's own; what it does not name is as in the run's own."""
+    """A reading beside the run's own; what it does not name is as in the run's own.
+
+    Attributes:
+        realign: Before a task is asked, train for a moment on so many of its training examples; see
+            `forgetmenot.runs.realign`. The weights are then put back.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -72,6 +77,7 @@ class ReadingSettings(BaseModel):
     scoring: ScoringName | None = None
     normalization: Normalization | None = None
     calibration: Calibration | None = None
+    realign: PositiveInt | None = None
 
     @model_validator(mode="after")
     def _something(self) -> Self:

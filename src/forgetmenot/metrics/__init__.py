@@ -31,6 +31,7 @@ from forgetmenot.metrics.metric import Formula, Metric
 from forgetmenot.metrics.noise_floor import MAXIMA, noise_floor
 from forgetmenot.metrics.overrides import Overrides, by_confidence, calibration_error, overrides
 from forgetmenot.metrics.ranking import Ranked, Ranking, rank_variants
+from forgetmenot.metrics.recovery import BROUGHT_BACK, STILL_LOST, recoveries
 from forgetmenot.metrics.sequential import (
     SequentialTest,
     decide,
@@ -46,12 +47,14 @@ from forgetmenot.metrics.task_metrics import METRICS, Measured, known_metrics, m
 from forgetmenot.metrics.verdicts import PAIRS, Verdict, judge, margin_of, smallest_drop, verdicts
 
 __all__ = [
+    "BROUGHT_BACK",
     "FIGURES",
     "FORMULAS",
     "MAXIMA",
     "METRICS",
     "NO_LABEL",
     "PAIRS",
+    "STILL_LOST",
     "Answers",
     "Contrast",
     "Formula",
@@ -103,6 +106,7 @@ __all__ = [
     "paired_difference",
     "pretrained_mean",
     "rank_variants",
+    "recoveries",
     "replicates",
     "seeded_batches",
     "smallest_drop",

@@ -16,6 +16,7 @@ from forgetmenot.metrics import (
     measure,
     metric_named,
     noise_floor,
+    recoveries,
     summarize,
     verdicts,
 )
@@ -26,6 +27,7 @@ from forgetmenot.record.result_schema import (
     IntervalsOf,
     Matrix,
     ReadingResults,
+    RecoveryOf,
     Results,
     SignificanceTest,
     SummaryFigures,
@@ -49,6 +51,7 @@ class AskedTask:
         choices: Label to the words that stood for it in the prompt; empty for a task without labels.
         written: Whether labels were read off what the model wrote.
         truncated: How many examples were cut to fit, and by how many tokens.
+        realigned: On how many training examples the model was aligned anew before it was asked.
     """
 
     task: str
@@ -62,6 +65,7 @@ class AskedTask:
     choices: Mapping[str, str] = field(default_factory=dict)
     written: bool = False
     truncated: Mapping[str, int] = field(default_factory=lambda: {"examples": 0, "tokens": 0})
+    realigned: int = 0
 
     @property
     def n(self) -> int:
@@ -103,6 +107,10 @@ def assemble(
     margins = {task: margin_of(task, name, described.get("margins")) for task, name in metrics.items()}
     judged = verdicts(rows, columns, margins)
     chance = {task: metric_named(one.metric).chance_level(one.gold) for task, one in columns.items()}
+
+    def recovered(asked: Sequence[AskedTask], chosen: Mapping[str, str]) -> RecoveryOf:
+        return {} if asked is headline else _recovery(rows, columns, asked, chosen, margins)
+
     return Results(
         model=described["model"],
         method=described["method"],
@@ -127,7 +135,9 @@ def assemble(
             task: cast(SignificanceTest, one.paired.to_json()) for task, one in judged["own_end"].items()
         },
         readings=[
-            reading(rows, asked, chosen, tasks) for asked in readings for chosen in _metric_choices(asked)
+            cast(ReadingResults, {**reading(rows, asked, chosen, tasks), **recovered(asked, chosen)})
+            for asked in readings
+            for chosen in _metric_choices(asked)
         ],
         probes=dict(probes or {}),
         cost=cost,
@@ -179,15 +189,33 @@ def reading(
     return cast(ReadingResults, found)
 
 
+def _recovery(
+    rows: Sequence[MatrixRow],
+    columns: Mapping[str, Answers],
+    asked: Sequence[AskedTask],
+    metrics: Mapping[str, str],
+    margins: Mapping[str, float],
+) -> RecoveryOf:
+    """What this way of asking brings back; nothing where it is no other score of the same answers."""
+    helped = {one.task: one.column(metrics[one.task]) for one in asked if one.task in metrics}
+    found = {
+        task: {name: cast(VerdictOf, one.to_json()) for name, one in both.items()}
+        for task, both in recoveries(rows, columns, helped, margins).items()
+    }
+    return {"recovery": found} if found else {}
+
+
 def _how(asked: Sequence[AskedTask]) -> dict[str, Any]:
     """How choices were read and answers written, and what was shown before each task's examples."""
     plain = {"scoring": "likelihood", "normalization": "none", "calibration": "none"}
+    realigned = {one.task: one.realigned for one in asked if one.realigned}
     generation = {one.task: dict(one.generation) for one in asked if one.generation is not None}
     return {
         **next((one.scoring for one in asked if one.scoring is not None), plain),
         **({"generation": generation} if generation else {}),
         "demonstrations": {one.task: dict(one.demonstrations) for one in asked if one.demonstrations},
         "choices": {one.task: dict(one.choices) for one in asked if one.choices},
+        **({"realigned": realigned} if realigned else {}),
     }
 
 

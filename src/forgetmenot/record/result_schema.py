@@ -130,6 +130,12 @@ class MissingCell(TypedDict):
     reason: str
 
 
+class RecoveryOf(TypedDict, total=False):
+    """What a way of asking brings back of each task, and what stays lost; see `metrics.recovery`."""
+
+    recovery: dict[str, dict[str, VerdictOf]]
+
+
 class ReadingResults(TypedDict):
     """One score matrix: one metric for each task, one choice of prompts, one way of scoring.
 
@@ -155,6 +161,8 @@ class ReadingResults(TypedDict):
     missing: list[MissingCell]
     truncated: dict[str, dict[str, int]]
     unparsed: NotRequired[list[list[int | None]]]
+    realigned: NotRequired[dict[str, int]]
+    recovery: NotRequired[dict[str, dict[str, VerdictOf]]]
 
 
 class SavedReading(ReadingResults):

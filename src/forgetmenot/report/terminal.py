@@ -12,7 +12,7 @@ from rich.text import Text
 from forgetmenot.metrics import PAIRS
 from forgetmenot.record.result_schema import VerdictOf
 from forgetmenot.record.results import RunResults
-from forgetmenot.report.by_reading import AskedBy, asked_otherwise
+from forgetmenot.report.by_reading import AskedBy, Recovery, asked_otherwise, recoveries, recovery_sentences
 from forgetmenot.report.costs import costs
 from forgetmenot.report.headline import headline
 from forgetmenot.report.probe_tables import print_probes
@@ -151,6 +151,8 @@ def print_matrix(content: Mapping[str, Any], console: Console) -> None:
     console.print()
     if otherwise := asked_otherwise(results):
         console.print(_by_way(results, otherwise), "", sep="\n")
+    for sentence in recovery_sentences(results):
+        console.print(Text(sentence))
     if results.cost:
         words = "; ".join(f"{name} {value}" for name, value in costs(results.cost).items())
         console.print(Text(f"Cost: {words}.", style="dim"), "", sep="\n")
@@ -219,7 +221,9 @@ def _verdicts(results: RunResults) -> Table:
     """What became of each task between the base model, its own stage and the end, the worst first."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     pairs = [pair for pair in PAIRS if results.verdicts.get(pair)]
-    for title in ("task", *(PAIR_TITLES[pair] for pair in pairs)):
+    recovered = recoveries(results)
+    further = ["brought back at the end by"] if recovered else []
+    for title in ("task", *(PAIR_TITLES[pair] for pair in pairs), *further):
         table.add_column(title, overflow="fold")
     for outcome in results.worst_first:
         judged = [results.verdicts[pair].get(outcome.task) for pair in pairs]
@@ -227,7 +231,10 @@ def _verdicts(results: RunResults) -> Table:
             continue
         name = Text(outcome.task).append(f"\n{examples_words(one)}", style="dim")
         name.append(f"\nmargin {margin_words(one['margin'], outcome.metric)}", style="dim")
-        table.add_row(name, *(_verdict(verdict, outcome.metric) for verdict in judged))
+        cells = [_verdict(verdict, outcome.metric) for verdict in judged]
+        if recovered:
+            cells.append(_recovered(recovered.get(outcome.task, []), outcome.metric))
+        table.add_row(name, *cells)
     return table
 
 
@@ -244,6 +251,16 @@ def _verdict(verdict: VerdictOf | None, metric: str) -> Text:
         cell.append(f"\n{needed_words(verdict)}", style="dim not bold")
     elif verdict["reason"]:
         cell.append(f"\n{verdict['reason']}", style="dim not bold")
+    return cell
+
+
+def _recovered(found: Sequence[Recovery], metric: str) -> Text:
+    """What each other way of asking brings back of a task, with its interval."""
+    cell = Text("" if found else NONE, style="" if found else "dim")
+    for one in found:
+        cell.append(f"{one.how}: ", style="dim").append(difference_words(one.brought_back, metric))
+        cell.append(f" {interval_words(one.brought_back, metric)}\n", style="dim")
+    cell.rstrip()
     return cell
 
 

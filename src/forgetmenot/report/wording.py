@@ -104,7 +104,9 @@ def way(reading: Mapping[str, Any]) -> str:
     if (calibration := reading.get("calibration", "none")) != "none":
         said += f", {calibration} calibration"
     counts = sorted({shown["count"] for shown in reading.get("demonstrations", {}).values()})
-    return said + (f", {' or '.join(map(str, counts))} demonstrations" if counts else "")
+    said += f", {' or '.join(map(str, counts))} demonstrations" if counts else ""
+    again = sorted(set(reading.get("realigned", {}).values()))
+    return said + (f", realigned on {' or '.join(map(str, again))} examples" if again else "")
 
 
 def setting(value: Any) -> str:

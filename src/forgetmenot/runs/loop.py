@@ -40,6 +40,7 @@ from forgetmenot.runs.display import Display
 from forgetmenot.runs.method_state import load_method_state
 from forgetmenot.runs.plan import Plan, training_examples, training_rows
 from forgetmenot.runs.probing import measure_stage, measured
+from forgetmenot.runs.realign import realigned
 from forgetmenot.runs.session import Session
 from forgetmenot.runs.stage_training import StageTraining
 
@@ -223,7 +224,8 @@ class Loop:
             for file, tasks in asked.items():
                 answers = []
                 for one in tasks:
-                    answers.append(evaluate(self.learner, self.method, one, done, kept))
+                    with realigned(self.session, one):
+                        answers.append(evaluate(self.learner, self.method, one, done, kept))
                     give_back()
                 names = [one.task.name for one in tasks]
                 write_predictions(folder / file, dict(zip(names, answers, strict=True)))

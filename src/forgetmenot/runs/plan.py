@@ -21,6 +21,7 @@ from forgetmenot.metrics import MatrixRow, metric_named
 from forgetmenot.paths import at_home
 from forgetmenot.probes import check_probe
 from forgetmenot.prompting import EncodedExamples, Prompt, encode_cached, why_no_cache
+from forgetmenot.runs.realign import check_realign
 from forgetmenot.tasks import Example, Task, check_tasks, expand, load_tasks, refuse_twice, sample
 
 
@@ -124,6 +125,8 @@ def check_names(config: RunConfig) -> Method:
         from forgetmenot.engine.vllm_backend import check_vllm
 
         check_vllm()
+    if any(one.realign for one in config.evaluation.readings):
+        check_realign(method, config.method.name)
     for one in config.evaluation.probes:
         check_probe(one.name, one.options)
     refuse_training(config.tasks)

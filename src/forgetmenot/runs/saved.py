@@ -68,7 +68,9 @@ def at_its_revision(config: RunConfig, begun: Mapping[str, Any]) -> RunConfig:
     return config.model_copy(update={"model": pinned})
 
 
-def take_up(directory: RunDirectory, session: Session, method: Method, stage: str) -> bool:
+def take_up(
+    directory: RunDirectory, session: Session, method: Method, stage: str, *, trainable: bool = False
+) -> bool:
     """Go to the weights of a stage, and to what the method knew then; whether they are still there."""
     from forgetmenot.models.weights import has_weights
     from forgetmenot.runs.method_state import load_method_state
@@ -76,7 +78,7 @@ def take_up(directory: RunDirectory, session: Session, method: Method, stage: st
     if stage == BASE:
         session.to_base()
     elif has_weights(directory.stage(stage)):
-        session.to_stage(directory.stage(stage), trainable=False)
+        session.to_stage(directory.stage(stage), trainable=trainable)
         load_method_state(method, directory.stage(stage))
     else:
         return False

@@ -32,6 +32,7 @@ from forgetmenot.runs.directory import RunDirectory, begun_with
 from forgetmenot.runs.display import Display
 from forgetmenot.runs.opening import opened
 from forgetmenot.runs.plan import Plan, data_folder, make_plan
+from forgetmenot.runs.realign import check_realign, realigned
 from forgetmenot.runs.receipt_loader import ReceiptLoader
 from forgetmenot.runs.saved import open_saved, other_than_begun, take_up
 from forgetmenot.tasks import Task, fingerprint
@@ -79,6 +80,8 @@ def rescore(
         if not asked:
             raise UserError(f"--tasks: none of {', '.join(tasks)} has a {config.evaluation.split} split.")
         chosen = _reading(config.asking, asked, prompt, settings or {})
+        if chosen.realign:
+            check_realign(plan.method, config.method.name)
         session = open_saved(directory, config, display)
         learner, longest = session.learner, session.max_length
         scored = scored_tasks(config.asking, chosen, asked, learner, longest)
@@ -153,8 +156,13 @@ def _answers(
     display: Display,
 ) -> dict[str, Predictions]:
     """The answers of one stage; none where its weights are gone."""
-    if not take_up(directory, session, method, stage):
+    again = any(len(one.realign) for one in scored)
+    if not take_up(directory, session, method, stage, trainable=again):
         return {}
     total = sum(one.count() for one in scored)
     with method.answering(session.learner), display.progress(f"{stage}: scoring", total) as advance:
-        return {one.task.name: evaluate(session.learner, method, one, advance) for one in scored}
+        found = {}
+        for one in scored:
+            with realigned(session, one):
+                found[one.task.name] = evaluate(session.learner, method, one, advance)
+        return found

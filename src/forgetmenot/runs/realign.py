@@ -1,0 +1,75 @@
+"""Aligning a model anew on a few examples of a task, to see whether it had lost the task or the way to it.
+
+"Spurious Forgetting in Continual Learning of Language Models" (Zheng et al., ICLR 2025, arXiv 2501.13453)
+finds that much of what seems forgotten comes back after a little training on the old task, which could not
+teach it: what was lost is the alignment of the answers, not the knowledge. How little is our choice: passes
+and batch below, at the run's own learning rate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from forgetmenot.errors import UserError
+from forgetmenot.evaluation.scored_task import ScoredTask
+from forgetmenot.methods import Method
+
+if TYPE_CHECKING:
+    from forgetmenot.runs.session import Session
+
+PASSES, BATCH = 4, 4
+
+
+def check_realign(method: Method, name: str) -> None:
+    """Refuse a method that answers with several parts: there is no single model to align.
+
+    Raises:
+        UserError: It is such a method.
+    """
+    if type(method).route is not Method.route:
+        raise UserError(
+            f"evaluation.readings: realign: the method {name} answers each prompt by a part of its own, and "
+            "no single model can be aligned; leave realign out."
+        )
+
+
+@contextmanager
+def realigned(session: Session, scored: ScoredTask) -> Iterator[None]:
+    """Answer as after a short training on the task's `realign` examples; then with the weights as before."""
+    if not len(scored.realign):
+        yield
+        return
+    from accelerate import Accelerator
+
+    from forgetmenot.engine.learner import copy_weights
+    from forgetmenot.engine.training import fit
+    from forgetmenot.models.adapt import adapt
+
+    learner, config = session.learner, session.config
+    # the base model, or a stage that has merged its adapter, whose weights all learn once they are loaded
+    bare = not learner.trainable() or config.adapter.per_stage == "merge"
+    if bare:
+        learner.model = adapt(learner.model, config.adapter, 1, config.seed)
+    before = learner.snapshot()
+    try:
+        fit(
+            learner,
+            scored.realign,
+            Method(),
+            config.training.model_copy(update={"batch_size": BATCH}),
+            accelerator=Accelerator(cpu=learner.device.type == "cpu"),
+            epochs=PASSES,
+            learning_rate=session.learning_rate,
+            seed=config.seed,
+            on_step=lambda step: None,
+        )
+        yield
+    finally:
+        if not bare:
+            copy_weights(learner.trainable(), before)
+        elif hasattr(learner.model, "unload"):  # of PEFT: the weights below were not touched
+            learner.model = learner.model.unload()
+        else:
+            session.to_base()

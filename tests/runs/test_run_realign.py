@@ -1,0 +1,130 @@
+"""Readings that align the model anew on a few examples first: what they score, and that nothing stays."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as parquet
+import pytest
+
+import forgetmenot
+from forgetmenot.config import read_resolved
+from forgetmenot.engine.training import fit
+from forgetmenot.errors import UserError
+from forgetmenot.evaluation.evaluate import evaluate
+from forgetmenot.evaluation.readings import scored_tasks
+from forgetmenot.methods import Method
+from forgetmenot.runs.api import Run
+from forgetmenot.runs.directory import RunDirectory
+from forgetmenot.runs.plan import make_plan
+from forgetmenot.runs.realign import BATCH, PASSES
+from forgetmenot.runs.saved import open_saved, take_up
+from forgetmenot.trials.rescore import rescore
+
+Go = Callable[..., Run]
+SMALL = {"training.limit": 24, "training.learning_rate": 0.01, "training.batch_size": 8}
+AGAIN = {**SMALL, "evaluation.readings": [{"realign": 12}]}
+KINDS: list[Mapping[str, Any]] = [
+    {},
+    {"adapter.kind": "full"},
+    {"adapter.per_stage": "merge"},
+    {"adapter.per_stage": "new"},
+    {"adapter.kind": "prompt"},
+    {"method": "ema"},
+    {"training.precision": "bf16"},
+]
+
+
+def answers(found: Run, stage: str, reading: str = "") -> list[float]:
+    """The log-likelihoods of a stage, one after another."""
+    name = f"predictions-{reading}.parquet" if reading else "predictions.parquet"
+    rows = parquet.read_table(found.path / "stages" / stage / name).to_pylist()
+    return [value for row in rows for value in row["log_likelihoods"]]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: "-".join(map(str, kind.values())) or "lora")
+def test_aligning_anew_changes_that_reading_and_nothing_else(kind: Mapping[str, Any], go: Go) -> None:
+    plain, again = go("plain", {**SMALL, **kind}), go("again", {**AGAIN, **kind})
+    for stage in ("00-base", "01-animal", "02-colour", "03-size"):
+        assert answers(again, stage) == answers(plain, stage)
+        helped = answers(again, stage, "realigned-12")
+        assert np.isfinite(helped).all()
+        assert helped != answers(again, stage)
+    assert again.results["matrix"] == plain.results["matrix"]
+    reading: Any = again.results["readings"][-1]
+    assert reading["realigned"] == {"animal": 12, "colour": 12, "size": 12}
+    assert set(reading["recovery"]) == {"animal", "colour"}
+    assert set(reading["recovery"]["animal"]) == {"brought_back", "still_lost"}
+    page = (again.path / "report.html").read_text()
+    assert "Brought back at the end by" in page
+    assert "training on 12 examples" in page
+
+
+def test_it_is_a_training_of_so_many_passes_from_the_stages_weights(go: Go) -> None:
+    found = go("again", AGAIN)
+    directory, config = RunDirectory(found.path), read_resolved(found.path / "config.yaml")
+    plan, session = make_plan(config), open_saved(RunDirectory(found.path), config)
+    learner = session.learner
+    (one, *_) = scored_tasks(config.asking, plan.readings[1], plan.scored, learner, session.max_length)
+    session.examine(one.first_sequences())
+    take_up(directory, session, plan.method, "03-size", trainable=True)
+    from accelerate import Accelerator
+
+    fit(
+        learner,
+        one.realign,
+        Method(),
+        config.training.model_copy(update={"batch_size": BATCH}),
+        accelerator=Accelerator(cpu=True),
+        epochs=PASSES,
+        learning_rate=0.01,
+        seed=config.seed,
+        on_step=lambda step: None,
+    )
+    rows = evaluate(learner, plan.method, one).log_likelihoods
+    assert rows is not None
+    wanted = [value for row in rows for value in row or ()]
+    kept = answers(found, "03-size", "realigned-12")[: len(wanted)]
+    assert np.allclose(kept, wanted, atol=1e-5)
+
+
+def test_saved_stages_are_aligned_anew_as_in_the_run(go: Go) -> None:
+    for kind in ({}, {"adapter.per_stage": "merge"}):
+        found = go(f"again-{len(kind)}", {**AGAIN, **kind})
+        _, saved = rescore(found.path, settings={"realign": 12})
+        assert json.loads(json.dumps(saved["matrix"])) == found.results["readings"][-1]["matrix"]
+
+
+def test_demonstrations_and_prompts_are_held_against_the_end_too(go: Go) -> None:
+    found = go("helped", {**SMALL, "evaluation.readings": [{"demonstrations": 2}, {"prompt": "terse"}]})
+    shown, terse = (one["recovery"]["animal"] for one in found.results["readings"][1:])
+    matrix: Any = found.results["matrix"]
+    for reading, both in zip(found.results["readings"][1:], (shown, terse), strict=True):
+        end = reading["matrix"][-1][0]
+        assert both["brought_back"]["difference"] == pytest.approx(end - matrix[-1][0])
+        assert both["still_lost"]["difference"] == pytest.approx(end - matrix[1][0])
+    page = (found.path / "report.html").read_text()
+    assert "2 demonstrations" in page
+    assert "the prompt terse" in page
+
+
+def test_a_method_of_several_parts_and_a_task_without_examples_are_refused(
+    go: Go, tiny: Mapping[str, Any], tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match="realign: the method adapter-per-task answers each prompt by a part"):
+        go("routed", {**AGAIN, "method": "adapter-per-task"})
+    routed = go("plain-routed", {**SMALL, "method": "adapter-per-task"})
+    with pytest.raises(UserError, match="no single model can be aligned"):
+        rescore(routed.path, settings={"realign": 4})
+
+
+def test_two_processes_find_what_one_finds(
+    go: Go, tiny: Mapping[str, Any], tmp_path: Path, in_processes: Callable[..., list[Any]]
+) -> None:
+    one: Any = go("one", AGAIN).results["readings"][-1]["matrix"]
+    config = {**tiny, **AGAIN, "output": str(tmp_path / "two")}
+    first, second = in_processes(lambda: forgetmenot.run(config).results["readings"][-1]["matrix"])
+    assert first == second
+    assert np.allclose(np.array(first, dtype=float), np.array(one, dtype=float), atol=0.1)
