@@ -1,7 +1,9 @@
 """What `freeze` leaves to learn, in each layer and stage."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +16,9 @@ from forgetmenot.methods import Stage, make_method
 from forgetmenot.models.adapt import adapt
 from forgetmenot.models.layers import decoder_layers
 from forgetmenot.models.settings import AdapterSettings
+from forgetmenot.prompting import choose_prompt
+from forgetmenot.prompting.wording import Wording
+from forgetmenot.tasks import load_tasks
 
 Adapted = Callable[..., Learner]
 SECOND = Stage(2, ("colour",))
@@ -100,3 +105,68 @@ def test_layers_are_found_whatever_they_are_called(config: Any) -> None:
     inside = {id(value) for value in layers.parameters()}
     assert len(layers) == 3
     assert inside == {id(value) for name, value in model.named_parameters() if re.search(r"\.\d\.", name)}
+
+
+@pytest.mark.parametrize("kind", ["lora", "full"])
+def test_layers_that_are_named_are_frozen_from_the_start(adapted: Adapted, kind: str) -> None:
+    learner = adapted(kind=kind)
+    make_method("freeze", {"layers": [1]}, 0).adapt(learner, Stage(1, ("animal",)))
+    assert _layers(learner) == ({"0"} if kind == "lora" else {"0", "embed_tokens", "norm", "lm_head"})
+    make_method("freeze", {"layers": [0]}, 0).adapt(learner := adapted(kind=kind), SECOND)
+    assert "embed_tokens" not in _layers(learner)
+    with pytest.raises(UserError, match="has 2 layers, counted from 0; at most 1"):
+        make_method("freeze", {"layers": [2]}, 0).adapt(learner, SECOND)
+    with pytest.raises(UserError, match="freezes all that is trained in the 2 layers"):
+        make_method("freeze", {"layers": [0, 1]}, 0).adapt(adapted(), SECOND)
+    with pytest.raises(UserError, match="layers takes the place of share and warm_up"):
+        make_method("freeze", {"layers": [0], "share": 0.25}, 0)
+
+
+def test_auto_freezes_what_an_earlier_stage_rewrote_and_frees_it_when_the_map_says_otherwise(
+    adapted: Adapted, wordings: Mapping[str, Wording]
+) -> None:
+    learner, method = adapted(), make_method("freeze", {"layers": "auto"}, 0)
+    first = Stage(1, ("animal",), wordings=wordings)
+    method.adapt(learner, first)
+    assert _layers(learner) == {"0", "1"}
+    method.begin(learner, first)
+    _shift(learner, 1)
+    method.end(learner, first)
+    (change,) = method.state_dict()["changes"]
+    assert change[0] == pytest.approx(0, abs=1e-3)
+    assert change[1] > 0.05
+    again = make_method("freeze", {"layers": "auto"}, 0)
+    again.load_state_dict(method.state_dict())
+    for one in (method, again):
+        learner.model = adapt(learner.model, AdapterSettings(), 2, 0)
+        one.adapt(learner, SECOND)
+        assert _layers(learner) == {"0"}
+    method.load_state_dict({"changes": [[1.0, 0.0]]})
+    learner.model = adapt(learner.model, AdapterSettings(), 3, 0)
+    method.adapt(learner, Stage(3, ("size",)))
+    assert _layers(learner) == {"1"}
+
+
+def test_auto_needs_inputs_that_are_held_out(adapted: Adapted, wordings: Mapping[str, Wording]) -> None:
+    few = {
+        name: replace(one, task=replace(one.task, select=one.task.select[:3]))
+        for name, one in wordings.items()
+    }
+    with pytest.raises(UserError, match="animal has 3 examples with a prompt in its select split"):
+        make_method("freeze", {"layers": "auto"}, 0).begin(adapted(), Stage(1, ("animal",), wordings=few))
+
+
+def _shift(learner: Learner, layer: int) -> None:
+    """Change the adapters of one layer."""
+    with torch.no_grad():
+        for name, value in learner.trainable().items():
+            if f"layers.{layer}." in name:
+                value += torch.randn_like(value)
+
+
+@pytest.fixture
+def wordings(learner: Learner, tiny_tasks: Mapping[str, Path]) -> Mapping[str, Wording]:
+    """Of the task `animal`."""
+    (task,) = load_tasks([str(tiny_tasks["animal"])], None)
+    prompt = choose_prompt(task, "default")
+    return {"animal": Wording(task, prompt, task.train, learner.tokenizer, 128)}

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from forgetmenot.metrics.layer_rules import bands, changed_most
+from forgetmenot.metrics.layer_rules import bands, changed_most, half_of_the_change
 
 
 def test_layers_changed_most_if_proven_above_half_of_the_largest() -> None:
@@ -32,3 +32,13 @@ def test_bands_are_two_layers_or_more() -> None:
     assert bands([1, 2], [0.1, 0.1]) == []
     assert bands([1], [0.1]) == []
     assert bands([5, 5, 5, 5], [0, 0, 0, 0]) == []
+
+
+def test_half_of_the_change_is_in_the_fewest_layers_and_each_task_counts_alike() -> None:
+    assert half_of_the_change([]) == []
+    assert half_of_the_change([[0.0, -1.0, math.nan]]) == []
+    assert half_of_the_change([[0.1, 0.5, 0.2, 0.2]]) == [1]
+    assert half_of_the_change([[0.25, 0.25, 0.25, 0.25]]) == [0, 1]
+    assert half_of_the_change([[0.0, 0.0, 9.0], [0.06, 0.0, 0.04]]) == [2]
+    assert half_of_the_change([[0.0, 0.0, 9.0], [0.0, 0.0, 0.0]]) == [2]
+    assert half_of_the_change([[5.0, 0.0, 0.0], [0.0, 0.01, 0.0]]) in ([0], [0, 1])

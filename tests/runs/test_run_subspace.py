@@ -38,6 +38,8 @@ RESUMED: dict[str, tuple[Any, dict[str, Any]]] = {
     "adapter-per-task": ("adapter-per-task", {}),
     "freeze lora": ("freeze", {}),
     "freeze full": ("freeze", {"kind": "full"}),
+    "freeze by map, lora": ({"name": "freeze", "layers": "auto"}, {}),
+    "freeze by map, full": ({"name": "freeze", "layers": "auto"}, {"kind": "full"}),
     "o-lora beside": ({"name": "o-lora", "strength": 30}, {}),
     "o-lora merged": ({"name": "o-lora", "strength": 30}, {"per_stage": "merge"}),
     "moe-lora": ("moe-lora", {}),

@@ -56,6 +56,34 @@ def alignment(one: States, other: States, resamples: int = RESAMPLES) -> Alignme
     return Alignment(debiased, biased_cka(one, other), values[1:])
 
 
+class Change(NamedTuple):
+    """How much of a layer's change is its own; see `own_change`. `resampled` as in `Alignment`."""
+
+    value: float
+    resampled: Floats
+
+
+def own_change(
+    entering: tuple[States, States], leaving: tuple[States, States], resamples: int = RESAMPLES
+) -> Change:
+    """How much a layer of two models does otherwise by itself: about 0 if only what it gets has changed.
+
+    A state that has changed changes all layers above it. So this is the likeness of what goes into the layer,
+    less the likeness of what it adds to that. Where all inputs go in alike, as all end in the same token and
+    nothing was added yet, the first is 1. It is ours.
+
+    Args:
+        entering: What goes into the layer in each of the two models [inputs, width].
+        leaving: What it gives [inputs, width].
+        resamples: Bootstrap samples.
+    """
+    before = alignment(*entering, resamples)
+    if not math.isfinite(before.debiased):
+        before = Alignment(1.0, 1.0, np.ones(resamples))
+    added = alignment(leaving[0] - entering[0], leaving[1] - entering[1], resamples)
+    return Change(before.debiased - added.debiased, before.resampled - added.resampled)
+
+
 def biased_cka(one: States, other: States) -> float:
     """Linear CKA as first defined, in fp64: from 0 to 1; NaN where one of them is the same in all rows.
 

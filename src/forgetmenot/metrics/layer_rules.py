@@ -27,6 +27,27 @@ def changed_most(values: Sequence[float], lows: Sequence[float]) -> list[int]:
     return [k for k, low in enumerate(lows) if low > bar]
 
 
+def half_of_the_change(changes: Sequence[Sequence[float]]) -> list[int]:
+    """The fewest layers that together hold half of the own change, the mean over tasks.
+
+    Args:
+        changes: The own change of each layer, for each task; what is below 0, or is not known, counts as 0.
+
+    Returns:
+        Their numbers from 0, in order; empty where nothing has changed.
+    """
+    if not changes:
+        return []
+    whole = np.nan_to_num(np.asarray(changes, dtype=np.float64)).clip(min=0)
+    totals = whole.sum(axis=1, keepdims=True)
+    shares = np.divide(whole, totals, out=np.zeros_like(whole), where=totals > 0).mean(0)
+    if shares.sum() == 0:
+        return []
+    largest = np.argsort(-shares, kind="stable")
+    enough = int(np.searchsorted(np.cumsum(shares[largest]), shares.sum() / 2 - 1e-12)) + 1
+    return sorted(largest[:enough].tolist())
+
+
 def bands(values: Sequence[float], deviations: Sequence[float], most: int = MOST_BANDS) -> list[int]:
     """Where a curve over layers changes its level: it is cut into stretches that are each about constant.
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import model_validator
 
 from forgetmenot.errors import UserError
-from forgetmenot.metrics.alignment import Alignment, alignment, biased_cka
+from forgetmenot.metrics.alignment import Alignment, alignment, biased_cka, own_change
 from forgetmenot.metrics.resampling import percentiles
 from forgetmenot.probes.shared.controls import Control, controls_of
 from forgetmenot.probes.shared.kept_states import Floats, KeptStates
@@ -197,9 +197,8 @@ def _part(name: str, models: Mapping[str, Model], layer: int, layers: int) -> Pa
         more["gain biased"] = found["control"].biased - biased_cka(shown["base"], shown["control"])
     for key, title in (("base", "own change"), ("before", "own change of the stage")):
         if key in found:
-            entering = _entering(below["own"], below[key])
-            added = alignment(raw["own"] - below["own"], raw[key] - below[key])
-            more |= _difference(title, entering, added, n)
+            change = own_change((below["own"], below[key]), (raw["own"], raw[key]))
+            more |= _numbers(title, change.value, change.resampled, n)
     more = {key: value for key, value in more.items() if math.isfinite(value)}
     value = found["base"].debiased
     if math.isnan(value):
@@ -210,14 +209,6 @@ def _part(name: str, models: Mapping[str, Model], layer: int, layers: int) -> Pa
 def _rows(states: Mapping[str, Floats], kept: NDArray[np.bool_]) -> dict[str, Floats]:
     """Some of the inputs of all models alike, so that they stay paired."""
     return {key: one[kept] for key, one in states.items()}
-
-
-def _entering(one: Floats, other: Floats) -> Alignment:
-    """The likeness of what goes into a layer; 1 where all inputs end in the same embedding."""
-    found = alignment(one, other)
-    if math.isfinite(found.debiased):
-        return found
-    return Alignment(1.0, 1.0, np.ones_like(found.resampled))
 
 
 def _difference(name: str, one: Alignment, other: Alignment, n: int) -> dict[str, float]:

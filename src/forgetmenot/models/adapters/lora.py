@@ -78,6 +78,7 @@ class Lora(AdapterKind):
             UserError: If a target names no layer of the model.
         """
         if isinstance(model, PeftModel) and settings.per_stage == "continue":
+            model.base_model.set_adapter(model.active_adapters)  # a method may have frozen some of it
             return model
         left_out = NOT_ADAPTED.get(model.config.model_type) if settings.targets == "all-linear" else None
         config = LoraConfig(
