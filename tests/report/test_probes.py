@@ -24,13 +24,13 @@ FOUND: dict[str, dict[str, Any]] = {
     "layers": {
         "options": {},
         "made_with": "",
-        "parts": ["layer 0"],
-        "metrics": {"layer 0": "linear CKA"},
-        "stages": ["00-base"],
-        "values": [[1.0]],
-        "intervals": [[None]],
-        "n": [[9]],
-        "more": [[{}]],
+        "parts": ["sst2 layer 1", "sst2 layer 2"],
+        "metrics": {"sst2 layer 1": "CKA", "sst2 layer 2": "CKA"},
+        "stages": ["00-base", "01-a"],
+        "values": [[1.0, 1.0], [0.9, 0.2]],
+        "intervals": [[None, None], [[0.8, 1.0], [0.1, 0.3]]],
+        "n": [[9, 9], [9, 9]],
+        "more": [[{}, {}], [{"own change of the stage": 0.5, "own change of the stage low": 0.4}, {}]],
         "missing": [],
         "delta": None,
     },
@@ -44,4 +44,5 @@ def test_the_terminal_shows_values_deltas_and_reasons() -> None:
     assert ["01-a", "0.250", "0.750", "+0.000"] in lines
     assert ["02-b", "0.250", "–", "–"] in lines
     assert ["own", "after", "02-b:", "no", "reply", "has", "a", "verdict"] in lines
-    assert ["00-base", "1.000"] in lines
+    assert ["layers:", "sst2,", "9", "inputs"] in lines
+    assert ["01-a", "▁▇", "layer", "2:", "0.200", "0.100", "to", "0.300", "layer", "1"] in lines

@@ -102,11 +102,11 @@ def recoveries(results: RunResults) -> dict[str, list[Recovery]]:
     return found
 
 
-def recovery_sentences(results: RunResults) -> list[str]:
-    """Of each task that was forgotten, whether any help brings it back."""
+def recovery_sentences(results: RunResults, task: str | None = None) -> list[str]:
+    """Of each task that was forgotten, or of one, whether any help brings it back."""
     said = []
     found = recoveries(results)
-    for outcome in results.outcomes:
+    for outcome in results.outcomes if task is None else [results.outcome(task)]:
         lost, metric = outcome.own_end, outcome.metric
         if lost is None or lost["decision"] != "forgotten" or outcome.task not in found:
             continue

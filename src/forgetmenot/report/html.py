@@ -17,12 +17,13 @@ from forgetmenot.record.results import RunResults, TaskOutcome, load_results
 from forgetmenot.record.seal import parse, read_checked, read_json
 from forgetmenot.record.timing import read_timing
 from forgetmenot.report import verdict_words
-from forgetmenot.report.by_reading import asked_otherwise, recoveries, recovery_sentences
+from forgetmenot.report.by_reading import asked_otherwise, recoveries
 from forgetmenot.report.costs import costs
 from forgetmenot.report.figures import curve, dumbbell, loss_line, points_told, score_scale
 from forgetmenot.report.forgotten import lost_examples
 from forgetmenot.report.headline import headline
 from forgetmenot.report.layer_page import layer_pages
+from forgetmenot.report.story import moved, stories
 from forgetmenot.report.wording import (
     HEADLINES,
     NONE,
@@ -75,7 +76,8 @@ def write_report(run_dir: Path) -> Path:
         curves=_curves(results, [results.tasks[j] for j in columns], common_axis),
         ways=asked_otherwise(results),
         recovered=recoveries(results),
-        recovery=recovery_sentences(results),
+        stories=stories(results),
+        moved=moved(results),
         axis=common_axis if all(results.bounded(task) for task in results.tasks) else None,
         outcomes=[(outcome, _dumbbell(results, outcome, common_axis)) for outcome in results.worst_first],
         headlines=[_figure(results, name) for name in HEADLINES],

@@ -32,6 +32,7 @@ class LayerMap:
         base: Likeness to the base model [stages][layers], None where it was not measured.
         spans: Their intervals.
         more: Further figures by name, [stages][layers].
+        in_sequence: Whether each stage went on from the one before, and not from the base.
         n: Inputs.
     """
 
@@ -42,6 +43,12 @@ class LayerMap:
     spans: Sequence[Sequence[tuple[float, float] | None]]
     more: Mapping[str, Sequence[Sequence[float | None]]]
     n: int
+    in_sequence: bool = True
+
+    @property
+    def by_the_stage(self) -> str:
+        """Which figure says what a stage itself changed: since the stage before, or since the base."""
+        return "own change of the stage" if self.in_sequence else "own change"
 
     def least_alike(self, i: int) -> int | None:
         """The place of the layer that is least like the base's after a stage."""
@@ -52,7 +59,7 @@ class LayerMap:
         """The layers that a stage itself changed most, as this task's inputs go through them."""
         values, lows = (
             [math.nan if one is None else one for one in self._row(name, i)]
-            for name in ("own change of the stage", "own change of the stage low")
+            for name in (self.by_the_stage, f"{self.by_the_stage} low")
         )
         return [self.layers[k] for k in changed_most(values, lows)]
 
@@ -76,11 +83,12 @@ class LayerMap:
         return self.more[name][i] if name in self.more else [None] * len(self.layers)
 
 
-def layer_maps(found: Mapping[str, Any]) -> list[LayerMap]:
+def layer_maps(found: Mapping[str, Any], *, in_sequence: bool = True) -> list[LayerMap]:
     """The maps of a probe's table, one for each task.
 
     Args:
         found: As under "probes", "layers" in `results.json`.
+        in_sequence: Whether each stage went on from the one before.
     """
     columns: dict[str, list[tuple[int, int]]] = {}
     for column, part in enumerate(found["parts"]):
@@ -103,20 +111,22 @@ def layer_maps(found: Mapping[str, Any]) -> list[LayerMap]:
                 base=grid("values"),
                 spans=grid("intervals"),
                 more={name: [[one.get(name) for one in row] for row in more] for name in names},
+                in_sequence=in_sequence,
                 n=max((n for row in grid("n") for n in row if n is not None), default=0),
             )
         )
     return maps
 
 
-def print_layer_maps(found: Mapping[str, Any], console: Console) -> None:
+def print_layer_maps(found: Mapping[str, Any], console: Console, *, in_sequence: bool = True) -> None:
     """Print a line for each task and stage: how the likeness to the base falls over the layers.
 
     Args:
         found: As under "probes", "layers" in `results.json`.
         console: Where to print.
+        in_sequence: Whether each stage went on from the one before.
     """
-    for one in layer_maps(found):
+    for one in layer_maps(found, in_sequence=in_sequence):
         table = Table(
             box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", title_justify="left"
         )

@@ -35,7 +35,7 @@ def layer_pages(results: RunResults) -> list[LayerPage]:
     if LAYERS not in results.probes:
         return []
     pages = []
-    for one in layer_maps(results.probes[LAYERS]):
+    for one in layer_maps(results.probes[LAYERS], in_sequence=results.in_sequence):
         own = results.own_stage(one.task) if one.task in results.tasks else None
         pages.append(LayerPage(one.task, one.n, _figures(one, own), list(layer_sentences(one, own))))
     return pages
@@ -60,22 +60,26 @@ def layer_sentences(one: LayerMap, own: int | None) -> list[str]:
             )
         if cuts := one.transitions(own):
             said.append(f"That likeness changes its level at {numbered(cuts)} (a rule of ours).")
-        for i in range(own + 1, last + 1):
+        for i in range(own + 1, last + 1) if one.in_sequence else ():
             if over := sorted(set(one.rewritten(i)) & set(written or one.layers)):
                 said.append(f"{one.stages[i]} changed {numbered(over)} again.")
+    if not one.in_sequence:
+        last = own or 0
     place = one.least_alike(last) if last else None
     if place is not None:
         value, interval = one.base[last][place], one.spans[last][place]
         where = f" ({span(interval)})" if interval else ""
-        said.append(f"At the end layer {one.layers[place]} is least like the base: {number(value)}{where}.")
+        when = "At the end" if one.in_sequence else "Then"
+        said.append(f"{when} layer {one.layers[place]} is least like the base: {number(value)}{where}.")
     return said
 
 
 def _figures(one: LayerMap, own: int | None) -> list[Figure]:
     changed = [[None if value is None else 1 - value for value in row] for row in one.base]
     shown = [("Changed from the base", "1 − likeness to the base", changed)]
+    since = "stage before" if one.in_sequence else "base"
     for title, words, name in (
-        ("Rewritten by the stage", "a layer’s own change since the stage before", "own change of the stage"),
+        ("Rewritten by the stage", f"a layer’s own change since the {since}", one.by_the_stage),
         ("Like its control", "likeness to a model tuned on this task alone, less the base’s", "gain"),
     ):
         if name in one.more:

@@ -11,16 +11,19 @@ from forgetmenot.report.layer_map import LAYERS, print_layer_maps
 from forgetmenot.report.wording import number, signed
 
 
-def print_probes(probes: Mapping[str, Mapping[str, Any]], console: Console) -> None:
+def print_probes(
+    probes: Mapping[str, Mapping[str, Any]], console: Console, *, in_sequence: bool = True
+) -> None:
     """Print a table for each probe: stages × parts, and the mean change against the base; of `layers` a map.
 
     Args:
         probes: As under "probes" in `results.json`.
         console: Where to print.
+        in_sequence: Whether each stage of the run went on from the one before.
     """
     for name, found in probes.items():
         if name == LAYERS:
-            print_layer_maps(found, console)
+            print_layer_maps(found, console, in_sequence=in_sequence)
         else:
             console.print(_table(name, found))
         for gap in found["missing"]:

@@ -12,10 +12,11 @@ from rich.text import Text
 from forgetmenot.metrics import PAIRS
 from forgetmenot.record.result_schema import VerdictOf
 from forgetmenot.record.results import RunResults
-from forgetmenot.report.by_reading import AskedBy, Recovery, asked_otherwise, recoveries, recovery_sentences
+from forgetmenot.report.by_reading import AskedBy, Recovery, asked_otherwise, recoveries
 from forgetmenot.report.costs import costs
 from forgetmenot.report.headline import headline
 from forgetmenot.report.probe_tables import print_probes
+from forgetmenot.report.story import moved, stories
 from forgetmenot.report.verdict_words import (
     PAIR_TITLES,
     difference_words,
@@ -151,14 +152,16 @@ def print_matrix(content: Mapping[str, Any], console: Console) -> None:
     console.print()
     if otherwise := asked_otherwise(results):
         console.print(_by_way(results, otherwise), "", sep="\n")
-    for sentence in recovery_sentences(results):
-        console.print(Text(sentence))
     if results.cost:
         words = "; ".join(f"{name} {value}" for name, value in costs(results.cost).items())
         console.print(Text(f"Cost: {words}.", style="dim"), "", sep="\n")
     first, *others = headline(results)
     console.print(Text(first, style="bold"), *map(Text, others), sep="\n")
-    print_probes(results.probes, console)
+    for story in stories(results):
+        console.print("", *(Text(sentence) for sentence in story.sentences), sep="\n")
+    for sentence in moved(results):
+        console.print("", Text(sentence), sep="\n")
+    print_probes(results.probes, console, in_sequence=results.in_sequence)
 
 
 def _tables(results: RunResults, width: int, margins: Sequence[tuple[str, list[Text]]]) -> list[Table]:
