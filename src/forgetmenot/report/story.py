@@ -123,7 +123,8 @@ def _advice(
     if whole:
         yield (
             f"Advice: the ability is still there (with {listed(whole)} the score of its own stage is "
-            f"reached within the margin), so a few replayed examples of {task} are worth trying first: method replay."
+            f"reached within the margin), so a few replayed examples of {task} are worth trying first: "
+            "method replay."
         )
     elif helped:
         yield (
