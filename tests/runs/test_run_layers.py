@@ -10,6 +10,7 @@ import pytest
 import torch
 from rich.console import Console
 
+from forgetmenot.config import load_config
 from forgetmenot.engine.learner import Learner
 from forgetmenot.errors import UserError
 from forgetmenot.metrics.alignment import alignment
@@ -18,7 +19,8 @@ from forgetmenot.models.settings import ModelSettings
 from forgetmenot.probes import RunTask, make_probe
 from forgetmenot.probes.layers import NO_BASE
 from forgetmenot.prompting import Encoder, choose_prompt
-from forgetmenot.report.layer_map import layer_maps, numbered, print_layer_maps
+from forgetmenot.record.layer_map import layer_maps
+from forgetmenot.report.layer_table import numbered, print_layer_maps
 from forgetmenot.runs.api import Run
 from forgetmenot.runs.export import export
 from forgetmenot.tasks import load_tasks, sample
@@ -161,3 +163,25 @@ def test_two_layers_that_were_made_anew_are_found_in_19_of_20_seeds(tmp_path: Pa
         (one,) = layer_maps({**table, **json.loads(json.dumps(grids))})
         found += one.rewritten(1) == [3, 4]
     assert found >= 19
+
+
+def test_the_map_of_a_pilot_says_from_which_layer_on_to_learn(go: Go, tmp_path: Path) -> None:
+    probes = [{"name": "layers", "limit": 12}]
+    settings = {**SMALL, "evaluation.split": "select", "evaluation.probes": probes}
+    pilot = go("pilot", {**settings, "method": "single"})
+    maps = layer_maps(pilot.results["probes"]["layers"], in_sequence=False)
+    shares = []
+    for number, one in enumerate(maps, start=1):
+        change = np.array(one.more["own change"][number], dtype=float).clip(min=0)
+        shares.append(change / change.sum())
+    wanted = 1 if np.mean(shares, axis=0)[1] >= 0.9 else 0
+    config = load_config(None, {"tasks": "sst2", "adapter.layers": {"auto": str(pilot.path)}})
+    assert config.adapter.layers == {"from": wanted}
+    for given, said in (
+        ("auto", "auto takes the map of a pilot run"),
+        ({"auto": str(tmp_path / "none")}, "has no results.json"),
+        ({"auto": str(go("plain", SMALL).path)}, "has no map: run it with"),
+        ({"auto": str(go("scored", WATCHED).path)}, "drawn on the split score"),
+    ):
+        with pytest.raises(UserError, match=said):
+            load_config(None, {"tasks": "sst2", "adapter.layers": given})

@@ -36,16 +36,22 @@ def half_of_the_change(changes: Sequence[Sequence[float]]) -> list[int]:
     Returns:
         Their numbers from 0, in order; empty where nothing has changed.
     """
-    if not changes:
-        return []
-    whole = np.nan_to_num(np.asarray(changes, dtype=np.float64)).clip(min=0)
-    totals = whole.sum(axis=1, keepdims=True)
-    shares = np.divide(whole, totals, out=np.zeros_like(whole), where=totals > 0).mean(0)
+    shares = np.asarray(shares_of_the_change(changes))
     if shares.sum() == 0:
         return []
     largest = np.argsort(-shares, kind="stable")
     enough = int(np.searchsorted(np.cumsum(shares[largest]), shares.sum() / 2 - 1e-12)) + 1
     return sorted(largest[:enough].tolist())
+
+
+def shares_of_the_change(changes: Sequence[Sequence[float]]) -> list[float]:
+    """The share of the own change that each layer holds, the mean over tasks; arguments as above."""
+    if not changes:
+        return []
+    whole = np.nan_to_num(np.asarray(changes, dtype=np.float64)).clip(min=0)
+    totals = whole.sum(axis=1, keepdims=True)
+    shares = np.divide(whole, totals, out=np.zeros_like(whole), where=totals > 0)
+    return [float(share) for share in shares.mean(0)]
 
 
 def bands(values: Sequence[float], deviations: Sequence[float], most: int = MOST_BANDS) -> list[int]:

@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from forgetmenot.errors import nearest
+from forgetmenot.errors import UserError, nearest
+from forgetmenot.record.layer_map import first_layer_of_map
 from forgetmenot.settings import NonNegativeFloat, NonNegativeInt, Number, PositiveFloat, PositiveInt
 
 BUNDLED = {
@@ -131,11 +132,25 @@ def _known_kind(kind: str) -> str:
 
 def _layers(value: Any) -> Any:
     keys = list(value) if isinstance(value, Mapping) else []
+    if keys == ["auto"]:
+        return {"from": _first_of(value["auto"])}
+    if value == "auto":
+        raise ValueError(
+            "auto takes the map of a pilot run, as {auto: RUN_DIR}: finished, with the probe layers and "
+            "evaluation.split: select"
+        )
     if value != "all" and keys not in (["top"], ["from"]):
-        raise ValueError(f"give all, {{top: k}} or {{from: i}}, not {value!r}")
+        raise ValueError(f"give all, {{top: k}}, {{from: i}} or {{auto: RUN_DIR}}, not {value!r}")
     if value == {"top": 0}:
         raise ValueError("{top: 0} lets nothing learn; give 1 or more")
     return value
+
+
+def _first_of(pilot: Any) -> int:
+    try:
+        return first_layer_of_map(Path(str(pilot)))
+    except UserError as error:
+        raise ValueError(f"auto: {error}") from error
 
 
 def _model_by_name(value: Any) -> Any:
@@ -161,7 +176,8 @@ class AdapterSettings(BaseModel):
             (which stay active but frozen; of bridges the last is used), or `merge` it into the weights and
             begin a new one.
         layers: Which layers learn: `all`, {top: k}, the k uppermost, or {from: i}, those from number i on,
-            counted from 0. With `full` the final norm learns as well, and an LM head that is not tied to the
+            counted from 0; or {auto: RUN_DIR}, those of the map of a pilot run, which is then written out as
+            {from: i}. With `full` the final norm learns as well, and an LM head that is not tied to the
             input embeddings. Whatever lies below never changes and is computed once.
         frozen_cache_gb: The most gigabytes on disk for what the layers below give; see `fmn cache`. A run
             that needs more, as with 0, computes them in every pass.

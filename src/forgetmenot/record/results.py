@@ -77,6 +77,7 @@ class RunResults:
     """
 
     def __init__(self, results: Mapping[str, Any]) -> None:
+        self.split = str(results.get("split", "score"))
         self.model = str(results.get("model", "the model"))
         self.method = str(results.get("method", ""))
         self.adapter = str(results.get("adapter", ""))

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
+from forgetmenot.record.layer_map import LAYERS, LayerMap, layer_maps
 from forgetmenot.record.results import RunResults
 from forgetmenot.report import drawing
-from forgetmenot.report.layer_map import LAYERS, LayerMap, layer_maps, numbered
+from forgetmenot.report.layer_table import numbered
 from forgetmenot.report.wording import number, span
 
 

@@ -7,7 +7,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from forgetmenot.report.layer_map import LAYERS, print_layer_maps
+from forgetmenot.record.layer_map import LAYERS
+from forgetmenot.report.layer_table import print_layer_maps
 from forgetmenot.report.wording import number, signed
 
 

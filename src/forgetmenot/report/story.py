@@ -7,10 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from forgetmenot.record.layer_map import LAYERS, LayerMap, layer_maps
 from forgetmenot.record.results import RunResults, TaskOutcome
 from forgetmenot.report.by_reading import Recovery, recoveries, recovery_sentences
 from forgetmenot.report.headline import named_in_headline
-from forgetmenot.report.layer_map import LAYERS, LayerMap, layer_maps, numbered
+from forgetmenot.report.layer_table import numbered
 from forgetmenot.report.verdict_words import evidence
 from forgetmenot.report.wording import listed, number, signed, span
 

@@ -3,20 +3,19 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
-from forgetmenot.metrics.layer_rules import bands, changed_most
-from forgetmenot.report.wording import number, span
+from forgetmenot.errors import UserError
+from forgetmenot.metrics.layer_rules import bands, changed_most, shares_of_the_change
+from forgetmenot.record.results import load_results
 
 LAYERS = "layers"
 """The probe's name."""
 BETWEEN = " layer "
 """What stands between a task and the number of a layer in the name of a part."""
-SPARKS = "▁▂▃▄▅▆▇█"
+LEARNS = 0.9
+"""The layers that `adapter.layers: {auto: RUN_DIR}` lets learn hold this share of the own change; ours."""
 TWO_SIDED = 2 * 1.96
 """Standard errors that a 95 % interval is wide, about."""
 
@@ -118,60 +117,38 @@ def layer_maps(found: Mapping[str, Any], *, in_sequence: bool = True) -> list[La
     return maps
 
 
-def print_layer_maps(found: Mapping[str, Any], console: Console, *, in_sequence: bool = True) -> None:
-    """Print a line for each task and stage: how the likeness to the base falls over the layers.
+def first_layer_of_map(run_dir: Path) -> int:
+    """The number, from 0, of the layer from which on nine tenths of what training changed lie.
+
+    They are of the own change of every layer in the stages of a pilot run, the mean over its tasks, each in
+    its own stage and on its own inputs.
 
     Args:
-        found: As under "probes", "layers" in `results.json`.
-        console: Where to print.
-        in_sequence: Whether each stage went on from the one before.
+        run_dir: The pilot's directory: finished, with the probe `layers`, scored on `select`.
+
+    Raises:
+        UserError: If it is no such run, or nothing has changed in it.
     """
-    for one in layer_maps(found, in_sequence=in_sequence):
-        table = Table(
-            box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", title_justify="left"
+    results = load_results(run_dir)
+    split = results.split
+    if LAYERS not in results.probes:
+        raise UserError(f"{run_dir} has no map: run it with evaluation.probes: [layers].")
+    if split != "select":
+        raise UserError(
+            f"{run_dir}: its map was drawn on the split {split}, on which nothing is chosen; run it "
+            "with evaluation.split: select."
         )
-        table.title = Text(f"\n{LAYERS}: {one.task or 'prompts'}, {one.n} inputs", style="bold")
-        for title in (
-            "after stage",
-            "change from the base, by layer",
-            "least alike",
-            "rewritten by the stage",
-        ):
-            table.add_column(title, overflow="fold")
-        for i, stage in enumerate(one.stages[1:], start=1):
-            place = one.least_alike(i)
-            least = ""
-            if place is not None:
-                interval = one.spans[i][place]
-                least = f"layer {one.layers[place]}: {number(one.base[i][place])}"
-                least += f" {span(interval)}" if interval else ""
-            table.add_row(stage, _sparks(one.base[i]), Text(least), Text(numbered(one.rewritten(i))))
-        console.print(table)
-        for i, stage in enumerate(one.stages):
-            if held := one.holds(i):
-                console.print(
-                    Text(f"{stage}: more like the control than the base is in {numbered(held)}.", "dim")
-                )
-
-
-def numbered(layers: Sequence[int]) -> str:
-    """Layers in words: "layers 3–5 and 9"."""
-    stretches: list[list[int]] = []
-    for layer in layers:
-        if stretches and layer == stretches[-1][-1] + 1:
-            stretches[-1].append(layer)
-        else:
-            stretches.append([layer])
-    told = [f"{one[0]}–{one[-1]}" if len(one) > 1 else str(one[0]) for one in stretches]
-    if not told:
-        return ""
-    return f"layer{'s' if len(layers) > 1 else ''} {', '.join(told)}"
-
-
-def _sparks(row: Sequence[float | None]) -> Text:
-    """1 − likeness as bars, one for each layer."""
-    text = Text()
-    for value in row:
-        change = None if value is None else min(max(1 - value, 0.0), 1.0)
-        text.append("·" if change is None else SPARKS[min(int(change * len(SPARKS)), len(SPARKS) - 1)])
-    return text
+    changes = []
+    for one in layer_maps(results.probes[LAYERS], in_sequence=results.in_sequence):
+        own = results.own_stage(one.task) if one.task in results.tasks else None
+        if own is not None and one.by_the_stage in one.more:
+            changes.append([value or 0.0 for value in one.more[one.by_the_stage][own]])
+    shares = shares_of_the_change(changes)
+    if not sum(shares):
+        raise UserError(f"{run_dir}: its map shows no layer that training changed.")
+    held = 0.0
+    for layer in reversed(range(len(shares))):
+        held += shares[layer]
+        if held >= LEARNS * sum(shares):
+            return layer
+    return 0
