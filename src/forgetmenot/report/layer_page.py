@@ -85,10 +85,15 @@ def _figures(one: LayerMap, own: int | None) -> list[Figure]:
     ):
         if name in one.more:
             shown.append((title, words, [list(row) for row in one.more[name]]))
-    return [
+    found = [
         Figure(title, words, picture(one, values, words, own, f"{one.task or 'prompts'}: {title}, {words}"))
         for title, words, values in shown
     ]
+    if "gain" in one.more and own is not None:
+        found.append(
+            Figure("By layer, after its stage", "the same, with its 95 % band", gain_curve(one, own))
+        )
+    return found
 
 
 def picture(
@@ -127,3 +132,39 @@ def picture(
         parts.append(f'<rect class="own" x="{x}" y="{top - 1}" width="{cell}" height="{tallest + 1:.1f}"/>')
         parts.append(drawing.words("note", x + cell / 2, top - 5, "middle", "trained"))
     return drawing.svg("layers", width, height, label, parts)
+
+
+def gain_curve(one: LayerMap, i: int) -> Markup:
+    """How much more like the control than the base is, layer by layer after a stage: MOSSA's figure.
+
+    Upright lines stand where the curve changes its level.
+    """
+    width, height, left, right, top, bottom = 260, 240, 30, 6, 12, 24
+    rows = [
+        (layer, value, low, high)
+        for layer, value, low, high in zip(
+            one.layers, *(one.more[name][i] for name in ("gain", "gain low", "gain high")), strict=True
+        )
+        if value is not None and low is not None and high is not None
+    ]
+    label = f"{one.task}: likeness to its control less the base’s, by layer"
+    if not rows:
+        return drawing.svg("curve", width, height, label, [])
+    scale = min(-0.1, *(row[2] for row in rows)), max(0.1, *(row[3] for row in rows))
+    x = drawing.axis(rows[0][0], max(rows[-1][0], rows[0][0] + 1), left, width - right)
+    y = drawing.axis(*scale, height - bottom, top)
+    edge = [(x(row[0]), y(row[3])) for row in rows] + [(x(row[0]), y(row[2])) for row in reversed(rows)]
+    line = [(x(row[0]), y(row[1])) for row in rows]
+    parts = drawing.grid(scale, y, left, width - right)
+    parts += [
+        drawing.line("trained", x(cut - 0.5), top, x(cut - 0.5), height - bottom)
+        for cut in one.transitions(i)
+    ]
+    parts += [
+        f'<polygon class="band" points="{drawing.points(edge)}"/>',
+        f'<polyline class="line after" points="{drawing.points(line)}"/>',
+        drawing.line("majority", left, y(0), width - right, y(0)),
+        drawing.words("tick", left, height - 7, "start", f"layer {rows[0][0]}"),
+        drawing.words("tick", width - right, height - 7, "end", f"layer {rows[-1][0]}"),
+    ]
+    return drawing.svg("curve", width, height, label, parts)
