@@ -119,6 +119,8 @@ def test_the_page_and_the_terminal_show_the_map(go: Go) -> None:
     page = (found.path / "report.html").read_text()
     assert "Where it happened" in page
     assert page.count("Like its control ") == page.count("Rewritten by the stage ") >= 2
+    assert page.count("By layer, after its stage") == page.count("Like its control ")
+    assert "animal: likeness to its control less the base’s, by layer" in page
     assert 'aria-label="animal: Changed from the base' in page
     assert "What else changed" not in page  # there is no other probe
     console = Console(width=160, record=True)
