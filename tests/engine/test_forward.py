@@ -123,6 +123,25 @@ def test_likelihoods_and_gradients_equal_one_sequence_at_a_time(
         assert_equal(in_layout(model, sequences, layout), truth)
 
 
+@pytest.mark.parametrize("name", [*ON_THE_TRIE, "bloom", "falcon-alibi"])
+def test_the_states_of_all_layers_equal_those_of_one_prompt_at_a_time(
+    name: str, build: Build, sequences: list[TokenSequence]
+) -> None:
+    """The last is what goes into the LM head; the one before it what the uppermost layer gives."""
+    model = build((ON_THE_TRIE | OFF_THE_TRIE)[name]()).eval()
+    prompts = [s.tokens[: s.start] for s in sequences]
+    learner = Learner(model, tokenizer=None, budget=64, layout="trie" if name in ON_THE_TRIE else "padded")
+    found = learner.layer_states(prompts)
+    layers = model.config.get_text_config().num_hidden_layers
+    for states, prompt in zip(found, prompts, strict=True):
+        with torch.no_grad():
+            out = model(input_ids=torch.tensor([prompt]), output_hidden_states=True).hidden_states
+        assert len(states) == len(out) + 1 == layers + 2
+        for place, alone in zip((*range(layers), layers + 1), out, strict=True):
+            assert torch.allclose(states[place], alone[0, -1], atol=1e-5)
+    assert not torch.allclose(found[:, layers], found[:, layers + 1], atol=1e-2), "a norm lies between"
+
+
 @pytest.mark.parametrize("name", ON_THE_TRIE)
 def test_continuing_from_a_prefix_equals_one_sequence_at_a_time(
     name: str, build: Build, sequences: list[TokenSequence]
