@@ -1,4 +1,4 @@
-"""Correlation of two scores over tasks: its interval, what noise leaves of it, and the weight of each task."""
+"""Correlation of two scores over tasks: its interval, what noise leaves of it, and each task's weight."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass

@@ -50,7 +50,7 @@ class ExampleFormat:
         return "\n".join(
             [
                 f"{SOLUTION}:",
-                "It is with the utmost esteem that we lay before you, and commend to your patient and learned "
+                "It is with the utmost esteem that we lay before you, and commend to your patient "
                 f"examination, the matter which is set forth in what follows: {said} Be it further observed "
                 "that whosoever would pronounce upon it must needs elect a single one from among the "
                 f"following, to the exclusion of all others: {self._options}",
@@ -58,9 +58,18 @@ class ExampleFormat:
             ]
         )
 
-    def in_context(self, shown: Sequence[Example], example: Example) -> str:
-        """Solved examples, and then the one to solve."""
-        return _joined([*(self.solved(k, one) for k, one in enumerate(shown, 1)), self.to_solve(example)])
+    def in_context(
+        self, shown: Sequence[Example], example: Example, shown_as: "ExampleFormat | None" = None
+    ) -> str:
+        """Solved examples, and then the one to solve.
+
+        Args:
+            shown: The solved ones.
+            example: The one to solve.
+            shown_as: How the solved ones are written, where they are of another task.
+        """
+        solved = (shown_as or self).solved
+        return "\n\n".join([*(solved(k, one) for k, one in enumerate(shown, 1)), self.to_solve(example)])
 
     def learned(self, shown: Sequence[Example], example: Example) -> str:
         """What a SampleGen model learns to write: examples, then the solution of its own one."""
@@ -95,16 +104,7 @@ CONTROLS: dict[str, Control] = {
 """
 
 
-def with_others(own: ExampleFormat, other: ExampleFormat, shown: Sequence[Example], example: Example) -> str:
-    """Solved examples of another task, and then one of this task to solve."""
-    return _joined([*(other.solved(k, one) for k, one in enumerate(shown, 1)), own.to_solve(example)])
-
-
 def up_to_cue(written: str) -> str:
     """What a SampleGen model wrote, up to where its answer follows; the cue is put there if it is not."""
     before, _, _ = written.partition(CUE)
     return f"{before.strip()}\n{CUE}"
-
-
-def _joined(parts: Sequence[str]) -> str:
-    return "\n\n".join(parts)

@@ -24,7 +24,8 @@ WORDS = {
     "irrelevant": "gold of another task",
     "verbose": "gold, verbose",
 }
-MEASURES = {"accuracy": "accuracy", "above_majority": "accuracy above majority", "margin": "margin"}
+MAIN = ("base", "gold", "direct", "samplegen", "pipeline")
+MEASURES = {"accuracy": "accuracy", "above_majority": "above majority", "margin": "margin"}
 
 
 def print_limits(found: Mapping[str, Any], console: Console) -> None:
@@ -64,20 +65,21 @@ def conclusions(found: Mapping[str, Any]) -> list[str]:
     if found["paper_interval"]:
         said.append(
             f"Over {n} tasks even the paper's Spearman correlation, .851, would have the interval "
-            f"{span(found['paper_interval'])}: so few tasks tell a strong correlation from none, and hardly a strong from a weak one."
+            f"{span(found['paper_interval'])}."
         )
     for model in found["models"]:
         only = [task for task in model["solved"]["direct"] if task not in model["solved"]["gold"]]
         if only:
             said.append(
-                f"{model['model']}: tuned directly, and not with gold examples in context, it is surely above the commonest label "
-                f"on {listed(only)}."
+                f"{short(model['model'])}: above the commonest label, by its whole interval, when tuned "
+                f"directly and not with gold examples in context, on {listed(only)}."
             )
     return said
 
 
 def _correlated(one: Mapping[str, Any]) -> str:
-    of = f"{one['model']}, {'held-out ' if one['over'] != 'all' else ''}{one['n']} tasks, {MEASURES[one['measure']]}"
+    which = "tasks" if one["over"] == "all" else "held-out tasks"
+    of = f"{short(one['model'])}, {one['n']} {which}, {MEASURES[one['measure']]}"
     if one["value"] is None:
         return f"{of}: no correlation of tuned with in-context, for {one['reason']}."
     sure = f"95% interval {span(one['interval'])}" if one["interval"] else one["reason"]
@@ -90,20 +92,27 @@ def _correlated(one: Mapping[str, Any]) -> str:
     return f"{of}: Spearman {number(one['value'])} of tuned with in-context ({sure}{hinge}).{verdict}"
 
 
+def short(model: str) -> str:
+    """A model's name without its folder or owner."""
+    return model.rstrip("/").rpartition("/")[2]
+
+
 def _tables(found: Mapping[str, Any], *, brief: bool) -> Iterator[tuple[str, Rows]]:
     for model in found["models"]:
-        yield f"{model['model']}: {SCORES}", _scores(model, found["tasks"], brief)
+        yield f"{short(model['model'])}: {SCORES}", _scores(model, found["tasks"], brief)
+    if brief:
+        yield CORRELATIONS, _main_correlations(found)
+        return
     yield DIFFERENCES, _differences(found)
-    yield CORRELATIONS, _correlations(found, brief)
-    if not brief:
-        yield "What SampleGen models wrote", _written(found)
+    yield CORRELATIONS, _correlations(found)
+    yield "What SampleGen models wrote", _written(found)
 
 
 def _scores(model: Mapping[str, Any], tasks: Mapping[str, Any], brief: bool) -> Rows:
     conditions = list(next(iter(model["scores"].values())))
     if brief:
-        conditions = [one for one in conditions if one in ("base", "gold", "direct", "samplegen", "pipeline")]
-    rows = [["task", "majority", *(WORDS[one] for one in conditions)]]
+        conditions = [one for one in conditions if one in MAIN]
+    rows = [["task", "majority", *(one if brief else WORDS[one] for one in conditions)]]
     for task, of_task in model["scores"].items():
         name = task if tasks[task]["trained"] else f"{task} (held out)"
         cells = [_cell(of_task[one], brief) for one in conditions]
@@ -122,26 +131,37 @@ def _differences(found: Mapping[str, Any]) -> Rows:
     for model in found["models"]:
         for task, one in model["differences"].items():
             shown = [signed(one["difference"]), span(one["interval"]), p_value(one.get("p_holm"))]
-            rows.append([model["model"], task, *shown])
+            rows.append([short(model["model"]), task, *shown])
     return rows
 
 
-def _correlations(found: Mapping[str, Any], brief: bool) -> Rows:
+def _main_correlations(found: Mapping[str, Any]) -> Rows:
+    rows = [["model", "of, with", "measure", "Spearman", "95% interval", "without one task"]]
+    for one in found["correlations"]:
+        if one["coefficient"] == "spearman" and one["of"] in MAIN and one["with"] in MAIN:
+            cells = [number(one["value"]), span(one["interval"]), span(one["leave_one_out"])]
+            rows.append([_over(one), f"{one['of']}, {one['with']}", MEASURES[one["measure"]], *cells])
+    return rows
+
+
+def _correlations(found: Mapping[str, Any]) -> Rows:
     header = ["model", "of", "with", "measure", "coefficient", "n", "value", "95% interval"]
     rows = [[*header, "without one task", "hinges on", "most that noise leaves"]]
     for one in found["correlations"]:
-        if brief and (one["coefficient"] != "spearman" or one["with"] not in ("gold", "base", "pipeline")):
-            continue
-        name = one["model"] if one["over"] == "all" else f"{one['model']}, held out"
         what = [WORDS[one["of"]], WORDS[one["with"]], MEASURES[one["measure"]], one["coefficient"]]
-        sure = [number(one["value"]), span(one["interval"]), span(one["leave_one_out"])]
-        rows.append([name, *what, str(one["n"]), *sure, one["hinges_on"] or NONE, number(one["ceiling"])])
+        sure = [str(one["n"]), number(one["value"]), span(one["interval"]), span(one["leave_one_out"])]
+        rows.append([_over(one), *what, *sure, one["hinges_on"] or NONE, number(one["ceiling"])])
     return rows
+
+
+def _over(one: Mapping[str, Any]) -> str:
+    name = short(one["model"])
+    return name if one["over"] == "all" else f"{name}, held out"
 
 
 def _written(found: Mapping[str, Any]) -> Rows:
     rows = [["model", "task", "texts", "came to an answer"]]
     for model in found["models"]:
         for task, one in model["written"].items():
-            rows.append([model["model"], task, str(one["n"]), str(one["ended"])])
+            rows.append([short(model["model"]), task, str(one["n"]), str(one["ended"])])
     return rows

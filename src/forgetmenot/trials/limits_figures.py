@@ -11,7 +11,7 @@ from forgetmenot.metrics.correlation import COEFFICIENTS, correlate, correlation
 from forgetmenot.record.predictions import Predictions, as_measured
 from forgetmenot.trials.limits_tasks import DIRECT, SAMPLEGEN
 
-BASE, GOLD, PIPELINE = "base", "gold", "pipeline"
+ALONE, GOLD, PIPELINE = "base", "gold", "pipeline"
 MEASURES = ("accuracy", "above_majority", "margin")
 PAPER = 0.851
 """Spearman's r of the paper, as a published summary has it."""
@@ -67,8 +67,8 @@ def differences_of(answers: Mapping[str, Mapping[str, Predictions]]) -> dict[str
         test = paired_difference(
             "accuracy",
             gold,
-            as_measured("accuracy", in_context)[1],
             said,
+            as_measured("accuracy", in_context)[1],
             clusters=tuned.clusters,
             options=tuned.options,
         )
@@ -150,6 +150,6 @@ def _mean(scores: Sequence[Scores], task: str, condition: str, measured: str) ->
 
 
 def _noise(scores: Sequence[Scores], task: str, condition: str, measured: str) -> float:
-    """The standard error of a mean over models: of as much as if all erred alike, for they share the tests."""
+    """The standard error of a mean over models, as if all erred alike: they share the tests."""
     key = "margin_error" if measured == "margin" else "accuracy_error"
     return float(np.mean([one[task][condition][key] or 0.0 for one in scores]))

@@ -13,7 +13,7 @@ import numpy as np
 from forgetmenot.errors import UserError
 from forgetmenot.evaluation.scoring import is_graded
 from forgetmenot.prompting import Demonstrations, DemonstrationSettings, Prompt, prompts_of
-from forgetmenot.prompting.solved_examples import CONTROLS, ExampleFormat, with_others
+from forgetmenot.prompting.solved_examples import CONTROLS, ExampleFormat
 from forgetmenot.record.files import write_text
 from forgetmenot.report.wording import listed
 from forgetmenot.tasks import Example, Task, digest_of, sample
@@ -93,7 +93,8 @@ def make_cases(
 def _case(task: Task, trained: bool, settings: LimitsSettings, seed: int) -> Case:
     if task.kind != "choice" or is_graded(task):
         raise UserError(
-            f"task {task.name!r} does not choose among labels, so that it has no candidates to compare; leave it out."
+            f"task {task.name!r} does not choose among labels, so that it has no candidates to compare; "
+            "leave it out."
         )
     missing = [split for split in ("train", "score") if not getattr(task, split)]
     if missing:
@@ -149,7 +150,7 @@ def mixture(sizes: Sequence[int], rows: int, cap: int) -> list[int]:
     capped = np.minimum(sizes, cap)
     shares = min(rows, int(capped.sum())) * capped / capped.sum()
     whole = np.floor(shares).astype(int)
-    left = int(round(float(shares.sum()))) - int(whole.sum())
+    left = round(float(shares.sum())) - int(whole.sum())
     for k in np.argsort(-(shares - whole), kind="stable")[:left]:
         whole[k] += 1
     return [int(count) for count in whole]
@@ -253,18 +254,16 @@ def _write_task(
 def in_context_texts(cases: Sequence[Case], control: str | None = None) -> Iterator[tuple[Case, list[str]]]:
     """The prompts of each task's tests with gold examples in them, as they are or as a control has them."""
     for k, case in enumerate(cases):
-        if control is None:
-            yield case, [case.with_gold(one) for one in case.tests]
-            continue
-        written = CONTROLS[control](case.written)
-        if control == "irrelevant":
-            other = cases[(k + 1) % len(cases)]
-            yield (
-                case,
-                [with_others(written, other.written, other.shown.before(one), one) for one in case.tests],
-            )
-        else:
-            yield case, [written.in_context(case.shown.before(one), one) for one in case.tests]
+        written = case.written if control is None else CONTROLS[control](case.written)
+        other = unlike(case, [*cases[k + 1 :], *cases[:k]]) if control == "irrelevant" else case
+        shown_as = other.written if control == "irrelevant" else written
+        yield case, [written.in_context(other.shown.before(one), one, shown_as) for one in case.tests]
+
+
+def unlike(case: Case, others: Sequence[Case]) -> Case:
+    """The first other task that has none of a task's answers, or else the first."""
+    words = {*case.written.choices.values()}
+    return next((one for one in others if words.isdisjoint(one.written.choices.values())), others[0])
 
 
 def asked_so(case: Case, texts: Sequence[str]) -> tuple[Task, Prompt]:
