@@ -24,7 +24,7 @@ class Correlation:
         value: None where it is undefined.
         interval: For other tasks that were drawn as these were; None where it is undefined.
         leave_one_out: The lowest and highest value without one of the tasks; None where one is undefined.
-        hinges_on: The task without which the value moves most.
+        hinges_on: The task without which the value moves most; None where it moves without none.
         reason: Why something is None; empty where nothing is.
     """
 
@@ -69,7 +69,8 @@ def correlate(
     without = [compute(np.delete(x, k), np.delete(y, k)) for k in range(n)]
     known = [one for one in without if one is not None]
     extremes = (min(known), max(known)) if len(known) == n else None
-    hinge = max(range(n), key=lambda k: abs(without[k] - value)) if extremes else None  # type: ignore[operator]
+    moves = [abs(one - value) for one in known] if extremes else []
+    hinge = int(np.argmax(moves)) if moves and max(moves) > 0 else None
     interval = correlation_interval(value, n, coefficient, level)
     return Correlation(
         coefficient,

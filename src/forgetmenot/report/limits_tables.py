@@ -85,7 +85,8 @@ def _correlated(one: Mapping[str, Any]) -> str:
     sure = f"95% interval {span(one['interval'])}" if one["interval"] else one["reason"]
     hinge = ""
     if one["leave_one_out"]:
-        hinge = f"; without one task {span(one['leave_one_out'])}, hinging on {one['hinges_on']}"
+        hinge = f"; without one task {span(one['leave_one_out'])}"
+        hinge += f", hinging on {one['hinges_on']}" if one["hinges_on"] else ""
     verdict = ""
     if one["interval"] and one["interval"][0] <= 0 <= one["interval"][1]:
         verdict = " None cannot be ruled out."
