@@ -17,6 +17,7 @@ from forgetmenot.evaluation.evaluate import evaluate
 from forgetmenot.record.files import read_lines
 from forgetmenot.record.layout import BASE, PREDICTIONS, stage_folder
 from forgetmenot.record.predictions import read_predictions
+from forgetmenot.runs.directory import begun_with
 from forgetmenot.tasks import load_tasks
 from forgetmenot.trials import limits_trial
 from forgetmenot.trials.limits import Limits, limits
@@ -158,7 +159,7 @@ def test_a_held_out_task_is_tested_and_not_learned(done: Limits) -> None:
 
 
 def test_a_samplegen_model_learns_the_format(done: Limits, cases: list[Case]) -> None:
-    rows = read_lines(done.path / "tasks/samplegen/animal-train.jsonl")
+    rows: list[Any] = read_lines(done.path / "tasks/samplegen/animal-train.jsonl")
     for row in rows:
         assert row["text"].endswith("Write solved examples of this task, and then its solution.")
         question = row["text"].split("\n")[0].removeprefix("Word: ")
@@ -175,7 +176,7 @@ def test_a_samplegen_model_learns_the_format(done: Limits, cases: list[Case]) ->
 
 def test_the_pipeline_gives_the_base_what_the_samplegen_model_wrote(done: Limits, cases: list[Case]) -> None:
     folder = done.path / "models/tiny-llama"
-    written = read_lines(folder / "written/animal.jsonl")
+    written: list[Any] = read_lines(folder / "written/animal.jsonl")
     assert [one["example"] for one in written] == [one.id for one in cases[0].tests]
     shown = read_predictions(folder / "pipeline" / PREDICTIONS)["animal"].prompt_text
     tuned = read_predictions(folder / "samplegen" / PREDICTIONS)["animal"].prompt_text
@@ -270,11 +271,10 @@ def test_models_that_were_computed_otherwise_are_refused(
 ) -> None:
     settings, _ = limits_settings(SMALL)
     trial = limits_trial.Trial("tiny", done.path / "models/tiny-llama", cases, settings)
-    real = limits_trial.begun_with
 
     def other(directory: Any) -> dict[str, Any]:
         four_bit = {"quantization": "nf4"} if directory.path.name == "run-samplegen" else {}
-        return {**real(directory), **four_bit}
+        return {**begun_with(directory), **four_bit}
 
     trial._check_same()
     monkeypatch.setattr(limits_trial, "begun_with", other)
