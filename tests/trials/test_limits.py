@@ -267,21 +267,28 @@ def test_base_and_tuned_are_computed_alike(
 
 
 def test_models_that_were_computed_otherwise_are_refused(
-    done: Limits, cases: list[Case], monkeypatch: pytest.MonkeyPatch
+    done: Limits, roomy: str, paths: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings, _ = limits_settings(SMALL)
-    trial = limits_trial.Trial("tiny", done.path / "models/tiny-llama", cases, settings)
+    def four_bits(directory: Any) -> dict[str, Any]:
+        other = {"quantization": "nf4"} if directory.path.name == "run-samplegen" else {}
+        return {**begun_with(directory), **other}
 
-    def other(directory: Any) -> dict[str, Any]:
-        four_bit = {"quantization": "nf4"} if directory.path.name == "run-samplegen" else {}
-        return {**begun_with(directory), **four_bit}
+    monkeypatch.setattr(limits_trial, "begun_with", four_bits)
+    with pytest.raises(UserError, match="run-samplegen: its quantization is nf4, and that of the base None"):
+        limits(roomy, paths, done.path, hold_out=["size"], settings=SMALL)
 
-    trial._check_same()
-    monkeypatch.setattr(limits_trial, "begun_with", other)
-    with pytest.raises(
-        UserError, match="the quantization of run-direct is None and that of run-samplegen nf4"
-    ):
-        trial._check_same()
+
+def test_prompts_that_are_too_long_lose_their_beginning_and_are_counted(
+    roomy: str, paths: list[str], tmp_path: Path, cases: list[Case]
+) -> None:
+    settings = {"tests": 4, "rows": 8, "samplegen": False, "controls": [], "training.max_length": 60}
+    found = limits(roomy, paths[:2], tmp_path / "out", settings=settings)
+    cut = found.found["models"][0]["truncated"]["gold"]
+    assert cut["animal"]["examples"] == 4
+    assert (
+        "prompts too long for the model lost their beginning, 4 of animal"
+        in (tmp_path / "out/limits.md").read_text()
+    )
 
 
 def test_a_killed_trial_goes_on_and_ends_the_same(

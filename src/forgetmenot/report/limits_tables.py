@@ -68,6 +68,13 @@ def conclusions(found: Mapping[str, Any]) -> list[str]:
             f"{span(found['paper_interval'])}."
         )
     for model in found["models"]:
+        for condition, cut in model["truncated"].items():
+            counts = [f"{one['examples']} of {task}" for task, one in cut.items()]
+            if counts:
+                said.append(
+                    f"{short(model['model'])}, {WORDS[condition]}: prompts too long for the model lost their "
+                    f"beginning, {listed(counts)}."
+                )
         only = [task for task in model["solved"]["direct"] if task not in model["solved"]["gold"]]
         if only:
             said.append(

@@ -21,7 +21,7 @@ from forgetmenot.evaluation.scored_task import ScoredTask
 from forgetmenot.methods import make_method
 from forgetmenot.prompting import Encoder, Prompt
 from forgetmenot.prompting.solved_examples import CUE, up_to_cue
-from forgetmenot.record.files import as_json, folder_written_whole, read_lines, write_text
+from forgetmenot.record.files import as_json, folder_written_whole, read_lines, write_json, write_text
 from forgetmenot.record.layout import BASE, CONFIG, PREDICTIONS, stage_folder
 from forgetmenot.record.predictions import (
     Predictions,
@@ -29,7 +29,7 @@ from forgetmenot.record.predictions import (
     require_finite,
     write_predictions,
 )
-from forgetmenot.record.seal import write_seal
+from forgetmenot.record.seal import read_json, write_seal
 from forgetmenot.runs.api import Run, run
 from forgetmenot.runs.directory import RunDirectory, begun_with
 from forgetmenot.runs.display import Display
@@ -53,6 +53,8 @@ if TYPE_CHECKING:
 
 SAME = ("precision", "dtype", "quantization", "device")
 """What base and tuned model must share, of what a run records of itself."""
+TRUNCATED = "truncated.json"
+"""In a condition's folder: of which tasks prompts were too long for the model, and lost their beginning."""
 SPARE = 16
 """Tokens that a SampleGen model may write beyond the longest text that it learned; ours."""
 
@@ -101,23 +103,25 @@ class Trial:
 
     def measured(self, display: Display) -> dict[str, Any]:
         """What limits.json holds of the model; asks what was not asked before."""
-        self._check_same()
+        begun = self._begun(DIRECT)
         if self.settings.samplegen:
+            check_same(begun, self._begun(SAMPLEGEN), self._run(SAMPLEGEN))
             self._ask(SAMPLEGEN, [SAMPLEGEN], display)
         self._ask(DIRECT, [one for one in self.conditions if one not in (ALONE, DIRECT, SAMPLEGEN)], display)
         answers = {name: self._answers(name) for name in self.conditions}
         scores = scores_of(answers)
-        begun = begun_with(RunDirectory(self._run(DIRECT)))
-        config = self._config(DIRECT)
         return {
             "model": self.model,
             **{key: begun[key] for key in ("model_revision", *SAME, "learning_rate")},
-            "adapter": config.adapter.in_words,
+            "adapter": self._config(DIRECT).adapter.in_words,
             "scores": scores,
             "differences": differences_of(answers),
             "solved": {
                 condition: [task for task, of_task in scores.items() if is_solved(of_task[condition])]
                 for condition in self.conditions
+            },
+            "truncated": {
+                name: self._truncated(name) for name in self.conditions if name not in (ALONE, DIRECT)
             },
             "written": self._about_written(),
         }
@@ -132,22 +136,8 @@ class Trial:
         name: str = Run(self._run(kind)).results["stages"][-1]["name"]
         return name
 
-    def _check_same(self) -> None:
-        """See that all models were computed alike.
-
-        Raises:
-            UserError: They were not, as where a run was copied from another machine.
-        """
-        if not self.settings.samplegen:
-            return
-        one, other = (begun_with(RunDirectory(self._run(kind))) for kind in (DIRECT, SAMPLEGEN))
-        for key in SAME:
-            if one.get(key) != other.get(key):
-                raise UserError(
-                    f"{self.folder}: the {key} of run-direct is {one.get(key)} and that of run-samplegen "
-                    f"{other.get(key)}, and their difference would be no difference of tuning; delete one of "
-                    "them, and run the same command again."
-                )
+    def _begun(self, kind: str) -> dict[str, Any]:
+        return begun_with(RunDirectory(self._run(kind)))
 
     def _ask(self, kind: str, conditions: Sequence[str], display: Display) -> None:
         """Ask the conditions that are not there: of a tuned SampleGen model, or of the base."""
@@ -157,6 +147,7 @@ class Trial:
         directory, config = RunDirectory(self._run(kind)), self._config(kind)
         method = make_method(config.method.name, config.method.options, config.seed)
         session = open_saved(directory, config, display)
+        check_same(self._begun(DIRECT), session.identity, directory.path)
         stage = self._last(kind) if kind == SAMPLEGEN else BASE
         if not take_up(directory, session, method, stage):
             raise UserError(f"{directory.path}: the weights of {stage} are gone; delete the folder.")
@@ -173,8 +164,12 @@ class Trial:
                     }
                 for task, said in answers.items():
                     require_finite(task, [said])
+                cut = {task: one.encoded.truncated for task, one in scored.items()}
                 with folder_written_whole(self.folder / condition) as aside:
                     write_predictions(aside / PREDICTIONS, answers)
+                    write_json(
+                        aside / TRUNCATED, {task: count for task, count in cut.items() if count["examples"]}
+                    )
                     write_seal(aside)
                 display.say(f"{self.folder.name}: {condition} is asked.")
 
@@ -214,6 +209,10 @@ class Trial:
             f"{text}\n{up_to_cue(one['text'])}" for text, one in zip(asked, self._kept(case), strict=True)
         ]
 
+    def _truncated(self, condition: str) -> dict[str, Any]:
+        """How many prompts lost their beginning, and how many tokens in all; only tasks of which any did."""
+        return read_json(self.folder / condition / TRUNCATED, dict) or {}
+
     def _written(self, case: Case) -> Path:
         return self.folder / "written" / f"{case.name}.jsonl"
 
@@ -238,6 +237,26 @@ class Trial:
         path = stage_folder(self._run(DIRECT), stage) / PREDICTIONS
         found = read_predictions(path)
         return {case.name: found[file_task(case.name, DIRECT)] for case in self.cases}
+
+
+def check_same(one: Mapping[str, Any], other: Mapping[str, Any], path: Path) -> None:
+    """See that two models, or a run and what goes on with it, are computed alike.
+
+    Args:
+        one: What the run of the base and the model tuned directly recorded.
+        other: What the other run recorded, or how this process computes.
+        path: Of the run that `other` is of.
+
+    Raises:
+        UserError: They are not, as where a run was begun on another machine.
+    """
+    for key in SAME:
+        if one.get(key) != other.get(key):
+            raise UserError(
+                f"{path}: its {key} is {other.get(key)}, and that of the base {one.get(key)}, so that their "
+                "difference would be no difference of tuning. Go on where the runs were begun, or give "
+                "another --output."
+            )
 
 
 def typical(case: Case) -> list[str]:
