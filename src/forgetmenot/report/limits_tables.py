@@ -56,11 +56,20 @@ def conclusions(found: Mapping[str, Any]) -> list[str]:
         f"Tuned on {listed(tuned)}."
         + (f" Held out: {listed(others)}." if others else " No task is held out.")
     ]
-    for one in found["correlations"]:
-        if (one["of"], one["with"], one["coefficient"]) == ("direct", "gold", "spearman"):
-            if one["measure"] == "above_majority":
-                continue
-            said.append(_correlated(one))
+    main = [
+        one
+        for one in found["correlations"]
+        if (one["of"], one["with"], one["coefficient"]) == ("direct", "gold", "spearman")
+    ]
+    said += [_correlated(one) for one in main]
+    above = {_over(one): one for one in main if one["measure"] == "above_majority"}
+    plain = [_over(one) for one in main if one["measure"] == "accuracy" and _is_sure(one)]
+    by_chance = [name for name in plain if above[name]["interval"] and not _is_sure(above[name])]
+    if by_chance:
+        said.append(
+            f"The correlation of accuracies of {listed(by_chance)} may come from the tasks' levels of chance "
+            "alone: of accuracies above the majority none is shown."
+        )
     n = len(found["tasks"])
     if found["paper_interval"]:
         said.append(
@@ -94,10 +103,13 @@ def _correlated(one: Mapping[str, Any]) -> str:
     if one["leave_one_out"]:
         hinge = f"; without one task {span(one['leave_one_out'])}"
         hinge += f", hinging on {one['hinges_on']}" if one["hinges_on"] else ""
-    verdict = ""
-    if one["interval"] and one["interval"][0] <= 0 <= one["interval"][1]:
-        verdict = " None cannot be ruled out."
+    verdict = " There may be none." if one["interval"] and not _is_sure(one) else ""
     return f"{of}: Spearman {number(one['value'])} of tuned with in-context ({sure}{hinge}).{verdict}"
+
+
+def _is_sure(one: Mapping[str, Any]) -> bool:
+    """Whether a correlation's whole interval is on one side of zero."""
+    return one["interval"] is not None and not one["interval"][0] <= 0 <= one["interval"][1]
 
 
 def short(model: str) -> str:
@@ -113,7 +125,8 @@ def _tables(found: Mapping[str, Any], *, brief: bool) -> Iterator[tuple[str, Row
         return
     yield DIFFERENCES, _differences(found)
     yield CORRELATIONS, _correlations(found)
-    yield "What SampleGen models wrote", _written(found)
+    if any(model["written"] for model in found["models"]):
+        yield "What SampleGen models wrote", _written(found)
 
 
 def _scores(model: Mapping[str, Any], tasks: Mapping[str, Any], brief: bool) -> Rows:
