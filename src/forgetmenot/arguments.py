@@ -218,9 +218,7 @@ def parser() -> argparse.ArgumentParser:
     )
     verb.add_argument("--data-dir", metavar="D", help=DATA_DIR)
     verb.add_argument("--seed", type=int, default=0, metavar="N")
-    verb.add_argument(
-        "--output", required=True, type=_folder, metavar="DIR", help="where limits.json, .md and the runs go"
-    )
+    verb.add_argument("--output", type=_folder, metavar="DIR", help="where limits.json, .md and the runs go")
     verb.add_argument(
         "--set",
         action="append",

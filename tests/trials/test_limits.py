@@ -394,12 +394,13 @@ def test_the_command_runs_the_bundled_model(
     settings = ["tests=6", "rows=16", "letters=60", "samplegen=false", "controls=[]"]
     arguments = [part for one in settings for part in ("--set", one)]
     with pytest.raises(SystemExit) as ended:
-        main(["limits", "quickstart-small", "--tasks", "quickstart", "--output", "out", *arguments])
+        main(["limits", "quickstart-small", "--tasks", "quickstart", *arguments])
     assert ended.value.code == 0
     printed = capsys.readouterr().out
     assert "Correlation over tasks" in printed
     assert "even the paper's Spearman correlation" in " ".join(printed.split())
-    found = json.loads((tmp_path / "out/limits.json").read_text())
+    [folder] = (tmp_path / "limits").iterdir()
+    found = json.loads((folder / "limits.json").read_text())
     assert len(found["tasks"]) == 4
     # anchored: what four tasks would say of the paper's .851
     assert found["paper_interval"] == pytest.approx([-0.773, 0.998], abs=0.001)

@@ -6,6 +6,8 @@ do is predicted by what its base can do in context. docs/limits.md says what is 
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,7 +75,7 @@ class Limits:
 def limits(
     models: str | Sequence[str],
     tasks: str | Sequence[str],
-    output: str | Path,
+    output: str | Path | None = None,
     *,
     hold_out: Sequence[str] = (),
     data_dir: str | Path | None = None,
@@ -88,7 +90,7 @@ def limits(
     Args:
         models: Each as in a config's `model.name`; base models, as the question goes.
         tasks: Names, suites and task files; all must choose among labels.
-        output: The directory.
+        output: The directory; `limits/HASH` if None, of all that is asked but for the models.
         hold_out: Those of the tasks that no model is tuned on; all the same they are tested.
         data_dir: A folder with public data sets; None for the hub.
         seed: Of the mixture, the examples that are shown, and the runs.
@@ -105,8 +107,8 @@ def limits(
     loaded = load_tasks(config.tasks, data_folder(config))
     cases = make_cases(loaded, hold_out, asked, seed)
     folders = _folders(names)
-    directory = RunDirectory(Path(output))
     question = _question(asked, of_runs, loaded, hold_out, seed)
+    directory = RunDirectory(Path(output) if output is not None else _directory(question))
     with opened(directory, console, "limits") as display:
         _refuse_other(directory, question)
         directory.write_json(ASKED, question)
@@ -159,6 +161,11 @@ def _question(
         "hold_out": list(hold_out),
         "seed": seed,
     }
+
+
+def _directory(question: Mapping[str, Any]) -> Path:
+    digest = hashlib.sha256(json.dumps(question, sort_keys=True).encode()).hexdigest()
+    return Path("limits") / digest[:8]
 
 
 def _refuse_other(directory: RunDirectory, question: Mapping[str, Any]) -> None:
