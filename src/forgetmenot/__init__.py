@@ -9,6 +9,7 @@
 >>> fmn.prompts("quickstart", "quickstart").chosen   # the best prompt of each task, found on `select`
 >>> fmn.check("quickstart", f"{found.path}:last", tasks=["quickstart"]).status   # 0 kept, 1 forgotten, 3 ?
 >>> fmn.synthesize("quickstart", "triage.yaml", "out").found["funnel"]   # rows that the model wrote itself
+>>> fmn.limits("quickstart", "quickstart", "out").correlations   # tuned models against examples in context
 >>> fmn.study({"grid": {"method": ["sequential", "joint"], "seed": [0, 1]}}).table
 """
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from forgetmenot.studies.compare import compare
     from forgetmenot.studies.config import StudyConfig, load_study
     from forgetmenot.studies.study import Study, study
+    from forgetmenot.trials.limits import Limits, limits
     from forgetmenot.trials.prompts import PromptChoice, prompts
     from forgetmenot.trials.synthesize import WrittenTask, synthesize
     from forgetmenot.trials.synthesize_general import synthesize_general
@@ -32,6 +34,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Check",
     "ForgettingCallback",
+    "Limits",
     "Preview",
     "PromptChoice",
     "Run",
@@ -43,6 +46,7 @@ __all__ = [
     "__version__",
     "check",
     "compare",
+    "limits",
     "load_config",
     "load_study",
     "preview",
@@ -65,6 +69,8 @@ _HOME = {
     "WrittenTask": "forgetmenot.trials.synthesize",
     "synthesize": "forgetmenot.trials.synthesize",
     "synthesize_general": "forgetmenot.trials.synthesize_general",
+    "Limits": "forgetmenot.trials.limits",
+    "limits": "forgetmenot.trials.limits",
     "Check": "forgetmenot.gate.check",
     "check": "forgetmenot.gate.check",
     "compare": "forgetmenot.studies.compare",

@@ -210,6 +210,23 @@ def parser() -> argparse.ArgumentParser:
         help="a setting of docs/synthesis.md, as rounds=10, or any key of the run's config",
     )
 
+    verb = _verb(verbs, "limits", "compare models tuned on tasks with their base, shown examples in context")
+    verb.add_argument("models", nargs="+", metavar="MODEL", help="as in `fmn run --model`; base models")
+    verb.add_argument("--tasks", required=True, type=_names, metavar="a,b,c", help="as in `fmn run`")
+    verb.add_argument(
+        "--hold-out", type=_names, default=(), metavar="a,b", help="those of them that no model is tuned on"
+    )
+    verb.add_argument("--data-dir", metavar="D", help=DATA_DIR)
+    verb.add_argument("--seed", type=int, default=0, metavar="N")
+    verb.add_argument("--output", type=_folder, metavar="DIR", help="where limits.json, .md and the runs go")
+    verb.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="key=value",
+        help="a setting of docs/limits.md, as tests=200, or a key of `adapter`, `training` or `model`",
+    )
+
     verb = _verb(verbs, "export", "write one stage as a model with its tokenizer, for Transformers")
     verb.add_argument("run_dir", type=Path, metavar="RUN_DIR")
     verb.add_argument(

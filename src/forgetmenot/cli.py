@@ -339,6 +339,25 @@ def _synthesize_general(parsed: argparse.Namespace, console: Screen) -> None:
     )
 
 
+def limits(parsed: argparse.Namespace) -> None:
+    """`fmn limits`: compare models that are tuned on tasks with their base, shown examples in context."""
+    from forgetmenot.trials.limits import limits
+
+    console = Screen()
+    found = limits(
+        parsed.models,
+        parsed.tasks,
+        parsed.output,
+        hold_out=parsed.hold_out,
+        data_dir=parsed.data_dir,
+        seed=parsed.seed,
+        settings=_settings(parsed.set),
+        console=console,
+    )
+    found.print(console)
+    console.print(f"\nTables: {found.path / 'limits.md'}", highlight=False, soft_wrap=True)
+
+
 def _in_processes(parsed: argparse.Namespace) -> None:
     """With --num-processes: start the other processes, and exit with their status."""
     if parsed.num_processes is not None:
@@ -460,6 +479,7 @@ VERBS = {
     "prompts": prompts,
     "receipts": receipts,
     "synthesize": synthesize,
+    "limits": limits,
     "export": export,
     "report": report,
     "cache": cache,

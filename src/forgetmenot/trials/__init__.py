@@ -1,1 +1,1 @@
-"""Evaluation without training: prompts, receipts, and saved stages scored or probed again."""
+"""Questions put to models: prompts, receipts, what they write, tuned against in-context, saved stages."""
