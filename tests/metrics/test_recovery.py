@@ -26,10 +26,9 @@ def test_what_is_brought_back_and_what_stays_lost() -> None:
         assert (found["brought_back"].decision, found["still_lost"].decision) == (brought, lost)
     nothing = recoveries(ROWS, plain, {"a": none}, MARGINS)["a"]
     assert (nothing["brought_back"].decision, nothing["brought_back"].difference) == ("kept", 0)
-    found = recoveries(ROWS, plain, {"a": part}, MARGINS)["a"]["brought_back"]
-    assert found.difference == pytest.approx((430 - 360) / 600)
-    alone = judge({"a": answers(360, 430)}, MARGINS)["a"]
-    assert found.interval == alone.interval
+    brought_back = recoveries(ROWS, plain, {"a": part}, MARGINS)["a"]["brought_back"]
+    assert brought_back.difference == pytest.approx((430 - 360) / 600)
+    assert brought_back.interval == judge({"a": answers(360, 430)}, MARGINS)["a"].interval
 
 
 def test_only_the_same_examples_by_the_same_metric_are_compared_and_only_in_a_sequence() -> None:
