@@ -22,7 +22,8 @@ def alone(learner: Learner, text: str, pooling: str) -> Tensor:
     tokens = torch.tensor([learner.tokenizer(text)["input_ids"]])
     with torch.no_grad(), autocast(torch.device("cpu"), learner.precision):
         states = learner.model(input_ids=tokens, output_hidden_states=True).hidden_states[-1][0].float()
-    return states.mean(0) if pooling == "mean" else states[-1]
+    found: Tensor = states.mean(0) if pooling == "mean" else states[-1]
+    return found
 
 
 @pytest.mark.parametrize("demonstration", [None, DEMONSTRATION])

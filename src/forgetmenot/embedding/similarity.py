@@ -71,8 +71,8 @@ def cosines(one: Tensor, other: Tensor) -> np.ndarray:
     return found
 
 
-def similarity(pairs: Pairs, found: np.ndarray) -> Similarity:
-    """Hold cosines [pairs] against the gold scores."""
+def similarity(pairs: Pairs, found: np.ndarray, resamples: int = RESAMPLES) -> Similarity:
+    """Hold cosines [pairs] against the gold scores; the interval is from so many resamples, none from 0."""
     names = list(dict.fromkeys(pairs.parts.tolist()))
     if not np.isfinite(found).all():
         return Similarity(pairs.name, None, None, len(found), {}, NOT_FINITE)
@@ -80,9 +80,8 @@ def similarity(pairs: Pairs, found: np.ndarray) -> Similarity:
     if value is None:
         return Similarity(pairs.name, None, None, len(found), {}, CONSTANT)
     parts = {name: spearman(found[pairs.parts == name], pairs.gold[pairs.parts == name]) for name in names}
-    return Similarity(
-        pairs.name, value, _interval(found, pairs.gold), len(found), parts if len(names) > 1 else {}
-    )
+    interval = _interval(found, pairs.gold, resamples)
+    return Similarity(pairs.name, value, interval, len(found), parts if len(names) > 1 else {})
 
 
 def spearman(found: np.ndarray, gold: np.ndarray) -> float | None:
@@ -94,10 +93,10 @@ def spearman(found: np.ndarray, gold: np.ndarray) -> float | None:
     return float(spearmanr(found, gold).statistic)
 
 
-def _interval(found: np.ndarray, gold: np.ndarray) -> tuple[float, float] | None:
+def _interval(found: np.ndarray, gold: np.ndarray, resamples: int) -> tuple[float, float] | None:
     draw = np.random.default_rng(SEED)
     values = []
-    for _ in range(RESAMPLES):
+    for _ in range(resamples):
         rows = draw.integers(len(gold), size=len(gold))
         if (value := spearman(found[rows], gold[rows])) is not None:
             values.append(value)

@@ -84,4 +84,4 @@ def _means(learner: Learner, prompts: Sequence[tuple[int, ...]]) -> Tensor:
 
     # A state is found where something is predicted: each token behind the first, and any behind the last.
     states = learner.states([TokenSequence((*prompt, 0), 1) for prompt in prompts])
-    return torch.stack([part.mean(0) for part in states.split([len(prompt) for prompt in prompts])])
+    return torch.stack([part.mean(0) for part in torch.split(states, [len(prompt) for prompt in prompts])])

@@ -353,6 +353,15 @@ class Learner:
         # A state is found where something is predicted: any token does, and it is computed nowhere.
         return self.states([TokenSequence((*prompt, 0), len(prompt)) for prompt in prompts], layer)
 
+    def hidden_with_gradients(self, prompts: Sequence[tuple[int, ...]]) -> Tensor:
+        """What `hidden` gives of the last layer, with gradients: fp32 [prompts, width].
+
+        One forward pass: the caller cuts (`cut`) what does not fit.
+        """
+        with autocast(self.device, self.precision):
+            packed = self._pack([TokenSequence((*prompt, 0), len(prompt)) for prompt in prompts])
+            return hidden_states(self.model, packed, -1)
+
     def states(self, sequences: Sequence[TokenSequence], layer: int = -1) -> Tensor:
         """The hidden state that predicts each predicted token, without gradients: fp32 [predicted, width].
 

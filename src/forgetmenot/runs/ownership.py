@@ -10,7 +10,7 @@ from forgetmenot.errors import UserError
 from forgetmenot.record.layout import CONFIG, ENVIRONMENT
 from forgetmenot.tasks.yaml_file import parse_yaml
 
-Kind = Literal["run", "study", "check", "prompts", "receipts", "synthesize"]
+Kind = Literal["run", "study", "check", "prompts", "receipts", "synthesize", "embed"]
 """What a directory holds."""
 
 LOCK = ".lock"
@@ -31,6 +31,7 @@ _KNOWN_BY: dict[Kind, dict[str, set[str]]] = {
     "prompts": {"prompts.json": {"version", "model_revision", "tasks"}},
     "receipts": {"receipts.json": {"version", "asked", "rows"}},
     "synthesize": {"synthesis.json": {"version", "funnel", "settings"}},
+    "embed": {"embeddings.json": {"version", "model_revision", "similarity", "transfer"}},
 }
 
 
