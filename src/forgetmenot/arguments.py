@@ -230,7 +230,7 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument(
         "--measure",
         metavar="a,b",
-        help="no FILE: measure sts12 to sts16, stsb (dev), stsb-test, sick-r, sst2, mrpc; or sts, transfer, all",
+        help="no FILE: measure sts12 to sts16, stsb (dev), stsb-test, sick-r, sst2, mrpc; sts, transfer, all",
     )
     verb.add_argument(
         "--demonstrations",

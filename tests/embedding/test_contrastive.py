@@ -31,7 +31,8 @@ TRIPLES = [
 
 def by_the_formula(h: Tensor, plus: Tensor, minus: Tensor, temperature: float) -> Tensor:
     def similar(one: Tensor, other: Tensor) -> Tensor:
-        return (one @ other / (one.norm() * other.norm()) / temperature).exp()
+        cosine: Tensor = one @ other / (one.norm() * other.norm())
+        return (cosine / temperature).exp()
 
     terms = []
     for i in range(len(h)):
@@ -56,9 +57,9 @@ def adapted(learner: Learner) -> Learner:
 @pytest.mark.parametrize("temperature", [0.05, 0.5])
 def test_the_loss_is_the_papers(temperature: float) -> None:
     torch.manual_seed(0)
-    vectors = [torch.randn(6, 9, dtype=torch.float64) for _ in range(3)]
-    wanted = by_the_formula(*vectors, temperature)
-    assert info_nce(*vectors, temperature).item() == pytest.approx(wanted.item(), rel=1e-9)
+    h, plus, minus = torch.randn(3, 6, 9, dtype=torch.float64)
+    wanted = by_the_formula(h, plus, minus, temperature)
+    assert info_nce(h, plus, minus, temperature).item() == pytest.approx(wanted.item(), rel=1e-9)
     same = torch.ones(4, 3)
     assert info_nce(same, same, same, temperature).item() == pytest.approx(math.log(8))
 

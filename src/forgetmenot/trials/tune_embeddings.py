@@ -87,6 +87,9 @@ def tune_embeddings(
     Raises:
         UserError: If anything named does not exist or fit, or a loss is not finite.
     """
+    kind = (settings or {}).get("adapter.kind", "lora")
+    if kind != "lora":
+        raise UserError(f"adapter.kind: embeddings are tuned by LoRA; {kind} is not offered here.")
     named = {"model": model, "seed": SEED, **PAPER, **WARMUP}
     named |= {} if data_dir is None else {"data_dir": str(data_dir)}
     config, asked = settings_of(TuneSettings, named, settings or {})
@@ -152,15 +155,11 @@ def tune_embeddings(
 
 
 def _check(config: RunConfig) -> None:
-    """Refuse what tuning cannot do.
+    """Refuse settings for several tasks, of which there are none.
 
     Raises:
-        UserError: The adapter is none of LoRA, or a setting is for several tasks.
+        UserError: There is one.
     """
-    if config.adapter.kind != "lora":
-        raise UserError(
-            f"adapter.kind: embeddings are tuned by LoRA; {config.adapter.kind} is not offered here."
-        )
     for key in ("epochs", "limit"):
         if isinstance(getattr(config.training, key), Mapping):
             raise UserError(f"training.{key}: tuning has no tasks; give a number.")
