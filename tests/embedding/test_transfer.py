@@ -57,7 +57,7 @@ def test_mrpc_is_read_and_classified(shared: Path, learner: Learner) -> None:
     found = transfer(learner, rows, EmbeddingSettings())
     assert (found.name, found.n) == ("mrpc", 40)
     assert 0.3 < found.value <= 1
-    with pytest.raises(UserError, match="5 training rows of each label"):
+    with pytest.raises(UserError, match=r"5 training rows of each label"):
         read_transfer("sst2", shared / "data", limit=6)
 
 
@@ -82,5 +82,5 @@ def test_candidates_are_the_papers_or_a_files(tmp_path: Path) -> None:
     file.write_text(row + '{"sentence": "It rains."}\n')
     with pytest.raises(UserError, match="line 2: a demonstration has a `sentence` and a `word`"):
         read_candidates(file)
-    with pytest.raises(UserError, match="there is no file 'nowhere.csv'"):
+    with pytest.raises(UserError, match=r"there is no file 'nowhere.csv'"):
         read_candidates("nowhere.csv")
