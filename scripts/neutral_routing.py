@@ -60,7 +60,7 @@ def main() -> None:
     tasks = load_tasks(config.tasks, data_folder(config))
     session = open_session(config)
     learner = session.learner
-    looked_at = prompts_of(learner, _texts(tasks[0].score[:4]), EmbeddingSettings())
+    looked_at = prompts_of(learner, texts_of(tasks[0].score[:4]), EmbeddingSettings())
     session.examine([TokenSequence((*ids, 0), len(ids)) for ids in looked_at], writes=False)
     found = {way: routed(learner, tasks, way, given.train, given.score) for way in WAYS}
     write_json(
@@ -76,14 +76,14 @@ def routed(learner: Learner, tasks: Sequence[Task], way: str, train: int, score:
     """The share of examples that are sent to their own task, and where those of each task went."""
     layers = learner.model.config.get_text_config().num_hidden_layers
     method = PlainRouting(RoutingOptions(layer=layers if way == WAYS[2] else "middle"))
-    data = {task.name: prompts(learner, task, _spaced(task.train, train), way) for task in tasks}
+    data = {task.name: prompts(learner, task, spaced(task.train, train), way) for task in tasks}
     shown: Any = SimpleNamespace(
         data={name: [SimpleNamespace(prompt=ids) for ids in some] for name, some in data.items()}
     )
     method.begin(learner, shown)
     sent: dict[str, dict[str, int]] = {}
     for task in tasks:
-        chosen = method.route(learner, prompts(learner, task, _spaced(task.score, score), way))
+        chosen = method.route(learner, prompts(learner, task, spaced(task.score, score), way))
         assert chosen is not None
         sent[task.name] = {name: list(chosen).count(name) for name in data}
     right, n = sum(sent[name][name] for name in sent), sum(sum(one.values()) for one in sent.values())
@@ -98,16 +98,16 @@ def prompts(learner: Learner, task: Task, examples: Sequence[Example], way: str)
         )
         return [one.prompt for one in encoder.encode_all(examples)[:]]
     if way == WAYS[1]:
-        return tokens_of(learner.tokenizer).plain([f"Text: {text}" for text in _texts(examples)])
-    return prompts_of(learner, _texts(examples), EmbeddingSettings())
+        return tokens_of(learner.tokenizer).plain([f"Text: {text}" for text in texts_of(examples)])
+    return prompts_of(learner, texts_of(examples), EmbeddingSettings())
 
 
-def _texts(examples: Sequence[Example]) -> list[str]:
+def texts_of(examples: Sequence[Example]) -> list[str]:
     """The fields of examples, one behind the other."""
     return [" ".join(str(value).strip() for value in one.fields.values()) for one in examples]
 
 
-def _spaced(examples: Sequence[Example], count: int) -> list[Example]:
+def spaced(examples: Sequence[Example], count: int) -> list[Example]:
     rows = np.linspace(0, len(examples) - 1, min(count, len(examples))).round().astype(np.int64)
     return [examples[k] for k in rows]
 

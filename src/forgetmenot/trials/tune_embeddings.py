@@ -81,7 +81,7 @@ def tune_embeddings(
         output: The directory for adapter/ (PEFT's), sentence-transformers/ and embeddings.json.
         data_dir: A folder that holds glue/.
         settings: Keys of `TuneSettings`, and dotted keys of a config: `adapter`, `training`, `seed`;
-            `training.limit` takes so many triples.
+            `training.limit` takes so many triples, `evaluation.limit` so many pairs of STS-B.
         console: Where to show progress.
 
     Raises:
@@ -99,7 +99,7 @@ def tune_embeddings(
     limit = config.training.limit
     assert not isinstance(limit, Mapping)  # `_check` refused it
     triples = read_triples(asked.sources, folder)[:limit]
-    dev = read_pairs("stsb", folder)
+    dev = read_pairs("stsb", folder).sample(config.evaluation.limit)
     directory = RunDirectory(Path(output))
     with opened(directory, console, "embed") as display:
         from forgetmenot.models.adapt import adapt
