@@ -108,6 +108,7 @@ def texts_of(examples: Sequence[Example]) -> list[str]:
 
 
 def spaced(examples: Sequence[Example], count: int) -> list[Example]:
+    """So many examples, evenly spaced."""
     rows = np.linspace(0, len(examples) - 1, min(count, len(examples))).round().astype(np.int64)
     return [examples[k] for k in rows]
 

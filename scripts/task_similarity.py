@@ -1,4 +1,4 @@
-"""Whether the similarity of two tasks, seen before any training, tells how much one makes the other forgotten.
+"""Whether the similarity of two tasks, seen before any training, tells how much one makes forget the other.
 
     python -m scripts.task_similarity OUT.json RUN_DIR... [--prompts 64]
 
