@@ -216,14 +216,22 @@ def test_a_tuning_is_measured_before_and_after_and_exported(
         for text in ("A cat", "The sea")
     )
     cosine = float((one @ other / one.norm() / other.norm()).detach())
+    again = fmn.measure_embeddings(str(exported), tmp_path / "again", sets="stsb", data_dir=data).found
+    assert again["similarity"][0]["value"] == pytest.approx(found["similarity"][0]["value"], abs=5e-3)
+    with pytest.raises(UserError, match=r"pooling: .* writes the prompt itself; leave it out"):
+        fmn.measure_embeddings(str(exported), tmp_path / "x", sets="stsb", settings={"pooling": "prompt"})
     base = embed(load(tiny_llama), ["A cat", "The sea"], EmbeddingSettings())
     assert abs(cosine - float(base[0] @ base[1] / base[0].norm() / base[1].norm())) > 1e-3
 
 
-def test_an_export_is_written_for_sentence_transformers(tiny_llama: Path, tmp_path: Path) -> None:
+def test_an_export_is_written_for_sentence_transformers(
+    tiny_llama: Path, tiny_tasks: dict[str, Path], tmp_path: Path
+) -> None:
     path = fmn.export_embeddings(str(tiny_llama), tmp_path / "out", settings={"pooling": "mean"})
     assert json.loads((path / "embedding.json").read_text())["pooling"] == "mean"
     assert (path / "modules.json").is_file()
+    with pytest.raises(UserError, match="exported for sentence embeddings"):
+        fmn.run({"model": str(path), "tasks": str(tiny_tasks["animal"]), "output": str(tmp_path / "run")})
     with pytest.raises(UserError, match="holds what `fmn embed` wrote"):
         fmn.run({"output": str(tmp_path / "out")})
 

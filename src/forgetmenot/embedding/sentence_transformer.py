@@ -14,8 +14,10 @@ from typing import Any
 
 from forgetmenot.embedding.prompt import EmbeddingSettings, around
 from forgetmenot.errors import UserError
+from forgetmenot.prompting.tokens import WRITES_A_PROMPT
 from forgetmenot.record.files import write_json, write_text
 
+SETTINGS = "embedding.json"
 POOLED_BY = {"prompt": "lasttoken", "last": "lasttoken", "mean": "mean"}
 CARD = """\
 ---
@@ -75,6 +77,7 @@ def export_sentence_transformer(
         "split_special_tokens": True,
         "padding_side": "right",
         "pad_token": config.get("pad_token") or tokenizer.eos_token,
+        WRITES_A_PROMPT: True,
     }
     write_json(path, config | own)
     width = model.config.get_text_config().hidden_size
@@ -104,7 +107,7 @@ def export_sentence_transformer(
         folder / "config_sentence_transformers.json",
         {"prompts": {}, "default_prompt_name": None, "similarity_fn_name": "cosine"},
     )
-    write_json(folder / "embedding.json", settings.model_dump(mode="json"))
+    write_json(folder / SETTINGS, settings.model_dump(mode="json"))
     before, behind = around(settings)
     write_text(
         folder / "README.md",
@@ -112,6 +115,14 @@ def export_sentence_transformer(
             name=name, folder=folder.name, asked=f"{before}…{behind}", pooling=OF_POOLING[settings.pooling]
         ),
     )
+
+
+def settings_of_export(folder: Path) -> EmbeddingSettings | None:
+    """How `embed` gets the vectors of such a folder, whose tokenizer writes the prompt; None of others."""
+    if not (folder / SETTINGS).is_file():
+        return None
+    made = EmbeddingSettings.model_validate_json((folder / SETTINGS).read_text(encoding="utf-8"))
+    return EmbeddingSettings(pooling="mean" if made.pooling == "mean" else "last")
 
 
 def with_prompt(tokenizer: dict[str, Any], settings: EmbeddingSettings) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from forgetmenot.config import RunConfig, load_config
 from forgetmenot.embedding.demonstrations import read_candidates, search
 from forgetmenot.embedding.files import read_sentences, refuse_to_replace, write_vectors
 from forgetmenot.embedding.prompt import EmbeddingSettings, around
+from forgetmenot.embedding.sentence_transformer import export_sentence_transformer, settings_of_export
 from forgetmenot.embedding.senteval import PUBLISHED, SETS, has_pairs, read_pairs
 from forgetmenot.embedding.similarity import cosines_of, similarity
 from forgetmenot.embedding.transfer import FIELDS, read_transfer, transfer
@@ -216,7 +217,6 @@ def export_embeddings(
 
 def write_export(session: Session, settings: EmbeddingSettings, folder: Path) -> None:
     """Write the session's model, its adapters merged, for sentence-transformers; the session is over then."""
-    from forgetmenot.embedding.sentence_transformer import export_sentence_transformer
     from forgetmenot.models.load import no_progress_bars
     from forgetmenot.models.quantize import merged
 
@@ -233,11 +233,24 @@ def write_export(session: Session, settings: EmbeddingSettings, folder: Path) ->
 def settings_of(
     kind: type[EmbeddingSettings], named: Mapping[str, Any], given: Mapping[str, Any]
 ) -> tuple[RunConfig, Any]:
-    """A config from those of the settings that are keys of one, and the others by their own class."""
+    """A config from those of the settings that are keys of one, and the others by their own class.
+
+    Raises:
+        UserError: A setting is wrong, or is one of how a sentence becomes a vector where the model's own
+            tokenizer sees to that.
+    """
     of_run = {key: value for key, value in given.items() if key.split(".")[0] in RunConfig.model_fields}
     config = load_config(None, {**named, **of_run})
+    own = {key: value for key, value in given.items() if key not in of_run}
+    if (exported := settings_of_export(Path(config.model.name))) is not None:
+        if fixed := sorted(own.keys() & EmbeddingSettings.model_fields.keys()):
+            raise UserError(
+                f"{fixed[0]}: {config.model.name} was exported for sentence embeddings, and its tokenizer "
+                "writes the prompt itself; leave it out."
+            )
+        own["pooling"] = exported.pooling
     try:
-        return config, kind.model_validate({k: v for k, v in given.items() if k not in of_run})
+        return config, kind.model_validate(own)
     except ValidationError as error:
         raise UserError(validation_sentence(error, kind)) from error
 
