@@ -35,7 +35,8 @@ def test_stsb_and_sick_have_their_own_columns(tmp_path: Path) -> None:
     (stsb / "sts-test.csv").write_text("genre\tfile\t2012\t0024\t2.500\tone\tother\tsource\n")
     header = "pair_ID\tsentence_A\tsentence_B\trelatedness_score\tentailment_judgment\n"
     (sick / "SICK_test_annotated.txt").write_text(f"{header}6\tone\tother\t3.3\tNEUTRAL\n")
-    for name, gold in (("stsb-test", 2.5), ("sick-r", 3.3)):
+    (stsb / "sts-dev.csv").write_text("genre\tfile\t2012\t0024\t1.5\tone\tother\n")
+    for name, gold in (("stsb-test", 2.5), ("sick-r", 3.3), ("stsb", 1.5)):
         pairs = read_pairs(name, tmp_path)
         assert (pairs.first, pairs.second, pairs.gold.tolist()) == (["one"], ["other"], [gold])
 

@@ -73,3 +73,30 @@ def test_what_cannot_be_embedded_is_refused(learner: Learner) -> None:
     with pytest.raises(UserError, match=r"has \d+ tokens with its prompt.*positions for 128"):
         embed(learner, ["word " * 200], EmbeddingSettings())
     assert embed(learner, [], EmbeddingSettings()).shape == (0, 32)
+
+
+@pytest.mark.parametrize("pooling", ["prompt", "mean"])
+def test_a_model_whose_last_states_are_narrower_than_its_layers_is_embedded(
+    learner: Learner, pooling: Any
+) -> None:
+    """As OPT-350M's, which are projected to half their width."""
+    from transformers import OPTConfig, OPTForCausalLM
+
+    torch.manual_seed(0)
+    config = OPTConfig(
+        vocab_size=len(learner.tokenizer),
+        hidden_size=32,
+        word_embed_proj_dim=16,
+        ffn_dim=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=128,
+        do_layer_norm_before=False,
+        init_std=0.1,
+    )
+    opt = replace(learner, model=OPTForCausalLM(config).eval())
+    settings = EmbeddingSettings(pooling=pooling)
+    found = embed(opt, SENTENCES, settings)
+    wanted = torch.stack([alone(opt, asked(text, settings), pooling) for text in SENTENCES])
+    assert found.shape == (len(SENTENCES), 16)
+    torch.testing.assert_close(found, wanted, atol=2e-5, rtol=1e-4)

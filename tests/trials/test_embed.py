@@ -164,6 +164,26 @@ def test_a_measurement_is_spearmans_and_the_transfer_that_was_asked_for(
     assert "Mean of the 2 similarities" in said
 
 
+def test_a_group_leaves_out_sick_where_its_file_is_missing_and_says_so(
+    tiny_llama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pairs = [("A cat", "A dog", "2"), ("red sea", "blue sea", "3.5"), ("it", "it", "5")]
+    for name, parts in STS.items():
+        write_sts(tmp_path, name, dict.fromkeys(parts, pairs))
+    folder = tmp_path / "senteval" / "downstream" / "STS" / "STSBenchmark"
+    folder.mkdir()
+    lines = [f"g\tf\t2012\t{k}\t{score}\t{a}\t{b}\n" for k, (a, b, score) in enumerate(pairs)]
+    (folder / "sts-test.csv").write_text("".join(lines))
+    out = tmp_path / "out"
+    assert command("embed", tiny_llama, out, "--measure", "sts", "--data-dir", tmp_path) == 0
+    found = json.loads((out / "embeddings.json").read_text())
+    assert [one["name"] for one in found["similarity"]] == [*STS, "stsb-test"]
+    assert found["left_out"] == {"sick-r": "SICK-R is left out: senteval/downstream/SICK is not in data_dir."}
+    assert "SICK-R is left out" in " ".join(capsys.readouterr().out.split())
+    assert command("embed", tiny_llama, out, "--measure", "sick-r", "--data-dir", tmp_path) == 2
+    assert "The set 'sick-r' is read from SentEval's files" in capsys.readouterr().err
+
+
 def test_the_best_demonstration_is_searched_and_put_in_front(
     tiny_llama: Path, data: Path, tmp_path: Path
 ) -> None:

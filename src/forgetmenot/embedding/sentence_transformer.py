@@ -80,7 +80,7 @@ def export_sentence_transformer(
         WRITES_A_PROMPT: True,
     }
     write_json(path, config | own)
-    width = model.config.get_text_config().hidden_size
+    width = model.get_output_embeddings().weight.shape[-1]
     mode = POOLED_BY[settings.pooling]
     (folder / "1_Pooling").mkdir(exist_ok=True)
     pooling = {

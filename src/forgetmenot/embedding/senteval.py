@@ -61,8 +61,8 @@ def read_pairs(name: str, data_dir: Path | None) -> Pairs:
 
     Args:
         name: One of SETS.
-        data_dir: A folder that holds senteval/downstream/, or is downstream/ or its parent; `stsb` is also
-            read from glue/, and from the hub without a folder.
+        data_dir: A folder that holds senteval/downstream/, or is downstream/ or its parent; `stsb` is
+            read from glue/ where that is there, and from the hub without a folder.
 
     Raises:
         UserError: The files are not there, or a line is not of their form.
@@ -90,10 +90,16 @@ def has_pairs(name: str, data_dir: Path | None) -> bool:
 
 
 def _dev(data_dir: Path | None) -> Pairs:
+    """STS-B's dev split from GLUE; from SentEval's file in a folder that has no glue/."""
+    files = [folder / "STS" / "STSBenchmark" / "sts-dev.csv" for folder in _candidates(data_dir)]
+    there = [path for path in files if path.is_file()]
+    if there and data_dir is not None and not (data_dir / "glue").is_dir():
+        first, second, gold, parts = zip(*_table(there[0], (5, 6, 4)), strict=True)
+        return Pairs("stsb", list(first), list(second), np.array(gold), np.array(parts))
     (task,) = load_tasks(["stsb"], data_dir)
-    first, second = ([str(one.fields[key]) for one in task.score] for key in ("sentence1", "sentence2"))
-    gold = np.array([float(str(one.target)) for one in task.score])
-    return Pairs("stsb", first, second, gold, np.full(len(gold), "dev"))
+    one, other = ([str(row.fields[key]) for row in task.score] for key in ("sentence1", "sentence2"))
+    scores = np.array([float(str(row.target)) for row in task.score])
+    return Pairs("stsb", one, other, scores, np.full(len(scores), "dev"))
 
 
 def _candidates(data_dir: Path | None) -> list[Path]:

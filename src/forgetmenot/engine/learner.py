@@ -368,6 +368,8 @@ class Learner:
         Sequence after sequence; layers count as in `hidden`.
         """
         width = self.model.config.get_text_config().hidden_size
+        if layer == -1:  # OPT-350M projects its last states to another width
+            width = self.model.get_output_embeddings().weight.shape[-1]
         result = torch.zeros(_predicted(sequences), width)
         return self._for_each_predicted(
             sequences, result, lambda packed, _: hidden_states(self.model, packed, layer)
