@@ -225,6 +225,7 @@ def test_a_tuning_is_measured_before_and_after_and_exported(
     assert found["difference"]["difference"] == pytest.approx(change, abs=1e-9)
     low, high = found["difference"]["interval"]
     assert low < change < high
+    assert found["merged_cosine"] == pytest.approx(1, abs=1e-5)
     assert "before" in capsys.readouterr().out
     assert (out / "adapter" / "adapter_config.json").is_file()
 

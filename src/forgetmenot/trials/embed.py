@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from forgetmenot.embedding.files import read_sentences, refuse_to_replace, write
 from forgetmenot.embedding.prompt import EmbeddingSettings, around
 from forgetmenot.embedding.sentence_transformer import export_sentence_transformer, settings_of_export
 from forgetmenot.embedding.senteval import PUBLISHED, SETS, has_pairs, read_pairs
-from forgetmenot.embedding.similarity import cosines_of, similarity
+from forgetmenot.embedding.similarity import cosines, cosines_of, similarity
 from forgetmenot.embedding.transfer import FIELDS, read_transfer, transfer
 from forgetmenot.embedding.vectors import embed as vectors_of
 from forgetmenot.embedding.vectors import prompts_of
@@ -39,7 +39,9 @@ RESULTS, EXPORTED = "embeddings.json", "sentence-transformers"
 GROUPS = {"all": (*PUBLISHED, *FIELDS), "sts": PUBLISHED, "transfer": tuple(FIELDS)}
 """What names of several sets stand for."""
 GUARD = ("A man is dancing.", "A woman is reading a book.", "It rains.", "A man is dancing on the stage.")
-"""The sentences that the guard looks at; ours."""
+"""The sentences that the guard looks at, and an export is held against; ours."""
+MERGED_ALIKE = 0.99
+"""The cosine below which a merged model's vectors are others than before; ours, wide enough for bf16."""
 
 
 class MeasureSettings(EmbeddingSettings):
@@ -215,19 +217,32 @@ def export_embeddings(
     return directory.path / EXPORTED
 
 
-def write_export(session: Session, settings: EmbeddingSettings, folder: Path) -> None:
-    """Write the session's model, its adapters merged, for sentence-transformers; the session is over then."""
+def write_export(session: Session, settings: EmbeddingSettings, folder: Path) -> float:
+    """Write the session's model, its adapters merged, for sentence-transformers; the session is over then.
+
+    Returns:
+        The least cosine, over a few sentences, of a vector of the merged model with the one before.
+
+    Raises:
+        UserError: Merging changes the vectors, or the model cannot be exported.
+    """
     from forgetmenot.models.load import no_progress_bars
     from forgetmenot.models.quantize import merged
 
-    path = folder / EXPORTED
+    path, learner = folder / EXPORTED, session.learner
+    before = vectors_of(learner, GUARD, settings)
+    plain = merged(learner.model)
+    cosine = float(cosines(before, vectors_of(replace(learner, model=plain), GUARD, settings)).min())
+    if not cosine >= MERGED_ALIKE:
+        raise UserError(
+            f"Merged into the weights the adapter gives other vectors (a cosine of {cosine:.4f}); nothing "
+            "was exported. Set training.precision: fp32, or use OUT/adapter with PEFT."
+        )
     if path.is_dir():  # of an earlier export into this directory, which is ours
         shutil.rmtree(path)
     with folder_written_whole(path) as aside, no_progress_bars():
-        plain = merged(session.learner.model)
-        export_sentence_transformer(
-            plain, session.learner.tokenizer, settings, session.config.model.title, aside
-        )
+        export_sentence_transformer(plain, learner.tokenizer, settings, session.config.model.title, aside)
+    return cosine
 
 
 def settings_of(

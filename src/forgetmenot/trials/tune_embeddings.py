@@ -99,6 +99,8 @@ def tune_embeddings(
     limit = config.training.limit
     assert not isinstance(limit, Mapping)  # `_check` refused it
     triples = read_triples(asked.sources, folder)[:limit]
+    if not triples:
+        raise UserError("training.limit: 0 leaves no triple to tune on; give one or more.")
     dev = read_pairs("stsb", folder).sample(config.evaluation.limit)
     directory = RunDirectory(Path(output))
     with opened(directory, console, "embed") as display:
@@ -149,7 +151,7 @@ def tune_embeddings(
             },
         }
         _save_adapter(session, directory.path / ADAPTER)
-        write_export(session, how, directory.path)
+        content["merged_cosine"] = write_export(session, how, directory.path)
         directory.write_json(RESULTS, content)
     return TunedEmbeddings(directory.path, content)
 
