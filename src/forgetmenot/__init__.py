@@ -25,14 +25,17 @@ if TYPE_CHECKING:
     from forgetmenot.studies.compare import compare
     from forgetmenot.studies.config import StudyConfig, load_study
     from forgetmenot.studies.study import Study, study
+    from forgetmenot.trials.embed import EmbeddingResults, embed, export_embeddings, measure_embeddings
     from forgetmenot.trials.limits import Limits, limits
     from forgetmenot.trials.prompts import PromptChoice, prompts
     from forgetmenot.trials.synthesize import WrittenTask, synthesize
     from forgetmenot.trials.synthesize_general import synthesize_general
+    from forgetmenot.trials.tune_embeddings import TunedEmbeddings, tune_embeddings
 
 __version__ = "0.1.0"
 __all__ = [
     "Check",
+    "EmbeddingResults",
     "ForgettingCallback",
     "Limits",
     "Preview",
@@ -41,20 +44,25 @@ __all__ = [
     "RunConfig",
     "Study",
     "StudyConfig",
+    "TunedEmbeddings",
     "UserError",
     "WrittenTask",
     "__version__",
     "check",
     "compare",
+    "embed",
+    "export_embeddings",
     "limits",
     "load_config",
     "load_study",
+    "measure_embeddings",
     "preview",
     "prompts",
     "run",
     "study",
     "synthesize",
     "synthesize_general",
+    "tune_embeddings",
 ]
 
 _HOME = {
@@ -66,6 +74,12 @@ _HOME = {
     "study": "forgetmenot.studies.study",
     "PromptChoice": "forgetmenot.trials.prompts",
     "prompts": "forgetmenot.trials.prompts",
+    "EmbeddingResults": "forgetmenot.trials.embed",
+    "embed": "forgetmenot.trials.embed",
+    "export_embeddings": "forgetmenot.trials.embed",
+    "measure_embeddings": "forgetmenot.trials.embed",
+    "TunedEmbeddings": "forgetmenot.trials.tune_embeddings",
+    "tune_embeddings": "forgetmenot.trials.tune_embeddings",
     "WrittenTask": "forgetmenot.trials.synthesize",
     "synthesize": "forgetmenot.trials.synthesize",
     "synthesize_general": "forgetmenot.trials.synthesize_general",

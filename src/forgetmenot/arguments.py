@@ -227,6 +227,48 @@ def parser() -> argparse.ArgumentParser:
         help="a setting of docs/limits.md, as tests=200, or a key of `adapter`, `training` or `model`",
     )
 
+    verb = _verb(
+        verbs, "embed", "sentence embeddings (PromptEOL): vectors, what they are worth, tuning, export"
+    )
+    verb.add_argument("model", metavar="MODEL", help="as in `fmn run --model`")
+    verb.add_argument(
+        "file",
+        nargs="?",
+        metavar="FILE",
+        help="sentences: .txt, one on each line, or a table (.jsonl, .csv, .tsv, .parquet)",
+    )
+    verb.add_argument(
+        "out",
+        type=_folder,
+        metavar="OUT",
+        help="the vectors: .safetensors, .npy or .parquet, with a .json beside; without FILE a directory",
+    )
+    verb.add_argument("--column", metavar="C", help="the table's column of sentences")
+    verb.add_argument(
+        "--measure",
+        metavar="a,b",
+        help="no FILE: measure sts12 to sts16, stsb (dev), stsb-test, sick-r, sst2, mrpc; sts, transfer, all",
+    )
+    verb.add_argument(
+        "--demonstrations",
+        metavar="FILE|paper",
+        help="with --measure: rows of `sentence` and `word`; the best one on STS-B dev is put in front",
+    )
+    verb.add_argument(
+        "--train", action="store_true", help="no FILE: contrastive tuning on NLI triples, and its export"
+    )
+    verb.add_argument(
+        "--export", action="store_true", help="no FILE: write OUT/sentence-transformers, for that library"
+    )
+    verb.add_argument("--data-dir", metavar="D", help="the folder that holds senteval/ and glue/")
+    verb.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="key=value",
+        help="a setting of docs/embeddings.md, as pooling=mean, or any key of the config",
+    )
+
     verb = _verb(verbs, "export", "write one stage as a model with its tokenizer, for Transformers")
     verb.add_argument("run_dir", type=Path, metavar="RUN_DIR")
     verb.add_argument(

@@ -358,6 +358,52 @@ def limits(parsed: argparse.Namespace) -> None:
     console.print(f"\nTables: {found.path / 'limits.md'}", highlight=False, soft_wrap=True)
 
 
+def embed(parsed: argparse.Namespace) -> None:
+    """`fmn embed`: vectors of sentences, what a model's vectors are worth, tuning, and export."""
+    from forgetmenot.trials import embed
+
+    modes = {"--measure": parsed.measure, "--train": parsed.train, "--export": parsed.export}
+    chosen = [name for name, given in {"FILE": parsed.file, **modes}.items() if given]
+    if len(chosen) != 1:
+        raise UserError(f"embed: give one of FILE, {', '.join(modes)}, not {' and '.join(chosen) or 'none'}.")
+    of_mode = {
+        "--column": (parsed.column, ("FILE",)),
+        "--demonstrations": (parsed.demonstrations, ("--measure",)),
+        "--data-dir": (parsed.data_dir, ("--measure", "--train")),
+    }
+    for name, (given, within) in of_mode.items():
+        if given is not None and chosen[0] not in within:
+            raise UserError(f"embed: {name} has no effect with {chosen[0]}; leave it out.")
+    console, settings = Screen(), _settings(parsed.set)
+    if parsed.file:
+        about = embed.embed(
+            parsed.model, parsed.file, parsed.out, column=parsed.column, settings=settings, console=console
+        )
+        console.print(f"Vectors: {parsed.out}, made with {about}", highlight=False, soft_wrap=True)
+    elif parsed.export:
+        path = embed.export_embeddings(parsed.model, parsed.out, settings=settings, console=console)
+        console.print(f"Exported: {path}", highlight=False, soft_wrap=True)
+    elif parsed.measure:
+        found = embed.measure_embeddings(
+            parsed.model,
+            parsed.out,
+            sets=parsed.measure,
+            demonstrations=parsed.demonstrations,
+            data_dir=parsed.data_dir,
+            settings=settings,
+            console=console,
+        )
+        found.print(console)
+        console.print(f"\nResults: {found.path / embed.RESULTS}", highlight=False, soft_wrap=True)
+    else:
+        from forgetmenot.trials.tune_embeddings import tune_embeddings
+
+        tuned = tune_embeddings(
+            parsed.model, parsed.out, data_dir=parsed.data_dir, settings=settings, console=console
+        )
+        tuned.print(console)
+
+
 def _in_processes(parsed: argparse.Namespace) -> None:
     """With --num-processes: start the other processes, and exit with their status."""
     if parsed.num_processes is not None:
@@ -480,6 +526,7 @@ VERBS = {
     "receipts": receipts,
     "synthesize": synthesize,
     "limits": limits,
+    "embed": embed,
     "export": export,
     "report": report,
     "cache": cache,

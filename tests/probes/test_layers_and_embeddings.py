@@ -12,11 +12,11 @@ import torch
 from scipy.stats import rankdata
 from torch import Tensor
 
+from forgetmenot.embedding.prompt import prepared
 from forgetmenot.engine.learner import Learner
 from forgetmenot.errors import UserError
 from forgetmenot.metrics.alignment import alignment, biased_cka
 from forgetmenot.probes import make_probe
-from forgetmenot.probes.embeddings import EmbeddingsOptions, asked, prepared
 from forgetmenot.probes.shared.probe import NOT_FINITE
 
 
@@ -141,30 +141,19 @@ def test_an_embedding_without_numbers_is_null(broken: Learner, tmp_path: Path) -
     assert (part.value, part.reason) == (None, NOT_FINITE)
 
 
-@pytest.mark.parametrize(
-    ("text", "wanted"),
-    [
-        ("A man is dancing", "A man is dancing."),
-        ("A man is dancing. ", "A man is dancing."),
-        ("Is he dancing?", "Is he dancing."),
-        ('He said "no"', "He said 'no'"),
-    ],
-)
-def test_sentences_are_prepared_as_in_the_paper(text: str, wanted: str) -> None:
-    assert prepared(text) == wanted
-
-
 def test_embeddings_are_promptEOLs_and_the_number_is_spearmans(  # noqa: N802 (its name)
     shared: Path, learner: Learner, tmp_path: Path
 ) -> None:
+    learner.model.config.max_position_embeddings = 256
     probe: Any = make_probe("embeddings", {"limit": 40}, shared / "data")
     (part,) = probe.measure(learner, "00-base", "00-base", tmp_path)
     cosines = []
-    for pair in probe.pairs:
-        texts = [f'This sentence : "{prepared(text)}" means in one word:"' for text in pair[:2]]
+    (pairs,) = probe.pairs
+    for pair in zip(pairs.first, pairs.second, strict=True):
+        texts = [f'This sentence : "{prepared(text)}" means in one word:"' for text in pair]
         one, other = states_alone(learner, texts, -1).double()
         cosines.append(float(one @ other / (one.norm() * other.norm())))
-    gold = [score for *_, score in probe.pairs]
+    gold = pairs.gold.tolist()
     assert part.value == pytest.approx(np.corrcoef(rankdata(cosines), rankdata(gold))[0, 1], abs=2e-3)
     assert part.n == 40
     assert part.interval is not None
@@ -172,14 +161,13 @@ def test_embeddings_are_promptEOLs_and_the_number_is_spearmans(  # noqa: N802 (i
     assert len(set(gold)) > 5
 
 
-def test_the_template_is_the_codes_or_the_papers() -> None:
-    """The authors' run_icl.sh, its underscores read as blanks; and section 3 of the paper."""
-    demonstration = ("A jockey riding a horse.", "Equestrian")
-    code = EmbeddingsOptions(demonstration=demonstration)
-    paper = EmbeddingsOptions(demonstration=demonstration, template="paper")
-    begin = 'This_sentence_:_"A jockey riding a horse."_means_in_one_word:"Equestrian".'.replace("_", " ")
-    assert asked("Hi", code) == f'{begin}This sentence : "Hi." means in one word:"'
-    assert asked("Hi", paper) == (
-        'This sentence: "A jockey riding a horse." means in one word: "Equestrian". '
-        'This sentence: "Hi." means in one word: "'
-    )
+def test_embeddings_of_several_sets_have_a_part_each(shared: Path, learner: Learner, tmp_path: Path) -> None:
+    if not (shared / "data" / "senteval").is_dir():
+        pytest.skip("the files of SentEval are not beside this checkout")
+    learner.model.config.max_position_embeddings = 512
+    options = {"sets": ["stsb-test", "sts13"], "limit": 30, "pooling": "mean"}
+    parts = make_probe("embeddings", options, shared / "data").measure(learner, "b", "b", tmp_path)
+    assert [(part.name, part.n) for part in parts] == [("stsb-test", 30), ("sts13", 30)]
+    assert all(part.value is not None for part in parts)
+    with pytest.raises(UserError, match=r"no set 'sts17'"):
+        make_probe("embeddings", {"sets": ["sts17"]}, None)

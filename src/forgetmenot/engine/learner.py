@@ -364,12 +364,23 @@ class Learner:
         result = torch.zeros(len(prompts), text.num_hidden_layers + 2, text.hidden_size)
         return self._for_each_predicted(sequences, result, lambda packed, _: layer_states(self.model, packed))
 
+    def hidden_with_gradients(self, prompts: Sequence[tuple[int, ...]]) -> Tensor:
+        """What `hidden` gives of the last layer, with gradients: fp32 [prompts, width].
+
+        One forward pass: the caller cuts (`cut`) what does not fit.
+        """
+        with autocast(self.device, self.precision):
+            packed = self._pack([TokenSequence((*prompt, 0), len(prompt)) for prompt in prompts])
+            return hidden_states(self.model, packed, -1)
+
     def states(self, sequences: Sequence[TokenSequence], layer: int = -1) -> Tensor:
         """The hidden state that predicts each predicted token, without gradients: fp32 [predicted, width].
 
         Sequence after sequence; layers count as in `hidden`.
         """
         width = self.model.config.get_text_config().hidden_size
+        if layer == -1:  # OPT-350M projects its last states to another width
+            width = self.model.get_output_embeddings().weight.shape[-1]
         result = torch.zeros(_predicted(sequences), width)
         return self._for_each_predicted(
             sequences, result, lambda packed, _: hidden_states(self.model, packed, layer)

@@ -123,6 +123,10 @@ class RoutedLearner(Learner):
         """Refused: a pass with gradients is the model's own, not that of the part for a prompt."""
         raise TypeError(WITHOUT_GRADIENTS)
 
+    def hidden_with_gradients(self, prompts: Sequence[tuple[int, ...]]) -> Tensor:
+        """Refused as `forward` is."""
+        raise TypeError(WITHOUT_GRADIENTS)
+
     def log_probs(self, sequences: Sequence[TokenSequence]) -> Tensor:
         """Refused as `forward` is."""
         raise TypeError(WITHOUT_GRADIENTS)

@@ -1,56 +1,44 @@
-"""The `embeddings` probe: whether the model's sentence embeddings still know similarity (STS-B)."""
+"""The `embeddings` probe: whether the model's sentence embeddings still know similarity (STS)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-import numpy as np
+from pydantic import Field
 
-from forgetmenot.errors import UserError
-from forgetmenot.probes.shared.probe import NOT_FINITE, Part, Probe, ProbeOptions
-from forgetmenot.prompting.tokens import tokens_of
-from forgetmenot.settings import PositiveInt
-from forgetmenot.tasks import load_tasks
+from forgetmenot.embedding.prompt import EmbeddingSettings
+from forgetmenot.embedding.senteval import SETS, read_pairs
+from forgetmenot.embedding.similarity import cosines_of, similarity
+from forgetmenot.errors import UserError, nearest
+from forgetmenot.probes.shared.probe import Part, Probe, ProbeOptions
+from forgetmenot.settings import Names, PositiveInt
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from forgetmenot.engine.learner import Learner
 
-TEMPLATES = {
-    "code": 'This sentence : "{}" means in one word:"',
-    "paper": 'This sentence: "{}" means in one word: "',
-}
-"""As the authors' code has it, and as their paper prints it: two blanks differ."""
-BETWEEN = {"code": '".', "paper": '". '}
-"""What follows a demonstration's word."""
-RESAMPLES = 1000
-SEED = 20230731
 
-
-class EmbeddingsOptions(ProbeOptions):
-    """How sentences become prompts.
+class EmbeddingsOptions(ProbeOptions, EmbeddingSettings):
+    """What is measured, beside how a sentence becomes a vector.
 
     Attributes:
-        limit: Take the first so many pairs of STS-B's dev split.
-        demonstration: A sentence and its word, put in front: ["A jockey riding a horse.", "Equestrian"].
-        template: PromptEOL's as in its authors' code, which made their tables, or as their paper prints it.
+        sets: `stsb` (STS-B's dev split, GLUE's task), `stsb-test`, `sts12` to `sts16`, `sick-r`; all but the
+            first are read from SentEval's files.
+        limit: So many pairs of each set, evenly spaced.
     """
 
+    sets: Names = Field(default=("stsb",), min_length=1)
     limit: PositiveInt | None = None
-    demonstration: tuple[str, str] | None = None
-    template: Literal["code", "paper"] = "code"
 
 
 class Embeddings(Probe):
-    """Sentence embeddings: Spearman's correlation of cosines with STS-B's gold scores, by PromptEOL.
+    """Sentence embeddings: Spearman's correlation of cosines with the gold scores of STS, by PromptEOL.
 
     A sentence's embedding is the last layer's state of the last token of `This sentence : "…" means in one
-    word:"`, with the authors' preparation of the text (Jiang et al., arXiv 2307.16645; `_` for a blank in
-    their code, kongds/scaling_sentemb). STS-B's dev split replaces its test split, whose labels GLUE
-    hides. The interval is a bootstrap over pairs.
+    word:"`, with the authors' preparation of the text (Jiang et al., arXiv 2307.16645); see
+    `forgetmenot.embedding`. STS-B's dev split replaces its test split, whose labels GLUE hides, unless
+    SentEval's files are there. The interval is a bootstrap over pairs.
     """
 
     Options = EmbeddingsOptions
@@ -58,67 +46,15 @@ class Embeddings(Probe):
 
     def __init__(self, options: EmbeddingsOptions, data_dir: Path | None) -> None:
         super().__init__(options, data_dir)
-        (task,) = load_tasks(["stsb"], data_dir)
-        self.pairs = [
-            (str(one.fields["sentence1"]), str(one.fields["sentence2"]), float(str(one.target)))
-            for one in task.score[: options.limit]
-        ]
-        if len(self.pairs) < 3:
+        for name in options.sets:
+            if name not in SETS:
+                raise UserError(f"evaluation.probes.embeddings: no set {name!r}. {nearest(name, SETS)}")
+        self.pairs = [read_pairs(name, data_dir).sample(options.limit) for name in options.sets]
+        if any(len(pairs.gold) < 3 for pairs in self.pairs):
             raise UserError("evaluation.probes.embeddings: it needs three pairs or more.")
 
     def measure(self, learner: Learner, stage: str, base: str, folder: Path) -> Sequence[Part]:
-        """One part."""
-        from scipy.stats import spearmanr
-
-        texts = list(dict.fromkeys(text for pair in self.pairs for text in pair[:2]))
-        prompts = tokens_of(learner.tokenizer).plain([asked(text, self.options) for text in texts])
-        states = dict(zip(texts, learner.hidden(prompts), strict=True))
-        cosines = np.array([_cosine(states[one], states[other]) for one, other, _ in self.pairs])
-        gold = np.array([score for *_, score in self.pairs])
-        if not np.isfinite(cosines).all():
-            return [Part("stsb", None, "Spearman", len(gold), reason=NOT_FINITE)]
-        value = float(spearmanr(cosines, gold).statistic)
-        if not np.isfinite(value):
-            return [
-                Part("stsb", None, "Spearman", len(gold), reason="all cosines, or all gold scores, are equal")
-            ]
-        return [Part("stsb", value, "Spearman", len(gold), _interval(cosines, gold))]
-
-
-def asked(text: str, options: EmbeddingsOptions) -> str:
-    """A sentence as the model sees it, behind the demonstration if there is one."""
-    template, head = TEMPLATES[options.template], ""
-    if options.demonstration is not None:
-        sentence, word = options.demonstration
-        head = f"{template.format(prepared(sentence))}{word}{BETWEEN[options.template]}"
-    return head + template.format(prepared(text))
-
-
-def prepared(text: str) -> str:
-    """A sentence as PromptEOL's evaluation writes it: a full stop at its end, and no double quotes."""
-    text = text.strip()
-    if text and text[-1] not in ".?!\"'":
-        text += "."
-    text = text.replace('"', "'")
-    return f"{text[:-1]}." if text.endswith("?") else text
-
-
-def _cosine(one: Tensor, other: Tensor) -> float:
-    import torch
-
-    return float(torch.nn.functional.cosine_similarity(one.double(), other.double(), dim=0))
-
-
-def _interval(cosines: np.ndarray, gold: np.ndarray) -> tuple[float, float] | None:
-    from scipy.stats import spearmanr
-
-    draw = np.random.default_rng(SEED)
-    values = []
-    for _ in range(RESAMPLES):
-        rows = draw.integers(len(gold), size=len(gold))
-        if np.ptp(gold[rows]) > 0 and np.ptp(cosines[rows]) > 0:
-            values.append(float(spearmanr(cosines[rows], gold[rows]).statistic))
-    if not values:
-        return None
-    low, high = np.percentile(values, [2.5, 97.5])
-    return float(low), float(high)
+        """One part for each set."""
+        found = cosines_of(learner, self.pairs, self.options)
+        measured = [similarity(pairs, values) for pairs, values in zip(self.pairs, found, strict=True)]
+        return [Part(one.name, one.value, "Spearman", one.n, one.interval, one.reason) for one in measured]

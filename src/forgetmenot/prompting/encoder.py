@@ -10,7 +10,7 @@ from forgetmenot.prompting.encoded import Encoded, TokenSequence
 from forgetmenot.prompting.examples import EncodedExamples
 from forgetmenot.prompting.prompt import Prompt
 from forgetmenot.prompting.texts import as_text, check_choices, gold_place, naming
-from forgetmenot.prompting.tokens import Ids, tokens_of
+from forgetmenot.prompting.tokens import WRITES_A_PROMPT, Ids, tokens_of
 from forgetmenot.tasks.task import Example, Task
 
 if TYPE_CHECKING:
@@ -47,6 +47,11 @@ class Encoder:
         """
         self._task, self._prompt, self._max_length, self._reserved = task, prompt, max_length, reserved
         check_choices(task, prompt)
+        if getattr(tokenizer, "init_kwargs", {}).get(WRITES_A_PROMPT):
+            raise UserError(
+                "This model was exported for sentence embeddings: its tokenizer writes a prompt around every "
+                "text. Take the model that it was made from."
+            )
         self._tokens = tokens_of(tokenizer)
         self._forgotten: dict[str, int] = {}
         if prompt.chat and not self._tokens.has_chat_template:

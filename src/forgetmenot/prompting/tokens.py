@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 Ids = tuple[int, ...]
 Turn = Mapping[str, Any]
 
+WRITES_A_PROMPT = "writes_a_prompt"
+"""A key of tokenizer_config.json: every text is wrapped, for a model that embeds sentences alone."""
+
 _AT_ONCE = 2_000_000  # letters that are tokenized in one call
 
 # Two characters for private use, which no vocabulary merges with others: see Tokens.as_text.

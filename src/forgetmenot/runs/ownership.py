@@ -10,7 +10,7 @@ from forgetmenot.errors import UserError
 from forgetmenot.record.layout import CONFIG, ENVIRONMENT
 from forgetmenot.tasks.yaml_file import parse_yaml
 
-Kind = Literal["run", "study", "check", "prompts", "receipts", "synthesize", "limits"]
+Kind = Literal["run", "study", "check", "prompts", "receipts", "synthesize", "limits", "embed"]
 """What a directory holds."""
 
 LOCK = ".lock"
@@ -32,6 +32,7 @@ _KNOWN_BY: dict[Kind, dict[str, set[str]]] = {
     "receipts": {"receipts.json": {"version", "asked", "rows"}},
     "synthesize": {"synthesis.json": {"version", "funnel", "settings"}},
     "limits": {"asked.json": {"settings", "runs", "hold_out"}},
+    "embed": {"embeddings.json": {"version", "model_revision", "similarity", "transfer"}},
 }
 
 
