@@ -31,12 +31,12 @@ def test_score_measures_saved_stages(
     Path("prompts.json").write_text(json.dumps(rows))
     status, said, _ = fmn(capfd, "score", "done", "--probes", "[{name: layers, prompts: prompts.json}]")
     assert status == 0
-    assert "00-base" in said
+    assert "layers: prompts, 4 inputs" in said
     [path] = (here / "done" / "readings").glob("probes-layers-*.json")
     assert f"Reading: done/readings/{path.name}" in said
     found = json.loads(path.read_text())["layers"]
-    assert found["parts"] == ["layer 0", "layer 1", "layer 2"]
-    assert found["values"][0] == pytest.approx([1, 1, 1])
+    assert found["parts"] == ["layer 1", "layer 2"]
+    assert found["values"][0] == pytest.approx([1, 1])
     assert found["values"][-1][-1] < 1
     assert found["delta"] is None
 
@@ -46,7 +46,10 @@ def test_score_measures_saved_stages(
     [
         (("--probes", "layer"), "there is no probe 'layer'. Did you mean 'layers'?"),
         (("--probes", "layers", "--prompt", "terse"), "--probes: run two commands"),
-        (("--probes", "layers"), "set data_dir to one that has trace/HHH/helpful/self-instruct"),
+        (
+            ("--probes", "[{name: layers, prompts: self-instruct}]"),
+            "set data_dir to one that has trace/HHH/helpful/self-instruct",
+        ),
     ],
 )
 def test_what_does_not_fit_is_said(

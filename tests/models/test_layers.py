@@ -92,15 +92,24 @@ def test_a_target_above_the_layers_is_refused() -> None:
         kind_of(settings).check(untied, settings)
 
 
+GIVE = r"adapter\.layers: give all, \{top: k\}, \{from: i\} or \{auto: RUN_DIR\}"
+
+
 @pytest.mark.parametrize(
     ("settings", "wrong"),
     [
         ({"layers": {"top": 0}}, "lets nothing learn"),
         ({"layers": {"top": 1, "from": 2}}, "give all"),
         ({"layers": {}}, "give all"),
-        ({"layers": {"bottom": 3}}, r"adapter\.layers: give all, \{top: k\} or \{from: i\}, not "),
-        ({"layers": "some"}, r"adapter\.layers: give all, \{top: k\} or \{from: i\}, not 'some'"),
-        ({"layers": 3}, r"adapter\.layers: give all, \{top: k\} or \{from: i\}, not 3"),
+        (
+            {"layers": {"bottom": 3}},
+            r"adapter\.layers: give all, \{top: k\}, \{from: i\} or \{auto: RUN_DIR\}, not ",
+        ),
+        (
+            {"layers": "some"},
+            r"adapter\.layers: give all, \{top: k\}, \{from: i\} or \{auto: RUN_DIR\}, not 'some'",
+        ),
+        ({"layers": 3}, r"adapter\.layers: give all, \{top: k\}, \{from: i\} or \{auto: RUN_DIR\}, not 3"),
         ({"layers": {"top": -1}}, r"adapter\.layers"),
         ({"kind": "prompt", "layers": {"top": 3}}, "layers has no effect with kind: prompt"),
         ({"frozen_cache_gb": 3}, "frozen_cache_gb has no effect with layers: all"),

@@ -346,7 +346,7 @@ def test_what_a_probe_keeps_of_the_base_is_checked(
     settings = {**SETTINGS, "evaluation.probes": [{"name": probe, **options}], "tasks": tiny["tasks"][:1]}
     go("one", settings)
     run = tmp_path / "one"
-    (kept, *_) = sorted((run / "probes" / probe).glob("[as]*.safetensors"))
+    (kept, *_) = sorted((run / "probes" / probe).rglob("[0as]*.safetensors"))
     whole = json.loads((run / "results.json").read_text())
     damage(kept, way)
     stage = run / "stages" / "01-animal"

@@ -18,6 +18,7 @@ from forgetmenot.models.load import load_model
 from forgetmenot.models.settings import ModelSettings
 from forgetmenot.probes import RunTask, make_probe
 from forgetmenot.probes.layers import NO_BASE
+from forgetmenot.probes.shared.kept_states import KeptStates
 from forgetmenot.prompting import Encoder, choose_prompt
 from forgetmenot.record.layer_map import layer_maps
 from forgetmenot.report.layer_table import numbered, print_layer_maps
@@ -93,6 +94,17 @@ def test_a_task_that_came_later_has_no_base_to_be_held_against(go: Go, tiny: Map
     assert last["animal layer 1"] > 0
     assert last["size layer 1"] is None
     assert NO_BASE in {gap["reason"] for gap in table["missing"]}
+
+
+def test_the_stage_before_is_no_other_where_one_between_was_not_measured(tmp_path: Path) -> None:
+    kept = KeptStates(tmp_path, "a", [(1,)])
+    for stage in ("00-base", "01-a", "03-c"):
+        kept.keep(stage, torch.zeros(4, 2, 3))
+    assert [kept.before(stage) for stage in kept.stages()] == [None, "00-base", None]
+    plain = KeptStates(tmp_path, "b", [(1,)])
+    for stage in ("base", "tuned"):
+        plain.keep(stage, torch.zeros(4, 2, 3))
+    assert plain.before("tuned") == "base"
 
 
 def test_a_saved_run_is_measured_as_it_would_have_been(go: Go) -> None:

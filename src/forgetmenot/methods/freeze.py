@@ -68,6 +68,7 @@ class Freeze(Method):
     """Freeze the lower layers after the first task (Freeze, of Spurious Forgetting), or those of a map."""
 
     Options = Options
+    keeps: ClassVar[str] = "nothing; with layers: auto a number for each layer and task"
     needs: ClassVar[Mapping[str, tuple[str, ...]]] = {"kind": ("lora", "full")}
 
     def __init__(self, options: Any = None, seed: int = 0) -> None:
@@ -127,8 +128,8 @@ class Freeze(Method):
         self._before = {}
 
     def state_dict(self) -> dict[str, Any]:
-        """The map: a number for each layer and task."""
-        return {"changes": self.changes}
+        """The map: a number for each layer and task; nothing where none is drawn."""
+        return {"changes": self.changes} if self.options.layers == "auto" else {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up the map."""

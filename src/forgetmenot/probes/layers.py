@@ -154,14 +154,14 @@ class Layers(Probe):
         self, kept: KeptStates, stage: str, base: str, name: str, prompts: Prompts
     ) -> dict[str, Model]:
         """What this stage's states are held against: `base`, `before` and `control`, as far as kept."""
-        others = {"base": (kept, base)} if kept.has(base) else {}
+        others = {"base": (kept, base)} if base in kept.stages() else {}
         before = kept.before(stage)
         if before is not None:
             others["before"] = (kept, before)
         if name in self.controls:
             control = self.controls[name]
             states = KeptStates(control.folder, name, prompts)
-            if not states.has(control.stage):
+            if control.stage not in states.stages():
                 raise UserError(
                     f"evaluation.probes.layers.controls: {self.options.controls} has not measured these "
                     f"inputs of {name} by the probe `layers`: run it with the same tasks, prompts, limit and "

@@ -109,7 +109,7 @@ def assemble(
     chance = {task: metric_named(one.metric).chance_level(one.gold) for task, one in columns.items()}
 
     def recovered(asked: Sequence[AskedTask], chosen: Mapping[str, str]) -> RecoveryOf:
-        return {} if asked is headline else _recovery(rows, columns, asked, chosen, margins)
+        return {} if asked is headline else recovery(rows, columns, asked, chosen, margins)
 
     return Results(
         model=described["model"],
@@ -189,15 +189,25 @@ def reading(
     return cast(ReadingResults, found)
 
 
-def _recovery(
+def recovery(
     rows: Sequence[MatrixRow],
     columns: Mapping[str, Answers],
     asked: Sequence[AskedTask],
     metrics: Mapping[str, str],
     margins: Mapping[str, float],
 ) -> RecoveryOf:
-    """What this way of asking brings back; nothing where it is no other score of the same answers."""
+    """What a way of asking brings back; nothing where it is no other score of the same answers.
+
+    Args:
+        rows: The stages, the base first.
+        columns: Task to its answers as the run asks.
+        asked: What was asked otherwise.
+        metrics: The metric of each task.
+        margins: Task to ε.
+    """
     helped = {one.task: one.column(metrics[one.task]) for one in asked if one.task in metrics}
+    columns = {task: one for task, one in columns.items() if task in helped}
+    helped = {task: one for task, one in helped.items() if task in columns}
     found = {
         task: {name: cast(VerdictOf, one.to_json()) for name, one in both.items()}
         for task, both in recoveries(rows, columns, helped, margins).items()

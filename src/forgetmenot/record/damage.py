@@ -53,9 +53,10 @@ def _remedy(path: Path) -> str:
         )
     if path.parent.name == RECEIPTS:
         return f"Delete {path.parent} and run the same command again, which issues them anew."
-    if path.parent.parent.name == PROBES:
-        base = path.parent.parent.parent / STAGES / BASE
-        return f"Delete {path.parent}, {base / MEASURED} and {base / SEAL}: the base model is measured again."
+    probe = path.parent if path.parent.parent.name == PROBES else path.parent.parent
+    if probe.parent.name == PROBES:
+        base = probe.parent.parent / STAGES / BASE
+        return f"Delete {probe}, {base / MEASURED} and {base / SEAL}: the base model is measured again."
     return "Put it back from a copy, or delete it and run the same command again."
 
 

@@ -97,8 +97,8 @@ def recoveries(results: RunResults) -> dict[str, list[Recovery]]:
         if not _own_metrics(results, reading):
             continue
         for task, both in reading.get("recovery", {}).items():
-            how = _difference(results.headline, reading, task)
-            found.setdefault(task, []).append(Recovery(how, both["brought_back"], both["still_lost"]))
+            if how := _difference(results.headline, reading, task):
+                found.setdefault(task, []).append(Recovery(how, both["brought_back"], both["still_lost"]))
     return found
 
 
@@ -127,7 +127,7 @@ def recovery_sentences(results: RunResults, task: str | None = None) -> list[str
 
 
 def _difference(own: Mapping[str, Any], reading: Mapping[str, Any], task: str) -> str:
-    """In what a reading differs from the run's own, for one task."""
+    """In what a reading differs from the run's own, for one task; empty where it does not."""
     parts = []
     if reading["prompt"].get(task) != own["prompt"].get(task):
         parts.append(f"the prompt {reading['prompt'][task]}")
@@ -139,4 +139,4 @@ def _difference(own: Mapping[str, Any], reading: Mapping[str, Any], task: str) -
         parts.append(f"scoring by {', '.join(how)}")
     if again := reading.get("realigned", {}).get(task):
         parts.append(f"training on {again} examples")
-    return listed(parts) or "asking again"
+    return listed(parts) if parts else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from rich.console import Console
 
@@ -23,11 +23,12 @@ from forgetmenot.evaluation.scored_task import ScoredTask
 from forgetmenot.evaluation.settings import Asking, reading_settings
 from forgetmenot.evaluation.watched import divided, load_benchmarks
 from forgetmenot.methods import Method
+from forgetmenot.metrics import margin_of
 from forgetmenot.paths import file_name
-from forgetmenot.record.assemble import reading
-from forgetmenot.record.layout import CONFIG, READINGS
-from forgetmenot.record.predictions import Predictions
-from forgetmenot.record.result_schema import SavedReading
+from forgetmenot.record.assemble import AskedTask, reading, recovery
+from forgetmenot.record.layout import CONFIG, PREDICTIONS, READINGS
+from forgetmenot.record.predictions import Predictions, read_predictions
+from forgetmenot.record.result_schema import RecoveryOf, SavedReading
 from forgetmenot.runs.directory import RunDirectory, begun_with
 from forgetmenot.runs.display import Display
 from forgetmenot.runs.opening import opened
@@ -75,8 +76,8 @@ def rescore(
         plan = make_plan(config, load)
         own_prompt = prompt is None and "prompt" not in (settings or {})
         _check_data(directory, plan, display, named=bool(tasks), own_prompt=own_prompt)
-        found = _named(config, load, tasks) if tasks else plan.scored
-        asked = [task for task in found if scored_split(config.evaluation, task)]
+        named = _named(config, load, tasks) if tasks else plan.scored
+        asked = [task for task in named if scored_split(config.evaluation, task)]
         if not asked:
             raise UserError(f"--tasks: none of {', '.join(tasks)} has a {config.evaluation.split} split.")
         chosen = _reading(config.asking, asked, prompt, settings or {})
@@ -90,11 +91,12 @@ def rescore(
         names = [one.task.name for one in scored]
         recorded = [one.asked([stage.get(one.task.name) for stage in answers]) for one in scored]
         metrics = {one.task.name: one.task.metric for one in scored}
-        measured = SavedReading(
-            tasks=names,
-            stages=[row.name for row in plan.rows],
+        found = {
             **reading(plan.rows, recorded, metrics, names),
-        )
+            **_recovered(directory, session, plan, asked, recorded, metrics),
+        }
+        stages = [row.name for row in plan.rows]
+        measured = cast(SavedReading, {"tasks": names, "stages": stages, **found})
         about = [{key: measured.get(key) for key in ASKED}, [fingerprint(one.task) for one in scored]]
         name = f"{READINGS}/{file_name('-'.join([chosen.name or 'own', *names]), about)}.json"
         directory.write_json(name, measured)
@@ -145,6 +147,29 @@ def _reading(
         return own_reading(asking, tasks)
     how = reading_settings(named, "reading")
     return reading_of(asking, how, tasks, "reading", title(how))
+
+
+def _recovered(
+    directory: RunDirectory,
+    session: Session,
+    plan: Plan,
+    tasks: Sequence[Task],
+    recorded: Sequence[AskedTask],
+    metrics: Mapping[str, str],
+) -> RecoveryOf:
+    """What the reading brings back of the run's own tasks, held against the run's own answers."""
+    config, own = session.config, {task.name for task in plan.scored}
+    again = [task for task in tasks if task.name in own]
+    plain = scored_tasks(config.asking, plan.readings[0], again, session.learner, session.max_length)
+    there = [read_predictions(directory.stage(row.name) / PREDICTIONS) for row in plan.rows]
+    columns = {
+        one.task.name: one.asked([stage.get(one.task.name) for stage in there]).column(one.task.metric)
+        for one in plain
+    }
+    margins = {
+        name: margin_of(name, metrics[name], config.evaluation.margins) for name in columns if name in metrics
+    }
+    return recovery(plan.rows, columns, recorded, metrics, margins)
 
 
 def _answers(

@@ -50,13 +50,16 @@ class KeptStates:
         return read_json(self.folder / MEASURED, list) or []
 
     def before(self, stage: str) -> str | None:
-        """The stage that was measured before this one."""
-        earlier = self.stages()[: self.stages().index(stage)]
-        return earlier[-1] if earlier else None
+        """The stage that was measured before this one; None where one between them was not.
 
-    def has(self, stage: str) -> bool:
-        """Whether a stage's states are there."""
-        return ranks.agreed(self._file(stage).is_file)
+        A run's stages have numbers in front: "02-mrpc".
+        """
+        earlier = self.stages()[: self.stages().index(stage)]
+        if not earlier:
+            return None
+        numbers = [name.partition("-")[0] for name in (earlier[-1], stage)]
+        gap = all(number.isdecimal() for number in numbers) and int(numbers[1]) - int(numbers[0]) != 1
+        return None if gap else earlier[-1]
 
     def check(self, stage: str) -> None:
         """Hold a stage's file against what was written.
