@@ -101,13 +101,25 @@ def test_a_task_that_nothing_brings_back() -> None:
         probes={"layers": layers({"02-b": [1, 2, 3], "03-c": [4]}), "drift": drift(None)},
     )
     assert "Nothing tried is shown to bring a back (training on 16 examples)." in said
-    assert any(
-        "none of training on 16 examples is shown to reach the score of its own stage" in s for s in said
-    )
+    assert any("none of training on 16 examples is shown to bring anything back" in s for s in said)
     assert said[-1] == (
         "Advice: 4 of 6 layers were rewritten; freezing so many would keep later tasks from being learned."
     )
     assert not any("drifted" in s for s in said)
+
+
+def test_a_task_of_which_a_part_comes_back() -> None:
+    shown = reading(
+        a_verdict("gained", 0.6, 0.86),
+        a_verdict("cannot tell", 0.9, 0.86),
+        demonstrations={"a": {"count": 4}},
+    )
+    (advice,) = (one for one in told(readings=[headline_reading(), shown]) if "Advice" in one)
+    assert advice == (
+        "Advice: a part at least is still there: with 4 demonstrations it ends at −4.0 points (−9.0 to +1.0) "
+        "from its own stage, which 400 examples do not call all of it. A few replayed examples of a are worth "
+        "trying first: method replay."
+    )
 
 
 def test_nothing_is_told_of_tasks_that_were_kept_and_of_stages_that_start_from_the_base() -> None:

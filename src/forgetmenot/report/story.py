@@ -12,7 +12,7 @@ from forgetmenot.record.results import RunResults, TaskOutcome
 from forgetmenot.report.by_reading import Recovery, recoveries, recovery_sentences
 from forgetmenot.report.headline import named_in_headline
 from forgetmenot.report.layer_table import numbered
-from forgetmenot.report.verdict_words import evidence
+from forgetmenot.report.verdict_words import difference_words, evidence, examples_words, interval_words
 from forgetmenot.report.wording import listed, number, signed, span
 
 DRIFT, EMBEDDINGS = "drift", "embeddings"
@@ -45,7 +45,7 @@ def stories(results: RunResults) -> list[Story]:
         ]
         if further:
             lost = f"{task} was lost: {evidence(verdict, outcome.metric)}."
-            advice = _advice(task, rewritten, maps.get(task), helped.get(task, []))
+            advice = _advice(outcome, rewritten, maps.get(task), helped.get(task, []))
             told.append(Story(task, [lost, *further, *advice]))
     return told
 
@@ -114,24 +114,34 @@ def _drift(results: RunResults, task: str) -> Iterator[str]:
 
 
 def _advice(
-    task: str,
+    outcome: TaskOutcome,
     rewritten: Mapping[str, Sequence[int]],
     found: LayerMap | None,
     helped: Sequence[Recovery],
 ) -> Iterator[str]:
     """What the measurements speak for, and against."""
-    whole = [one.how for one in helped if one.whole and one.brought_back["decision"] == "gained"]
+    task, metric = outcome.task, outcome.metric
+    gained = [one for one in helped if one.brought_back["decision"] == "gained"]
+    whole = [one.how for one in gained if one.whole]
     if whole:
         yield (
             f"Advice: the ability is still there (with {listed(whole)} the score of its own stage is "
             f"reached within the margin), so a few replayed examples of {task} are worth trying first: "
             "method replay."
         )
+    elif gained:
+        best = max(gained, key=lambda one: one.brought_back["difference"] or 0.0)
+        yield (
+            f"Advice: a part at least is still there: with {best.how} it ends at "
+            f"{difference_words(best.still_lost, metric)} ({interval_words(best.still_lost, metric)}) from "
+            f"its own stage, which {examples_words(best.still_lost)} do not call all of it. A few replayed "
+            f"examples of {task} are worth trying first: method replay."
+        )
     elif helped:
         yield (
-            f"Advice: none of {listed([one.how for one in helped])} is shown to reach the score of its own "
-            "stage, so count on the task being lost, and train with past examples (method replay) or on all "
-            "at once (method joint)."
+            f"Advice: none of {listed([one.how for one in helped])} is shown to bring anything back, so "
+            "count on the task being lost, and train with past examples (method replay) or on all at once "
+            "(method joint)."
         )
     if found is None or not rewritten:
         return
