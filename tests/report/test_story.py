@@ -116,9 +116,9 @@ def test_a_task_of_which_a_part_comes_back() -> None:
     )
     (advice,) = (one for one in told(readings=[headline_reading(), shown]) if "Advice" in one)
     assert advice == (
-        "Advice: a part at least is still there: with 4 demonstrations it ends at −4.0 points (−9.0 to +1.0) "
-        "from its own stage, which 400 examples do not call all of it. A few replayed examples of a are worth "
-        "trying first: method replay."
+        "Advice: a part at least is still there: with 4 demonstrations it ends at −4.0 points (−9.0 to "
+        "+1.0) from its own stage, which 400 examples do not call all of it. A few replayed examples of a "
+        "are worth trying first: method replay."
     )
 
 
