@@ -48,7 +48,7 @@ def main() -> None:
     )
     if len(drops) < FEWEST:
         raise UserError(f"the runs have {len(drops)} pairs of tasks; {FEWEST} or more are needed.")
-    means = mean_vectors(given.runs[0], sorted({task for pair in drops for task in pair}), given.prompts)
+    means = mean_vectors(given.runs, sorted({task for pair in drops for task in pair}), given.prompts)
     similarities = {(j, t): float(means[j] @ means[t]) for j, t in drops}
     x, y = (np.array([one[pair] for pair in drops]) for one in (similarities, drops))
     rho, interval = spearman(x, y), bootstrap(x, y)
@@ -79,16 +79,21 @@ def drops_of(results: Sequence[dict[str, Any]]) -> dict[tuple[str, str], float]:
     return {pair: float(np.mean(values)) for pair, values in found.items()}
 
 
-def mean_vectors(run: Path, names: Sequence[str], count: int) -> dict[str, np.ndarray]:
-    """The direction of each task's mean vector under a run's base model."""
-    config = read_resolved(run / CONFIG)
-    learner = open_session(config).learner
-    found = {}
-    for task in load_tasks(config.tasks, data_folder(config)):
-        if task.name in names:
-            texts = texts_of(spaced(task.train, count))
-            mean = embed(learner, texts, EmbeddingSettings()).double().mean(0)
-            found[task.name] = (mean / mean.norm()).numpy()
+def mean_vectors(runs: Sequence[Path], names: Sequence[str], count: int) -> dict[str, np.ndarray]:
+    """The direction of each task's mean vector under the base model that all runs began with."""
+    configs = [read_resolved(run / CONFIG) for run in runs]
+    if others := {one.model.name for one in configs} - {configs[0].model.name}:
+        raise UserError(
+            f"the runs began with several models ({', '.join(sorted(others))}); give those of one."
+        )
+    learner = open_session(configs[0]).learner
+    found: dict[str, np.ndarray] = {}
+    for config in configs:
+        for task in load_tasks(config.tasks, data_folder(config)):
+            if task.name in names and task.name not in found:
+                texts = texts_of(spaced(task.train, count))
+                mean = embed(learner, texts, EmbeddingSettings()).double().mean(0)
+                found[task.name] = (mean / mean.norm()).numpy()
     return found
 
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from forgetmenot.errors import UserError
-from scripts.task_similarity import bootstrap, drops_of, main
+from scripts.task_similarity import bootstrap, drops_of, main, mean_vectors
 
 
 def test_a_drop_is_that_of_the_stage_and_averaged_over_runs() -> None:
@@ -49,3 +50,17 @@ def test_runs_are_read_and_their_tasks_embedded(
     assert (pair["forgotten"], pair["learned"], found["n"]) == ("animal", "colour", 1)
     assert 0.5 < pair["similarity"] <= 1
     assert "colour after animal" in capsys.readouterr().out
+
+
+def test_runs_of_other_tasks_join_and_those_of_another_model_are_refused(
+    here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = yaml.safe_load(Path("done/config.yaml").read_text())
+    for name, changes in (("more", {"tasks": config["tasks"][:1]}), ("other", {"model": {"name": "gpt2"}})):
+        (tmp_path / name).mkdir()
+        changed = {**config, **changes, "output": str(tmp_path / name)}
+        (tmp_path / name / "config.yaml").write_text(yaml.safe_dump(changed))
+    means = mean_vectors([tmp_path / "more", Path("done")], ["animal", "colour"], 8)
+    assert sorted(means) == ["animal", "colour"]
+    with pytest.raises(UserError, match=r"several models \(gpt2\)"):
+        mean_vectors([Path("done"), tmp_path / "other"], ["animal"], 8)
