@@ -115,3 +115,13 @@ def test_a_comparison_leaves_such_a_run_out_and_names_it(
     said = " ".join(conclusions(comparison))
     assert "ends highest" not in said
     assert "1 of 2 runs failed" in said
+
+
+def test_a_diverged_stage_is_not_aligned_anew_and_has_no_score(broken: Run) -> None:
+    spoil(broken)
+    _, found = rescore(broken.path, settings={"realign": 4})
+    *before, last = found["matrix"]
+    assert all(value is not None for row in before for value in row)
+    assert last == [None] * len(last)
+    reasons = {gap["reason"] for gap in found["missing"]}
+    assert all("not finite" in reason for reason in reasons), reasons

@@ -37,7 +37,11 @@ def check_realign(method: Method, name: str) -> None:
 
 @contextmanager
 def realigned(session: Session, scored: ScoredTask) -> Iterator[None]:
-    """Answer as after a short training on the task's `realign` examples; then with the weights as before."""
+    """Answer as after a short training on the task's `realign` examples; then with the weights as before.
+
+    Raises:
+        UserError: The training diverges.
+    """
     if not len(scored.realign):
         yield
         return
@@ -54,6 +58,9 @@ def realigned(session: Session, scored: ScoredTask) -> Iterator[None]:
         learner.model = adapt(learner.model, config.adapter, 1, config.seed)
     before = learner.snapshot()
     try:
+        if not learner.log_likelihoods([one.answer for one in scored.realign]).isfinite().all():
+            yield  # a diverged model learns nothing, and its cells say why they are empty
+            return
         fit(
             learner,
             scored.realign,

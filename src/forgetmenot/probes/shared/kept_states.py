@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,7 +43,7 @@ class KeptStates:
                 save_file({str(layer): one for layer, one in enumerate(layers)}, aside)
             stages = self.stages()
             if stage not in stages:
-                write_sealed(self.folder / MEASURED, f"{[*stages, stage]}\n".replace("'", '"'))
+                write_sealed(self.folder / MEASURED, json.dumps([*stages, stage]) + "\n")
         ranks.wait()
 
     def stages(self) -> list[str]:
