@@ -300,8 +300,13 @@ CASES = {
     "a cluster that is a number": of_task(
         "label: kind", "label: kind\ncluster: 3", "mine.yaml", "'cluster' is 3", "text (in quotes"
     ),
-    "data that is a file": of_task(
-        "data: {train: rows.jsonl, score: rows.jsonl}", "data: rows.jsonl", "'data'", "a section of keys"
+    "data that is a number": of_task(
+        "data: {train: rows.jsonl, score: rows.jsonl}", "data: 3", "'data'", "a section of keys"
+    ),
+    "a share of too few rows": of_task("score: rows.jsonl", "score: 10%", "data.score", "are none", "a file"),
+    "a share that is all": of_task("score: rows.jsonl", "score: 100%", "data.score", "between 0% and 100%"),
+    "a share without train": of_task(
+        "data: {train: rows.jsonl, score: rows.jsonl}", "data: {score: 10%}", "data.score", "data.train"
     ),
     "an answer of no tokens": of_task(
         "label: kind", "label: kind\ngeneration: {max_new_tokens: 0}", "is 0; it should be greater than"
@@ -361,11 +366,10 @@ CASES = {
         ("rows.parquet", "parquet"),
         {"mine.yaml": TASK.replace("jsonl", "parquet"), "rows.parquet": "word,kind\n"},
     ),
-    "a chat without the assistant's last turn": of_chat(
+    "a chat that the assistant does not answer": of_chat(
         [{"role": "user", "content": "Hello"}, {"role": "user", "content": "?"}],
         "rows.jsonl, line 1",
-        "last turn",
-        "assistant",
+        "a turn of the assistant's",
     ),
     "a turn without a role": of_chat([{"content": "Hello"}], "rows.jsonl, line 1", "turn 1", "role"),
     # Public data on disk

@@ -3,6 +3,7 @@
 >>> import forgetmenot as fmn
 >>> found = fmn.run({"model": "quickstart", "tasks": "quickstart"})
 >>> fmn.preview({"tasks": "quickstart"}).print()   # what would run, and about how long
+>>> mine = fmn.init("tickets.csv")   # writes tickets.yaml, to be read and corrected
 >>> found.matrix          # R[i][j]: the score on task j after stage i
 >>> found.summary()       # average performance, backward transfer, forgetting, …
 >>> found.report()        # the path of report.html
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from forgetmenot.studies.config import StudyConfig, load_study
     from forgetmenot.studies.study import Study, study
     from forgetmenot.trials.embed import EmbeddingResults, embed, export_embeddings, measure_embeddings
+    from forgetmenot.trials.init import NewTask, init
     from forgetmenot.trials.limits import Limits, limits
     from forgetmenot.trials.prompts import PromptChoice, prompts
     from forgetmenot.trials.synthesize import WrittenTask, synthesize
@@ -38,6 +40,7 @@ __all__ = [
     "EmbeddingResults",
     "ForgettingCallback",
     "Limits",
+    "NewTask",
     "Preview",
     "PromptChoice",
     "Run",
@@ -52,6 +55,7 @@ __all__ = [
     "compare",
     "embed",
     "export_embeddings",
+    "init",
     "limits",
     "load_config",
     "load_study",
@@ -83,6 +87,8 @@ _HOME = {
     "WrittenTask": "forgetmenot.trials.synthesize",
     "synthesize": "forgetmenot.trials.synthesize",
     "synthesize_general": "forgetmenot.trials.synthesize_general",
+    "NewTask": "forgetmenot.trials.init",
+    "init": "forgetmenot.trials.init",
     "Limits": "forgetmenot.trials.limits",
     "limits": "forgetmenot.trials.limits",
     "Check": "forgetmenot.gate.check",

@@ -64,6 +64,18 @@ def parser() -> argparse.ArgumentParser:
     )
     _several(verb)
 
+    verb = _verb(verbs, "init", "look at a file of rows, and write the task file that goes with it")
+    verb.add_argument(
+        "data",
+        metavar="DATA",
+        help=".jsonl, .json, .csv, .tsv, .parquet, .txt or .md (also with .gz), or a folder of texts",
+    )
+    verb.add_argument(
+        "output", nargs="?", type=Path, metavar="TASK.yaml", help="default: beside the data, with its name"
+    )
+    verb.add_argument("--answer", metavar="COLUMN", help="the column that holds the answer")
+    verb.add_argument("--fresh", action="store_true", help="write over a task file that is there")
+
     verb = _verb(verbs, "check", "ask a base and a tuned model the same, and judge whether it may ship")
     verb.add_argument("base", metavar="BASE", help=SIDE)
     verb.add_argument(

@@ -50,6 +50,13 @@ def _nothing_beside(parsed: argparse.Namespace) -> None:
             raise UserError(f"--preview changes nothing and uses one process; leave out {name}.")
 
 
+def init(parsed: argparse.Namespace) -> None:
+    """`fmn init`: look at a file of rows, and write the task file that goes with it."""
+    from forgetmenot.trials.init import init
+
+    init(parsed.data, parsed.output, answer=parsed.answer, fresh=parsed.fresh).print(Screen())
+
+
 def check(parsed: argparse.Namespace) -> None:
     """`fmn check`: ask a base and a tuned model the same; exit: 0 all kept, 1 forgotten, 3 cannot tell."""
     from forgetmenot.gate.check import check
@@ -417,6 +424,7 @@ def _settings(given: Sequence[str], option: str = "--set") -> dict[str, Any]:
 
 
 VERBS = {
+    "init": init,
     "run": run,
     "check": check,
     "study": study,

@@ -266,10 +266,11 @@ WRONG_ROWS: list[tuple[str, dict[str, Any], str]] = [
     (TRIAGE, {"text": "a", "team": ["tech"]}, "neither text nor a number"),
     (ANSWER, {"a": " "}, "the target in 'a' is empty"),
     (ANSWER, {"a": ["x"]}, "neither text nor a number"),
-    (MESSAGES, {"chat": [ASSISTANT, USER]}, "the last turn of 'chat' must be the assistant's"),
+    (MESSAGES, {"chat": [ASSISTANT, USER]}, "'chat' needs a turn of the assistant's after"),
     (MESSAGES, {"chat": [ASSISTANT]}, "after at least one other"),
-    (MESSAGES, {"chat": []}, "the last turn of 'chat' must be the assistant's"),
-    (MESSAGES, {"chat": [USER, {"from": "gpt", "value": "Four."}]}, "turn 2 of 'chat' needs a role"),
+    (MESSAGES, {"chat": []}, "'chat' needs a turn of the assistant's after"),
+    (MESSAGES, {"chat": [USER, {"from": "bot", "value": "Four."}]}, "turn 2 of 'chat' needs a role"),
+    (MESSAGES, {"chat": [USER, {"from": "gpt"}]}, "turn 2 of 'chat' needs a role"),
     (MESSAGES, {"chat": [USER, {"role": "assistant", "content": None}]}, "turn 2 of 'chat' needs"),
     (MESSAGES, {"chat": "not json"}, "'chat' is not JSON"),
     (MESSAGES, {"chat": {"role": "user"}}, "'chat' must be a list of turns"),
@@ -409,3 +410,62 @@ def test_tools_and_calls_are_read(tmp_path: Path) -> None:
 def test_messages_loss_is_for_chats(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"messages_loss.*for chats"):
         load(tmp_path, TRIAGE + "messages_loss: last\n", train=TICKETS, dev=TICKETS)
+
+
+def numbered(count: int) -> list[dict[str, str]]:
+    return [
+        {"text": f"Row {k}", "team": ("billing", "tech")[k % 2], "case": str(k // 4)} for k in range(count)
+    ]
+
+
+def test_one_file_is_enough(tmp_path: Path) -> None:
+    yaml = TRIAGE.replace("{train: train.jsonl, score: dev.jsonl}", "train.jsonl")
+    task = load(tmp_path, yaml, train=numbered(100))
+    assert (len(task.train), len(task.select), len(task.score)) == (81, 9, 10)
+    assert [note.split(" are held")[0] for note in task.notes] == [
+        "10 of 100 rows of train",
+        "9 of 90 rows of train",
+    ]
+    write_rows(tmp_path / "train.jsonl", numbered(100)[::-1])
+    again = load(tmp_path, yaml)
+    assert {e.fields["text"] for e in again.score} == {e.fields["text"] for e in task.score}
+
+
+@pytest.mark.parametrize(
+    ("data", "sizes"),
+    [("score: 25%", (68, 7, 25)), ("score: 10%, select: 0", (90, 0, 10)), ("select: 50%", (50, 50, 0))],
+)
+def test_splits_may_be_shares_of_train(tmp_path: Path, data: str, sizes: tuple[int, int, int]) -> None:
+    yaml = TRIAGE.replace("score: dev.jsonl", data)
+    task = load(tmp_path, yaml, train=numbered(100))
+    assert (len(task.train), len(task.select), len(task.score)) == sizes
+
+
+def test_what_is_held_out_are_whole_clusters(tmp_path: Path) -> None:
+    yaml = TRIAGE.replace("score: dev.jsonl", "score: 20%") + "cluster: case\n"
+    task = load(tmp_path, yaml, train=numbered(100))
+    cases = [{e.fields["case"] for e in split} for split in (task.train, task.select, task.score)]
+    assert all(cases)
+    assert sum(map(len, cases)) == 25
+    assert len(task.score) == 20
+
+
+def test_share_gpts_turns_are_read_and_what_nobody_answers_is_left_out(tmp_path: Path) -> None:
+    asked = [{"from": "system", "value": "Be short."}, {"from": "human", "value": "2 + 2?"}]
+    chat = [*asked, {"from": "gpt", "value": "4."}]
+    rows = [{"chat": chat}, {"chat": [*chat, {"from": "human", "value": "Thanks."}]}]
+    task = load(tmp_path, MESSAGES.replace("train:", "score:"), train=rows)
+    for example in task.score:
+        assert [turn["role"] for turn in example.fields["messages"]] == ["system", "user", "assistant"]
+        assert example.target == "4."
+    assert task.notes[0].startswith("Chats that go on behind the assistant's last turn: 1;")
+
+
+def test_columns_of_any_name_have_one_in_a_template(tmp_path: Path) -> None:
+    yaml = TRIAGE.replace("{{ text }}", "{{ Ticket_text }} {{ _2nd }}")
+    rows = [{"Ticket text": "It burns.", "2nd": "now", "team": "tech"}]
+    task = load(tmp_path, yaml, train=rows, dev=rows)
+    assert dict(task.train[0].fields) == {"Ticket_text": "It burns.", "_2nd": "now"}
+    rows = [{"a b": "x", "a_b": "y", "team": "tech"}]
+    with pytest.raises(UserError, match=r"line 1: two columns are 'a_b' in a template; rename"):
+        load(tmp_path, yaml, train=rows, dev=rows)

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from forgetmenot.errors import UserError
 from forgetmenot.tasks import tables
-from forgetmenot.tasks.tables import Table, read_hub, read_saved, read_table, read_tsv
+from forgetmenot.tasks.files import read_table
+from forgetmenot.tasks.tables import Table, read_hub, read_saved, read_tsv
 
 
 def rows_of(table: Table) -> list[dict[str, object]]:
@@ -117,7 +118,7 @@ MALFORMED = [
     ("a.json", b'[{"x": 1},\n{"x": }]', "line 2: this is not JSON"),
     ("a.json", b'[{"x": 1}, 3]', "row 2: a row must be a JSON object"),
     ("a.parquet", b"PAR1 and then nothing", "could not be read as parquet"),
-    ("a.xlsx", b"", "Known: .csv, .json, .jsonl, .parquet, .tsv"),
+    ("a.xlsx", b"", "Known: .csv, .json, .jsonl, .md, .parquet, .tsv, .txt"),
 ]
 
 
@@ -157,9 +158,3 @@ def test_a_hub_that_cannot_be_reached_is_one_sentence(monkeypatch: pytest.Monkey
         read_hub("owner/name", "part", None, "train")
     assert "owner/name (part)" in str(error.value)
     assert "Couldn't reach the hub. Without a network" in str(error.value)
-
-
-def test_a_plain_text_is_refused_with_the_way_to_write_it(tmp_path: Path) -> None:
-    (tmp_path / "prose.txt").write_text("A line.\n")
-    with pytest.raises(UserError, match=r'a line \{"text": "…"\} of a \.jsonl file'):
-        read_table(tmp_path / "prose.txt")

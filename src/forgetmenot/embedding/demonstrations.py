@@ -10,7 +10,7 @@ from forgetmenot.embedding.prompt import DEMONSTRATIONS, EmbeddingSettings
 from forgetmenot.embedding.senteval import Pairs
 from forgetmenot.embedding.similarity import cosines_of, similarity
 from forgetmenot.errors import UserError
-from forgetmenot.tasks.tables import read_table
+from forgetmenot.tasks.files import read_table
 
 if TYPE_CHECKING:
     from forgetmenot.engine.learner import Learner

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from forgetmenot.errors import UserError, nearest
 from forgetmenot.record.files import written_whole
-from forgetmenot.tasks.tables import read_table
+from forgetmenot.tasks.files import read_table
 
 if TYPE_CHECKING:
     from torch import Tensor

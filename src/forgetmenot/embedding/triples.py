@@ -11,7 +11,7 @@ from pathlib import Path
 
 from forgetmenot.errors import UserError, nearest
 from forgetmenot.tasks import Example, load_tasks
-from forgetmenot.tasks.tables import read_table
+from forgetmenot.tasks.files import read_table
 
 Triple = tuple[str, str, str]
 """Premise, entailed hypothesis, contradicted hypothesis."""

@@ -12,10 +12,26 @@ from forgetmenot.tasks.task import Example
 ROLES = ("system", "user", "assistant", "tool")
 TOOLS = "tools"
 
+SHARE_GPT = {
+    "system": "system",
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "assistant": "assistant",
+    "observation": "tool",
+    "tool": "tool",
+}
+"""The roles of ShareGPT's turns, {"from": …, "value": …}, under our names."""
+
 
 def conversation(row: Row, column: str) -> dict[str, Any]:
-    """Read a chat: its turns under "messages" and, where the row has any, the tools under "tools"."""
-    found: dict[str, Any] = {"messages": _turns(cell(row, column), column)}
+    """Read a chat: its turns under "messages" and, where the row has any, the tools under "tools".
+
+    A turn is {"role": …, "content": …}, or as in ShareGPT's files {"from": …, "value": …}. What stands behind
+    the assistant's last turn is left out: nothing answers it.
+    """
+    found: dict[str, Any] = {"messages": _answered(turns_in(row, column), column)}
     if column != TOOLS and row.get(TOOLS) is not None:
         tools = _parsed(row[TOOLS], TOOLS)
         if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
@@ -41,12 +57,16 @@ def every_answer(examples: Sequence[Example]) -> list[Example]:
     return found
 
 
-def _turns(value: Any, column: str) -> list[dict[str, Any]]:
-    """Read a list of {role, content}, or that list as JSON in a cell of text."""
-    value = _parsed(value, column)
+def turns_in(row: Row, column: str) -> list[dict[str, Any]]:
+    """Read a list of turns, or that list as JSON in a cell of text.
+
+    Raises:
+        BadRowError: It is no such list.
+    """
+    value = _parsed(cell(row, column), column)
     if not isinstance(value, list) or not all(isinstance(turn, dict) for turn in value):
         raise BadRowError(f"{column!r} must be a list of turns such as {{'role': 'user', 'content': '…'}}.")
-    turns = [_filled(turn) for turn in value]
+    turns = [_renamed(_filled(turn)) for turn in value]
     for number, turn in enumerate(turns, 1):
         if not turn.get("tool_calls"):
             turn.pop("tool_calls", None)
@@ -56,9 +76,23 @@ def _turns(value: Any, column: str) -> list[dict[str, Any]]:
             raise BadRowError(
                 f"turn {number} of {column!r} needs a role ({', '.join(ROLES)}) and a content of text."
             )
-    if len(turns) < 2 or turns[-1]["role"] != "assistant":
-        raise BadRowError(f"the last turn of {column!r} must be the assistant's, after at least one other.")
     return turns
+
+
+def _answered(turns: list[dict[str, Any]], column: str) -> list[dict[str, Any]]:
+    """The turns up to the assistant's last one."""
+    answered = [k for k, turn in enumerate(turns) if turn["role"] == "assistant" and k > 0]
+    if not answered:
+        raise BadRowError(f"{column!r} needs a turn of the assistant's after at least one other.")
+    return turns[: answered[-1] + 1]
+
+
+def _renamed(turn: dict[str, Any]) -> dict[str, Any]:
+    """A turn of ShareGPT's files with our names; any other as it is."""
+    if "from" not in turn or "role" in turn:
+        return turn
+    others = {key: value for key, value in turn.items() if key not in ("from", "value")}
+    return {"role": SHARE_GPT.get(turn["from"], turn["from"]), "content": turn.get("value"), **others}
 
 
 def _parsed(value: Any, column: str) -> Any:

@@ -1,20 +1,23 @@
 """A user's own task: a YAML file beside its rows, and no Python."""
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from forgetmenot.errors import UserError, nearest
 from forgetmenot.metrics import Metric, known_metrics
 from forgetmenot.paths import LONGEST
 from forgetmenot.settings import MOST
 from forgetmenot.tasks.answers import RULES
-from forgetmenot.tasks.chats import conversation, every_answer
-from forgetmenot.tasks.rows import BadRowError, Converted, cell, examples, label_in, plain
-from forgetmenot.tasks.splits import divide
-from forgetmenot.tasks.tables import Row, Table, read_hub, read_table
+from forgetmenot.tasks.chats import every_answer
+from forgetmenot.tasks.conversion import Conversion, identifier
+from forgetmenot.tasks.files import read_table
+from forgetmenot.tasks.rows import examples, plain
+from forgetmenot.tasks.splits import divide, hold_out
+from forgetmenot.tasks.tables import Table, read_hub
 from forgetmenot.tasks.task import PAIR, Example, Generation, Kind, Task
 from forgetmenot.tasks.yaml_file import read_yaml
 
@@ -27,6 +30,9 @@ KINDS: dict[str, tuple[Kind, str]] = {
     "chosen": ("preference", "preference"),
 }
 
+
+ONE_FILE = "10%"
+"""The share of a single file that is scored; ours."""
 
 # What should stand where something else does, by pydantic's name of the mistake.
 BELONGS = {
@@ -43,7 +49,10 @@ class _Section(BaseModel):
 
 
 class _Data(_Section):
-    """Paths relative to the YAML; with `hub`, names of splits."""
+    """Paths relative to the YAML, of files or folders of texts; with `hub`, names of splits.
+
+    `score` and `select` may be a share of train instead, as "10%"; `select: 0` holds nothing out.
+    """
 
     hub: str | None = None
     config: str | None = None
@@ -51,13 +60,28 @@ class _Data(_Section):
     train: str | None = None
     score: str | None = None
     validation: str | None = None
-    select: str | None = None
+    select: str | Literal[0] | None = None
 
     def splits(self) -> dict[str, str]:
-        """The splits that the file names; a hub data set that names none has the usual two."""
+        """The splits that are read; a hub data set that names none has the usual two."""
         named = {"train": self.train, "score": self.score or self.validation, "select": self.select}
-        found = {split: place for split, place in named.items() if place is not None}
-        return {"train": "train", "score": "validation"} if self.hub and not found else found
+        found = {split: place for split, place in named.items() if isinstance(place, str)}
+        if self.hub and not found:
+            return {"train": "train", "score": "validation"}
+        return {split: place for split, place in found.items() if _share(place) is None}
+
+    def shares(self) -> dict[str, float]:
+        """The splits that are held out of train, with their shares; 0 for none of its rows."""
+        named = {"score": self.score or self.validation, "select": self.select}
+        found = {split: _share(place) for split, place in named.items() if place is not None}
+        return {split: share for split, share in found.items() if share is not None}
+
+
+def _share(place: str | int) -> float | None:
+    """The share that "10%" stands for; None for the name of a file or a split."""
+    if isinstance(place, int):
+        return float(place)
+    return float(place[:-1]) / 100 if re.fullmatch(r"\d+(\.\d+)?%", place) else None
 
 
 class _Generation(_Section):
@@ -70,7 +94,7 @@ class _Generation(_Section):
 
 class _TaskFile(_Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=LONGEST)]
-    data: _Data
+    data: Annotated[_Data, BeforeValidator(lambda data: _one_file(data))]
     prompts: dict[str, dict[str, Any]] = {}
     label: str | None = None  # of these five, one: KINDS
     target: str | None = None
@@ -86,14 +110,20 @@ class _TaskFile(_Section):
     instruction: str = ""
 
 
+def _one_file(data: Any) -> Any:
+    """A single file is trained on, but for a tenth that is scored."""
+    return {"train": data, "score": ONE_FILE} if isinstance(data, str) else data
+
+
 def load_custom(path: Path) -> Task:
     """Load a task from a YAML file.
 
-    It names its `data` (`train`, `score` and `select`: paths relative to it, or splits of a `hub` data set;
-    `validation` is accepted for `score`), the column that holds the answer (`label`, `target`, `messages`,
-    `text`, or `chosen` and `rejected`), a `metric`, and `prompts`. The labels are the keys of the default
-    prompt's choices. Of chats all assistant turns are learned, or with `messages_loss: last` the last alone;
-    the last is scored. `instruction` says in words what the task asks, for `fmn synthesize`.
+    It names its `data` (`train`, `score` and `select`: paths relative to it, splits of a `hub` data set, or
+    shares of train; `validation` is accepted for `score`), the column that holds the answer (`label`,
+    `target`, `messages`, `text`, or `chosen` and `rejected`), a `metric`, and `prompts`. The labels are the
+    keys of the default prompt's choices. Of chats all assistant turns are learned, or with `messages_loss:
+    last` the last alone; the last is scored. `instruction` says in words what the task asks, for
+    `fmn synthesize`.
 
     Raises:
         UserError: A key, a file or a row is wrong; names it.
@@ -110,14 +140,16 @@ def load_custom(path: Path) -> Task:
     if file.messages_loss is not None and kind != "messages":
         raise UserError(f"{path}: the key 'messages_loss' is for chats (`messages`); leave it out.")
     generation = _generation(path, file, kind, metric)
-    convert = _converter(
-        kind, column, labels, file.rejected, file.cluster, written=metric.reads != "likelihoods"
-    )
+    written = metric.reads != "likelihoods"
+    convert = Conversion(kind, column, labels, file.rejected, file.cluster, written=written)
 
     tables = _tables(path, file.data)
     found = {split: examples(table, split, convert) for split, table in tables.items()}
-    _check_clusters(path, file.cluster, found)
-    splits = divide(found.get("train", []), found.get("score", []), found.get("select"))
+    cluster = None if file.cluster is None else identifier(file.cluster)
+    _check_clusters(path, cluster, found)
+    notes = convert.notes() + _hold_out(path, file.data, cluster, found)
+    splits = divide(found.get("train", []), found.get("score", []), found.get("select"), cluster)
+    notes += _chosen_on(file.data, len(splits.train), len(splits.select))
     learns_all = kind == "messages" and file.messages_loss != "last"
     return Task(
         name=file.name,
@@ -129,12 +161,45 @@ def load_custom(path: Path) -> Task:
         labels=labels,
         prompts=file.prompts,
         origin="; ".join(table.source for table in tables.values()),
-        notes=(*_unpinned(file.data), *splits.notes),
+        notes=(*_unpinned(file.data), *notes, *splits.notes),
         generation=generation,
-        source=file.source or "",
-        cluster=file.cluster or "",
+        source=identifier(file.source or ""),
+        cluster=cluster or "",
         instruction=file.instruction,
     )
+
+
+def _hold_out(path: Path, data: _Data, cluster: str | None, found: dict[str, list[Example]]) -> list[str]:
+    """Take the splits that are shares of train out of it, and say so."""
+    notes = []
+    for split, share in data.shares().items():
+        rows = found.get("train", [])
+        size = int(len(rows) * share)
+        found["train"], found[split] = hold_out(rows, size, cluster)
+        held = len(found[split])
+        if share and not held:
+            whole = "all copies of a text" if cluster is None else f"all rows of a {cluster!r}"
+            raise UserError(
+                f"{path}: data.{split}: {share:.4g} of {len(rows):,} rows of train, {whole} together, are "
+                "none; give more rows, a larger share, or a file."
+            )
+        if held:
+            why = "score" if split == "score" else "choose on"
+            notes.append(
+                f"{held:,} of {len(rows):,} rows of train are held out to {why}, by their text: the same "
+                "ones in every run."
+            )
+    return notes
+
+
+def _chosen_on(data: _Data, train: int, select: int) -> list[str]:
+    """Say what no file and no share names: that `select` is carved from train."""
+    if data.select is not None or not select:
+        return []
+    return [
+        f"{select:,} of {train + select:,} rows of train are held out to choose prompts and settings on "
+        "(select), by their text: the same ones in every run; `data: {select: 0}` trains on them too."
+    ]
 
 
 def check_task_file(path: Path) -> None:
@@ -270,6 +335,12 @@ def _tables(path: Path, data: _Data) -> dict[str, Table]:
     if data.score and data.validation:
         raise UserError(f"{path}: data.score and data.validation mean the same; give one of them.")
     splits = data.splits()
+    for split, share in data.shares().items():
+        if "train" not in splits or not (0 < share < 1 or (split == "select" and share == 0)):
+            raise UserError(
+                f"{path}: data.{split} must be a file, or a share of data.train between 0% and 100%"
+                f"{', or 0 for none' if split == 'select' else ''}."
+            )
     if not {"train", "score"} & set(splits):
         raise UserError(f"{path}: data names neither train nor score.")
     if data.hub:
@@ -278,7 +349,7 @@ def _tables(path: Path, data: _Data) -> dict[str, Table]:
     if data.config or data.revision:
         raise UserError(f"{path}: data.config and data.revision need data.hub.")
     for split, name in splits.items():
-        if not (path.parent / name).is_file():
+        if not (path.parent / name).exists():
             raise UserError(f"{path}: the file of data.{split}, {path.parent / name}, does not exist.")
     return {split: read_table(path.parent / name) for split, name in splits.items()}
 
@@ -287,64 +358,3 @@ def _unpinned(data: _Data) -> tuple[str, ...]:
     if not data.hub or data.revision:
         return ()
     return (f"{data.hub} was read at whatever revision the hub has now; set data.revision to fix it.",)
-
-
-def _converter(
-    kind: Kind,
-    column: str,
-    labels: tuple[str, ...],
-    rejected: str | None,
-    cluster: str | None,
-    *,
-    written: bool,
-) -> Callable[[Row], Converted]:
-    def shared(row: Row) -> dict[str, Any]:
-        return {} if cluster is None else {cluster: row.get(cluster)}
-
-    def choice(row: Row) -> Converted:
-        label = label_in(row, column, labels)
-        return {name: value for name, value in row.items() if name != column}, label, None
-
-    def answer(row: Row) -> Converted:
-        target = plain(cell(row, column))
-        if not target.strip():
-            raise BadRowError(f"the target in {column!r} is empty.")
-        return {name: value for name, value in row.items() if name != column}, None, target
-
-    def messages(row: Row) -> Converted:
-        found = conversation(row, column)
-        said = found["messages"][-1]["content"]
-        if written and not said.strip():
-            raise BadRowError("the last turn says nothing that a written answer could be held against.")
-        return {**found, **shared(row)}, None, said
-
-    def text(row: Row) -> Converted:
-        value = cell(row, column)
-        if not isinstance(value, str) or not value.strip():
-            raise BadRowError(f"{column!r} is {value!r}, not a text with something in it.")
-        return {"text": value, **shared(row)}, None, None
-
-    def preference(row: Row) -> Converted:
-        pair = {
-            name: _answer_in(row, place) for name, place in zip(PAIR, (column, str(rejected)), strict=True)
-        }
-        if pair["chosen"] == pair["rejected"]:
-            raise BadRowError("the chosen and the rejected answer are the same.")
-        others = {name: value for name, value in row.items() if name not in (column, rejected)}
-        return {**others, **pair}, PAIR[0], None
-
-    converters: dict[Kind, Callable[[Row], Converted]] = {
-        "choice": choice,
-        "answer": answer,
-        "messages": messages,
-        "text": text,
-        "preference": preference,
-    }
-    return converters[kind]
-
-
-def _answer_in(row: Row, column: str) -> str:
-    value = cell(row, column)
-    if not isinstance(value, str) or not value.strip():
-        raise BadRowError(f"{column!r} is {value!r}, not an answer as text.")
-    return value

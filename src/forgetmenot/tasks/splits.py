@@ -5,7 +5,7 @@ import json
 import zlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -31,12 +31,18 @@ class Splits(NamedTuple):
     notes: tuple[str, ...]
 
 
-def divide(train: list[Example], score: list[Example], select: list[Example] | None = None) -> Splits:
+def divide(
+    train: list[Example],
+    score: list[Example],
+    select: list[Example] | None = None,
+    cluster: str | None = None,
+) -> Splits:
     """Carve `select` from `train` unless it is given, and count what stands twice.
 
     `select` is min(1000, a tenth of train), none where train has fewer than 20 rows. Which examples it takes
-    depends on their text alone: not on the run's seed, the order of rows or the file's layout. "train" in the
-    sentences is train as it was read, `select` included.
+    depends on their text alone: not on the run's seed, the order of rows or the file's layout; with a
+    `cluster`, the field that examples share which are not independent, on that field: whole clusters.
+    "train" in the sentences is train as it was read, `select` included.
     """
     said = {
         name: [digest_of(example) for example in split]
@@ -44,13 +50,17 @@ def divide(train: list[Example], score: list[Example], select: list[Example] | N
     }
     notes = _repeats(said)
     if select is None:
-        train, select = _carve(train, said["train"])
+        size = 0 if len(train) < TOO_FEW_TO_CARVE else min(SELECT_MOST, len(train) // 10)
+        train, select = hold_out(train, size, cluster)
     return Splits(train, select, score, notes)
 
 
 def digest_of(example: Example) -> bytes:
-    """Digest what an example says, its label and the row's own name left out; also its lot in `_carve`."""
-    fields = {name: value for name, value in example.fields.items() if name not in NAMES_OF_ROWS}
+    """Digest what an example says, its label and the row's own name left out; also its lot in `hold_out`."""
+    return _digest({name: value for name, value in example.fields.items() if name not in NAMES_OF_ROWS})
+
+
+def _digest(fields: Mapping[str, Any]) -> bytes:
     return hashlib.sha256(f"{SELECT_SEED}:{_canonical(fields)}".encode()).digest()
 
 
@@ -62,15 +72,16 @@ def sample(name: str, examples: Sequence[T], limit: int | None) -> Sequence[T]:
     return [examples[k] for k in sorted(drawn[:limit].tolist())]
 
 
-def cut_by_text(rows: list[Example], size: int) -> tuple[list[Example], list[Example]]:
-    """Take about `size` examples out of `rows`, by their text alone and all copies of one together."""
-    return _taken(rows, [digest_of(example) for example in rows], size)
+def hold_out(
+    rows: list[Example], size: int, cluster: str | None = None
+) -> tuple[list[Example], list[Example]]:
+    """What is left of `rows`, and about `size` examples, by their text alone and all copies of one together.
 
-
-def _carve(train: list[Example], said: list[bytes]) -> tuple[list[Example], list[Example]]:
-    if len(train) < TOO_FEW_TO_CARVE:
-        return train, []
-    return _taken(train, said, min(SELECT_MOST, len(train) // 10))
+    With a `cluster` by that field alone, and whole clusters.
+    """
+    if cluster is None:
+        return _taken(rows, [digest_of(example) for example in rows], size)
+    return _taken(rows, [_digest({cluster: example.fields[cluster]}) for example in rows], size)
 
 
 def _taken(train: list[Example], said: list[bytes], size: int) -> tuple[list[Example], list[Example]]:

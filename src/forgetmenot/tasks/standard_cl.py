@@ -10,7 +10,7 @@ from pathlib import Path
 from forgetmenot.errors import UserError
 from forgetmenot.tasks.rows import Converted, cell, examples, label_in
 from forgetmenot.tasks.source import Source
-from forgetmenot.tasks.splits import cut_by_text, divide
+from forgetmenot.tasks.splits import divide, hold_out
 from forgetmenot.tasks.tables import Row, read_json
 from forgetmenot.tasks.task import Example, Task
 
@@ -142,7 +142,7 @@ def load_standard_cl(name: str, data_dir: Path | None) -> Task:
     notes: tuple[str, ...] = ()
     if len(found) == 1:
         [(file, rows)] = found.items()
-        train, score = cut_by_text(rows, len(rows) // SCORED_PART)
+        train, score = hold_out(rows, len(rows) // SCORED_PART)
         select = None
         notes = (
             f"{file}.json is the only file: {len(score):,} of its {len(rows):,} rows, drawn by a fixed seed, "

@@ -13,7 +13,7 @@ from typing import Any
 from forgetmenot.errors import UserError
 from forgetmenot.tasks.rows import Converted, examples, label_in, plain
 from forgetmenot.tasks.source import Source
-from forgetmenot.tasks.splits import cut_by_text, divide
+from forgetmenot.tasks.splits import divide, hold_out
 from forgetmenot.tasks.tables import Row, Table, read_json
 from forgetmenot.tasks.task import Generation, Task
 
@@ -92,7 +92,7 @@ def load_super_ni(name: str, data_dir: Path | None) -> Task:
     shown = examples(solved, "demonstration", convert)
     known = {example.fields["input"] for example in shown}
     others = [example for example in instances if example.fields["input"] not in known]
-    train, score = cut_by_text(others, min(SCORED, len(others) // 5))
+    train, score = hold_out(others, min(SCORED, len(others) // 5))
     splits = divide(train, score)
     notes = [f"{len(score):,} of its {len(others):,} instances, drawn by a fixed seed, are scored."]
     if left_out := len(instances) - len(others):

@@ -1,7 +1,9 @@
-"""Rows with their numbers, from whatever file people keep them in, so that an error can name the row."""
+"""Rows with their numbers, from each kind of file, so that an error can name the row."""
 
 import csv
+import gzip
 import json
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -51,21 +53,6 @@ class _Typed(float):
     __repr__ = __str__
 
 
-def read_table(path: Path) -> Table:
-    """Read a file of rows by its suffix: .jsonl, .json, .csv, .tsv or .parquet.
-
-    Raises:
-        UserError: The file is of another kind, not UTF-8, or malformed; names the row.
-    """
-    readers = {".jsonl": read_jsonl, ".json": read_json, ".csv": read_csv, ".tsv": read_tsv}
-    if path.suffix != ".parquet" and path.suffix not in readers:
-        hint = nearest(path.suffix, [*readers, ".parquet"])
-        if path.suffix in (".txt", ".md"):
-            hint += ' Of a plain text, write each part as a line {"text": "…"} of a .jsonl file.'
-        raise UserError(f"{path} is not a file format that can be read. {hint}")
-    return read_parquet([path]) if path.suffix == ".parquet" else readers[path.suffix](path)
-
-
 def read_tsv(path: Path, header: Sequence[str] | None = None, uneven: list[int] | None = None) -> Table:
     r"""Read tab-separated lines in which quotes are text, never quoting.
 
@@ -75,7 +62,7 @@ def read_tsv(path: Path, header: Sequence[str] | None = None, uneven: list[int] 
         uneven: Takes the numbers of lines whose cells do not match the header, which are then left out;
             without it such a line is an error.
     """
-    lines = _numbered_lines(path)
+    lines = numbered_lines(path)
     first = next(lines, None)
     if first is None:
         return Table(str(path), tuple(header or ()), [])
@@ -83,7 +70,7 @@ def read_tsv(path: Path, header: Sequence[str] | None = None, uneven: list[int] 
     if header is None or set(header) & set(cells):
         columns, rest = _header(path, cells), lines
     else:
-        columns, rest = tuple(header), _numbered_lines(path)
+        columns, rest = tuple(header), numbered_lines(path)
 
     def rows() -> Iterator[tuple[int, Row]]:
         width = len(columns)
@@ -104,7 +91,7 @@ def read_tsv(path: Path, header: Sequence[str] | None = None, uneven: list[int] 
 def read_csv(path: Path) -> Table:
     """Read comma-separated rows (RFC 4180: quoted cells may hold commas and line ends) under a header."""
     csv.field_size_limit(2**31 - 1)  # the default refuses cells, such as chats, beyond 128 KiB
-    reader = csv.reader((line for _, line in _numbered_lines(path)), strict=True)
+    reader = csv.reader((line for _, line in numbered_lines(path)), strict=True)
     rows: list[tuple[int, Row]] = []
     columns: tuple[str, ...] = ()
     line = 1
@@ -125,7 +112,7 @@ def read_csv(path: Path) -> Table:
 def read_jsonl(path: Path) -> Table:
     """Read one JSON object per line; empty lines are passed over."""
     rows = []
-    for number, line in _numbered_lines(path):
+    for number, line in numbered_lines(path):
         if not line.strip():
             continue
         try:
@@ -143,7 +130,7 @@ def read_json(path: Path) -> Table:
 
     Many tools write JSON lines into .json as well.
     """
-    text = "".join(line for _, line in _numbered_lines(path))
+    text = "".join(line for _, line in numbered_lines(path))
     if not text.lstrip().startswith("["):
         return _super_ni(path, text) if '"Instances"' in text else read_jsonl(path)
     try:
@@ -273,10 +260,21 @@ def _arrow_rows(source: str, table: Any) -> Table:
     return Table(source, names, rows, "row")
 
 
-def _numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Lines with their ends; decoded one by one, so that a byte that is not UTF-8 has a line to name."""
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
+def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Lines with their ends; decoded one by one, so that a byte that is not UTF-8 has a line to name.
+
+    Raises:
+        UserError: A line is not UTF-8, or a .gz file is damaged.
+    """
+    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
+        lines = enumerate(file, 1)
+        while True:
+            try:
+                number, line = next(lines, (0, b""))
+            except (gzip.BadGzipFile, EOFError, zlib.error) as problem:
+                raise UserError(f"{path} could not be unpacked: {_first_line(problem)}.") from None
+            if not number:
+                return
             try:
                 yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError:
