@@ -132,7 +132,9 @@ CASES = {
     "a rate that is no number": of_set("training.learning_rate=high", "training.learning_rate:", "'high'"),
     "targets of a wrong kind": of_set("adapter.targets=q_proj", "adapter.targets:", "'q_proj'"),
     "no tasks at all": Case("run run.yaml", ("run.yaml: tasks:", "at least 1"), {"run.yaml": "tasks: []"}),
-    "a task file where a config belongs": Case("run mine.yaml", ("mine.yaml: name:", "no such key", "tasks")),
+    "a task file where a config belongs": Case(
+        "run mine.yaml", ("is a task file", "fmn run --tasks mine.yaml")
+    ),
     "a config that is missing": Case("run nowhere.yaml", ("nowhere.yaml", "No such file")),
     "a config that is a folder": Case("run tasks", ("tasks", "directory")),
     "a config that is no YAML": of_config("seed: 1\ntraining: {epochs: [\n", "run.yaml, line 3", "not YAML"),
@@ -299,6 +301,9 @@ CASES = {
     "prompts that are null": of_task("  default:", "  other:\n  default:", "'prompts.other'", "no value"),
     "a cluster that is a number": of_task(
         "label: kind", "label: kind\ncluster: 3", "mine.yaml", "'cluster' is 3", "text (in quotes"
+    ),
+    "rows as a task": Case(
+        "run --model model --tasks rows.jsonl", ("rows.jsonl is data", "fmn init rows.jsonl")
     ),
     "data that is a number": of_task(
         "data: {train: rows.jsonl, score: rows.jsonl}", "data: 3", "'data'", "a section of keys"
@@ -600,11 +605,12 @@ def test_libraries_add_nothing_to_the_sentence(here: Path) -> None:
     ("command", "says"),
     [
         ("", "VERB"),
-        ("rum", "'rum'"),
+        ("rnu", "there is no 'rnu'. Did you mean 'run'?"),
         ("run --sed 1", "--sed"),
         ("run --seed one", "'one'"),
+        ("run --num-processes 0", "'0' is no whole number above 0"),
         ("run a.yaml b.yaml", "b.yaml"),
-        ("list modles", "'modles'"),
+        ("list modles", "'modles'. Did you mean 'models'?"),
         ("score", "RUN_DIR"),
         ("export done", "OUT"),
         ("export done ''", "OUT"),
@@ -612,8 +618,8 @@ def test_libraries_add_nothing_to_the_sentence(here: Path) -> None:
         ("prompts model --tasks tasks/animal.yaml --output ''", "--output: it is empty"),
     ],
 )
-def test_wrong_usage_shows_the_usage(command: str, says: str, capfd: pytest.CaptureFixture[str]) -> None:
-    usage, *_, last = refusal(command, capfd).splitlines()
-    assert usage.startswith("usage: forgetmenot")
-    assert ": error: " in last
-    assert says in last
+def test_wrong_usage_is_one_sentence_too(command: str, says: str, capfd: pytest.CaptureFixture[str]) -> None:
+    said = refusal(command, capfd)
+    assert is_one_sentence(said), said
+    assert says in said
+    assert " --help` explains." in said

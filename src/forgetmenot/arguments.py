@@ -1,11 +1,13 @@
 """The command line's grammar: every verb with its arguments."""
 
 import argparse
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 
+from forgetmenot.errors import UserError, nearest
 from forgetmenot.models.settings import GGUF_TYPES
 from forgetmenot.tasks.yaml_file import parse_yaml, shortened, why
 
@@ -22,11 +24,27 @@ SIDE = (
 )
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose complaint is one sentence, as all others of this program are."""
+
+    def error(self, message: str) -> NoReturn:
+        """End with a sentence.
+
+        Raises:
+            UserError: Always.
+        """
+        if wrong := re.match(r"argument \w+: invalid choice: '(.*?)' \(choose from (.*)\)$", message):
+            given, known = wrong[1], re.findall(r"[\w-]+", wrong[2])
+            message = f"there is no {given!r}. {nearest(given, known)[:-1]}"
+        verb = self.prog.partition(" ")[2]
+        raise UserError(f"{verb}{': ' if verb else ''}{message}. `{self.prog} --help` explains.")
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line's parser; the parsed namespace has the verb's name under `verb`."""
     from forgetmenot import __version__
 
-    top = argparse.ArgumentParser(
+    top = _Parser(
         prog="forgetmenot",
         description="Fine-tune one language model on one task after another, measure what each step makes "
         "it forget, and prevent it.",
@@ -298,7 +316,9 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--clear", action="store_true", help="remove it; it is made anew when it is needed")
 
     verb = _verb(verbs, "list", "list the known tasks, suites, methods, models, prompts or probes")
-    verb.add_argument("what", choices=("tasks", "suites", "methods", "models", "prompts", "probes"))
+    verb.add_argument(
+        "what", metavar="WHAT", choices=("tasks", "suites", "methods", "models", "prompts", "probes")
+    )
     return top
 
 

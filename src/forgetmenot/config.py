@@ -142,6 +142,8 @@ def load_config(path: Path | None = None, overrides: Mapping[str, Any] | None = 
         path = BUNDLED_JOB
     values = read_yaml(path) if path is not None else {}
     if path is not None:
+        if {"name", "data"} <= values.keys():
+            raise UserError(f"{path} is a task file, not a config: say fmn run --tasks {path}.")
         check_texts(values)
         values = placed(values, path.parent)
     for key, value in (overrides or {}).items():

@@ -258,7 +258,7 @@ USER, ASSISTANT = CHAT
 WRONG_ROWS: list[tuple[str, dict[str, Any], str]] = [
     (TRIAGE, {"text": "a", "team": "sales"}, "the label 'sales' in 'team' is none of billing, tech"),
     (TRIAGE, {"text": "a", "team": "tech "}, "the label 'tech '"),
-    (TRIAGE, {"text": "a", "team": "teck"}, "none of billing, tech. Did you mean 'tech'? To leave"),
+    (TRIAGE, {"text": "a", "team": "teck"}, "none of billing, tech. Did you mean 'tech'? Mend"),
     (TRIAGE, {"text": "a"}, "'team' is missing or null; the row has text"),
     (TRIAGE, {"text": "a", "taem": "tech"}, "the row has text, taem. Did you mean 'taem'?"),
     (TRIAGE, {"text": "a", "team": None}, "'team' is missing or null"),

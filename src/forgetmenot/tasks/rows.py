@@ -48,11 +48,9 @@ def label_in(row: Row, column: str, labels: Sequence[str]) -> str:
         return label
     if label == "-1":
         raise BadRowError(f"{column} is -1: the labels of this split are hidden; score on a labelled one.")
-    at = list(row).index(column) + 1
     raise BadRowError(
-        f"the label {label!r} in {column!r} is none of {', '.join(labels)}. "
-        f"{did_you_mean(label, labels)}To leave such rows out, "
-        f"filter the file first; if it is tab-separated: awk -F '\\t' '${at} != \"{label}\"' OLD > NEW."
+        f"the label {label!r} in {column!r} is none of {', '.join(labels)}. {did_you_mean(label, labels)}"
+        "Mend such rows, leave them out of the file, or, in a task file, add the label to `choices`."
     )
 
 

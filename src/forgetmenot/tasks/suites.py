@@ -43,6 +43,10 @@ def expand(names: Sequence[str]) -> list[str]:
     tasks = [task for name in names for task in suites.get(name, (name,))]
     for task in tasks:
         if not _is_file(task) and task not in known:
+            if task and Path(task).exists():
+                raise UserError(
+                    f"{task} is data, not a task: `fmn init {task}` writes a task file from it; name that."
+                )
             raise UserError(
                 f"There is no task or suite {task!r}; your own task is a path that ends in .yaml. "
                 f"{nearest(task, [*known, *suites], '`fmn list tasks` (or suites)')}"
