@@ -21,8 +21,12 @@ if TYPE_CHECKING:
     from forgetmenot.errors import UserError
     from forgetmenot.gate.callback import ForgettingCallback
     from forgetmenot.gate.check import Check, check
-    from forgetmenot.runs.api import Run, run
+    from forgetmenot.record.cache import clear_cache, kept_in_cache
+    from forgetmenot.runs.api import Run, resume, run
+    from forgetmenot.runs.export import export
     from forgetmenot.runs.preview import Preview, preview
+    from forgetmenot.runs.reprobe import reprobe
+    from forgetmenot.runs.rescore import rescore
     from forgetmenot.studies.compare import compare
     from forgetmenot.studies.config import StudyConfig, load_study
     from forgetmenot.studies.study import Study, study
@@ -30,6 +34,7 @@ if TYPE_CHECKING:
     from forgetmenot.trials.init import NewTask, init
     from forgetmenot.trials.limits import Limits, limits
     from forgetmenot.trials.prompts import PromptChoice, prompts
+    from forgetmenot.trials.receipts import compare_with_receipts
     from forgetmenot.trials.synthesize import WrittenTask, synthesize
     from forgetmenot.trials.synthesize_general import synthesize_general
     from forgetmenot.trials.tune_embeddings import TunedEmbeddings, tune_embeddings
@@ -52,16 +57,23 @@ __all__ = [
     "WrittenTask",
     "__version__",
     "check",
+    "clear_cache",
     "compare",
+    "compare_with_receipts",
     "embed",
+    "export",
     "export_embeddings",
     "init",
+    "kept_in_cache",
     "limits",
     "load_config",
     "load_study",
     "measure_embeddings",
     "preview",
     "prompts",
+    "reprobe",
+    "rescore",
+    "resume",
     "run",
     "study",
     "synthesize",
@@ -72,6 +84,13 @@ __all__ = [
 _HOME = {
     "Run": "forgetmenot.runs.api",
     "run": "forgetmenot.runs.api",
+    "resume": "forgetmenot.runs.api",
+    "export": "forgetmenot.runs.export",
+    "rescore": "forgetmenot.runs.rescore",
+    "reprobe": "forgetmenot.runs.reprobe",
+    "compare_with_receipts": "forgetmenot.trials.receipts",
+    "kept_in_cache": "forgetmenot.record.cache",
+    "clear_cache": "forgetmenot.record.cache",
     "Preview": "forgetmenot.runs.preview",
     "preview": "forgetmenot.runs.preview",
     "Study": "forgetmenot.studies.study",
@@ -110,3 +129,8 @@ def __getattr__(name: str) -> Any:
     from importlib import import_module
 
     return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    """What a notebook completes."""
+    return sorted(__all__)

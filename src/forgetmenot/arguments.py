@@ -82,6 +82,9 @@ def parser() -> argparse.ArgumentParser:
     )
     _several(verb)
 
+    verb = _verb(verbs, "resume", "go on with a run from where it was saved")
+    verb.add_argument("run_dir", type=Path, metavar="RUN_DIR")
+
     verb = _verb(verbs, "init", "look at a file of rows, and write the task file that goes with it")
     verb.add_argument(
         "data",

@@ -43,6 +43,17 @@ def run(parsed: argparse.Namespace) -> None:
     ranks.leave()
 
 
+def resume(parsed: argparse.Namespace) -> None:
+    """`fmn resume`: go on with a run from where it was saved, by the config in its directory."""
+    from forgetmenot.runs.api import resume
+
+    found = resume(parsed.run_dir, console=Screen())
+    console = Screen(quiet=not ranks.writes())
+    found.print(console)
+    console.print(f"\nReport: {found.path / 'report.html'}", highlight=False, soft_wrap=True)
+    ranks.leave()
+
+
 def _nothing_beside(parsed: argparse.Namespace) -> None:
     """Refuse the options that --preview would ignore."""
     for name, given in (("--fresh", parsed.fresh), ("--num-processes", parsed.num_processes is not None)):
@@ -115,8 +126,8 @@ def score(parsed: argparse.Namespace) -> None:
     from forgetmenot.metrics.task_metrics import metric_named
     from forgetmenot.report.probe_tables import print_probes
     from forgetmenot.report.wording import number
-    from forgetmenot.trials.reprobe import reprobe
-    from forgetmenot.trials.rescore import rescore
+    from forgetmenot.runs.reprobe import reprobe
+    from forgetmenot.runs.rescore import rescore
 
     if parsed.probes and (parsed.tasks or parsed.prompt or parsed.reading):
         raise UserError("--probes: run two commands, one that scores tasks and one that measures probes.")
@@ -345,11 +356,11 @@ def report(parsed: argparse.Namespace) -> None:
 def cache(parsed: argparse.Namespace) -> None:
     """`fmn cache`: show what is kept for later runs, or remove it."""
     from forgetmenot.paths import cache_folder
-    from forgetmenot.record.cache import clear, kept
+    from forgetmenot.record.cache import clear_cache, kept_in_cache
 
     folder, console = cache_folder(), Screen()
     table = Table("removed" if parsed.clear else "kept", "files", "MB", box=None, pad_edge=False)
-    for one in clear(folder) if parsed.clear else kept(folder):
+    for one in clear_cache(folder) if parsed.clear else kept_in_cache(folder):
         table.add_row(one.what, f"{one.files:,}", f"{one.size / 1e6:,.1f}")
     console.print(table)
     where = folder or "none, for no home folder can be written; name one in FORGETMENOT_CACHE"
@@ -426,6 +437,7 @@ def _settings(given: Sequence[str], option: str = "--set") -> dict[str, Any]:
 VERBS = {
     "init": init,
     "run": run,
+    "resume": resume,
     "check": check,
     "study": study,
     "compare": compare,

@@ -25,7 +25,7 @@ from forgetmenot.prompting import Encoded
 from forgetmenot.prompting.encoded import TokenSequence
 from forgetmenot.runs.api import Run
 from forgetmenot.runs.export import export
-from forgetmenot.trials.rescore import rescore
+from forgetmenot.runs.rescore import rescore
 
 Go = Callable[..., Run]
 SMALL = {"evaluation.limit": 8, "training.limit": 16}

@@ -19,8 +19,8 @@ from forgetmenot.record.seal import check_stage, read_checked, unsealed, write_s
 from forgetmenot.runs.api import Run
 from forgetmenot.runs.directory import RunDirectory
 from forgetmenot.runs.export import export
+from forgetmenot.runs.rescore import rescore
 from forgetmenot.studies.compare import compare
-from forgetmenot.trials.rescore import rescore
 
 Go = Callable[..., Run]
 Same = Callable[[Run, Run], None]

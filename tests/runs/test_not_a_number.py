@@ -15,7 +15,7 @@ from forgetmenot.report.comparison.comparison import Comparison
 from forgetmenot.report.comparison.conclusions import conclusions
 from forgetmenot.report.comparison.runs import read_run
 from forgetmenot.runs.api import Run
-from forgetmenot.trials.rescore import rescore
+from forgetmenot.runs.rescore import rescore
 from tests.conftest import write_task
 
 Go = Callable[..., Run]

@@ -23,7 +23,7 @@ from forgetmenot import UserError
 from forgetmenot.config import load_config
 from forgetmenot.engine import ranks
 from forgetmenot.runs.api import Run
-from forgetmenot.trials.rescore import rescore
+from forgetmenot.runs.rescore import rescore
 
 Config = Mapping[str, Any]
 InProcesses = Callable[..., list[Any]]

@@ -24,7 +24,7 @@ from forgetmenot.models.weights import load_weights, save_weights
 from forgetmenot.prompting.encoded import TokenSequence
 from forgetmenot.runs.api import Run
 from forgetmenot.runs.export import export
-from forgetmenot.trials.rescore import rescore
+from forgetmenot.runs.rescore import rescore
 
 Config = Mapping[str, Any]
 Go = Callable[..., Run]

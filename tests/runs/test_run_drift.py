@@ -18,8 +18,8 @@ from forgetmenot.probes.shared.base_predictions import NO_BASE
 from forgetmenot.prompting import Encoder, choose_prompt
 from forgetmenot.runs.api import Run
 from forgetmenot.runs.export import export
+from forgetmenot.runs.reprobe import reprobe
 from forgetmenot.tasks import load_tasks, sample
-from forgetmenot.trials.reprobe import reprobe
 
 Go = Callable[..., Run]
 Same = Callable[[Run, Run], None]

@@ -21,7 +21,7 @@ from forgetmenot.config import load_config, read_resolved
 from forgetmenot.errors import UserError
 from forgetmenot.runs.api import Run
 from forgetmenot.runs.export import export
-from forgetmenot.trials.rescore import rescore
+from forgetmenot.runs.rescore import rescore
 from tests.gguf_files import Written, layout_in_file, name_in_file, write_gguf
 
 Go = Callable[..., Run]

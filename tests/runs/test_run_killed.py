@@ -20,7 +20,7 @@ from forgetmenot.config import load_config
 from forgetmenot.engine.learner import Learner
 from forgetmenot.engine.state_files import StateFiles
 from forgetmenot.methods import METHODS
-from forgetmenot.record.cache import clear
+from forgetmenot.record.cache import clear_cache
 from forgetmenot.runs import execution
 from forgetmenot.runs.api import Run
 from forgetmenot.runs.directory import RunDirectory
@@ -220,5 +220,5 @@ def test_a_run_of_the_upper_layers_goes_on_with_its_cache_and_without(
     for owner, name, count in ((StateFiles, "write", 3), (METHODS["sequential"], "stepped", 3)):
         _run_and_die(config, owner, name, count, after=name == "write")
         if not warm:
-            assert sum(one.files for one in clear())
+            assert sum(one.files for one in clear_cache())
     same(undisturbed, forgetmenot.run(config))

@@ -24,8 +24,8 @@ from forgetmenot.record.layer_map import layer_maps
 from forgetmenot.report.layer_table import numbered, print_layer_maps
 from forgetmenot.runs.api import Run
 from forgetmenot.runs.export import export
+from forgetmenot.runs.reprobe import reprobe
 from forgetmenot.tasks import load_tasks, sample
-from forgetmenot.trials.reprobe import reprobe
 
 Go = Callable[..., Run]
 SMALL = {"training.limit": 16, "training.learning_rate": 0.01}

@@ -23,7 +23,7 @@ from forgetmenot.methods import METHODS, Method, Options, Stage, make_method
 from forgetmenot.prompting import Encoded
 from forgetmenot.runs.api import Run
 from forgetmenot.runs.export import export
-from forgetmenot.trials.rescore import rescore
+from forgetmenot.runs.rescore import rescore
 
 Go = Callable[..., Run]
 Same = Callable[[Run, Run], None]

@@ -14,7 +14,7 @@ from forgetmenot.errors import UserError
 from forgetmenot.methods import METHODS, Method
 from forgetmenot.prompting.encoded import Encoded
 from forgetmenot.runs.api import Run
-from forgetmenot.trials.rescore import rescore
+from forgetmenot.runs.rescore import rescore
 
 Go = Callable[..., Run]
 Same = Callable[[Run, Run], None]

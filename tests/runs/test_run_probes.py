@@ -13,7 +13,7 @@ from forgetmenot.errors import UserError
 from forgetmenot.probes import Part, Probe, ProbeOptions
 from forgetmenot.runs.api import Run
 from forgetmenot.runs.export import export
-from forgetmenot.trials.reprobe import reprobe
+from forgetmenot.runs.reprobe import reprobe
 from tests.endpoint import serving
 
 Go = Callable[..., Run]

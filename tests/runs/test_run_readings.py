@@ -16,7 +16,7 @@ from forgetmenot.errors import UserError
 from forgetmenot.metrics import metric_named
 from forgetmenot.runs.api import Run, run
 from forgetmenot.runs.plan import make_plan
-from forgetmenot.trials.rescore import rescore
+from forgetmenot.runs.rescore import rescore
 
 Go = Callable[..., Run]
 SMALL = {"evaluation.limit": 8, "training.limit": 16}

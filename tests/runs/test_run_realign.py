@@ -20,8 +20,8 @@ from forgetmenot.runs.api import Run
 from forgetmenot.runs.directory import RunDirectory
 from forgetmenot.runs.plan import make_plan
 from forgetmenot.runs.realign import BATCH, PASSES
+from forgetmenot.runs.rescore import rescore
 from forgetmenot.runs.saved import open_saved, take_up
-from forgetmenot.trials.rescore import rescore
 
 Go = Callable[..., Run]
 SMALL = {"training.limit": 24, "training.learning_rate": 0.01, "training.batch_size": 8}

@@ -20,10 +20,10 @@ from forgetmenot.config import load_config, read_resolved
 from forgetmenot.errors import UserError
 from forgetmenot.runs.api import Run
 from forgetmenot.runs.export import export
+from forgetmenot.runs.reprobe import reprobe
+from forgetmenot.runs.rescore import rescore
 from forgetmenot.runs.session import open_session
 from forgetmenot.trials.receipts import compare_with_receipts
-from forgetmenot.trials.reprobe import reprobe
-from forgetmenot.trials.rescore import rescore
 
 Go = Callable[..., Run]
 STAGES = ["00-base", "01-animal", "02-colour", "03-size"]

@@ -16,7 +16,7 @@ from forgetmenot.methods.shared.routing import Routing
 from forgetmenot.models.settings import AdapterSettings
 from forgetmenot.runs.api import Run
 from forgetmenot.runs.export import export
-from forgetmenot.trials.rescore import rescore
+from forgetmenot.runs.rescore import rescore
 
 Go = Callable[..., Run]
 Same = Callable[[Run, Run], None]

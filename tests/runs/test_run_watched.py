@@ -12,7 +12,7 @@ import forgetmenot
 from forgetmenot.errors import UserError
 from forgetmenot.runs.api import Run
 from forgetmenot.runs.export import export
-from forgetmenot.trials.rescore import rescore
+from forgetmenot.runs.rescore import rescore
 from tests.evaluation.test_benchmarks import CHOICES, KINDS, NAMED, rows, theirs
 
 pytest.importorskip("lm_eval")

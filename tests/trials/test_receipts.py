@@ -19,9 +19,9 @@ from forgetmenot.record.seal import write_sealed
 from forgetmenot.runs.api import Run
 from forgetmenot.runs.directory import RunDirectory
 from forgetmenot.runs.receipt_loader import ReceiptLoader
+from forgetmenot.runs.rescore import rescore
 from forgetmenot.trials.receipt_figures import correct_tests, figures_of_interpreter, recovery
 from forgetmenot.trials.receipts import compare_with_receipts
-from forgetmenot.trials.rescore import rescore
 
 Go = Callable[..., Run]
 Same = Callable[[Run, Run], None]

@@ -35,7 +35,7 @@ class Kept:
     size: int
 
 
-def kept(folder: Path | None) -> list[Kept]:
+def kept_in_cache(folder: Path | None) -> list[Kept]:
     """What lies in a cache's folder, by kind."""
     found = []
     for what, patterns in KINDS.items():
@@ -47,7 +47,7 @@ def kept(folder: Path | None) -> list[Kept]:
     return found
 
 
-def clear(folder: Path | None = None) -> list[Kept]:
+def clear_cache(folder: Path | None = None) -> list[Kept]:
     """Remove what is kept, and say what it was. A run that reads it at the time keeps what it has opened.
 
     Args:
@@ -57,7 +57,7 @@ def clear(folder: Path | None = None) -> list[Kept]:
         UserError: Something may not be removed.
     """
     folder = folder if folder is not None else cache_folder()
-    removed = kept(folder)
+    removed = kept_in_cache(folder)
     for path in _files(folder, [*(one for patterns in KINDS.values() for one in patterns), LOCKS]):
         try:
             path.unlink(missing_ok=True)

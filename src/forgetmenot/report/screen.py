@@ -1,5 +1,7 @@
 """The console that everything is printed on: what users name and write is text, never markup."""
 
+import sys
+
 from rich.console import Console
 
 
@@ -16,3 +18,10 @@ class Screen(Console):
     def on_broken_pipe(self) -> None:
         """Pass the error on."""
         raise
+
+
+def in_notebook() -> bool:
+    """Whether this is a notebook's kernel, where people see what is printed without having asked."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return shell is not None and type(shell).__name__ != "TerminalInteractiveShell"

@@ -1,7 +1,8 @@
 """The Python interface: run a config, and read its results."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +16,9 @@ from forgetmenot.machine import way_out
 from forgetmenot.record.damage import damaged, stages_in
 from forgetmenot.record.layout import CONFIG, ENVIRONMENT, PREDICTIONS, REPORT, RESULTS, STAGES, stage_folder
 from forgetmenot.record.result_schema import Results
-from forgetmenot.record.results import read_results_file
+from forgetmenot.record.results import RunResults, read_results_file
 from forgetmenot.record.seal import read_checked
+from forgetmenot.report.headline import headline
 from forgetmenot.report.html import write_report
 from forgetmenot.report.screen import Screen
 from forgetmenot.report.terminal import print_matrix
@@ -69,6 +71,56 @@ class Run:
             raise damaged(path, "it is missing")
         return pd.read_parquet(io.BytesIO(content))
 
+    def model(self, stage: int | str = "last") -> tuple[Any, Any]:
+        """The model and the tokenizer after a stage, its adapters merged, as Transformers knows them.
+
+        Args:
+            stage: Its number, its name, or `last`.
+
+        Raises:
+            UserError: As `export` does.
+        """
+        from tempfile import TemporaryDirectory
+
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        with TemporaryDirectory() as folder:
+            place = Path(folder) / "model"
+            self.export(place, stage)
+            return AutoModelForCausalLM.from_pretrained(place), AutoTokenizer.from_pretrained(place)
+
+    def export(self, out: str | Path, stage: int | str = "last", *, gguf: str | None = None) -> str:
+        """Write a stage as a model with its tokenizer; says how far it answers otherwise than the run did."""
+        from forgetmenot.runs.export import export
+
+        return export(self.path, stage, out, gguf)
+
+    def score(
+        self,
+        tasks: Sequence[str] = (),
+        prompt: str | None = None,
+        *,
+        reading: Mapping[str, Any] | None = None,
+        console: Console | None = None,
+    ) -> "pd.DataFrame":
+        """Score the saved stages by another prompt, on other tasks, or otherwise: stages × tasks.
+
+        Args:
+            tasks: Names, suites or task files; the run's own if empty.
+            prompt: A variant for all of them; the run's own if None.
+            reading: What else differs, as in `evaluation.readings`: {"demonstrations": 4}.
+            console: Where to show progress; None shows it in a notebook alone.
+
+        Raises:
+            UserError: If a task or variant does not exist, or weights are gone.
+        """
+        import pandas as pd
+
+        from forgetmenot.runs.rescore import rescore
+
+        _, found = rescore(self.path, tasks, prompt, settings=reading, console=console)
+        return pd.DataFrame(found["matrix"], index=found["stages"], columns=found["tasks"], dtype=float)
+
     def report(self) -> Path:
         """Write report.html again; returns its path.
 
@@ -84,12 +136,23 @@ class Run:
         """Print the matrix and the summary."""
         print_matrix(self.results, console or Screen())
 
+    def __repr__(self) -> str:
+        """The path, and what was lost."""
+        return f"Run({str(self.path)!r}): {headline(RunResults(self.results))[0]}"
+
+    def _repr_html_(self) -> str:
+        """The headline, the score matrix and a link to the page, for a notebook."""
+        said = "".join(f"<p>{escape(one)}</p>" for one in headline(RunResults(self.results))[:3])
+        link = f'<p><a href="{escape((self.path / REPORT).as_posix())}">{REPORT}</a></p>'
+        return said + self.matrix.to_html(float_format="{:.3f}".format, na_rep="–", border=0) + link
+
 
 def run(
     config: RunConfig | Mapping[str, Any] | str | Path | None = None,
     *,
     fresh: bool = False,
     console: Console | None = None,
+    **settings: Any,
 ) -> Run:
     """Train on one task after another, score all of them after each, and report what was forgotten.
 
@@ -101,12 +164,14 @@ def run(
     Args:
         config: A config, a path to one, or dotted keys to values; None for the bundled model and suite.
         fresh: Delete what an earlier run wrote into the run directory, and start over.
-        console: Where to show progress; None shows nothing.
+        console: Where to show progress; None shows nothing, but in a notebook.
+        settings: Keys of the config to values, over those of `config`: model="…", tasks=["…"],
+            training={"epochs": 2}.
 
     Raises:
         UserError: If anything that the config names is not there or does not fit.
     """
-    config = resolve(config)
+    config = resolve(config, settings)
     directory = RunDirectory(config.directory)
     with signals.listening(), opened(directory, console) as display:
         if not ranks.agreed(lambda: not fresh and is_finished(directory, config)):
@@ -120,13 +185,31 @@ def run(
     return Run(directory.path)
 
 
-def resolve(config: RunConfig | Mapping[str, Any] | str | Path | None) -> RunConfig:
-    """A config out of whatever `run` takes."""
+def resume(run_dir: str | Path, *, console: Console | None = None) -> Run:
+    """Go on with a run from where it was saved, by the config in its directory; a finished one is read.
+
+    Raises:
+        UserError: If the directory holds no run.
+    """
+    path = Path(run_dir)
+    config = read_resolved(path / CONFIG)
+    here = str(path.absolute()).replace("{", "{{").replace("}", "}}")
+    return run(config.model_copy(update={"output": here}), console=console)
+
+
+def resolve(
+    config: RunConfig | Mapping[str, Any] | str | Path | None, settings: Mapping[str, Any] | None = None
+) -> RunConfig:
+    """A config out of whatever `run` takes, with other settings over it.
+
+    Raises:
+        UserError: If they do not fit.
+    """
     if isinstance(config, RunConfig):
-        return config
+        return load_config(None, {**config.model_dump(), **settings}) if settings else config
     if isinstance(config, Mapping):
-        return load_config(None, config)
-    return load_config(Path(config) if config is not None else None)
+        return load_config(None, {**config, **(settings or {})})
+    return load_config(Path(config) if config is not None else None, settings)
 
 
 def is_finished(directory: RunDirectory, config: RunConfig) -> bool:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 SAMPLE = 64  # examples of each task on which the exported model is held against the run; ours
 
 
-def export(run_dir: Path, stage: str, out: Path, gguf: str | None = None) -> str:
+def export(run_dir: str | Path, stage: int | str, out: str | Path, gguf: str | None = None) -> str:
     """Write a stage as one model that Transformers loads by itself, with its tokenizer.
 
     Before it is written, it is held against the log-likelihoods that the run kept of the stage; a GGUF file
@@ -50,7 +50,7 @@ def export(run_dir: Path, stage: str, out: Path, gguf: str | None = None) -> str
             the base model is another than the run began with, the merged model answers otherwise than the
             run did, `out` has something in it or cannot be made, or nothing here can write the GGUF file.
     """
-    directory = RunDirectory(run_dir)
+    directory, out, stage = RunDirectory(Path(run_dir)), Path(out), str(stage)
     config = read_resolved(directory.path / CONFIG)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} is not empty; give a new directory.")

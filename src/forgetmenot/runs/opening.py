@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from rich.console import Console
 
 from forgetmenot.engine import ranks
-from forgetmenot.report.screen import Screen
+from forgetmenot.report.screen import Screen, in_notebook
 from forgetmenot.runs.directory import RunDirectory
 from forgetmenot.runs.display import Display
 from forgetmenot.runs.ownership import Kind
@@ -18,13 +18,14 @@ def opened(directory: RunDirectory, console: Console | None, kind: Kind = "run")
 
     Args:
         directory: Where to work.
-        console: Where to show progress; None shows nothing.
+        console: Where to show progress; None shows it in a notebook alone.
         kind: What is written into the directory.
 
     Raises:
         UserError: If another process holds the directory, it cannot be made, or it holds what is not ours.
     """
     ranks.join()
-    console = console if console and ranks.writes() else Screen(quiet=True)
+    console = console or Screen(quiet=not in_notebook())
+    console = console if ranks.writes() else Screen(quiet=True)
     with directory.locked(kind), Display(console) as display:
         yield display

@@ -25,7 +25,7 @@ from forgetmenot.settings import NamedSettings
 
 
 def reprobe(
-    run_dir: Path, probes: Sequence[str | Mapping[str, Any]], *, console: Console | None = None
+    run_dir: str | Path, probes: Sequence[str | Mapping[str, Any]], *, console: Console | None = None
 ) -> tuple[Path, dict[str, ProbeTable]]:
     """Measure every stage of a run whose weights are still there.
 
@@ -41,7 +41,7 @@ def reprobe(
     Raises:
         UserError: If this is no run, or a probe does not exist or cannot measure.
     """
-    directory = RunDirectory(run_dir)
+    directory = RunDirectory(Path(run_dir))
     config = read_resolved(directory.path / CONFIG)
     with opened(directory, console) as display:
         plan = make_plan(config, ReceiptLoader(config, directory))

@@ -46,7 +46,7 @@ ASKED = ("metric", "version", "prompt_hash", "demonstrations", "scoring", "norma
 
 
 def rescore(
-    run_dir: Path,
+    run_dir: str | Path,
     tasks: Sequence[str] = (),
     prompt: str | None = None,
     *,
@@ -69,7 +69,7 @@ def rescore(
     Raises:
         UserError: If this is no run, or a task or variant does not exist.
     """
-    directory = RunDirectory(run_dir)
+    directory = RunDirectory(Path(run_dir))
     config = read_resolved(directory.path / CONFIG)
     with opened(directory, console) as display:
         load = ReceiptLoader(config, directory)
