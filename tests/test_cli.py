@@ -430,3 +430,13 @@ def test_a_reader_that_has_gone_is_no_bug(arguments: tuple[str, ...], tmp_path: 
         assert process.stderr.read() == b""
     assert process.returncode == 128 + signal.SIGPIPE
     assert not list(tmp_path.glob("forgetmenot-*.log"))
+
+
+def test_an_argument_that_a_verb_does_not_know_is_shown_beside_its_own_usage(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["score", "run", "--set", "seed=1"])
+    said = capsys.readouterr().err
+    assert said.startswith("usage: forgetmenot score ")
+    assert "forgetmenot score: error: unrecognized arguments: --set seed=1\n" in said

@@ -22,6 +22,17 @@ SIDE = (
 )
 
 
+class _Verb(argparse.ArgumentParser):
+    """The parser of one verb: an argument that it does not know is shown beside its own usage."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse does, but with an error for what is left."""
+        found, rest = super().parse_known_args(args, namespace)
+        if rest:
+            self.error(f"unrecognized arguments: {' '.join(rest)}")
+        return found, rest
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line's parser; the parsed namespace has the verb's name under `verb`."""
     from forgetmenot import __version__
@@ -33,7 +44,7 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     top.add_argument("--version", action="version", version=__version__)
-    verbs = top.add_subparsers(title="verbs", required=True, metavar="VERB")
+    verbs = top.add_subparsers(title="verbs", required=True, metavar="VERB", parser_class=_Verb)
 
     verb = _verb(verbs, "run", "train on tasks in turn, score all tasks after each, report")
     verb.add_argument(
