@@ -430,3 +430,13 @@ def test_a_reader_that_has_gone_is_no_bug(arguments: tuple[str, ...], tmp_path: 
         assert process.stderr.read() == b""
     assert process.returncode == 128 + signal.SIGPIPE
     assert not list(tmp_path.glob("forgetmenot-*.log"))
+
+
+def test_an_argument_that_a_verb_does_not_know_points_to_its_own_help(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["score", "run", "--set", "seed=1"])
+    assert capsys.readouterr().err == (
+        "forgetmenot: score: unrecognized arguments: --set seed=1. `forgetmenot score --help` explains.\n"
+    )

@@ -40,6 +40,17 @@ class _Parser(argparse.ArgumentParser):
         raise UserError(f"{verb}{': ' if verb else ''}{message}. `{self.prog} --help` explains.")
 
 
+class _Verb(_Parser):
+    """The parser of one verb: what it does not know is its own error, which can point to its help."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse does, but with an error for what is left."""
+        found, rest = super().parse_known_args(args, namespace)
+        if rest:
+            self.error(f"unrecognized arguments: {' '.join(rest)}")
+        return found, rest
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line's parser; the parsed namespace has the verb's name under `verb`."""
     from forgetmenot import __version__
@@ -51,7 +62,7 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     top.add_argument("--version", action="version", version=__version__)
-    verbs = top.add_subparsers(title="verbs", required=True, metavar="VERB")
+    verbs = top.add_subparsers(title="verbs", required=True, metavar="VERB", parser_class=_Verb)
 
     verb = _verb(verbs, "run", "train on tasks in turn, score all tasks after each, report")
     verb.add_argument(

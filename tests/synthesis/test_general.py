@@ -120,7 +120,7 @@ def test_what_is_kept_is_a_source_of_replay(
         {
             "model": str(tiny_llama),
             "tasks": [str(tiny_tasks["animal"]), str(tmp_path / "own/task.yaml")],
-            "method": {"name": "replay", "sources": ["general"]},
+            "method": {"name": "replay", "sources": "general"},
             "training.limit": 8,
             "evaluation.limit": 4,
             "output": str(tmp_path / "run"),
@@ -128,6 +128,24 @@ def test_what_is_kept_is_a_source_of_replay(
     )
     (log,) = (run.path / "stages").glob("01-animal/training.jsonl")
     assert sum(json.loads(line)["examples"] for line in log.read_text().splitlines()) == 8 + 6
+
+
+def test_where_no_conversation_is_left_the_error_says_what_dropped_them(
+    tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing that was kept before is written over by nothing."""
+    (kept := tmp_path / "own").mkdir()
+
+    def write(self: Learner, prompts: Any, decoding: Decoding, **_: Any) -> list[Answer]:
+        texts = [f"kitten {k}" for k in range(len(prompts))]
+        end = tokens_of(self.tokenizer).answer_end
+        ends = (end,) if decoding.temperature else ()
+        return [Answer(text, (*self.tokenizer.encode(text), *ends)) for text in texts]
+
+    monkeypatch.setattr(Learner, "write", write)
+    with pytest.raises(UserError, match=r"no conversation of 6 .* of turns answered: has not ended 6\. "):
+        synthesize_general(str(tiny_llama), kept, settings={"count": 6})
+    assert not (kept / "train.jsonl").exists()
 
 
 WRONG: dict[str, tuple[list[str], str]] = {

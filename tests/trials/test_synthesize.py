@@ -99,12 +99,14 @@ def test_what_is_written_is_a_task_that_runs(
 def test_where_nothing_is_left_the_page_says_why(
     name: str, model: Path, tiny_tasks: dict[str, Path], tmp_path: Path
 ) -> None:
-    with pytest.raises(UserError, match="no row is left of 12 inputs"):
+    said = r"no row is left of 12 inputs, .*names no label \d+\. What helps, .*: .*name no label\. .*html"
+    with pytest.raises(UserError, match=said):
         synthesize(str(model), str(tiny_tasks[name]), tmp_path / "out", settings=QUICK)
     content = json.loads((tmp_path / "out" / "synthesis.json").read_text())
     assert content["missing_labels"] == ["blue", "red"]
     assert content["funnel"][2]["dropped"]["names no label"] > 0
     assert (tmp_path / "out" / "synthesis.html").is_file()
+    assert not {"task.yaml", "run.yaml", "README.md"} & {one.name for one in (tmp_path / "out").iterdir()}
 
 
 def test_three_rows_are_enough(
@@ -119,6 +121,22 @@ def test_three_rows_are_enough(
     config = load_config(found.path / "run.yaml", {"training.epochs": 1})
     assert config.evaluation.split == "select"  # a tenth of its own rows
     assert [stage["name"] for stage in run(config).results["stages"]] == ["00-base", "01-few-self-guide"]
+
+
+def test_rows_in_the_prompt_leave_room_for_an_answer(
+    model: Path, make_task: Callable[..., Path], tmp_path: Path
+) -> None:
+    """A free answer may have 64 tokens: with a model of few positions the fine-tune would be refused."""
+    few = tmp_path / "few-positions"
+    AutoTokenizer.from_pretrained(model).save_pretrained(few)
+    AutoModelForCausalLM.from_pretrained(model, max_position_embeddings=640).save_pretrained(few)
+    prompts = {"default": {"template": "Word: {{ word }}\nKind:"}}
+    task = make_task("short", word_rows("animal", 24), target="kind", prompts=prompts)
+    found = synthesize(str(few), str(task), tmp_path / "out", settings={**QUICK, "rounds": 8})
+    assert 0 < found.found["in_context"] < found.found["rows"]
+    config = load_config(found.path / "run.yaml", {"training.epochs": 1})
+    assert config.training.max_length == 640
+    assert "in-context" in [p for one in run(config).results["readings"] for p in one["prompt"].values()]
 
 
 def test_mistakes_are_named(model: Path, kinds: Path, tmp_path: Path) -> None:

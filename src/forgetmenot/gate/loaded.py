@@ -63,7 +63,7 @@ class Loaded:
     @property
     def in_words(self) -> str:
         """On what it computes and how, in a line."""
-        return self.session.in_words.rpartition(",")[0]  # without the learning rate
+        return self.session.computing_in_words
 
     @property
     def has_chat_template(self) -> bool:

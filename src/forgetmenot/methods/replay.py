@@ -14,6 +14,7 @@ from forgetmenot.methods.shared.method import Stage
 from forgetmenot.methods.shared.mixing import Mixing, MixOptions
 from forgetmenot.methods.shared.rehearsal import RehearsalOptions
 from forgetmenot.prompting.encoded import Encoded
+from forgetmenot.settings import Names
 
 if TYPE_CHECKING:
     from forgetmenot.engine.learner import Learner
@@ -30,7 +31,7 @@ class ReplayOptions(MixOptions, RehearsalOptions):
     """
 
     draw: Literal["random", "most-forgotten"] = "random"
-    sources: tuple[str, ...] = ()
+    sources: Names = ()
 
 
 class Replay(Mixing):

@@ -21,7 +21,7 @@ from forgetmenot.probes.shared.lm_eval_tasks import (
     undisturbed,
 )
 from forgetmenot.probes.shared.probe import NOT_FINITE, Part, Probe, ProbeOptions
-from forgetmenot.settings import NonNegativeInt, PositiveInt
+from forgetmenot.settings import Names, NonNegativeInt, PositiveInt
 
 if TYPE_CHECKING:
     from forgetmenot.engine.learner import Learner
@@ -44,7 +44,7 @@ class GeneralOptions(ProbeOptions):
         chat: Put the questions as chats, by the model's template.
     """
 
-    tasks: tuple[str, ...] = ()
+    tasks: Names = ()
     limit: PositiveInt | None = None
     num_fewshot: NonNegativeInt | dict[str, NonNegativeInt] | None = None
     chat: bool = False

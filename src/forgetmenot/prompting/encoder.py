@@ -255,9 +255,11 @@ class Encoder:
         if self._needed(*fitting) > self._max_length:
             what = f"even without {' and '.join(sorted(names))}" if names else "and nothing in it may be cut"
             few = ", set fewer `demonstrations`" if self._prompt.demonstrations else ""
+            answer = "its answer" if self._reserved is None else f"{self._reserved} tokens for an answer"
             raise UserError(
-                f"the prompt with its answer takes {self._needed(*fitting)} tokens, {what}; max_length is "
-                f"{self._max_length}. Raise `training.max_length`{few}, or leave the row out."
+                f"the prompt {self._prompt.name!r} with {answer} takes {self._needed(*fitting)} tokens, "
+                f"{what}; max_length is {self._max_length}. Raise `training.max_length`{few}, or leave the "
+                "row out. A model's positions bound max_length."
             )
         too_long = max((len(example.fields[name]) for name in names), default=0)
         while too_long - limit > 1:

@@ -88,14 +88,22 @@ def make_plan(config: RunConfig, load: Load = load_tasks, watch: Watch = load_be
     ordered = both[: len(expand(config.tasks))]
     trained = tuple(task for task in ordered if task.train)
     if not trained:
-        raise UserError(f"tasks: none of {', '.join(task.name for task in ordered)} has a train split.")
+        raise UserError(
+            f"tasks: none of {', '.join(task.name for task in ordered)} has a train split. Name rows to "
+            "learn from in a task file (`data.train`); to score a model alone, use `fmn check`."
+        )
     _check_preferences(config, method, trained)
     both = [*both, *watch(benchmarks, data_folder(config), config.evaluation.limit)]
     refuse_twice([task.name for task in both])
     scored = tuple(task for task in both if scored_split(config.evaluation, task))
     if not scored:
         names, split = ", ".join(task.name for task in both), config.evaluation.split
-        raise UserError(f"tasks: none of {names} has a {split} split.")
+        carved = any(task.select for task in both)
+        other = ", or score the rows kept from train: --set evaluation.split=select" if carved else ""
+        raise UserError(
+            f"tasks: none of {names} has a {split} split. Name rows to score in a task file "
+            f"(`data.{split}`){other}."
+        )
     _check_names(config, {task.name for task in both})
     check_margins(config.evaluation.margins, scored)
     own = own_reading(config.asking, both)

@@ -65,15 +65,20 @@ class Session:
         return width
 
     @property
-    def in_words(self) -> str:
-        """What it computes on and how, in one line; (auto) marks what `auto` chose."""
+    def computing_in_words(self) -> str:
+        """What it computes on and in which numbers, in one line; (auto) marks what `auto` chose."""
         model, training, found = self.config.model, self.config.training, self.identity
         threads = f", threads {found['threads']}" if found["device"] == "cpu" else ""
         precision = f"precision {found['precision']}{_chosen(training.precision)}"
         weights = f"weights {found['dtype']}{_chosen(model.dtype)}"
-        rate = f"learning rate {found['learning_rate']:g}{_chosen(training.learning_rate)}"
         beside = "".join(f", {name.replace('_', ' ')} {found[name]}" for name in self.beside)
-        return f"Device: {found['device']}{threads}; {precision}, {weights}, {rate}{beside}"
+        return f"Device: {found['device']}{threads}; {precision}, {weights}{beside}"
+
+    @property
+    def in_words(self) -> str:
+        """The same where something is trained: with the learning rate."""
+        chosen = _chosen(self.config.training.learning_rate)
+        return f"{self.computing_in_words}, learning rate {self.identity['learning_rate']:g}{chosen}"
 
     def examine(self, sequences: Sequence[TokenSequence], *, writes: bool = True) -> None:
         """Let the guard choose on the run's first sequences how they are laid out, and answers written.

@@ -11,6 +11,27 @@ from forgetmenot.tasks import Example, Kind
 UNREADABLE, REPEAT, TOO_LONG = "not in the form of the fields", "written before", "too long a prompt"
 NO_OUTPUT, INCONSISTENT, NO_LABEL = "no output left", "outputs differ", "names no label"
 SPARE = "more than the rarest label has"
+REMEDIES = {
+    "inputs written": {
+        EMPTY: "take a larger model",
+        WINDOW: "--set input_window=false",
+        NOISE: "--set noise=[]",
+        UNREADABLE: "take a larger model",
+        REPEAT: "raise --set temperature",
+        TOO_LONG: "raise --set context_tokens",
+    },
+    "likeliest outputs of each": {
+        EMPTY: "take a larger model",
+        WINDOW: "--set output_window=false",
+        NOISE: "--set noise=[]",
+    },
+    "inputs answered": {
+        INCONSISTENT: "lower --set min_frequency",
+        NO_LABEL: "take a larger model, or one that was tuned to answer: this one's answers name no label",
+    },
+    "classes balanced": {SPARE: "--set balance=false: a label has no row at all"},
+}
+"""What helps where a step dropped too much, by its reason."""
 
 
 @dataclass
@@ -61,6 +82,11 @@ class Step:
         """How many it kept."""
         return self.entered - sum(self.dropped.values())
 
+    @property
+    def reasons(self) -> str:
+        """What it dropped, as "length window 64, noise list 2"; empty where it dropped nothing."""
+        return ", ".join(f"{reason} {count:,}" for reason, count in self.dropped.items() if count)
+
     def to_json(self) -> dict[str, Any]:
         """As plain data."""
         return {
@@ -85,6 +111,17 @@ class Synthesis:
     rows: list[Example]
     funnel: list[Step]
     candidates: list[Candidate]
+
+    @property
+    def remedies(self) -> str:
+        """What helps against what dropped most in each step, in the order of the steps."""
+        found = dict.fromkeys(
+            REMEDIES[step.name][reason]
+            for step in self.funnel
+            for reason, count in Counter(step.dropped).most_common(1)
+            if count and reason in REMEDIES[step.name]
+        )
+        return "; ".join(found)
 
     def to_json(self) -> dict[str, Any]:
         """The funnel and the labels of the rows, as plain data."""

@@ -270,12 +270,12 @@ def settings_of(
         raise UserError(validation_sentence(error, kind)) from error
 
 
-def session_of(config: RunConfig, display: Display) -> Session:
+def session_of(config: RunConfig, display: Display, *, trains: bool = False) -> Session:
     """Load the model, and let the guard look at how its sequences are laid out."""
     from forgetmenot.runs.session import open_session
 
     session = open_session(config)
-    display.say(session.in_words)
+    display.say(session.in_words if trains else session.computing_in_words)
     prompts = prompts_of(session.learner, GUARD, EmbeddingSettings())
     session.examine([TokenSequence((*prompt, 0), len(prompt)) for prompt in prompts], writes=False)
     return session

@@ -33,7 +33,7 @@ from forgetmenot.synthesis.draw_log import DrawLog
 from forgetmenot.synthesis.funnel import Synthesis
 from forgetmenot.synthesis.self_guide import synthesize_examples
 from forgetmenot.synthesis.settings import SynthesisSettings, synthesis_settings
-from forgetmenot.synthesis.subject import Subject, asked_by
+from forgetmenot.synthesis.subject import Request, Subject, asked_by
 from forgetmenot.synthesis.writer import LearnerWriter, Writer
 from forgetmenot.synthesis.written_form import write_input
 from forgetmenot.tasks import Example, Task, fingerprint, load_tasks
@@ -120,7 +120,7 @@ def synthesize(
 
     with opened(directory, console, "synthesize") as display:
         session = open_session(config)
-        display.say(session.in_words)
+        display.say(session.computing_in_words)
         for note in loaded.notes:
             display.say(f"{loaded.name}: {note}")
         encoder = Encoder(loaded, subject.guided, session.learner.tokenizer, session.max_length)
@@ -137,15 +137,17 @@ def synthesize(
             **_content(config, subject, full, found, session.identity["model_revision"]),
             "in_context": shown,
         }
-        fine_tune = _fine_tune(config, subject, directory.path, positions, in_context is not None, of_run)
-        _write(directory, subject, found, content, task_file(subject, _splits(subject, found), in_context))
-        directory.write_text(CONFIG, write_yaml(fine_tune))
+        _tell(directory, subject, found, content)
         if not found.rows:
+            dropped = "; ".join(f"{one.name}: {one.reasons}" for one in found.funnel if one.reasons)
             raise UserError(
-                f"no row is left of {len(found.candidates)} inputs: {directory.path / 'synthesis.html'} "
-                "shows why each was dropped. Switch off the filter that drops most (--set "
-                "input_window=false, --set noise=[]), or take a larger model."
+                f"no row is left of {len(found.candidates)} inputs, so no task is written. Dropped were, of "
+                f"{dropped}. What helps, in this order: {found.remedies}. "
+                f"{directory.path / 'synthesis.html'} shows what was written."
             )
+        _write(directory, subject, found, content, task_file(subject, _splits(subject, found), in_context))
+        fine_tune = _fine_tune(config, subject, directory.path, positions, in_context is not None, of_run)
+        directory.write_text(CONFIG, write_yaml(fine_tune))
     ran = run(directory.path / CONFIG, console=console) if train else None
     return WrittenTask(directory.path, content, ran)
 
@@ -196,15 +198,24 @@ def _content(
 def _in_context(
     subject: Subject, found: Synthesis, settings: SynthesisSettings, writer: Writer, positions: int | None
 ) -> tuple[Prompt | None, int]:
-    """The prompt that shows the rows, as many as fit with the longest input that is known, and how many."""
-    room = min(settings.context_tokens, positions or settings.context_tokens)
+    """The prompt that shows the rows, as many as fit with the longest input and an answer, and how many."""
+    longest_text = min(settings.context_tokens, positions or settings.context_tokens)
+    room = longest_text - _of_answer(subject, writer, longest_text)
     known = [*subject.demonstrations, *found.rows]
     longest = max(known, key=lambda one: len(write_input(one, subject.fields)))
 
     def fits(prompt: Prompt) -> bool:
-        return writer.length(asked_by(prompt, longest)) + SPARE_TOKENS < room
+        return writer.length(asked_by(prompt, longest)) < room
 
     return in_context_prompt(subject, found.rows, fits)
+
+
+def _of_answer(subject: Subject, writer: Writer, longest: int) -> int:
+    """The tokens kept for an answer, as a run keeps them: a task's most, or the longest label's and more."""
+    if subject.task.kind != "choice":
+        return min(subject.task.generation.max_new_tokens, longest // 3)
+    words = (Request([{"role": "user", "content": one}], False) for one in subject.prompt.choices.values())
+    return max(map(writer.length, words)) + SPARE_TOKENS
 
 
 def _fine_tune(
@@ -231,6 +242,16 @@ def _splits(subject: Subject, found: Synthesis) -> dict[str, Sequence[Example]]:
     return {split: rows for split, rows in of_split.items() if rows}
 
 
+def _tell(directory: RunDirectory, subject: Subject, found: Synthesis, content: Mapping[str, Any]) -> None:
+    """Write what tells of a synthesis, also where no row is left."""
+    column = answer_column(subject)
+    rows = [row_of(subject, one, column) for one in found.rows]
+    candidates = [asdict(one) for one in found.candidates]
+    directory.write_text("candidates.jsonl", _lines(candidates))
+    directory.write_text("synthesis.html", synthesis_page(content, rows, candidates))
+    directory.write_json(CONTENT, content)
+
+
 def _write(
     directory: RunDirectory,
     subject: Subject,
@@ -238,20 +259,12 @@ def _write(
     content: Mapping[str, Any],
     task: Mapping[str, Any],
 ) -> None:
-    """Write the task with its rows, and what tells of them."""
+    """Write the task with its rows, and their card."""
     column = answer_column(subject)
-    files = {
-        split: [row_of(subject, one, column) for one in rows]
-        for split, rows in _splits(subject, found).items()
-    }
-    for split, rows in files.items():
-        directory.write_text(f"{split}.jsonl", _lines(rows))
-    candidates = [asdict(one) for one in found.candidates]
-    directory.write_text("candidates.jsonl", _lines(candidates))
+    for split, rows in _splits(subject, found).items():
+        directory.write_text(f"{split}.jsonl", _lines(row_of(subject, one, column) for one in rows))
     directory.write_text(TASK, write_yaml(task))
     directory.write_text("README.md", card(content))
-    directory.write_text("synthesis.html", synthesis_page(content, files.get("train", []), candidates))
-    directory.write_json(CONTENT, content)
 
 
 def _lines(rows: Iterable[Mapping[str, Any]]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from forgetmenot.errors import UserError, validation_sentence
 from forgetmenot.record.files import append_line, read_lines
 from forgetmenot.runs.directory import RunDirectory
 from forgetmenot.runs.opening import opened
+from forgetmenot.synthesis.funnel import Step
 from forgetmenot.synthesis.general import (
     Conversation,
     GeneralSettings,
@@ -73,7 +74,7 @@ def synthesize_general(
 
     with opened(directory, console, "synthesize") as display:
         session = open_session(config)
-        display.say(session.in_words)
+        display.say(session.computing_in_words)
         opening(tokens_of(session.learner.tokenizer))  # refuse before anything is written
         revision = session.identity["model_revision"]
         drawn_by = [revision, session.identity["precision"], seed, asked.model_dump(exclude={"count"})]
@@ -91,13 +92,16 @@ def synthesize_general(
                 advance=advance,
             )
         rows = [one for one in written if one.dropped is None]
-        content = _content(config.model.title, revision, seed, asked, written)
-        _write(directory, content, rows)
+        funnel = general_funnel(written)
+        dropped = "; ".join(f"{one.name}: {one.reasons}" for one in funnel if one.reasons)
         if not rows:
             raise UserError(
-                f"no conversation of {asked.count:,} is left: {directory.path / 'README.md'} says why. "
-                "Take a larger model, or raise max_turn_tokens and max_answer_tokens with --set."
+                f"no conversation of {asked.count:,} is left, so no task is written. Dropped were, of "
+                f"{dropped}. Where turns have not ended raise --set max_turn_tokens, where answers have not, "
+                "--set max_answer_tokens; else take a larger model."
             )
+        content = _content(config.model.title, revision, seed, asked, funnel)
+        _write(directory, content, rows, dropped)
     return WrittenTask(directory.path, content)
 
 
@@ -107,7 +111,7 @@ def _read(content: Any) -> tuple[Any, Conversation]:
 
 
 def _content(
-    model: str, revision: str, seed: int, settings: GeneralSettings, written: list[Conversation]
+    model: str, revision: str, seed: int, settings: GeneralSettings, funnel: Sequence[Step]
 ) -> dict[str, Any]:
     """What synthesis.json holds."""
     return {
@@ -118,8 +122,8 @@ def _content(
         "model_revision": revision,
         "seed": seed,
         "settings": settings.model_dump(mode="json"),
-        "funnel": [step.to_json() for step in general_funnel(written)],
-        "rows": sum(one.dropped is None for one in written),
+        "funnel": [step.to_json() for step in funnel],
+        "rows": funnel[-1].left,
         "labels": {},
         "missing_labels": [],
         "as_asked": None,
@@ -127,7 +131,9 @@ def _content(
     }
 
 
-def _write(directory: RunDirectory, content: Mapping[str, Any], rows: list[Conversation]) -> None:
+def _write(
+    directory: RunDirectory, content: Mapping[str, Any], rows: list[Conversation], dropped: str
+) -> None:
     """Write the rows, the task, the card and the counts."""
     turns = [
         {
@@ -141,14 +147,13 @@ def _write(directory: RunDirectory, content: Mapping[str, Any], rows: list[Conve
     directory.write_text("train.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in turns))
     task = {"name": NAME, "data": {"train": "train.jsonl"}, "messages": "messages"}
     directory.write_text(TASK, write_yaml(task))
-    why = [f"{reason} {n:,}" for step in content["funnel"] for reason, n in step["dropped"].items() if n]
     directory.write_text(
         "README.md",
         CARD.format(
             **{name: content[name] for name in ("model", "model_revision", "rows", "seed")},
             settings=", ".join(f"{name} {value}" for name, value in content["settings"].items()),
             count=content["settings"]["count"],
-            dropped=", ".join(why) or "none",
+            dropped=dropped or "none",
             path=directory.path / TASK,
         ),
     )

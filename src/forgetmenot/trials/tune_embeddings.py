@@ -106,7 +106,7 @@ def tune_embeddings(
     with opened(directory, console, "embed") as display:
         from forgetmenot.models.adapt import adapt
 
-        session = session_of(config, display)
+        session = session_of(config, display, trains=True)
         learner, texts = session.learner, len({*dev.first, *dev.second})
         with display.progress("STS-B dev, before", texts) as advance:
             (before,) = cosines_of(learner, [dev], how, advance)

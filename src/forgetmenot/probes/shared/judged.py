@@ -24,7 +24,7 @@ from forgetmenot.probes.shared.prompt_sets import read_prompts
 from forgetmenot.prompting.tokens import tokens_of
 from forgetmenot.record.files import read_lines
 from forgetmenot.record.seal import check_file, write_sealed
-from forgetmenot.settings import PositiveInt
+from forgetmenot.settings import Names, PositiveInt
 from forgetmenot.synthesis.responder import as_tokens
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class JudgedOptions(ProbeOptions):
     """
 
     judge: Annotated[JudgeSettings, BeforeValidator(_by_name)]
-    prompts: tuple[str, ...] = ()
+    prompts: Names = ()
     limit: PositiveInt | None = None
     max_new_tokens: PositiveInt = 512
     chat: bool | None = None
