@@ -15,7 +15,7 @@ from forgetmenot.errors import UserError, validation_sentence
 from forgetmenot.evaluation.settings import Asking, EvaluationSettings
 from forgetmenot.methods import find_method
 from forgetmenot.models.settings import BUNDLED, KINDS, AdapterSettings, ModelSettings, known_kinds, used_by
-from forgetmenot.paths import filled, path_safe
+from forgetmenot.paths import filled, model_name
 from forgetmenot.prompting import CountOrSettings, DemonstrationSettings, PromptVariants
 from forgetmenot.receipts.settings import ReceiptSettings
 from forgetmenot.record.seal import check_file
@@ -110,8 +110,12 @@ class RunConfig(BaseModel):
     @property
     def directory(self) -> Path:
         """The run directory: `output` with its placeholders filled in."""
-        model = path_safe(self.model.title) or "model"
-        values = {"model": model, "method": self.method.name, "hash": self.hash, "seed": self.seed}
+        values = {
+            "model": model_name(self.model.title),
+            "method": self.method.name,
+            "hash": self.hash,
+            "seed": self.seed,
+        }
         return filled(self.output, values)
 
     @property

@@ -20,6 +20,11 @@ def path_safe(name: str) -> str:
     return safe if len(safe) <= LONGEST else f"{safe[: LONGEST - 9]}-{_hash(name)}"
 
 
+def model_name(title: str) -> str:
+    """What a model is called in a path: the last part of its hub id or folder."""
+    return path_safe(title.rstrip("/").rpartition("/")[2]) or "model"
+
+
 def file_name(name: str, asked: Any) -> str:
     """The name of a file, of bounded length, that two different things asked never share.
 

@@ -185,6 +185,15 @@ def model_source(settings: ModelSettings) -> tuple[str, dict[str, Any]]:
     return settings.name, {**options, "revision": settings.revision or "main"}
 
 
+def published_dtype(settings: ModelSettings) -> torch.dtype | None:
+    """The dtype that a model's config names; None where it names none, and for a GGUF file."""
+    if settings.in_gguf:
+        return None
+    source, options = model_source(settings)
+    dtype = AutoConfig.from_pretrained(source, local_files_only=True, **options).dtype
+    return dtype if isinstance(dtype, torch.dtype) else None
+
+
 def _dtype(settings: ModelSettings, *, trainable: bool, device: torch.device) -> torch.dtype:
     if trainable:
         return torch.float32

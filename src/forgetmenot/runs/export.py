@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 from forgetmenot.config import RunConfig, read_resolved
 from forgetmenot.errors import UserError
 from forgetmenot.methods import Method, make_method
-from forgetmenot.record.files import folder_written_whole
-from forgetmenot.record.layout import BASE, CONFIG, LAST, PREDICTIONS
+from forgetmenot.record.files import folder_written_whole, write_text
+from forgetmenot.record.layout import BASE, CONFIG, ENVIRONMENT, LAST, PREDICTIONS
 from forgetmenot.record.predictions import Predictions, read_predictions
+from forgetmenot.record.results import RunResults, read_results_file
+from forgetmenot.report.model_card import model_card
 from forgetmenot.runs.directory import RunDirectory, begun_with
 from forgetmenot.runs.saved import at_its_revision, open_saved, other_than_begun
 
@@ -92,7 +94,7 @@ def _write(
     template: Path | None,
 ) -> str:
     """Write a stage into a folder; see `export`."""
-    from forgetmenot.models.load import no_progress_bars
+    from forgetmenot.models.load import no_progress_bars, published_dtype
     from forgetmenot.models.quantize import merged
     from forgetmenot.runs.method_state import load_method_state
 
@@ -104,12 +106,29 @@ def _write(
         plain = merged(session.learner.model)
         kept = _kept(session, directory, answers)
         said = _held(replace(session.learner, model=plain), kept)
+        dtype = published_dtype(config.model)
+        if dtype is not None and plain.dtype != dtype:
+            said += f" Weights are written in {str(dtype).removeprefix('torch.')}, as the base model's are."
+            plain.to(dtype)
         plain.save_pretrained(out)
     session.learner.tokenizer.save_pretrained(out)
+    write_text(out / "README.md", _card(directory, config, stage))
     if gguf is None or template is None:
         return said
     del plain
     return f"{said} {_export_gguf(session, out, template, gguf, kept)}"
+
+
+def _card(directory: RunDirectory, config: RunConfig, stage: str) -> str:
+    """The card of the exported model."""
+    results = read_results_file(directory.path)
+    return model_card(
+        config.model.title,
+        stage,
+        (directory.path / CONFIG).read_text(encoding="utf-8"),
+        directory.read_json(ENVIRONMENT) or {},
+        None if results is None else RunResults(results),
+    )
 
 
 def _held(exported: Learner, kept: Kept | str) -> str:

@@ -26,6 +26,7 @@ from forgetmenot.models.weights import save_weights
 from forgetmenot.prompting import Encoded, TokenSequence
 from forgetmenot.record.cost import write_cost
 from forgetmenot.record.layout import REHEARSED
+from forgetmenot.report.model_card import adapter_card
 from forgetmenot.runs.directory import RunDirectory
 from forgetmenot.runs.display import Display
 from forgetmenot.runs.method_state import save_method_state
@@ -56,6 +57,7 @@ class StageTraining:
         self.session, self.directory, self.display = session, directory, display
         self.first_sequences = first_sequences
         self.config, self.learner, self.method = plan.config, session.learner, plan.method
+        self.stages = plan.stages
         self.accelerator = Accelerator(
             cpu=not torch.cuda.is_available(),
             log_with=list(self.config.trackers) or None,
@@ -88,7 +90,7 @@ class StageTraining:
         with Midway(place, self.method, self.config.training, self.display.say) as midway:
             self._train(stage, midway)
             kept = {
-                "bytes": self._save(folder),
+                "bytes": self._save(stage, folder),
                 "parameters_added": self._parameters() - self.session.record["parameters"],
             }
             write_cost(folder, {"training": self.learner.counted(), "kept": kept})
@@ -153,7 +155,7 @@ class StageTraining:
             f"{difference:.1e} nats."
         )
 
-    def _save(self, folder: Path) -> int:
+    def _save(self, stage: Stage, folder: Path) -> int:
         """Write the weights and the method's state, once, however many processes hold them.
 
         Returns:
@@ -163,7 +165,14 @@ class StageTraining:
         if not ranks.writes():
             return 0
         save_weights(self.learner.model, self.config.adapter, folder, weights)
+        for card in folder.glob("adapter/**/README.md"):  # PEFT's has headings and no content
+            card.write_text(adapter_card(self.config.model.title, self._learned(stage)), encoding="utf-8")
         return save_method_state(self.method, folder)
+
+    def _learned(self, stage: Stage) -> list[str]:
+        """The tasks that a stage's weights have learned, in order."""
+        before = self.stages[: stage.number - 1] if self.method.follows(stage) else ()
+        return [task for one in (*before, stage) for task in one.tasks]
 
     def _write_rehearsed(self, folder: Path) -> None:
         """Write the examples of earlier tasks that the stage trained on as text, for people to read."""

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from forgetmenot.config import load_config
 from forgetmenot.errors import UserError
-from forgetmenot.paths import path_safe
+from forgetmenot.paths import model_name, path_safe
 from forgetmenot.report.limits_tables import limits_markdown, print_limits
 from forgetmenot.report.screen import Screen
 from forgetmenot.report.wording import listed
@@ -140,7 +140,7 @@ def _folders(models: Sequence[str]) -> dict[str, str]:
     """A folder's name for each model: the last part of its own, where that tells them apart."""
     if len({*models}) < len(models):
         raise UserError("a model is named twice; name each once.")
-    short = {name: path_safe(name.rstrip("/").rpartition("/")[2]) or "model" for name in models}
+    short = {name: model_name(name) for name in models}
     if len({*short.values()}) == len(models):
         return short
     return {name: path_safe(name) for name in models}

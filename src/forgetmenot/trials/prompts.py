@@ -17,7 +17,7 @@ from forgetmenot.evaluation.readings import prompt_for, scored_task, scoring_rul
 from forgetmenot.evaluation.scored_task import ScoredTask
 from forgetmenot.methods import make_method
 from forgetmenot.metrics import Ranking, metric_named, rank_variants
-from forgetmenot.paths import filled, path_safe
+from forgetmenot.paths import filled, model_name
 from forgetmenot.prompting import Prompt, prompts_of
 from forgetmenot.record.predictions import Predictions, as_measured, require_finite
 from forgetmenot.report.prompt_tables import print_prompts, prompts_page
@@ -228,7 +228,7 @@ def _variant(name: str, scored: ScoredTask, predictions: Predictions, ranking: R
 
 def _directory(config: RunConfig, names: Sequence[str]) -> Path:
     hash = hashlib.sha256(",".join([config.hash, *names]).encode()).hexdigest()[:8]
-    return filled(OUTPUT, {"model": path_safe(config.model.title) or "model", "hash": hash})
+    return filled(OUTPUT, {"model": model_name(config.model.title), "hash": hash})
 
 
 def _chosen_yaml(choice: PromptChoice) -> str:

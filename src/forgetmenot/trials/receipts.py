@@ -17,7 +17,7 @@ from forgetmenot.evaluation.scored_task import ScoredTask
 from forgetmenot.evaluation.watched import divided
 from forgetmenot.methods import Method, make_method
 from forgetmenot.metrics import MatrixRow
-from forgetmenot.paths import path_safe
+from forgetmenot.paths import model_name
 from forgetmenot.prompting import Prompt
 from forgetmenot.prompting.receipt_prompt import with_receipt
 from forgetmenot.receipts.settings import TFIDF
@@ -81,7 +81,7 @@ def compare_with_receipts(
     saved = RunDirectory(Path(model)) if (Path(model) / CONFIG).is_file() else None
     config = _config(model, tasks, settings or {}, saved)
     kind = "interpreted-receipts" if interpret else "receipts"
-    named = Path("runs") / f"{path_safe(model) or 'model'}-{kind}-{config.hash}"
+    named = Path("runs") / f"{model_name(model)}-{kind}-{config.hash}"
     directory = RunDirectory(output or (saved.path if saved else named))
     question = {"config": config.hash, "tasks": list(tasks), "interpret": interpret}
     _refuse_to_replace(directory, question)

@@ -1,0 +1,126 @@
+"""The card of an exported model: what it learned, what it forgot, from which data, and how to use it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from forgetmenot.record.results import RunResults
+from forgetmenot.report.headline import headline
+from forgetmenot.report.verdict_words import decision_words
+from forgetmenot.report.wording import NONE, number
+from forgetmenot.tasks.yaml_file import write_yaml
+
+
+def model_card(
+    base: str,
+    stage: str,
+    config: str,
+    environment: Mapping[str, Any],
+    results: RunResults | None,
+) -> str:
+    """Markdown in the hub's form, beginning with its YAML.
+
+    Args:
+        base: The base model's name.
+        stage: The name of the stage.
+        config: The run's config.yaml.
+        environment: The content of the run's environment.json.
+        results: The run's results; None where it has none yet.
+    """
+    about = {
+        **({"base_model": base} if base.count("/") == 1 and not base.startswith((".", "/")) else {}),
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": ["continual-learning", "forgetmenot"],
+    }
+    identity = environment.get("identity", {})
+    versions = ", ".join(f"{name} {version}" for name, version in environment.get("versions", {}).items())
+    lines = [
+        "---",
+        write_yaml(about).rstrip(),
+        "---",
+        "",
+        f"# {base.rstrip('/').rpartition('/')[2]}, stage {stage}",
+        "",
+        f"`{base}` (revision {identity.get('model_revision', NONE)}), fine-tuned by forgetmenot. Adapters "
+        "are merged into the weights: it is loaded as any model is.",
+        "",
+        "```python",
+        "from transformers import AutoModelForCausalLM, AutoTokenizer",
+        "",
+        'tokenizer = AutoTokenizer.from_pretrained("PATH")',
+        'model = AutoModelForCausalLM.from_pretrained("PATH")',
+        "```",
+        "",
+        *(
+            _scores(results, stage)
+            if results
+            else ["The run has no results yet, so nothing is said of scores.", ""]
+        ),
+        "## Data",
+        "",
+        "| task | SHA-256 of its rows, first 16 digits |",
+        "|---|---|",
+        *(f"| {task} | `{digest}` |" for task, digest in identity.get("tasks", {}).items()),
+        "",
+        "The base model's terms and the data's apply to this model.",
+        "",
+        "## How it was made",
+        "",
+        f"{versions}; {environment.get('machine', '')}.",
+        "",
+        "```yaml",
+        config.rstrip(),
+        "```",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _scores(results: RunResults, stage: str) -> list[str]:
+    """The table of scores before and after, and what the run's verdicts say of its last stage."""
+    row = [one.name for one in results.stages].index(stage)
+    last = row == results.measured - 1
+    learned = {task for one in results.stages[: row + 1] for task in one.trains_on}
+    lines = [
+        "## Scores",
+        "",
+        "| task | metric | trained | base | this model |" + (" against the base |" if last else ""),
+        "|---|---|---|---|---|" + ("---|" if last else ""),
+    ]
+    for task in results.tasks:
+        column = results.column(task)
+        scores = [results.shown(task, column[k]) for k in (0, row)]
+        trained = "yes" if task in learned else "no"
+        cells = [task, results.metric_title(task), trained, *map(number, scores)]
+        if last:
+            cells.append(_verdict(results, task))
+        lines.append(f"| {' | '.join(cells)} |")
+    said = [f"- {sentence}" for sentence in headline(results)] if last else []
+    return [*lines, "", *said, *([""] if said else [])]
+
+
+def _verdict(results: RunResults, task: str) -> str:
+    verdict = results.outcome(task).base_end
+    return decision_words(verdict, results.metrics[task]) if verdict else NONE
+
+
+def adapter_card(base: str, tasks: Sequence[str]) -> str:
+    """The card of a stage's adapter: what it stands on, and how it is loaded."""
+    return "\n".join(
+        [
+            f"# An adapter of {base}",
+            "",
+            f"It has learned {', '.join(tasks)}, in this order, by forgetmenot. Its scores are in "
+            "results.json and report.html of the run's directory.",
+            "",
+            "```python",
+            "from peft import PeftModel",
+            "from transformers import AutoModelForCausalLM",
+            "",
+            f'base = AutoModelForCausalLM.from_pretrained("{base}")',
+            'model = PeftModel.from_pretrained(base, "THIS_FOLDER")',
+            "```",
+            "",
+            "`fmn export RUN_DIR OUT` writes the merged model, with a card of its scores.",
+            "",
+        ]
+    )
