@@ -75,7 +75,7 @@ def read_tsv(path: Path, header: Sequence[str] | None = None, uneven: list[int] 
         uneven: Takes the numbers of lines whose cells do not match the header, which are then left out;
             without it such a line is an error.
     """
-    lines = _numbered_lines(path)
+    lines = numbered_lines(path)
     first = next(lines, None)
     if first is None:
         return Table(str(path), tuple(header or ()), [])
@@ -83,7 +83,7 @@ def read_tsv(path: Path, header: Sequence[str] | None = None, uneven: list[int] 
     if header is None or set(header) & set(cells):
         columns, rest = _header(path, cells), lines
     else:
-        columns, rest = tuple(header), _numbered_lines(path)
+        columns, rest = tuple(header), numbered_lines(path)
 
     def rows() -> Iterator[tuple[int, Row]]:
         width = len(columns)
@@ -104,7 +104,7 @@ def read_tsv(path: Path, header: Sequence[str] | None = None, uneven: list[int] 
 def read_csv(path: Path) -> Table:
     """Read comma-separated rows (RFC 4180: quoted cells may hold commas and line ends) under a header."""
     csv.field_size_limit(2**31 - 1)  # the default refuses cells, such as chats, beyond 128 KiB
-    reader = csv.reader((line for _, line in _numbered_lines(path)), strict=True)
+    reader = csv.reader((line for _, line in numbered_lines(path)), strict=True)
     rows: list[tuple[int, Row]] = []
     columns: tuple[str, ...] = ()
     line = 1
@@ -125,7 +125,7 @@ def read_csv(path: Path) -> Table:
 def read_jsonl(path: Path) -> Table:
     """Read one JSON object per line; empty lines are passed over."""
     rows = []
-    for number, line in _numbered_lines(path):
+    for number, line in numbered_lines(path):
         if not line.strip():
             continue
         try:
@@ -143,7 +143,7 @@ def read_json(path: Path) -> Table:
 
     Many tools write JSON lines into .json as well.
     """
-    text = "".join(line for _, line in _numbered_lines(path))
+    text = "".join(line for _, line in numbered_lines(path))
     if not text.lstrip().startswith("["):
         return _super_ni(path, text) if '"Instances"' in text else read_jsonl(path)
     try:
@@ -273,8 +273,14 @@ def _arrow_rows(source: str, table: Any) -> Table:
     return Table(source, names, rows, "row")
 
 
-def _numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Lines with their ends; decoded one by one, so that a byte that is not UTF-8 has a line to name."""
+def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
+    r"""The lines of a UTF-8 file with their numbers, each with its end; \n alone ends a line.
+
+    They are decoded one by one, so that a byte that is not UTF-8 has a line to name.
+
+    Raises:
+        UserError: A line is not UTF-8.
+    """
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             try:
