@@ -136,7 +136,7 @@ def test_a_stage_before_that_has_diverged_leaves_the_likeness_to_the_base(
     probe.measure(learner, "00-base", "00-base", tmp_path / "probe")
     plain = learner.layer_states
     nothing = lambda rows: torch.full_like(plain(rows), float("nan"))  # noqa: E731
-    learner.layer_states = nothing  # type: ignore[method-assign, assignment]
+    learner.layer_states = nothing  # type: ignore[method-assign]
     assert [part.reason for part in probe.measure(learner, "01-x", "00-base", tmp_path / "probe")] == [
         NOT_FINITE
     ] * 2
