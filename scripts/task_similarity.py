@@ -20,9 +20,9 @@ import numpy as np
 
 from forgetmenot.config import read_resolved
 from forgetmenot.embedding.prompt import EmbeddingSettings
-from forgetmenot.embedding.similarity import spearman
 from forgetmenot.embedding.vectors import embed
 from forgetmenot.errors import UserError
+from forgetmenot.metrics.correlation import spearman
 from forgetmenot.record.files import write_json
 from forgetmenot.record.layout import CONFIG
 from forgetmenot.report.screen import Screen

@@ -57,6 +57,28 @@ def test_a_damaged_file_is_named_with_its_line(tmp_path: Path, damage: tuple[str
         read_pairs("sts13", tmp_path)
 
 
+def test_files_without_a_pair_are_said(tmp_path: Path) -> None:
+    write_sts(tmp_path, "sts13", dict.fromkeys(STS["sts13"], ()))
+    with pytest.raises(UserError, match=r"The set 'sts13' has no pair with a score in .*downstream"):
+        read_pairs("sts13", tmp_path)
+    for name, file in (("stsb-test", "sts-test.csv"), ("stsb", "sts-dev.csv")):
+        (folder := tmp_path / name / "STS" / "STSBenchmark").mkdir(parents=True)
+        (folder / file).write_text("")
+        with pytest.raises(UserError, match=f"The set '{name}' has no pair with a score"):
+            read_pairs(name, tmp_path / name)
+
+
+def test_lines_may_end_as_on_windows(tmp_path: Path) -> None:
+    folder = write_sts(tmp_path, "sts13", {**dict.fromkeys(STS["sts13"], ROWS[:1]), "OnWN": ROWS})
+    plain = read_pairs("sts13", tmp_path)
+    for file in folder.iterdir():
+        text = file.read_text(encoding="utf-8")
+        file.write_bytes(text.replace("from somewhere\tand there", "").replace("\t\n", "\r\n").encode())
+    found = read_pairs("sts13", tmp_path)
+    assert (found.first, found.second) == (plain.first, plain.second)
+    assert found.gold.tolist() == plain.gold.tolist()
+
+
 def test_files_that_are_not_there_are_said(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"set 'sts12' is read from SentEval's files: set data_dir"):
         read_pairs("sts12", tmp_path)
@@ -110,6 +132,14 @@ def test_what_has_no_correlation_is_null_with_a_reason() -> None:
     pairs = Pairs("stsb", ["a", "b"], ["c", "d"], np.array([1.0, 2.0]), np.array(["dev", "dev"]))
     assert similarity(pairs, np.array([0.5, 0.5])).reason == CONSTANT
     assert similarity(pairs, np.array([0.5, np.nan])).reason == NOT_FINITE
+
+
+def test_an_interval_with_an_undefined_resample_is_none() -> None:
+    """Of two pairs every second resample draws one of them twice."""
+    pairs = Pairs("stsb", ["a", "b"], ["c", "d"], np.array([1.0, 2.0]), np.array(["dev", "dev"]))
+    found = similarity(pairs, np.array([0.1, 0.9]))
+    assert found.value == pytest.approx(1)
+    assert found.interval is None
 
 
 def test_a_sample_is_evenly_spaced_over_the_set() -> None:

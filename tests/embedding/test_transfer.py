@@ -8,7 +8,7 @@ import pytest
 from forgetmenot.embedding.demonstrations import read_candidates, search
 from forgetmenot.embedding.prompt import DEMONSTRATIONS, EmbeddingSettings
 from forgetmenot.embedding.senteval import Pairs
-from forgetmenot.embedding.similarity import cosines_of, spearman
+from forgetmenot.embedding.similarity import NOT_FINITE, cosines_of
 from forgetmenot.embedding.transfer import (
     TransferSet,
     classify,
@@ -19,6 +19,7 @@ from forgetmenot.embedding.transfer import (
 )
 from forgetmenot.engine.learner import Learner
 from forgetmenot.errors import UserError
+from forgetmenot.metrics.correlation import spearman
 
 
 @pytest.mark.parametrize("penalty", [1e-4, 1e-2, 1.0])
@@ -46,8 +47,20 @@ def test_what_can_be_separated_is_and_chance_is_chance() -> None:
     noise = draw.normal(size=(300, 5))
     found = classify(rows, np.c_[noise, 3.0 * labels])
     assert (found.value, found.n, found.trained) == (1, 100, 200)
+    assert found.interval is not None
     assert found.interval[0] < 1
-    assert 0.3 < classify(rows, noise).value < 0.7
+    chance = classify(rows, noise).value
+    assert chance is not None
+    assert 0.3 < chance < 0.7
+
+
+def test_vectors_that_are_no_numbers_have_no_accuracy() -> None:
+    rows = TransferSet("sst2", [("",)] * 30, np.arange(30) % 2, 20)
+    x = np.random.default_rng(2).normal(size=(30, 4))
+    x[25, 1] = np.nan
+    found = classify(rows, x)
+    assert (found.value, found.interval, found.n, found.reason) == (None, None, 10, NOT_FINITE)
+    assert found.to_json()["interval"] is None
 
 
 def test_mrpc_is_read_and_classified(shared: Path, learner: Learner) -> None:
@@ -56,6 +69,7 @@ def test_mrpc_is_read_and_classified(shared: Path, learner: Learner) -> None:
     assert (rows.trained, len(rows.labels), len(rows.texts[0])) == (40, 80, 2)
     found = transfer(learner, rows, EmbeddingSettings())
     assert (found.name, found.n) == ("mrpc", 40)
+    assert found.value is not None
     assert 0.3 < found.value <= 1
     with pytest.raises(UserError, match=r"5 training rows of each label"):
         read_transfer("sst2", shared / "data", limit=6)

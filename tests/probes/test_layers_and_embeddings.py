@@ -128,6 +128,25 @@ def test_inputs_that_are_no_numbers_for_one_model_are_left_out_for_both(
     assert [part.value for part in parts] == pytest.approx([1, 1])
 
 
+def test_a_stage_before_that_has_diverged_leaves_the_likeness_to_the_base(
+    learner: Learner, prompts: Path, tmp_path: Path
+) -> None:
+    """As where each stage starts from the base (`single`), and one of them diverges."""
+    probe = make_probe("layers", {"prompts": str(prompts)}, None)
+    probe.measure(learner, "00-base", "00-base", tmp_path / "probe")
+    plain = learner.layer_states
+    nothing = lambda rows: torch.full_like(plain(rows), float("nan"))  # noqa: E731
+    learner.layer_states = nothing  # type: ignore[method-assign]
+    assert [part.reason for part in probe.measure(learner, "01-x", "00-base", tmp_path / "probe")] == [
+        NOT_FINITE
+    ] * 2
+    learner.layer_states = plain  # type: ignore[method-assign]
+    parts = probe.measure(learner, "02-y", "00-base", tmp_path / "probe")
+    assert [part.value for part in parts] == pytest.approx([1, 1])
+    assert [part.n for part in parts] == [5, 5]
+    assert all("own change" in part.more and "before" not in part.more for part in parts)
+
+
 def test_an_embedding_without_numbers_is_null(broken: Learner, tmp_path: Path) -> None:
     folder = tmp_path / "data" / "glue" / "stsb"
     folder.mkdir(parents=True)

@@ -109,6 +109,10 @@ def test_a_table_needs_the_column_of_its_sentences(tiny_llama: Path, tmp_path: P
         (["s.txt", "mine.npy"], "mine.npy is there, and `fmn embed` did not write it"),
         (["s.txt", "out.npy", "--set", "poling=mean"], "poling: there is no such key"),
         (["s.txt", "out.npy", "--set", "pooling=max"], "pooling"),
+        (["s.txt", "out.npy", "--set", "tasks=glue4"], "tasks: it has no effect here; leave it out"),
+        (["out", "--measure", "stsb", "--set", "evaluation.limit=3"], "evaluation.limit: it has no effect"),
+        (["s.txt", "out.npy", "--set", "demonstration=[a, ' ']"], "demonstration"),
+        (["s.txt", "s.txt"], "s.txt holds the sentences; give another name"),
         (["s.txt", "out.npy", "--data-dir", "."], "--data-dir has no effect with FILE"),
         (["s.txt", "out.npy", "--column", "text"], "s.txt is a plain text and has none"),
         (["hole.txt", "out.npy"], "hole.txt, line 2: there is no sentence"),
@@ -118,6 +122,8 @@ def test_a_table_needs_the_column_of_its_sentences(tiny_llama: Path, tmp_path: P
         (["out", "--measure", "sts13"], "set data_dir to a folder that holds senteval/downstream/"),
         (["out", "--export", "--demonstrations", "paper"], "--demonstrations has no effect with --export"),
         (["out", "--train", "--set", "adapter.kind=full"], "embeddings are tuned by LoRA"),
+        (["out", "--train", "--set", "adapter={kind: full}"], "embeddings are tuned by LoRA"),
+        (["out", "--train", "--set", "method=replay"], "method: it has no effect here"),
         (["out", "--train", "--set", "training.epochs={mnli: 1}"], "tuning has no tasks; give a number"),
         (["out", "--train", "--set", "sources=nowhere.csv"], "'nowhere.csv' is neither mnli nor mnli-dev"),
     ],
@@ -137,6 +143,46 @@ def test_a_mistake_is_a_sentence(
     assert command("embed", tiny_llama, *arguments) == 2
     assert words in capsys.readouterr().err
     assert Path("mine.npy").read_text() == "mine"
+
+
+def test_a_command_that_was_killed_while_it_wrote_can_be_given_again(
+    tiny_llama: Path, sentences: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "vectors.npy"
+    fmn.embed(str(tiny_llama), sentences, out)
+    wanted = np.load(out)
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    for first in (True, False):  # over vectors of before, and where there are none
+        if first:
+            sentences.write_text(sentences.read_text() + "A dog\n")
+        else:
+            out.unlink(missing_ok=True)
+            out.with_suffix(".json").unlink()
+        with monkeypatch.context() as now:
+            now.setattr("numpy.save", killed)
+            with pytest.raises(KeyboardInterrupt):
+                fmn.embed(str(tiny_llama), sentences, out)
+        assert not out.exists()  # vectors of other sentences never stand beside the new JSON
+        fmn.embed(str(tiny_llama), sentences, out)
+        assert len(np.load(out)) == 5
+        np.testing.assert_allclose(np.load(out)[:4], wanted, atol=2e-5)
+
+
+def test_sentences_without_numbers_are_named_and_nothing_is_written(
+    tiny_llama: Path, sentences: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def overflowing(*given: Any) -> Any:
+        vectors = embed(*given)
+        vectors[2, 1] = float("inf")
+        return vectors
+
+    monkeypatch.setattr("forgetmenot.trials.embed.vectors_of", overflowing)
+    with pytest.raises(UserError, match=r"sentences.txt, sentence 3: the model's numbers are not finite"):
+        fmn.embed(str(tiny_llama), sentences, tmp_path / "out.npy")
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith("out")] == []
 
 
 def test_a_measurement_is_spearmans_and_the_transfer_that_was_asked_for(

@@ -360,6 +360,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"settings": {"model.name": "gpt2"}}, "name the models before"),
     ({"settings": {"evaluation.limit": 4}}, "evaluation.limit"),
     ({"models": ["quickstart", "quickstart"]}, "named twice"),
+    ({"models": []}, "models: name one or more"),
 ]
 
 
@@ -370,6 +371,12 @@ def test_what_does_not_fit_is_said(
     with pytest.raises(UserError, match=sentence):
         limits(**{"models": roomy, "tasks": paths, "output": tmp_path / "out", **given})
     assert not (tmp_path / "out").exists()
+
+
+def test_a_task_that_is_held_out_twice_is_held_out_once(paths: list[str]) -> None:
+    tasks = load_tasks(paths, None)
+    found = make_cases(tasks, [tasks[0].name] * len(tasks), limits_settings({})[0], 0)
+    assert [one.trained for one in found] == [False, *[True] * (len(tasks) - 1)]
 
 
 def test_a_task_without_labels_is_refused(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from forgetmenot.errors import UserError, nearest
-from forgetmenot.record.files import written_whole
+from forgetmenot.record.files import write_json, written_whole
 from forgetmenot.tasks.files import read_table
+from forgetmenot.tasks.tables import numbered_lines
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,12 +38,7 @@ def read_sentences(path: Path, column: str | None) -> list[str]:
 def _lines(path: Path, column: str | None) -> list[tuple[str, str]]:
     if column is not None:
         raise UserError(f"--column: {path} is a plain text and has none; leave it out.")
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except UnicodeDecodeError:
-        raise UserError(f"{path} is not UTF-8; save it as UTF-8.") from None
-    lines = lines[:-1] if lines[-1] == "" else lines
-    return [(line.rstrip("\r"), f"{path}, line {number}") for number, line in enumerate(lines, 1)]
+    return [(line.rstrip("\r\n"), f"{path}, line {number}") for number, line in numbered_lines(path)]
 
 
 def _cells(path: Path, column: str | None) -> list[tuple[str, str]]:
@@ -77,8 +74,15 @@ def refuse_to_replace(output: Path, about: Path) -> None:
         raise UserError(f"{there} is there, and `fmn embed` did not write it; give another name.")
 
 
-def write_vectors(path: Path, texts: list[str], vectors: Tensor) -> None:
-    """Write vectors [n, width]: the tensor `embeddings`, an array, or columns `sentence` and `embedding`."""
+def write_vectors(path: Path, texts: list[str], vectors: Tensor, about: Mapping[str, Any]) -> None:
+    """Write vectors [n, width], and beside them a JSON of what they were made with.
+
+    A tensor `embeddings`, an array, or columns `sentence` and `embedding`. The JSON comes first, since it is
+    what tells vectors of ours from a file of others: a command that is killed between the two can be
+    given again.
+    """
+    path.unlink(missing_ok=True)  # earlier vectors, which the new JSON does not describe
+    write_json(path.with_suffix(".json"), about)
     with written_whole(path) as aside:
         if path.suffix == ".safetensors":
             from safetensors.torch import save_file

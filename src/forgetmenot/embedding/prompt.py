@@ -7,7 +7,7 @@ before the last quote; the paper prints it the other way round.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 TEMPLATES = {
     "code": ('This sentence : "', '" means in one word:"'),
@@ -39,7 +39,8 @@ def _by_name(value: Any) -> Any:
     return value
 
 
-Demonstration = Annotated[tuple[str, str], BeforeValidator(_by_name)]
+Words = Annotated[str, Field(pattern=r"\S")]
+Demonstration = Annotated[tuple[Words, Words], BeforeValidator(_by_name)]
 """A sentence and its word, or the name of a model whose best one is in the paper."""
 
 

@@ -5,7 +5,7 @@ and STS13 is without SMT, whose data is not free; both as in SentEval, whose `al
 pairs of all files together.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from forgetmenot.errors import UserError
 from forgetmenot.tasks import load_tasks
+from forgetmenot.tasks.tables import numbered_lines
 
 WHERE = "https://github.com/facebookresearch/SentEval (data/downstream)"
 
@@ -27,6 +28,9 @@ PUBLISHED = (*STS, "stsb-test", "sick-r")
 """The seven sets of the paper's tables, in their order."""
 SETS = ("stsb", *PUBLISHED)
 """All that can be named; `stsb` is STS-B's dev split, GLUE's task of that name."""
+
+Row = tuple[str, str, float, str]
+"""Two sentences, how similar people found them, and their file."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,13 @@ def read_pairs(name: str, data_dir: Path | None) -> Pairs:
     else:
         place = folder / "STS" / f"{name.upper()}-en-test"
         rows = [row for part in STS[name] for row in _two_files(place, part)]
+    return _pairs(name, rows, folder)
+
+
+def _pairs(name: str, rows: Sequence[Row], place: Path) -> Pairs:
+    """A set of rows that were read from files in a folder."""
+    if not rows:
+        raise UserError(f"The set {name!r} has no pair with a score in {place}; its files are empty.")
     first, second, gold, parts = zip(*rows, strict=True)
     return Pairs(name, list(first), list(second), np.array(gold), np.array(parts))
 
@@ -94,8 +105,7 @@ def _dev(data_dir: Path | None) -> Pairs:
     files = [folder / "STS" / "STSBenchmark" / "sts-dev.csv" for folder in _candidates(data_dir)]
     there = [path for path in files if path.is_file()]
     if there and data_dir is not None and not (data_dir / "glue").is_dir():
-        first, second, gold, parts = zip(*_table(there[0], (5, 6, 4)), strict=True)
-        return Pairs("stsb", list(first), list(second), np.array(gold), np.array(parts))
+        return _pairs("stsb", list(_table(there[0], (5, 6, 4))), there[0].parent)
     (task,) = load_tasks(["stsb"], data_dir)
     one, other = ([str(row.fields[key]) for row in task.score] for key in ("sentence1", "sentence2"))
     scores = np.array([float(str(row.target)) for row in task.score])
@@ -119,7 +129,7 @@ def _downstream(name: str, data_dir: Path | None) -> Path:
     )
 
 
-def _two_files(folder: Path, part: str) -> Iterator[tuple[str, str, float, str]]:
+def _two_files(folder: Path, part: str) -> Iterator[Row]:
     """The pairs of STS.input.PART.txt that have a score in STS.gs.PART.txt."""
     pairs, scores = folder / f"STS.input.{part}.txt", folder / f"STS.gs.{part}.txt"
     lines, golds = _lines(pairs), _lines(scores)
@@ -137,9 +147,7 @@ def _two_files(folder: Path, part: str) -> Iterator[tuple[str, str, float, str]]
             yield cells[0], cells[1], _score(gold, scores, number), part
 
 
-def _table(
-    path: Path, columns: tuple[int, int, int], *, header: bool = False
-) -> Iterator[tuple[str, str, float, str]]:
+def _table(path: Path, columns: tuple[int, int, int], *, header: bool = False) -> Iterator[Row]:
     """The pairs of one file with tabs, from the columns of two sentences and their score; quotes are text."""
     for number, line in enumerate(_lines(path), 1):
         cells = line.split("\t")
@@ -155,15 +163,9 @@ def _table(
 
 def _lines(path: Path) -> list[str]:
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise UserError(f"{path} is not UTF-8; save it as UTF-8.") from None
+        return [line.rstrip("\r\n") for _, line in numbered_lines(path)]
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); it comes from {WHERE}.") from error
-    lines = text.split(
-        "\n"
-    )  # and no other mark: a sentence may hold one that str.splitlines takes for an end
-    return lines[:-1] if lines[-1] == "" else lines
 
 
 def _score(text: str, path: Path, number: int) -> float:

@@ -11,12 +11,15 @@ import numpy as np
 from forgetmenot.embedding.prompt import EmbeddingSettings
 from forgetmenot.embedding.senteval import Pairs
 from forgetmenot.embedding.vectors import embed
+from forgetmenot.metrics.correlation import spearman
+from forgetmenot.metrics.resampling import Interval, percentiles
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from forgetmenot.engine.learner import Learner
 
+LEVEL = 0.95
 RESAMPLES = 1000
 SEED = 20230731
 NOT_FINITE = "the model's numbers are not finite (nan or infinite)"
@@ -38,7 +41,7 @@ class Similarity:
 
     name: str
     value: float | None
-    interval: tuple[float, float] | None
+    interval: Interval | None
     n: int
     parts: dict[str, float | None]
     reason: str = ""
@@ -84,23 +87,10 @@ def similarity(pairs: Pairs, found: np.ndarray, resamples: int = RESAMPLES) -> S
     return Similarity(pairs.name, value, interval, len(found), parts if len(names) > 1 else {})
 
 
-def spearman(found: np.ndarray, gold: np.ndarray) -> float | None:
-    """Spearman's correlation; None where one side is constant."""
-    from scipy.stats import spearmanr
-
-    if len(gold) < 2 or np.ptp(gold) == 0 or np.ptp(found) == 0:
+def _interval(found: np.ndarray, gold: np.ndarray, resamples: int) -> Interval | None:
+    if resamples == 0:
         return None
-    return float(spearmanr(found, gold).statistic)
-
-
-def _interval(found: np.ndarray, gold: np.ndarray, resamples: int) -> tuple[float, float] | None:
     draw = np.random.default_rng(SEED)
-    values = []
-    for _ in range(resamples):
-        rows = draw.integers(len(gold), size=len(gold))
-        if (value := spearman(found[rows], gold[rows])) is not None:
-            values.append(value)
-    if not values:
-        return None
-    low, high = np.percentile(values, [2.5, 97.5])
-    return float(low), float(high)
+    samples = (draw.integers(len(gold), size=len(gold)) for _ in range(resamples))
+    values = [spearman(found[rows], gold[rows]) for rows in samples]
+    return percentiles(np.array(values, dtype=np.float64), LEVEL)

@@ -18,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forgetmenot.embedding.prompt import EmbeddingSettings
+from forgetmenot.embedding.similarity import NOT_FINITE
 from forgetmenot.embedding.vectors import embed
 from forgetmenot.errors import UserError
-from forgetmenot.metrics.resampling import wilson
+from forgetmenot.metrics.resampling import Interval, wilson
 from forgetmenot.tasks import Example, load_tasks
 
 if TYPE_CHECKING:
@@ -58,23 +59,25 @@ class Transfer:
 
     Attributes:
         name: The task.
-        value: Accuracy on the rows that were not trained on.
-        interval: Wilson's, of 95 %.
+        value: Accuracy on the rows that were not trained on; None with a reason.
+        interval: Wilson's, of 95 %; None where there is no value.
         n: How many these are.
         trained: Training rows.
-        penalty: What was chosen.
+        penalty: What was chosen; None where there is no value.
+        reason: Why there is no value.
     """
 
     name: str
-    value: float
-    interval: tuple[float, float]
+    value: float | None
+    interval: Interval | None
     n: int
     trained: int
-    penalty: float
+    penalty: float | None
+    reason: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
-        return {**asdict(self), "interval": list(self.interval)}
+        return {**asdict(self), "interval": list(self.interval) if self.interval else None}
 
 
 def read_transfer(name: str, data_dir: Path | None, limit: int | None = None) -> TransferSet:
@@ -124,6 +127,9 @@ def features(one: Floats, *others: Floats) -> Floats:
 
 def classify(rows: TransferSet, x: Floats) -> Transfer:
     """Train on the first rows of features [rows, width], and score on the rest."""
+    n = len(x) - rows.trained
+    if not np.isfinite(x).all():
+        return Transfer(rows.name, None, None, n, rows.trained, None, NOT_FINITE)
     train, labels = x[: rows.trained], rows.labels[: rows.trained]
     fold = np.empty(rows.trained, dtype=np.int64)
     for label in (0, 1):  # each fold has as many of each label as the next
@@ -141,7 +147,6 @@ def classify(rows: TransferSet, x: Floats) -> Transfer:
     penalty = max(PENALTIES, key=lambda one: right[one])
     held_out = np.arange(len(x)) >= rows.trained
     found = _right(logistic_regression(train, labels, penalty), x, rows.labels, held_out)
-    n = int(held_out.sum())
     return Transfer(rows.name, found / n, wilson(found, n), n, rows.trained, penalty)
 
 

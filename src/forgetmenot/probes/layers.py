@@ -179,10 +179,14 @@ def _part(name: str, models: Mapping[str, Model], layer: int, layers: int) -> Pa
     # The top layer's state is compared after the final norm, and what the layer adds is before it.
     shown = {k: kept.of(stage, layer + 1) for k, (kept, stage) in models.items()} if layer == layers else raw
     below = {key: kept.of(stage, layer - 1) for key, (kept, stage) in models.items()}
-    whole = np.all([np.isfinite(s).all(1) for some in (raw, shown, below) for s in some.values()], axis=0)
-    n = int(whole.sum())
+    finite = {k: np.all([np.isfinite(some[k]).all(1) for some in (raw, shown, below)], 0) for k in models}
     if "base" not in models:
-        return Part(name, None, METRIC, n, reason=NO_BASE)
+        return Part(name, None, METRIC, int(finite["own"].sum()), reason=NO_BASE)
+    # A stage before, or a control, that has diverged takes away the figures with it, and no others.
+    both = finite["own"] & finite["base"]
+    models = {k: m for k, m in models.items() if k in ("own", "base") or (both & finite[k]).sum() >= LEAST}
+    whole = np.all([finite[key] for key in models], axis=0)
+    n = int(whole.sum())
     more = {"dropped": float(len(whole) - n)} if n < len(whole) else {}
     if n < LEAST:
         return Part(name, None, METRIC, n, reason=NOT_FINITE, more=more)

@@ -261,7 +261,9 @@ def _arrow_rows(source: str, table: Any) -> Table:
 
 
 def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Lines with their ends; decoded one by one, so that a byte that is not UTF-8 has a line to name.
+    r"""The lines of a UTF-8 file with their numbers, each with its end; \n alone ends a line.
+
+    They are decoded one by one, so that a byte that is not UTF-8 has a line to name; a .gz file is unpacked.
 
     Raises:
         UserError: A line is not UTF-8, or a .gz file is damaged.

@@ -17,15 +17,16 @@ from forgetmenot.embedding.files import read_sentences, refuse_to_replace, write
 from forgetmenot.embedding.prompt import EmbeddingSettings, around
 from forgetmenot.embedding.sentence_transformer import export_sentence_transformer, settings_of_export
 from forgetmenot.embedding.senteval import PUBLISHED, SETS, has_pairs, read_pairs
-from forgetmenot.embedding.similarity import cosines, cosines_of, similarity
+from forgetmenot.embedding.similarity import NOT_FINITE, cosines, cosines_of, similarity
 from forgetmenot.embedding.transfer import FIELDS, read_transfer, transfer
 from forgetmenot.embedding.vectors import embed as vectors_of
 from forgetmenot.embedding.vectors import prompts_of
 from forgetmenot.errors import UserError, nearest, validation_sentence
 from forgetmenot.prompting.encoded import TokenSequence
-from forgetmenot.record.files import folder_written_whole, write_json
+from forgetmenot.record.files import folder_written_whole
 from forgetmenot.report.embedding_tables import print_embeddings
 from forgetmenot.report.screen import Screen
+from forgetmenot.report.wording import listed
 from forgetmenot.runs.directory import RunDirectory
 from forgetmenot.runs.display import Display
 from forgetmenot.runs.opening import opened
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 RESULTS, EXPORTED = "embeddings.json", "sentence-transformers"
 GROUPS = {"all": (*PUBLISHED, *FIELDS), "sts": PUBLISHED, "transfer": tuple(FIELDS)}
 """What names of several sets stand for."""
+OF_EVERY_RUN = ("model", "training", "data_dir")
+"""The parts of a run's config that have an effect wherever a model embeds."""
 GUARD = ("A man is dancing.", "A woman is reading a book.", "It rains.", "A man is dancing on the stage.")
 """The sentences that the guard looks at, and an export is held against; ours."""
 MERGED_ALIKE = 0.99
@@ -99,12 +102,19 @@ def embed(
     config, asked = settings_of(EmbeddingSettings, {"model": model}, settings or {})
     texts = read_sentences(Path(sentences), column)
     output, about = Path(output), Path(output).with_suffix(".json")
+    if output.absolute() == Path(sentences).absolute():
+        raise UserError(f"{output} holds the sentences; give another name for their vectors.")
     refuse_to_replace(output, about)
     with Display(console or Screen(quiet=True)) as display:
         session = session_of(config, display)
         with display.progress("embedding", len(texts)) as advance:
             vectors = vectors_of(session.learner, texts, asked, advance)
-    write_vectors(output, texts, vectors)
+    for number, row in enumerate(vectors.isfinite().all(1).tolist(), 1):
+        if not row:
+            raise UserError(
+                f"{sentences}, sentence {number}: {NOT_FINITE}, so that it has no vector. Nothing was "
+                "written; try --set training.precision=fp32."
+            )
     content = {
         **made_with(session, asked),
         "sentences": str(sentences),
@@ -112,7 +122,7 @@ def embed(
         "n": len(texts),
         "width": vectors.shape[1],
     }
-    write_json(about, content)
+    write_vectors(output, texts, vectors, content)
     return about
 
 
@@ -246,15 +256,27 @@ def write_export(session: Session, settings: EmbeddingSettings, folder: Path) ->
 
 
 def settings_of(
-    kind: type[EmbeddingSettings], named: Mapping[str, Any], given: Mapping[str, Any]
+    kind: type[EmbeddingSettings],
+    named: Mapping[str, Any],
+    given: Mapping[str, Any],
+    used: Sequence[str] = OF_EVERY_RUN,
 ) -> tuple[RunConfig, Any]:
     """A config from those of the settings that are keys of one, and the others by their own class.
 
+    Args:
+        kind: The class of the others.
+        named: Keys of a config that are no settings.
+        given: The settings.
+        used: Which keys of a config have an effect, and all below them.
+
     Raises:
-        UserError: A setting is wrong, or is one of how a sentence becomes a vector where the model's own
-            tokenizer sees to that.
+        UserError: A setting is wrong or has no effect, or is one of how a sentence becomes a vector where the
+            model's own tokenizer sees to that.
     """
     of_run = {key: value for key, value in given.items() if key.split(".")[0] in RunConfig.model_fields}
+    for key in of_run:
+        if not any(f"{key}.".startswith(f"{one}.") for one in used):
+            raise UserError(f"{key}: it has no effect here; leave it out. Of a run's config: {listed(used)}.")
     config = load_config(None, {**named, **of_run})
     own = {key: value for key, value in given.items() if key not in of_run}
     if (exported := settings_of_export(Path(config.model.name))) is not None:
@@ -300,8 +322,8 @@ def _names(sets: str | Sequence[str], folder: Path | None) -> tuple[list[str], d
     """The sets by name, and why some of a group are left out."""
     found: dict[str, None] = {}
     left_out = {}
-    for name in sets.split(",") if isinstance(sets, str) else sets:
-        for one in GROUPS.get(name.strip(), (name.strip(),)):
+    for name in [one.strip() for one in (sets.split(",") if isinstance(sets, str) else sets)]:
+        for one in GROUPS.get(name, (name,)):
             if one not in (*SETS, *FIELDS):
                 raise UserError(f"--measure: no set {one!r}. {nearest(one, (*GROUPS, *SETS, *FIELDS))}")
             if name in GROUPS and one == "sick-r" and not has_pairs(one, folder):

@@ -102,6 +102,8 @@ def limits(
     """
     asked, of_runs = limits_settings(settings or {})
     names = [models] if isinstance(models, str) else list(models)
+    if not names:
+        raise UserError("models: name one or more.")
     placed = {} if data_dir is None else {"data_dir": str(data_dir)}
     config = load_config(None, {"model": names[0], "tasks": tasks, "seed": seed, **placed, **of_runs})
     loaded = load_tasks(config.tasks, data_folder(config))

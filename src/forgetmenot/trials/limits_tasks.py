@@ -83,7 +83,7 @@ def make_cases(
     for name in held_out:
         if name not in names:
             raise UserError(f"--hold-out: {name!r} is none of the tasks ({', '.join(names)}).")
-    if len(held_out) == len(tasks):
+    if {*held_out} == {*names}:
         raise UserError("--hold-out: it names every task, so that none is left to tune on.")
     if "irrelevant" in settings.controls and len(tasks) < 2:
         raise UserError("controls: irrelevant shows examples of another task, and there is only one.")

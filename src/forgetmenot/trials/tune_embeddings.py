@@ -25,9 +25,19 @@ from forgetmenot.report.wording import number, signed, span
 from forgetmenot.runs.directory import RunDirectory
 from forgetmenot.runs.opening import opened
 from forgetmenot.runs.plan import data_folder
-from forgetmenot.trials.embed import EXPORTED, RESULTS, made_with, session_of, settings_of, write_export
+from forgetmenot.trials.embed import (
+    EXPORTED,
+    OF_EVERY_RUN,
+    RESULTS,
+    made_with,
+    session_of,
+    settings_of,
+    write_export,
+)
 
 ADAPTER = "adapter"
+OF_TUNING = ("adapter", "evaluation.limit", "seed")
+"""What of a run's config has an effect beside what every embedding takes."""
 SEED = 42
 """The paper's."""
 
@@ -87,12 +97,12 @@ def tune_embeddings(
     Raises:
         UserError: If anything named does not exist or fit, or a loss is not finite.
     """
-    kind = (settings or {}).get("adapter.kind", "lora")
-    if kind != "lora":
-        raise UserError(f"adapter.kind: embeddings are tuned by LoRA; {kind} is not offered here.")
+    given = settings or {}
+    if "adapter.kind" in given:
+        _require_lora(given["adapter.kind"])  # before the paper's rank is found to fit no other kind
     named = {"model": model, "seed": SEED, **PAPER, **WARMUP}
     named |= {} if data_dir is None else {"data_dir": str(data_dir)}
-    config, asked = settings_of(TuneSettings, named, settings or {})
+    config, asked = settings_of(TuneSettings, named, given, (*OF_EVERY_RUN, *OF_TUNING))
     _check(config)
     how = EmbeddingSettings(**{name: getattr(asked, name) for name in EmbeddingSettings.model_fields})
     folder = data_folder(config)
@@ -157,14 +167,20 @@ def tune_embeddings(
 
 
 def _check(config: RunConfig) -> None:
-    """Refuse settings for several tasks, of which there are none.
+    """Refuse other adapters than LoRA, and settings for several tasks, of which there are none.
 
     Raises:
         UserError: There is one.
     """
+    _require_lora(config.adapter.kind)
     for key in ("epochs", "limit"):
         if isinstance(getattr(config.training, key), Mapping):
             raise UserError(f"training.{key}: tuning has no tasks; give a number.")
+
+
+def _require_lora(kind: str) -> None:
+    if kind != "lora":
+        raise UserError(f"adapter.kind: embeddings are tuned by LoRA; {kind} is not offered here.")
 
 
 def _save_adapter(session: Any, path: Path) -> None:
