@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from forgetmenot.engine import training
 from forgetmenot.engine.learner import Learner
 from forgetmenot.errors import UserError
 from forgetmenot.methods.sequential import Sequential
@@ -125,3 +126,18 @@ def test_a_diverged_stage_is_not_aligned_anew_and_has_no_score(broken: Run) -> N
     assert last == [None] * len(last)
     reasons = {gap["reason"] for gap in found["missing"]}
     assert all("not finite" in reason for reason in reasons), reasons
+
+
+def test_an_alignment_that_diverges_empties_its_cells_and_ends_nothing(
+    broken: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit = training.fit
+
+    def steep(*arguments: Any, **named: Any) -> None:
+        fit(*arguments, **{**named, "learning_rate": 1e38})
+
+    monkeypatch.setattr(training, "fit", steep)
+    _, found = rescore(broken.path, settings={"realign": 4})
+    assert found["matrix"] == [[None] * len(found["tasks"])] * len(found["stages"])
+    assert all("not finite" in gap["reason"] for gap in found["missing"])
+    assert rescore(broken.path)[1]["matrix"] == broken.results["matrix"]

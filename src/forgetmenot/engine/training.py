@@ -27,6 +27,10 @@ from forgetmenot.prompting.encoded import Encoded
 BETAS = (0.9, 0.999)
 
 
+class DivergedError(UserError):
+    """A loss or a gradient was no number; the weights are of no use."""
+
+
 class Objective(Protocol):
     """What a method adds to a step; see `forgetmenot.methods.Method` for what each hook means."""
 
@@ -88,7 +92,7 @@ def fit(
     and then the penalty is added, once per step.
 
     Raises:
-        UserError: If a loss or the norm of a gradient is not finite; the weights are then of no use.
+        DivergedError: If a loss or the norm of a gradient is not finite; the weights are then of no use.
     """
     model = learner.model
     examples = with_reference(learner, examples)
@@ -170,7 +174,7 @@ def _backward(
 
 def _require_finite(what: str, value: float, step: int, steps: int) -> None:
     if not math.isfinite(value):
-        raise UserError(
+        raise DivergedError(
             f"training stopped at step {step} of {steps}, where the {what} is {value}. Set a lower "
             "training.learning_rate, or training.precision: fp32; if it is so from the first step on, look "
             "for values in the model's weights that are not finite."

@@ -8,6 +8,7 @@ and batch below, at the run's own learning rate.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -39,8 +40,7 @@ def check_realign(method: Method, name: str) -> None:
 def realigned(session: Session, scored: ScoredTask) -> Iterator[None]:
     """Answer as after a short training on the task's `realign` examples; then with the weights as before.
 
-    Raises:
-        UserError: The training diverges.
+    Where that training diverges, the weights are no numbers, so that the cells are empty and say why.
     """
     if not len(scored.realign):
         yield
@@ -48,7 +48,7 @@ def realigned(session: Session, scored: ScoredTask) -> Iterator[None]:
     from accelerate import Accelerator
 
     from forgetmenot.engine.learner import copy_weights
-    from forgetmenot.engine.training import fit
+    from forgetmenot.engine.training import DivergedError, fit
     from forgetmenot.models.adapt import adapt
 
     learner, config = session.learner, session.config
@@ -61,17 +61,20 @@ def realigned(session: Session, scored: ScoredTask) -> Iterator[None]:
         if not learner.log_likelihoods([one.answer for one in scored.realign]).isfinite().all():
             yield  # a diverged model learns nothing, and its cells say why they are empty
             return
-        fit(
-            learner,
-            scored.realign,
-            Method(),
-            config.training.model_copy(update={"batch_size": BATCH}),
-            accelerator=Accelerator(cpu=learner.device.type == "cpu"),
-            epochs=PASSES,
-            learning_rate=session.learning_rate,
-            seed=config.seed,
-            on_step=lambda step: None,
-        )
+        try:
+            fit(
+                learner,
+                scored.realign,
+                Method(),
+                config.training.model_copy(update={"batch_size": BATCH}),
+                accelerator=Accelerator(cpu=learner.device.type == "cpu"),
+                epochs=PASSES,
+                learning_rate=session.learning_rate,
+                seed=config.seed,
+                on_step=lambda step: None,
+            )
+        except DivergedError:
+            copy_weights(learner.trainable(), {name: p * math.nan for name, p in before.items()})
         yield
     finally:
         if not bare:
