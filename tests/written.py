@@ -12,6 +12,7 @@ from forgetmenot.prompting import Encoded, TokenSequence
 END, BOS = 2, 1
 
 ROOMY: dict[str, dict[str, Any]] = {
+    "stm": {"method": {"name": "stm", "threshold": 300.0}},
     "self-guide-replay": {
         "model": "quickstart-small",
         "method": {
@@ -19,9 +20,10 @@ ROOMY: dict[str, dict[str, Any]] = {
             "candidates": 2,
             "synthesis": {"max_input_tokens": 12, "max_output_tokens": 8, "best_of": 3, "outputs": 3},
         },
-    }
+    },
 }
-"""How a method is run that asks for more text than the tiny model has positions for, by its name."""
+"""How a method is run, by its name, that asks more of the tiny model than it has: positions, or the sense
+that makes some tokens far likelier than others."""
 
 
 def choice(

@@ -26,15 +26,16 @@ def few_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def seen(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The rows of each matrix of logits that is read."""
+    """The rows of each matrix of logits that is computed in chunks."""
     rows: list[int] = []
-    original = head_module.picked
+    original = head_module.logits_of
 
-    def picked(logits: Any, *args: Any) -> Any:
+    def logits_of(*args: Any, **named: Any) -> Any:
+        logits = original(*args, **named)
         rows.append(len(logits))
-        return original(logits, *args)
+        return logits
 
-    monkeypatch.setattr(head_module, "picked", picked)
+    monkeypatch.setattr(head_module, "logits_of", logits_of)
     return rows
 
 

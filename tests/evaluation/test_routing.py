@@ -57,15 +57,24 @@ def test_states_and_divergences_are_those_of_each_part(learner: Learner) -> None
     routed = RoutedLearner(learner, ByFirstToken(parts))
     head = type(head)(head.weight.clone())
     states, values = routed.states(sequences), routed.divergences(sequences, base, head)
+    tokens = routed.token_log_likelihoods(sequences)
     counts = [len(one.tokens) - one.start for one in sequences]
     alone = []
     for k, one in enumerate(sequences):
         with learner.with_weights(parts["odd" if k % 2 else "even"]):
             alone.append(
-                (learner.states([one]), learner.divergences([one], torch.split(base, counts)[k], head))
+                (
+                    learner.states([one]),
+                    learner.divergences([one], torch.split(base, counts)[k], head),
+                    learner.token_log_likelihoods([one]),
+                )
             )
-    assert torch.allclose(states, torch.cat([one for one, _ in alone]), atol=1e-5)
-    assert torch.allclose(values, torch.cat([one for _, one in alone]), atol=1e-6)
+    for found, close, parts_alone in zip(
+        (states, values, tokens), (1e-5, 1e-6, 1e-5), zip(*alone, strict=True), strict=True
+    ):
+        assert torch.allclose(found, torch.cat(parts_alone), atol=close)
+    with pytest.raises(TypeError, match="without gradients"):
+        routed.forward_tokens(sequences)
     assert values.min() > 0
     assert all(torch.equal(value, kept[name]) for name, value in learner.snapshot().items())
     prompts = [one.tokens for one in sequences]

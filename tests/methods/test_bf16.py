@@ -15,8 +15,13 @@ from forgetmenot.prompting import Encoded, TokenSequence
 from forgetmenot.runs.api import Run
 from tests.written import ROOMY
 
-PASSING_TWICE: list[tuple[str, dict[str, Any]]] = [
+OWN: list[tuple[str, dict[str, Any]]] = [
     ("kl", {"strength": 5.0}),
+    ("asft", {"strength": 5.0}),
+    ("dft", {}),
+    ("eaft", {}),
+    ("flow", {}),
+    ("stm", {"threshold": 300.0}),
     ("lwf", {"strength": 5.0, "over": "vocabulary"}),
     ("lwf", {"strength": 5.0, "over": "labels"}),
     ("ema", {"strength": 5.0}),
@@ -61,8 +66,8 @@ def check(
         assert torch.cosine_similarity(gradient, other, dim=0) > 0.99
 
 
-@pytest.mark.parametrize(("name", "options"), PASSING_TWICE)
-def test_a_loss_with_two_passes_is_that_of_fp32(
+@pytest.mark.parametrize(("name", "options"), OWN)
+def test_a_loss_of_its_own_is_that_of_fp32(
     name: str,
     options: dict[str, Any],
     learner: Learner,
@@ -122,6 +127,10 @@ NEEDS: dict[str, dict[str, Any]] = {
 }
 
 
+RISING = ("asft", "dft")
+"""Whose loss, −p log p, rises until a token's probability is 1/e, which the tiny model begins far below."""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_the_loss_falls_in_bf16_as_in_fp32(name: str, go: Callable[..., Run]) -> None:
@@ -141,7 +150,7 @@ def test_the_loss_falls_in_bf16_as_in_fp32(name: str, go: Callable[..., Run]) ->
     for (_, exact), (_, rounded) in zip(falls["fp32"], falls["bf16"], strict=True):
         assert rounded == pytest.approx(exact, rel=0.1, abs=0.1)
     first, last = falls["bf16"][0]
-    assert last < first
+    assert last > first if name in RISING else last < first
 
 
 def trained(run: Run) -> list[Any]:

@@ -20,6 +20,11 @@ from forgetmenot.prompting import Encoded
 AT_ONCE = 3  # rows of logits; with a teacher beside them half as many
 METHODS: dict[str, dict[str, Any]] = {
     "kl": {"strength": 0.5},
+    "asft": {"strength": 0.5},
+    "dft": {},
+    "eaft": {},
+    "flow": {},
+    "stm": {"threshold": 300.0},
     "lwf": {"strength": 0.5},
     "ema": {"strength": 0.5, "decay": 0.9},
     "self-distillation": {},
@@ -167,13 +172,14 @@ def test_a_mean_over_examples_weighs_each_by_its_tokens(
 ) -> None:
     """The loss of a batch is the sum of each example's alone, over the number of its answer's tokens."""
     labels = {"strength": 0.5, "over": "labels"}
+    examples = [replace(e, answer=e.candidates[0]) if k % 2 else e for k, e in enumerate(examples)]
+    stage = replace(stage, data={"size": examples})
     if name == "labels":
         method: Any = make_method("lwf", labels, seed=0)
         method.begin(learner, stage)
         shaken(0.1)
     else:
         method = started(name, learner, stage, shaken)
-    examples = [replace(e, answer=e.candidates[0]) if k % 2 else e for k, e in enumerate(examples)]
     if name == "der++":
         examples = [*method.memory["size"][:6], *examples[:6]]
     lengths = [len(e.answer.tokens) - e.answer.start for e in examples]

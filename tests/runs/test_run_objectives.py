@@ -87,6 +87,7 @@ def test_it_goes_on_from_disk_as_undisturbed(go: Go, stages: Mapping[str, Any], 
 
 REFUSED = {
     "a loss of its own": ("lwf", "method lwf has a loss or gradients of its own"),
+    "weights for answer tokens": ("dft", "method dft has a loss or gradients of its own"),
     "gradients of its own": ("agem", "method agem has a loss or gradients of its own"),
     "past answers beside pairs": ("replay", "replay would train on preferences .manners. and on answers"),
     "all at once": ("joint", "joint would train on preferences .manners. and on answers"),

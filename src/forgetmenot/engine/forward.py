@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from forgetmenot.engine.composed import Positions, augmented
 from forgetmenot.engine.head import (
     GatheredHead,
+    Read,
     chunks,
     decoder_states,
     edge_log_probs_in_chunks,
@@ -43,26 +44,34 @@ def log_likelihoods(model: Any, pack: Pack, cache: Any = None, *, greedy: bool =
         cache: The keys and values of the pack's prefix, as Transformers caches them; the pass appends to it.
         greedy: Whether that is counted.
     """
-    edges = edge_log_probs(model, pack, cache, greedy=greedy)
-    device = edges.device
-    per_token = edges[on_device(pack.edges, device)]
-    nothing = torch.zeros(pack.sequences, *per_token.shape[1:], device=device)
-    return nothing.index_add(0, on_device(pack.owners, device), per_token)
+    read = picked_and_greedy if greedy else picked
+    return sequence_sums(pack, predicted_tokens(model, pack, read, cache))
 
 
-def edge_log_probs(model: Any, pack: Pack, cache: Any = None, *, greedy: bool = False) -> Tensor:
-    """The log-probability of each edge's token after its position, in nats and fp32 [edges].
+def sequence_sums(pack: Pack, per_token: Tensor) -> Tensor:
+    """The sum over each sequence's predicted tokens [sequences, …] of what each has [predicted, …]."""
+    nothing = torch.zeros(pack.sequences, *per_token.shape[1:], device=per_token.device)
+    return nothing.index_add(0, on_device(pack.owners, per_token.device), per_token)
 
-    With `greedy`, beside it 1 where that token is the likeliest, else 0 [edges, 2].
+
+def predicted_tokens(model: Any, pack: Pack, read: Read = picked, cache: Any = None) -> Tensor:
+    """What is read of each predicted token, sequence after sequence, in fp32 [predicted, …].
+
+    By default its log-probability in nats [predicted]; see `forgetmenot.engine.head.Read`.
     """
+    edges = edge_log_probs(model, pack, read, cache)
+    return edges[on_device(pack.edges, edges.device)]
+
+
+def edge_log_probs(model: Any, pack: Pack, read: Read = picked, cache: Any = None) -> Tensor:
+    """What is read at each edge, by default its token's log-probability after its position [edges, …]."""
     kept, rows = np.unique(pack.sources, return_inverse=True)
     many = len(chunks(len(kept), model.config.get_text_config().vocab_size)) > 1
     if pack.end is not None and (head_alone(model) if is_sharded(model) else many):
         hidden, kind, head = _head_states(model, pack, kept, cache)
-        return edge_log_probs_in_chunks(model, kind, hidden, rows, pack.targets, head, greedy=greedy)
+        return edge_log_probs_in_chunks(model, kind, hidden, rows, pack.targets, read, head)
     logits, edge_rows = _edge_logits(model, pack, cache)
-    targets = on_device(pack.targets, logits.device)
-    return (picked_and_greedy if greedy else picked)(logits, edge_rows, targets)
+    return read(logits, edge_rows, on_device(pack.targets, logits.device))
 
 
 def predicting_states(model: Any, pack: Pack) -> tuple[Tensor, type[Any] | None, GatheredHead | None]:

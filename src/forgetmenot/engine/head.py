@@ -1,6 +1,7 @@
 """The LM head over the positions that predict something: in fp32, and a bounded number of them at a time."""
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from itertools import pairwise
 from typing import Any
@@ -17,6 +18,10 @@ from forgetmenot.engine.trie import Ints
 
 LOGITS_BYTES = 2**29
 """The most bytes of fp32 logits at a time; a training step holds about four times as many at its peak."""
+
+Read = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""What is read from logits: given logits [rows, vocabulary], and the row and the target of each edge [edges],
+the target's log-probability [edges], or this as the first of several columns [edges, columns]."""
 
 
 def chunks(rows: int, vocabulary: int) -> list[slice]:
@@ -55,11 +60,10 @@ def edge_log_probs_in_chunks(
     hidden: Tensor,
     rows: Ints,
     targets: Ints,
+    read: Read,
     head: GatheredHead | None = None,
-    *,
-    greedy: bool = False,
 ) -> Tensor:
-    """The log-probability of each edge's token, without ever holding the logits of all rows.
+    """What is read at each edge, without ever holding the logits of all rows.
 
     The backward pass computes each chunk's logits again (Chen et al. 2016, arXiv 1604.06174).
 
@@ -69,25 +73,25 @@ def edge_log_probs_in_chunks(
         hidden: Hidden states where something is predicted [rows, width].
         rows: The row that predicts each edge, ascending [edges].
         targets: The token predicted [edges].
+        read: What is read, such as `picked`.
         head: The head of a sharded model.
-        greedy: Whether it is said as well if the token is the likeliest; see `picked_and_greedy`.
 
     Returns:
-        Nats in fp32 [edges].
+        That of each edge, in fp32 [edges, …].
     """
     parts = []
     for chunk in chunks(len(hidden), model.config.get_text_config().vocab_size):
         edges = slice(*np.searchsorted(rows, [chunk.start, chunk.stop]))
         parts.append(
             checkpoint(
-                _chunk_log_probs,
+                _read_chunk,
                 model,
                 kind,
                 hidden[chunk],
                 head,
                 on_device(rows[edges] - chunk.start, hidden.device),
                 on_device(targets[edges], hidden.device),
-                greedy,
+                read,
                 use_reentrant=False,
             )
         )
@@ -104,6 +108,22 @@ def picked_and_greedy(logits: Tensor, rows: Tensor, targets: Tensor) -> Tensor:
     """What `picked` gives, and 1 where the target is the likeliest token, else 0 [edges, 2]."""
     likeliest = logits[rows, targets] >= logits.amax(-1)[rows]
     return torch.stack([picked(logits, rows, targets), likeliest.float()], dim=-1)
+
+
+def picked_and_entropy(logits: Tensor, rows: Tensor, targets: Tensor, top: int) -> Tensor:
+    """What `picked` gives, and the entropy of the likeliest tokens as a share of its maximum [edges, 2].
+
+    Args:
+        logits: As for `picked`.
+        rows: Likewise.
+        targets: Likewise.
+        top: How many tokens are the likeliest; their probabilities sum to 1 in the entropy, whose maximum is
+            ln(top). It has no gradient.
+    """
+    with torch.no_grad():
+        likeliest = logits.topk(min(top, logits.shape[-1])).values.log_softmax(-1)
+        entropy = -(likeliest.exp() * likeliest).sum(-1) / math.log(likeliest.shape[-1])
+    return torch.stack([picked(logits, rows, targets), entropy.clamp(min=0)[rows]], dim=-1)
 
 
 @contextmanager
@@ -226,17 +246,16 @@ def head_values(model: Any, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: weights[known] for name, known in parameters.items() if known in weights}
 
 
-def _chunk_log_probs(
+def _read_chunk(
     model: Any,
     kind: type[Any],
     hidden: Tensor,
     head: GatheredHead | None,
     rows: Tensor,
     targets: Tensor,
-    greedy: bool,
+    read: Read,
 ) -> Tensor:
-    logits = logits_of(model, kind, hidden, head=head)
-    return (picked_and_greedy if greedy else picked)(logits, rows, targets)
+    return read(logits_of(model, kind, hidden, head=head), rows, targets)
 
 
 def _plain(model: Any) -> Any:

@@ -24,10 +24,11 @@ from forgetmenot.engine.forward import (
     layer_states,
     log_likelihoods,
     lower_states,
+    predicted_tokens,
 )
 from forgetmenot.engine.frozen_states import FrozenStates
 from forgetmenot.engine.generate import Batch, Writer
-from forgetmenot.engine.head import KeptHead, head_alone, plain_head
+from forgetmenot.engine.head import KeptHead, Read, head_alone, picked, plain_head
 from forgetmenot.engine.kept_parts import Keeps, KeepsNothing
 from forgetmenot.engine.lower import LowerStates
 from forgetmenot.engine.merging import largest_difference, last_tokens
@@ -185,6 +186,15 @@ class Learner:
         with autocast(self.device, self.precision):
             return log_likelihoods(self.model, self._pack(sequences))
 
+    def forward_tokens(self, sequences: Sequence[TokenSequence], read: Read = picked) -> Tensor:
+        """Log-probability of each predicted token, with gradients: nats, fp32 [predicted].
+
+        Sequence after sequence, in one forward pass: the caller cuts (`cut`) what does not fit. Another
+        `read` gives more of each than this [predicted, …]; see `forgetmenot.engine.head.Read`.
+        """
+        with autocast(self.device, self.precision):
+            return predicted_tokens(self.model, self._pack(sequences), read)
+
     def forward_in_packs(self, sequences: Sequence[TokenSequence]) -> Tensor:
         """What `forward` gives, of as many sequences as one loss needs at once.
 
@@ -333,6 +343,16 @@ class Learner:
         if ranks.writes():  # counts are summed over the processes
             self.counts["without_sharing"] += arranged.without_sharing
         return ranks.all_reduce(result)
+
+    def token_log_likelihoods(self, sequences: Sequence[TokenSequence]) -> Tensor:
+        """Log-probability of each predicted token, without gradients: nats, fp32 [predicted].
+
+        Sequence after sequence.
+        """
+        result = torch.zeros(_predicted(sequences))
+        return self._for_each_predicted(
+            sequences, result, lambda packed, _: predicted_tokens(self.model, packed)
+        )
 
     def score(self, examples: Sequence[Encoded], advance: Advance | None = None) -> list[np.ndarray]:
         """Log-likelihood of each example's candidates, in nats: one array [candidates] for each example.

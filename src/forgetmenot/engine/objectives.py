@@ -1,12 +1,13 @@
 """Training objectives: the likelihood of answers, or the preference of one answer over another."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from forgetmenot.engine.head import Read, picked
 from forgetmenot.engine.learner import Learner
 from forgetmenot.errors import UserError
 from forgetmenot.prompting import EncodedExamples
@@ -18,6 +19,29 @@ def batch_loss(learner: Learner, batch: Sequence[Encoded]) -> Tensor:
     if batch[0].is_preference:
         return preference_loss(learner, batch)
     return -(learner.forward([example.answer for example in batch]) * weights(learner, batch)).sum()
+
+
+def token_weighted_loss(
+    learner: Learner, batch: Sequence[Encoded], weigh: Callable[[Tensor], Tensor], read: Read = picked
+) -> Tensor:
+    """−Σ w · log p over answer tokens, each example's terms times its weight too; w has no gradient.
+
+    With w = 1 it is `batch_loss`, to the bit.
+
+    Args:
+        learner: The model that learns.
+        batch: Examples with answers, not preferences.
+        weigh: From what is read of each answer token, example after example [predicted, …], to w [predicted].
+        read: What is read; its log-probability alone, or with others behind it.
+    """
+    found = learner.forward_tokens([example.answer for example in batch], read)
+    with torch.no_grad():
+        counted = weigh(found)
+    log_probs = found if found.dim() == 1 else found[:, 0]
+    terms = torch.tensor([count(example) for example in batch], device=learner.device)
+    owners = torch.arange(len(batch), device=learner.device).repeat_interleave(terms)
+    sums = torch.zeros(len(batch), device=learner.device).index_add(0, owners, log_probs * counted)
+    return -(sums * weights(learner, batch)).sum()
 
 
 def weights(learner: Learner, batch: Sequence[Encoded]) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from forgetmenot.engine.decoding import Answer, Decoding
-from forgetmenot.engine.head import KeptHead
+from forgetmenot.engine.head import KeptHead, Read, picked
 from forgetmenot.engine.learner import Advance, Learner
 from forgetmenot.engine.pack import Arrangement
 from forgetmenot.methods import Method
@@ -103,6 +103,11 @@ class RoutedLearner(Learner):
         plain = super().layer_states
         return torch.stack(self._routed(prompts, lambda places: list(plain([prompts[k] for k in places]))))
 
+    def token_log_likelihoods(self, sequences: Sequence[TokenSequence]) -> Tensor:
+        """As the learner's, routed by what each sequence is given."""
+        plain = super().token_log_likelihoods
+        return self._for_each_token(sequences, lambda places: plain([sequences[k] for k in places]))
+
     def divergences(self, sequences: Sequence[TokenSequence], states: Tensor, head: KeptHead) -> Tensor:
         """As the learner's, routed by what each sequence is given."""
         plain, own = super().divergences, torch.split(states, _counts(sequences))
@@ -121,6 +126,10 @@ class RoutedLearner(Learner):
 
     def forward(self, sequences: Sequence[TokenSequence]) -> Tensor:
         """Refused: a pass with gradients is the model's own, not that of the part for a prompt."""
+        raise TypeError(WITHOUT_GRADIENTS)
+
+    def forward_tokens(self, sequences: Sequence[TokenSequence], read: Read = picked) -> Tensor:
+        """Refused as `forward` is."""
         raise TypeError(WITHOUT_GRADIENTS)
 
     def hidden_with_gradients(self, prompts: Sequence[tuple[int, ...]]) -> Tensor:

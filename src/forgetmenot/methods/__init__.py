@@ -11,11 +11,15 @@ from pydantic import ValidationError
 from forgetmenot.errors import UserError, nearest, validation_sentence
 from forgetmenot.methods.adapter_per_task import AdapterPerTask
 from forgetmenot.methods.agem import AGEM
+from forgetmenot.methods.asft import ASFT
 from forgetmenot.methods.calm import Calm
 from forgetmenot.methods.dare import DARE
 from forgetmenot.methods.derpp import DarkExperienceReplay
+from forgetmenot.methods.dft import DFT
+from forgetmenot.methods.eaft import EAFT
 from forgetmenot.methods.ema import EMA
 from forgetmenot.methods.ewc import EWC
+from forgetmenot.methods.flow import Flow
 from forgetmenot.methods.freeze import Freeze
 from forgetmenot.methods.gem import GEM
 from forgetmenot.methods.gpm import GPM
@@ -39,6 +43,7 @@ from forgetmenot.methods.shared.method import Method, Options, Stage
 from forgetmenot.methods.si import SI
 from forgetmenot.methods.single import Single
 from forgetmenot.methods.ssr import SSR
+from forgetmenot.methods.stm import STM
 from forgetmenot.methods.task_arithmetic import TaskArithmetic
 from forgetmenot.methods.ties import TIES
 from forgetmenot.methods.weight_averaging import WeightAveraging
@@ -49,11 +54,15 @@ METHODS: dict[str, type[Method]] = {
     "single": Single,
     "adapter-per-task": AdapterPerTask,
     "agem": AGEM,
+    "asft": ASFT,
     "calm": Calm,
     "dare": DARE,
     "der++": DarkExperienceReplay,
+    "dft": DFT,
+    "eaft": EAFT,
     "ema": EMA,
     "ewc": EWC,
+    "flow": Flow,
     "freeze": Freeze,
     "gem": GEM,
     "gpm": GPM,
@@ -73,6 +82,7 @@ METHODS: dict[str, type[Method]] = {
     "self-guide-replay": SelfGuideReplay,
     "si": SI,
     "ssr": SSR,
+    "stm": STM,
     "task-arithmetic": TaskArithmetic,
     "ties": TIES,
     "weight-averaging": WeightAveraging,

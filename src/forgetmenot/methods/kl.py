@@ -4,8 +4,8 @@
 
 This is the anchor of Zhu et al. (2025), "Anchored Supervised Fine-Tuning", arXiv 2509.23753 (ASFT), in the
 direction of their code, on the plain likelihood: without the reweighting of tokens (DFT) that they combine it
-with. Over several stages the base stays the model before the first of them, where `lwf` goes on to the model
-of the stage before.
+with, which is `asft`. Over several stages the base stays the model before the first of them, where `lwf` goes
+on to the model of the stage before.
 
 With LoRA the base is every adapter at its start, when B = 0.
 """
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 class KL(Method):
     """Keep the answers' distributions near the base model's (KL-anchored fine-tuning)."""
 
+    name: ClassVar[str] = "kl"
     keeps = "one copy of what learns, as the base has it"
     shards = False
     weighs = True
@@ -55,8 +56,8 @@ class KL(Method):
         super().check(adapter)
         if adapter.per_stage == "merge":
             raise UserError(
-                "method kl needs the base model's answers, but adapter.per_stage: merge merges each adapter "
-                "into the base model. Use per_stage: continue or new, or method lwf."
+                f"method {self.name} needs the base model's answers, but adapter.per_stage: merge merges "
+                "each adapter into the base model. Use per_stage: continue or new, or method lwf."
             )
 
     def begin(self, learner: Learner, stage: Stage) -> None:

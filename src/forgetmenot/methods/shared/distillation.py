@@ -7,7 +7,7 @@ a chunk of rows at a time (`forgetmenot.engine.predictions`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -64,7 +64,11 @@ def teach(learner: Learner, weights: Snapshot, sequences: Sequence[TokenSequence
 
 
 def distil(
-    learner: Learner, teacher: Snapshot, batch: Sequence[Encoded], temperature: float = 1.0
+    learner: Learner,
+    teacher: Snapshot,
+    batch: Sequence[Encoded],
+    temperature: float = 1.0,
+    weigh: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The answers' negative log-likelihood, and KL(teacher ‖ model) over the vocabulary at their tokens.
 
@@ -73,6 +77,8 @@ def distil(
         teacher: The weights to compare with.
         batch: Its answers are given to both.
         temperature: Of both distributions in the divergence.
+        weigh: From the answer tokens' log-probabilities to what each one's likelihood counts, without
+            gradient [predicted]; 1 by default. In the divergence all count the same.
 
     Returns:
         Two sums over answer tokens, each example's times its weight, with gradients.
@@ -83,7 +89,9 @@ def distil(
 
     def both(taught: Tensor, found: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
         drift = divergence(tempered(taught, temperature), tempered(found, temperature), weights)
-        return torch.stack([-(found.gather(1, targets[:, None])[:, 0] * weights).sum(), drift])
+        log_probs = found.gather(1, targets[:, None])[:, 0]
+        counted = weights if weigh is None else weights * weigh(log_probs.detach())
+        return torch.stack([-(log_probs * counted).sum(), drift])
 
     answers = [example.answer for example in batch]
     taught, found = teach(learner, teacher, answers), learner.predictions(answers)
