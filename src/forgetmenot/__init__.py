@@ -11,6 +11,7 @@
 >>> fmn.check("quickstart", f"{found.path}:last", tasks=["quickstart"]).status   # 0 kept, 1 forgotten, 3 ?
 >>> fmn.synthesize("quickstart", "triage.yaml", "out").found["funnel"]   # rows that the model wrote itself
 >>> fmn.limits("quickstart", "quickstart", "out").correlations   # tuned models against examples in context
+>>> fmn.known("settings", "training").print()   # each key with its type, default and meaning
 >>> fmn.study({"grid": {"method": ["sequential", "joint"], "seed": [0, 1]}}).table
 """
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from forgetmenot.errors import UserError
     from forgetmenot.gate.callback import ForgettingCallback
     from forgetmenot.gate.check import Check, check
+    from forgetmenot.reference import Reference, known
     from forgetmenot.runs.api import Run, run
     from forgetmenot.runs.preview import Preview, preview
     from forgetmenot.studies.compare import compare
@@ -43,6 +45,7 @@ __all__ = [
     "NewTask",
     "Preview",
     "PromptChoice",
+    "Reference",
     "Run",
     "RunConfig",
     "Study",
@@ -56,6 +59,7 @@ __all__ = [
     "embed",
     "export_embeddings",
     "init",
+    "known",
     "limits",
     "load_config",
     "load_study",
@@ -95,6 +99,8 @@ _HOME = {
     "check": "forgetmenot.gate.check",
     "compare": "forgetmenot.studies.compare",
     "ForgettingCallback": "forgetmenot.gate.callback",
+    "Reference": "forgetmenot.reference",
+    "known": "forgetmenot.reference",
     "RunConfig": "forgetmenot.config",
     "load_config": "forgetmenot.config",
     "StudyConfig": "forgetmenot.studies.config",
