@@ -40,7 +40,7 @@ class ModelSettings(Settings):
     """The file of the directory or of the hub repository that is the model, with its tokenizer; nothing else
     there is read."""
     revision: str | None = None
-    """A branch, tag or commit of the hub repository; null is its newest."""
+    """A branch, tag or commit of the hub repository; null is `main`."""
     dtype: Literal["auto", "fp32", "bf16"] = "auto"
     """The type of the weights that do not learn; those that learn are always fp32. `auto` is bf16 on a CUDA
     device and fp32 elsewhere."""

@@ -22,7 +22,7 @@ class ReceiptSettings(Settings):
     """The small model: `tfidf` (TF-IDF and logistic regression), or a Transformers encoder by hub id or
     directory; null for no receipts."""
     revision: str | None = None
-    """A branch, tag or commit of the encoder's hub repository; null is its newest."""
+    """A branch, tag or commit of the encoder's hub repository; null is `main`."""
     allow_bin: bool = False
     """Whether pickled `.bin` weights are read (with `weights_only=True`) where there are no safetensors."""
     tasks: Annotated[

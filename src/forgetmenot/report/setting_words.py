@@ -166,10 +166,8 @@ def _parts(schema: Schema, several: bool = False) -> list[str]:
             return [f"a list of {len(schema['prefixItems'])} texts"]
         return [f"a list of {_either(_parts(schema.get('items', {}), several=True))}"]
     if kind == "object" and "propertyNames" in schema:
-        names = ", ".join(name.strip("`") for name in _parts(schema["propertyNames"]))
-        return [
-            f"a map from {names.replace(', ', ' or ')} to {type_in_words(schema['additionalProperties'])}"
-        ]
+        names, held = type_in_words(schema["propertyNames"]), type_in_words(schema["additionalProperties"])
+        return [f"a map from {names} to {held}"]
     if kind == "object" and isinstance(schema.get("additionalProperties"), dict):
         return [f"a map to {_either(_parts(schema['additionalProperties'], several=True))}"]
     return ["a map" if kind == "object" else "values" if several else "a value"]
