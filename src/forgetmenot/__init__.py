@@ -11,6 +11,7 @@
 >>> fmn.check("quickstart", f"{found.path}:last", tasks=["quickstart"]).status   # 0 kept, 1 forgotten, 3 ?
 >>> fmn.synthesize("quickstart", "triage.yaml", "out").found["funnel"]   # rows that the model wrote itself
 >>> fmn.limits("quickstart", "quickstart", "out").correlations   # tuned models against examples in context
+>>> fmn.known("settings", "training").print()   # each key with its type, default and meaning
 >>> fmn.study({"grid": {"method": ["sequential", "joint"], "seed": [0, 1]}}).table
 """
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from forgetmenot.gate.callback import ForgettingCallback
     from forgetmenot.gate.check import Check, check
     from forgetmenot.record.cache import clear_cache, kept_in_cache
+    from forgetmenot.reference import Reference, known
     from forgetmenot.runs.api import Run, resume, run
     from forgetmenot.runs.export import export
     from forgetmenot.runs.preview import Preview, preview
@@ -48,6 +50,7 @@ __all__ = [
     "NewTask",
     "Preview",
     "PromptChoice",
+    "Reference",
     "Run",
     "RunConfig",
     "Study",
@@ -65,6 +68,7 @@ __all__ = [
     "export_embeddings",
     "init",
     "kept_in_cache",
+    "known",
     "limits",
     "load_config",
     "load_study",
@@ -114,6 +118,8 @@ _HOME = {
     "check": "forgetmenot.gate.check",
     "compare": "forgetmenot.studies.compare",
     "ForgettingCallback": "forgetmenot.gate.callback",
+    "Reference": "forgetmenot.reference",
+    "known": "forgetmenot.reference",
     "RunConfig": "forgetmenot.config",
     "load_config": "forgetmenot.config",
     "StudyConfig": "forgetmenot.studies.config",

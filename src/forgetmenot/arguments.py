@@ -9,6 +9,7 @@ import yaml
 
 from forgetmenot.errors import UserError, nearest
 from forgetmenot.models.settings import GGUF_TYPES
+from forgetmenot.reference import KINDS
 from forgetmenot.tasks.yaml_file import parse_yaml, shortened, why
 
 DEMONSTRATIONS = 3
@@ -329,9 +330,10 @@ def parser() -> argparse.ArgumentParser:
     verb = _verb(verbs, "cache", "show what is kept for later runs, and where")
     verb.add_argument("--clear", action="store_true", help="remove it; it is made anew when it is needed")
 
-    verb = _verb(verbs, "list", "list the known tasks, suites, methods, models, prompts or probes")
+    verb = _verb(verbs, "list", "list what there is to choose from and to set, or one of it in full")
+    verb.add_argument("what", metavar="WHAT", choices=tuple(KINDS), help=", ".join(KINDS))
     verb.add_argument(
-        "what", metavar="WHAT", choices=("tasks", "suites", "methods", "models", "prompts", "probes")
+        "name", nargs="?", metavar="NAME", help="one of them, in full; of settings what the keys begin with"
     )
     return top
 

@@ -8,18 +8,26 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from forgetmenot.engine.settings import TrainingSettings
 from forgetmenot.errors import UserError, validation_sentence
 from forgetmenot.evaluation.settings import Asking, EvaluationSettings
-from forgetmenot.methods import find_method
-from forgetmenot.models.settings import BUNDLED, KINDS, AdapterSettings, ModelSettings, known_kinds, used_by
+from forgetmenot.methods import METHODS, find_method
+from forgetmenot.models.settings import (
+    BUNDLED,
+    KINDS,
+    AdapterSettings,
+    ModelOrName,
+    ModelSettings,
+    known_kinds,
+    used_by,
+)
 from forgetmenot.paths import filled, model_name
 from forgetmenot.prompting import CountOrSettings, DemonstrationSettings, PromptVariants
 from forgetmenot.receipts.settings import ReceiptSettings
 from forgetmenot.record.seal import check_file
-from forgetmenot.settings import NamedSettings, Names, Seed
+from forgetmenot.settings import NamedSettings, Names, Seed, Settings, by_name
 from forgetmenot.tasks.yaml_file import read_yaml, write_yaml
 
 FOLDERS = (
@@ -50,28 +58,52 @@ BUNDLED_JOB = Path(__file__).with_name("quickstart.yaml")
 class MethodSettings(NamedSettings):
     """Which method."""
 
-    name: str = "sequential"
+    name: Annotated[str, Field(examples=list(METHODS))] = "sequential"
+    """The method that learns the next task without losing the last ones (`fmn list methods`). `method: NAME`
+    is short for it; a method's options stand beside its name (`fmn list methods NAME`)."""
 
 
-class RunConfig(BaseModel):
+MethodOrName = Annotated[
+    MethodSettings, BeforeValidator(by_name, json_schema_input_type=str | MethodSettings)
+]
+"""A method with its options, or its name alone."""
+
+
+class RunConfig(Settings):
     """A run: one model, one task order, one method, one prompt choice, one seed."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    model: ModelSettings = ModelSettings()
+    model: ModelOrName = ModelSettings()
+    """Which model is trained."""
     tasks: Annotated[Names, Field(min_length=1)] = ("quickstart",)
+    """What is learned, in this order: names of tasks and suites (`fmn list tasks`, `fmn list suites`), and
+    paths of task files (docs/tasks.md)."""
     prompt: PromptVariants = "default"
+    """The prompt variant (`fmn list prompts`): one for all tasks, a map from tasks to variants, or the path
+    of a YAML file with such a map."""
     demonstrations: CountOrSettings = DemonstrationSettings()
-    method: MethodSettings = MethodSettings()
+    """Solved examples in the prompt (few-shot). A number alone is the `count`."""
+    method: MethodOrName = MethodSettings()
+    """How tasks are learned one after another."""
     adapter: AdapterSettings = AdapterSettings()
+    """Which parameters learn."""
     training: TrainingSettings = TrainingSettings()
+    """How a stage trains."""
     evaluation: EvaluationSettings = EvaluationSettings()
+    """What is scored after every stage, and how."""
     receipts: ReceiptSettings = ReceiptSettings()
+    """A small model's prediction in the prompt (docs/receipts.md)."""
     data_dir: str | None = None
+    """A folder that holds `glue/`, `trace/`, `standard-cl/`, `super-ni/` or `general/`, or one of these
+    folders itself; null reads the hub."""
     checkpoints: Literal["all", "last", "none"] = "all"
+    """Which stages' weights stay on disk after the run: `all` stages', the `last` one's, or `none`."""
     trackers: Names = ()
+    """Accelerate's trackers that are told of the run: tensorboard (`pip install 'forgetmenot[trackers]'`),
+    wandb, mlflow and others."""
     seed: Seed = 0
+    """What everything that is drawn is drawn by: two runs with the same seed end with the same results."""
     output: str = "runs/{model}-{method}-{hash}-{seed}"
+    """The run's directory; `{hash}` stands for everything but the seed and the output."""
 
     @model_validator(mode="before")
     @classmethod
@@ -93,11 +125,6 @@ class RunConfig(BaseModel):
             key: allowed[0] for key, allowed in needs.items() if key not in adapter and key in of_use
         }
         return {**values, "adapter": {**adapter, **open_settings}} if open_settings else values
-
-    @field_validator("model", "method", mode="before")
-    @classmethod
-    def _name_alone(cls, value: Any) -> Any:
-        return {"name": value} if isinstance(value, str) else value
 
     @property
     def hash(self) -> str:

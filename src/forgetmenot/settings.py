@@ -10,8 +10,13 @@ def split_names(value: Any) -> Any:
     return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
 
 
-Names = Annotated[tuple[str, ...], BeforeValidator(split_names)]
+Names = Annotated[tuple[str, ...], BeforeValidator(split_names, json_schema_input_type=str | tuple[str, ...])]
 """A list of names, or one text with commas between them."""
+
+
+def by_name(value: Any) -> Any:
+    """A name alone stands for a section whose `name` it is."""
+    return {"name": value} if isinstance(value, str) else value
 
 
 def _is_a_number(value: Any) -> Any:
@@ -24,20 +29,30 @@ def _is_a_number(value: Any) -> Any:
 MOST = 10**9
 """The most of what is counted: examples, tokens, rows."""
 
-PositiveInt = Annotated[int, BeforeValidator(_is_a_number), Field(gt=0, le=MOST)]
-NonNegativeInt = Annotated[int, BeforeValidator(_is_a_number), Field(ge=0, le=MOST)]
-Seed = Annotated[int, BeforeValidator(_is_a_number), Field(ge=0, lt=2**63)]
+PositiveInt = Annotated[int, Field(gt=0, le=MOST), BeforeValidator(_is_a_number)]
+NonNegativeInt = Annotated[int, Field(ge=0, le=MOST), BeforeValidator(_is_a_number)]
+Seed = Annotated[int, Field(ge=0, lt=2**63), BeforeValidator(_is_a_number)]
 Number = Annotated[float, BeforeValidator(_is_a_number)]
 PositiveFloat = Annotated[Number, Field(gt=0)]
 NonNegativeFloat = Annotated[Number, Field(ge=0)]
 
 
-class NamedSettings(BaseModel):
+class Settings(BaseModel):
+    """A section of settings: an unknown key is an error, and the text under a key tells people what it is.
+
+    The text is shown by `fmn list settings` and in docs/settings.md, and stands nowhere else.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+class NamedSettings(Settings):
     """A method or a probe by name, and beside its name the options that it defines itself."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="allow")
 
     name: str
+    """Its name; its options stand beside it."""
 
     @property
     def options(self) -> dict[str, Any]:

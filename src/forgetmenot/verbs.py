@@ -368,38 +368,10 @@ def cache(parsed: argparse.Namespace) -> None:
 
 
 def list_known(parsed: argparse.Namespace) -> None:
-    """`fmn list`: list the known tasks, suites, methods, models, prompts or probes."""
-    table = Table("name", "", box=None, pad_edge=False)
-    for name, line in _known(parsed.what).items():
-        table.add_row(name, line)
-    Screen().print(table)
+    """`fmn list`: list what there is to choose from and to set, or one of it in full."""
+    from forgetmenot.reference import known
 
-
-def _known(what: str) -> dict[str, str]:
-    if what == "tasks":
-        from forgetmenot.tasks import known_tasks
-
-        return known_tasks()
-    if what == "suites":
-        from forgetmenot.tasks import known_suites
-
-        return {name: ", ".join(tasks) for name, tasks in known_suites().items()}
-    if what == "methods":
-        from forgetmenot.methods import known_methods
-
-        return {name: (kind.__doc__ or "").strip().splitlines()[0] for name, kind in known_methods().items()}
-    if what == "probes":
-        from forgetmenot.probes import known_probes
-
-        return {name: (kind.__doc__ or "").strip().splitlines()[0] for name, kind in known_probes().items()}
-    if what == "models":
-        from forgetmenot.models.settings import BUNDLED
-
-        bundled = dict.fromkeys(BUNDLED, "Bundled: a small Llama that knows the words of the bundled tasks")
-        return {**bundled, "…": "any causal language model: a hub id, a directory, a .gguf file"}
-    from forgetmenot.prompting import known_prompts
-
-    return {task: ", ".join(variants) for task, variants in known_prompts().items()}
+    known(parsed.what, parsed.name).print(Screen())
 
 
 def _overrides(parsed: argparse.Namespace) -> dict[str, Any]:

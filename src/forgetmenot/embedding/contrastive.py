@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from forgetmenot.embedding.prompt import EmbeddingSettings
 from forgetmenot.embedding.triples import Triple
@@ -27,7 +27,7 @@ from forgetmenot.engine.settings import TrainingSettings
 from forgetmenot.errors import UserError
 from forgetmenot.prompting.encoded import TokenSequence
 from forgetmenot.prompting.tokens import tokens_of
-from forgetmenot.settings import Names, PositiveFloat, PositiveInt
+from forgetmenot.settings import Names, PositiveFloat, PositiveInt, Settings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,21 +49,16 @@ WARMUP = {"training.warmup_ratio": 0.1}
 Prompts = tuple[int, ...]
 
 
-class TuningSettings(BaseModel):
-    """What contrastive tuning has beside a config's `adapter` and `training`.
-
-    Attributes:
-        sources: Where triples come from: `mnli` (its train split), `mnli-dev` (dev_matched), or a file with
-            the columns of SimCSE's nli_for_simcse.csv.
-        temperature: τ.
-        sentence_tokens: A sentence is cut to so many tokens before it is put into the prompt; the paper's.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+class TuningSettings(Settings):
+    """What contrastive tuning has beside a config's `adapter` and `training`."""
 
     sources: Annotated[Names, Field(min_length=1)] = ("mnli-dev",)
+    """Where triples come from: `mnli` (its train split), `mnli-dev` (dev_matched), or a file with the columns
+    of SimCSE's nli_for_simcse.csv."""
     temperature: PositiveFloat = 0.05
+    """τ."""
     sentence_tokens: PositiveInt = 32
+    """A sentence is cut to so many tokens before it is put into the prompt; the paper's."""
 
 
 def info_nce(anchors: Tensor, positives: Tensor, negatives: Tensor, temperature: float) -> Tensor:

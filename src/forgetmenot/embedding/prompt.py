@@ -7,7 +7,9 @@ before the last quote; the paper prints it the other way round.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, Field
+
+from forgetmenot.settings import Settings
 
 TEMPLATES = {
     "code": ('This sentence : "', '" means in one word:"'),
@@ -40,27 +42,24 @@ def _by_name(value: Any) -> Any:
 
 
 Words = Annotated[str, Field(pattern=r"\S")]
-Demonstration = Annotated[tuple[Words, Words], BeforeValidator(_by_name)]
+Demonstration = Annotated[
+    tuple[Words, Words], BeforeValidator(_by_name, json_schema_input_type=str | tuple[str, str])
+]
 """A sentence and its word, or the name of a model whose best one is in the paper."""
 
 
-class EmbeddingSettings(BaseModel):
-    """How a sentence becomes a vector.
-
-    Attributes:
-        pooling: `prompt`: the last layer's state of the last token of the one-word prompt (PromptEOL).
-            `mean`: the mean of the states of all tokens of the sentence alone, BOS included where the
-            tokenizer writes one. `last`: the state of its last token.
-        template: PromptEOL's as in its authors' code, which made their tables, or as their paper prints it.
-        demonstration: A sentence and its word, put in front of the prompt: ["A jockey riding a horse.",
-            "Equestrian"], or `opt-2.7b`, whose it is in the paper.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+class EmbeddingSettings(Settings):
+    """How a sentence becomes a vector."""
 
     pooling: Literal["prompt", "mean", "last"] = "prompt"
+    """`prompt`: the last layer's state of the last token of the one-word prompt (PromptEOL). `mean`: the mean
+    of the states of all tokens of the sentence alone, BOS included where the tokenizer writes one. `last`:
+    the state of its last token."""
     template: Literal["code", "paper"] = "code"
+    """PromptEOL's as in its authors' code, which made their tables, or as their paper prints it."""
     demonstration: Demonstration | None = None
+    """A sentence and its word, put in front of the prompt: ["A jockey riding a horse.", "Equestrian"], or
+    `opt-2.7b`, whose it is in the paper."""
 
 
 def around(settings: EmbeddingSettings) -> tuple[str, str]:

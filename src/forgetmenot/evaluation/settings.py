@@ -7,9 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     ValidationError,
     field_validator,
@@ -25,7 +23,9 @@ from forgetmenot.settings import (
     NonNegativeFloat,
     NonNegativeInt,
     Number,
+    PositiveFloat,
     PositiveInt,
+    Settings,
     split_names,
 )
 
@@ -57,27 +57,46 @@ def _margin(value: Any) -> Any:
     return value
 
 
-ScoringName = Annotated[str, AfterValidator(_known_scoring)]
+def _scorings(schema: dict[str, Any]) -> None:
+    schema["enum"] = list(SCORINGS)  # when the schema is made: all that are in the table then
+
+
+ScoringName = Annotated[str, AfterValidator(_known_scoring), Field(json_schema_extra=_scorings)]
 Normalization = Literal["none", "tokens", "bytes", "unconditional"]
 Calibration = Literal["none", "contextual", "prior"]
 
 
-class ReadingSettings(BaseModel):
-    """A reading beside the run's own; what it does not name is as in the run's own.
+Margin = Annotated[
+    Literal["auto"] | float | dict[str, float],
+    BeforeValidator(
+        _margin,
+        json_schema_input_type=Literal["auto"]
+        | Annotated[float, Field(gt=0, lt=1)]
+        | dict[str, PositiveFloat],
+    ),
+]
+Probes = Annotated[
+    tuple[NamedSettings, ...],
+    BeforeValidator(_probes, json_schema_input_type=str | tuple[str | NamedSettings, ...]),
+]
 
-    Attributes:
-        realign: Before a task is asked, train for a moment on so many of its training examples; see
-            `forgetmenot.runs.realign`. The weights are then put back.
-    """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class ReadingSettings(Settings):
+    """A reading beside the run's own; what it does not name is as in the run's own."""
 
     prompt: PromptVariants | None = None
+    """Another prompt variant, or a map from tasks to variants."""
     demonstrations: CountOrSettings | None = None
+    """Other demonstrations."""
     scoring: ScoringName | None = None
+    """Another way of scoring."""
     normalization: Normalization | None = None
+    """Another normalization."""
     calibration: Calibration | None = None
+    """Another calibration."""
     realign: PositiveInt | None = None
+    """Before a task is asked, train for a moment on so many of its training examples, and put the weights
+    back afterwards (docs/prompts.md)."""
 
     @model_validator(mode="after")
     def _something(self) -> Self:
@@ -86,30 +105,23 @@ class ReadingSettings(BaseModel):
         return self
 
 
-class GenerationSettings(BaseModel):
-    """How answers are generated, beside what each task says of its own (its length, its stop strings).
-
-    Attributes:
-        max_new_tokens: The most tokens of an answer; `auto` is each task's own most, which a number only
-            lowers.
-        temperature: 0 takes the likeliest token; else tokens are drawn, from a seed of each example's own.
-        top_k: Draw among the k likeliest tokens; 0 for all.
-        top_p: Draw among the fewest tokens that together reach this probability.
-        batch_tokens: The most positions of a batch, prompts and answers; `auto` follows from the model and
-            the device.
-        margins: Whether predictions keep how far each token's likeliest logit lay above the second.
-        backend: `transformers`, or `vllm` on a GPU where it is installed.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+class GenerationSettings(Settings):
+    """How answers are generated, beside what each task says of its own (its length, its stop strings)."""
 
     max_new_tokens: PositiveInt | Literal["auto"] = "auto"
+    """The most tokens of an answer. `auto` is each task's own most, which a number only lowers."""
     temperature: NonNegativeFloat = 0.0
+    """0 takes the likeliest token; else tokens are drawn, by a seed of each example's own."""
     top_k: NonNegativeInt = 0
+    """Above temperature 0, draw among the k likeliest tokens; 0 for all."""
     top_p: Number = Field(default=1.0, gt=0, le=1)
+    """Above temperature 0, draw among the fewest tokens that together reach this probability."""
     batch_tokens: PositiveInt | Literal["auto"] = "auto"
+    """The most positions of a batch, prompts and answers. `auto` follows from the model and the device."""
     margins: bool = False
+    """Whether predictions keep how sure each token was: how far its logit lay above the second one."""
     backend: Literal["transformers", "vllm"] = "transformers"
+    """What writes the answers; `vllm` on a GPU where it is installed."""
 
     @model_validator(mode="after")
     def _draws_if_it_chooses_among(self) -> Self:
@@ -120,40 +132,40 @@ class GenerationSettings(BaseModel):
         return self
 
 
-class EvaluationSettings(BaseModel):
-    """What is scored after every stage, and how a choice among labels is read.
-
-    Attributes:
-        split: What is scored: `score`; or `select`, on which settings are chosen, so that `score` never is.
-        limit: Score a fixed random sample of so many examples of each task, the same for every run.
-        also_score: Tasks that are scored and never trained on; lm-evaluation-harness's may be among them.
-        margin: How small a drop counts as none: `auto`, each metric's own; one number, for all scores that
-            have a fixed range; or a map from tasks or metrics to numbers.
-        prompts: Prompt variants to read beside the run's own; short for `readings` that name a `prompt`.
-        readings: Further ways of asking, each a reading of its own beside the run's.
-        scoring: By the `likelihood` of each candidate, or by `generation`: what the model writes, greedily;
-            `last-label` reads the same text as SELF-GUIDE does, by the label that it names last.
-        normalization: What a candidate's log-likelihood is divided by, `tokens` or `bytes`, or freed from:
-            its `unconditional` log-likelihood.
-        calibration: What is divided out of the candidates' probabilities: those of a `contextual` example
-            without content, or the `prior`, the mean over `select`.
-        generation: How free answers are generated.
-        probes: What is measured beside the tasks: names, or {name: NAME, its option: value}.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class EvaluationSettings(Settings):
+    """What is scored after every stage, and how a choice among labels is read."""
 
     split: Literal["score", "select"] = "score"
+    """What is scored: `score`; or `select`, on which settings are chosen, so that `score` never is."""
     limit: PositiveInt | None = None
+    """Score a fixed random sample of so many examples of each task, the same for every run; null scores
+    all."""
     also_score: Names = ()
-    margin: Annotated[Literal["auto"] | float | dict[str, float], BeforeValidator(_margin)] = "auto"
+    """What is scored and never trained on (`--watch`): tasks, suites, task files, and names of
+    lm-evaluation-harness's tasks (docs/tasks.md)."""
+    margin: Margin = "auto"
+    """How small a drop counts as none (docs/statistics.md): `auto`, each metric's own; a number, for all
+    scores that have a fixed range (0.03 is three points); or a map from tasks or metrics to numbers."""
     prompts: Names = ()
-    probes: Annotated[tuple[NamedSettings, ...], BeforeValidator(_probes)] = ()
+    """Prompt variants that are read beside the run's own; short for `readings` that name a `prompt`."""
+    probes: Probes = ()
+    """What is measured beside the tasks (docs/probes.md): names (`fmn list probes`), or `{name: NAME, its
+    option: value}` (`fmn list probes NAME`)."""
     readings: tuple[ReadingSettings, ...] = ()
+    """Further ways of asking, each a reading of its own beside the run's (docs/prompts.md)."""
     scoring: ScoringName = "likelihood"
+    """How a choice among labels is read: by the `likelihood` of each candidate; by `generation`, what the
+    model writes; or by `last-label`, the same text read as SELF-GUIDE does, by the label that it names
+    last."""
     normalization: Normalization = "none"
+    """What a candidate's log-likelihood is divided by, its `tokens` or `bytes`, or freed from, its
+    `unconditional` log-likelihood (docs/prompts.md)."""
     calibration: Calibration = "none"
+    """What is divided out of the candidates' probabilities: those of a `contextual` example without content,
+    or the `prior`, the mean over `select` (docs/prompts.md)."""
     generation: GenerationSettings = GenerationSettings()
+    """How free answers are written, beside what each task says of its own, its length and its stop strings
+    (docs/trace.md)."""
 
     @property
     def margins(self) -> float | Mapping[str, float] | None:

@@ -14,14 +14,11 @@ if TYPE_CHECKING:
 
 
 class AGemOptions(RehearsalOptions):
-    """What the reference gradient is taken over.
-
-    Attributes:
-        batch: How many remembered examples, of all past tasks together, are drawn for each step. The
-            default is our own: the default batch of training, which doubles the cost of a step.
-    """
+    """What the reference gradient is taken over."""
 
     batch: PositiveInt = 32
+    """How many remembered examples, of all past tasks together, are drawn for each step. The default is our
+    own: the default batch of training, which doubles the cost of a step."""
 
 
 class AGEM(GradientMemory):

@@ -28,14 +28,11 @@ if TYPE_CHECKING:
 
 
 class CalmOptions(RoutingOptions):
-    """What a task learns beside its bridge.
-
-    Attributes:
-        tune: Whether the small model of each task learns the task too. If not, all bridges lead to the model
-            that `adapter.augmenting` names, as it is.
-    """
+    """What a task learns beside its bridge."""
 
     tune: bool = True
+    """Whether the small model of each task learns the task too. If not, all bridges lead to the model that
+    `adapter.augmenting` names, as it is."""
 
 
 class Calm(Routing):

@@ -25,18 +25,14 @@ class DARE(TaskVectors):
     """Train each task from the base, and merge random rescaled shares of the weight changes (DARE)."""
 
     class Options(MergingOptions):
-        """The settings of `dare`.
-
-        Attributes:
-            rate: p, the share that is dropped; 0 with merge: linear is `task-arithmetic`. The default is
-                our own.
-            merge: The sum of what is left (linear), or the mean of entries with the elected sign (ties).
-            scale: λ; 0 is the base model. The default is that of `task-arithmetic`; with ties 1 is usual.
-        """
+        """The settings of `dare`."""
 
         rate: Number = Field(default=0.5, ge=0, lt=1)
+        """p, the share that is dropped; 0 with merge: linear is `task-arithmetic`. The default is our own."""
         merge: Literal["linear", "ties"] = "linear"
+        """The sum of what is left (linear), or the mean of entries with the elected sign (ties)."""
         scale: NonNegativeFloat = 0.4
+        """λ; 0 is the base model. The default is that of `task-arithmetic`; with ties 1 is usual."""
 
     def merged(self, vectors: Sequence[Vector]) -> Stream:
         """What is left of the vectors, added up or elected."""

@@ -45,18 +45,14 @@ class EMA(Method):
     weighs = True
 
     class Options(Options):
-        """The settings of `ema`.
-
-        Attributes:
-            decay: d; with 0 the slow learner is the fast one. The default is our own.
-            strength: Of the divergence from the slow learner; 0 takes no pass of its own. The default is
-                our own.
-            answers: Which of the two is scored and exported; the fast one continues to learn.
-        """
+        """The settings of `ema`."""
 
         decay: Number = Field(default=0.99, ge=0, lt=1)
+        """d; with 0 the slow learner is the fast one. The default is our own."""
         strength: NonNegativeFloat = 0.0
+        """Of the divergence from the slow learner; 0 takes no pass of its own. The default is our own."""
         answers: Literal["slow", "fast"] = "slow"
+        """Which of the two is scored and exported; the fast one continues to learn."""
 
     def __init__(self, options: Any = None, seed: int = 0) -> None:
         super().__init__(options, seed)

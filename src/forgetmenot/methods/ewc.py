@@ -52,27 +52,24 @@ class EWC(Importances):
     name = "ewc"
 
     class Options(Options):
-        """The settings of `ewc`.
-
-        Attributes:
-            strength: λ; 0 is `sequential`. The paper chose it for each experiment, and so should you, on the
-                `select` split (`recipes/methods-select.yaml` does); our default comes from no such search.
-            fisher: Over answers that the model draws, or over the data's own.
-            fisher_per: Whether the gradient is that of a whole `answer`'s log-likelihood, as the formula has
-                it, or of its mean per `token`. The loss is a mean over tokens, so F of long answers is larger
-                beside it (tenfold between answers of one token and of ten): take `token` where tasks with
-                answers of unlike length follow each other, or one λ holds those with long ones far more
-                firmly. F is then smaller, and λ to be chosen anew.
-            examples: How many training examples the mean is taken over, drawn at random. Ours: each costs a
-                forward and a backward pass of its own.
-            gamma: The online variant's γ; null keeps an anchor for each task.
-        """
+        """The settings of `ewc`."""
 
         strength: NonNegativeFloat = 1000.0
+        """λ; 0 is `sequential`. The paper chose it for each experiment, and so should you, on the `select`
+        split (`recipes/methods-select.yaml` does); our default comes from no such search."""
         fisher: Literal["sampled", "empirical"] = "sampled"
+        """Over answers that the model draws, or over the data's own."""
         fisher_per: Literal["answer", "token"] = "answer"
+        """Whether the gradient is that of a whole `answer`'s log-likelihood, as the formula has it, or of its
+        mean per `token`. The loss is a mean over tokens, so F of long answers is larger beside it (tenfold
+        between answers of one token and of ten): take `token` where tasks with answers of unlike length
+        follow each other, or one λ holds those with long ones far more firmly. F is then smaller, and λ to be
+        chosen anew."""
         examples: PositiveInt = 256
+        """How many training examples the mean is taken over, drawn at random. Ours: each costs a forward and
+        a backward pass of its own."""
         gamma: Number | None = Field(default=None, ge=0, le=1)
+        """The online variant's γ; null keeps an anchor for each task."""
 
     def penalty(self, learner: Learner) -> Tensor | None:
         """The penalty λ/2 · Σₖ Fₖ (θₖ − aₖ)²; nothing in the first stage."""

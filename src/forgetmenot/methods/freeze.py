@@ -41,21 +41,18 @@ LEAST = 4
 
 
 class Options(BaseOptions):
-    """What is frozen, and when.
-
-    Attributes:
-        share: The share of the layers, from below, that is frozen, rounded to whole layers. Where it freezes
-            any, the input embeddings are frozen as well, and with them an LM head that is tied to them. 0
-            freezes nothing. The default is ours.
-        warm_up: How many first stages learn with everything: 1 is SEQ*'s; 0 freezes from the start.
-        layers: Instead of a share, from the start: the numbers of the layers, counted from 0 as in
-            `adapter.layers`; or `auto`, before each later stage the fewest layers that hold half of what the
-            earlier stages changed by themselves, on the `select` examples of their own tasks.
-    """
+    """What is frozen, and when."""
 
     share: Number = Field(default=SHARE, ge=0, le=1)
+    """The share of the layers, from below, that is frozen, rounded to whole layers. Where it freezes any, the
+    input embeddings are frozen as well, and with them an LM head that is tied to them. 0 freezes nothing. The
+    default is ours."""
     warm_up: NonNegativeInt = WARM_UP
+    """How many first stages learn with everything: 1 is SEQ*'s; 0 freezes from the start."""
     layers: tuple[NonNegativeInt, ...] | Literal["auto"] | None = None
+    """Instead of a share, from the start: the numbers of the layers, counted from 0 as in `adapter.layers`;
+    or `auto`, before each later stage the fewest layers that hold half of what the earlier stages changed by
+    themselves, on the `select` examples of their own tasks."""
 
     @model_validator(mode="after")
     def _one_way_to_choose(self) -> Options:

@@ -24,16 +24,13 @@ RANK_TOLERANCE = 1e-10
 
 
 class GemOptions(RehearsalOptions):
-    """What the constraints are taken over.
-
-    Attributes:
-        batch: How many remembered examples of each past task are drawn for each step; null takes all,
-            as the paper does, at their cost. The default is our own.
-        margin: γ, which the paper adds to the dual solution so that past losses go down rather than stay.
-    """
+    """What the constraints are taken over."""
 
     batch: PositiveInt | None = 16
+    """How many remembered examples of each past task are drawn for each step; null takes all, as the paper
+    does, at their cost. The default is our own."""
     margin: NonNegativeFloat = 0.0
+    """γ, which the paper adds to the dual solution so that past losses go down rather than stay."""
 
 
 class GEM(GradientMemory):

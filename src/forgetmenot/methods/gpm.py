@@ -23,16 +23,13 @@ ROUNDING = 1e-12
 
 
 class GpmOptions(Options):
-    """How much of each task is protected.
-
-    Attributes:
-        threshold: ε, the part of the squared norm of each layer's inputs that is protected. 0 is
-            `sequential`; at 1 nothing changes that these inputs see. The default is our own.
-        examples: Of how many examples the inputs are looked at. The default is our own.
-    """
+    """How much of each task is protected."""
 
     threshold: Number = Field(default=0.97, ge=0, le=1)
+    """ε, the part of the squared norm of each layer's inputs that is protected. 0 is `sequential`; at 1
+    nothing changes that these inputs see. The default is our own."""
     examples: PositiveInt = 64
+    """Of how many examples the inputs are looked at. The default is our own."""
 
 
 class GPM(Projection):

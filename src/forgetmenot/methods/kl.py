@@ -39,13 +39,10 @@ class KL(Method):
     needs: ClassVar[Mapping[str, tuple[str, ...]]] = {"kind": ("lora", "full")}
 
     class Options(Options):
-        """The settings of `kl`.
-
-        Attributes:
-            strength: Of the divergence; 0 is `sequential`. The default is that of ASFT's code.
-        """
+        """The settings of `kl`."""
 
         strength: NonNegativeFloat = 0.1
+        """Of the divergence; 0 is `sequential`. The default is that of ASFT's code."""
 
     def __init__(self, options: Any = None, seed: int = 0) -> None:
         super().__init__(options, seed)

@@ -39,15 +39,12 @@ class L2SP(Method):
     shards = False
 
     class Options(Options):
-        """The settings of `l2-sp`.
-
-        Attributes:
-            strength: α; 0 is `sequential`. The default is our own.
-            anchor: θ⁰: the weights that the stage began with, or those that the first stage began with.
-        """
+        """The settings of `l2-sp`."""
 
         strength: NonNegativeFloat = 0.01
+        """α; 0 is `sequential`. The default is our own."""
         anchor: Literal["previous", "base"] = "previous"
+        """θ⁰: the weights that the stage began with, or those that the first stage began with."""
 
     def __init__(self, options: Any = None, seed: int = 0) -> None:
         super().__init__(options, seed)

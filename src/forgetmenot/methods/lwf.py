@@ -41,17 +41,14 @@ class LwF(Method):
     needs: ClassVar[Mapping[str, tuple[str, ...]]] = {"kind": ("lora", "full")}
 
     class Options(Options):
-        """The settings of `lwf`.
-
-        Attributes:
-            strength: λ; 0 is `sequential`. The paper's.
-            temperature: T. The paper's.
-            over: Which outcomes the distributions are over: the whole vocabulary, or the task's candidates.
-        """
+        """The settings of `lwf`."""
 
         strength: NonNegativeFloat = 1.0
+        """λ; 0 is `sequential`. The paper's."""
         temperature: PositiveFloat = 2.0
+        """T. The paper's."""
         over: Literal["vocabulary", "labels"] = "vocabulary"
+        """Which outcomes the distributions are over: the whole vocabulary, or the task's candidates."""
 
     teacher: Snapshot
 

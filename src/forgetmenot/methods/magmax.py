@@ -12,6 +12,7 @@ from typing import ClassVar
 
 from forgetmenot.methods.shared.merge import Stream, Vector, largest
 from forgetmenot.methods.shared.task_vectors import MergingOptions, TaskVectors
+from forgetmenot.settings import NonNegativeFloat
 
 
 class MagMax(TaskVectors):
@@ -20,11 +21,10 @@ class MagMax(TaskVectors):
     sequential: ClassVar[bool] = True
 
     class Options(MergingOptions):
-        """The settings of `magmax`.
+        """The settings of `magmax`."""
 
-        Attributes:
-            scale: λ; 0 is the base model. The default is our own.
-        """
+        scale: NonNegativeFloat = 1.0
+        """λ; 0 is the base model. The default is our own."""
 
     def merged(self, vectors: Sequence[Vector]) -> Stream:
         """The entries of largest magnitude."""

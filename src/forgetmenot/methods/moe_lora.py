@@ -35,13 +35,10 @@ GATES = "expert_gates"
 
 
 class Options(BaseOptions):
-    """How many experts there are.
-
-    Attributes:
-        experts: So many divide `adapter.rank` among them; one is plain LoRA. The default is our own.
-    """
+    """How many experts there are."""
 
     experts: PositiveInt = 4
+    """So many divide `adapter.rank` among them; one is plain LoRA. The default is our own."""
 
 
 class MoELoRA(Method):

@@ -34,15 +34,12 @@ A_MATRICES = (".lora_A.", ".lora_embedding_A.")
 
 
 class Options(BaseOptions):
-    """How strongly subspaces are kept apart.
-
-    Attributes:
-        strength: λ, in nats per token for a full overlap; 0 is plain training of new adapters. The default
-            is our own, since the paper's refers to another scale: within twenty steps it takes random rows'
-            overlap down to a twentieth, where 1 only halves it.
-    """
+    """How strongly subspaces are kept apart."""
 
     strength: NonNegativeFloat = 10.0
+    """λ, in nats per token for a full overlap; 0 is plain training of new adapters. The default is our own,
+    since the paper's refers to another scale: within twenty steps it takes random rows' overlap down to a
+    twentieth, where 1 only halves it."""
 
 
 class OLoRA(Method):

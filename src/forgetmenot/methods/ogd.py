@@ -23,14 +23,11 @@ DEPENDENT = 1e-3
 
 
 class OgdOptions(Options):
-    """How much of each task is protected.
-
-    Attributes:
-        memory: The gradients of how many examples of each task are remembered, each as large as what learns.
-            0 is `sequential`. The default is our own; the paper takes 200.
-    """
+    """How much of each task is protected."""
 
     memory: NonNegativeInt = 32
+    """The gradients of how many examples of each task are remembered, each as large as what learns. 0 is
+    `sequential`. The default is our own; the paper takes 200."""
 
 
 class OGD(Projection):

@@ -36,17 +36,14 @@ if TYPE_CHECKING:
 
 
 class OnPolicyReplayOptions(MixOptions, RehearsalOptions):
-    """How past prompts come into a stage.
-
-    Attributes:
-        share: The part of the mix that they are. By default the code's 1 % of the new examples.
-        reward: By what answers are ordered: `rule`, against the right answer, or the model's `confidence`.
-        temperature: Of the draw. The code's.
-    """
+    """How past prompts come into a stage."""
 
     share: Annotated[float, Field(ge=0, lt=1)] = 0.01
+    """The part of the mix that they are. By default the code's 1 % of the new examples."""
     reward: Literal["rule", "confidence"] = "rule"
+    """By what answers are ordered: `rule`, against the right answer, or the model's `confidence`."""
     temperature: NonNegativeFloat = 0.1
+    """Of the draw. The code's."""
 
 
 class OnPolicyReplay(Mixing):

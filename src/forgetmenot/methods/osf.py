@@ -37,14 +37,11 @@ SAMPLE = 8  # of each task, on which the parts put together are held against the
 
 
 class Options(BaseOptions):
-    """How much of each matrix is preserved.
-
-    Attributes:
-        preserved: p, the share of a matrix's rank that the first stage leaves as it is, and each later one of
-            what is still free. PEFT's default.
-    """
+    """How much of each matrix is preserved."""
 
     preserved: float = Field(default=0.5, gt=0, lt=1)
+    """p, the share of a matrix's rank that the first stage leaves as it is, and each later one of what is
+    still free. PEFT's default."""
 
 
 class OSF(Method):

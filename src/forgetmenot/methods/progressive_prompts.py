@@ -24,13 +24,10 @@ if TYPE_CHECKING:
 
 
 class ProgressiveOptions(RoutingOptions):
-    """Which prompts answer.
-
-    Attributes:
-        answers: Those up to the task that the router finds, or all so far.
-    """
+    """Which prompts answer."""
 
     answers: Literal["routed", "all"] = "routed"
+    """Those up to the task that the router finds, or all so far."""
 
 
 class ProgressivePrompts(Routing):

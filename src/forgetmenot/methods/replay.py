@@ -21,17 +21,14 @@ if TYPE_CHECKING:
 
 
 class ReplayOptions(MixOptions, RehearsalOptions):
-    """How past examples come into a stage.
-
-    Attributes:
-        draw: Which of the remembered ones: `random`, or `most-forgotten`: those whose loss per token has
-            risen most since they were learned, which takes one pass over the memory before each stage.
-        sources: Tasks of the run that are never learned by themselves: all their examples are added to every
-            stage, as TRACE adds LIMA's.
-    """
+    """How past examples come into a stage."""
 
     draw: Literal["random", "most-forgotten"] = "random"
+    """Which of the remembered ones: `random`, or `most-forgotten`: those whose loss per token has risen most
+    since they were learned, which takes one pass over the memory before each stage."""
     sources: Names = ()
+    """Tasks of the run that are never learned by themselves: all their examples are added to every stage, as
+    TRACE adds LIMA's."""
 
 
 class Replay(Mixing):

@@ -50,14 +50,11 @@ class SelfDistillation(Method):
     needs: ClassVar[Mapping[str, tuple[str, ...]]] = {"kind": ("lora", "full")}
 
     class Options(Options):
-        """The settings of `self-distillation`.
-
-        Attributes:
-            rate: Of the moving average that is the teacher; 1 is the model itself. Within the paper's range
-                of 0.01 to 0.05.
-        """
+        """The settings of `self-distillation`."""
 
         rate: float = Field(default=0.02, gt=0, le=1)
+        """Of the moving average that is the teacher; 1 is the model itself. Within the paper's range of 0.01
+        to 0.05."""
 
     teacher: dict[str, Tensor]
 

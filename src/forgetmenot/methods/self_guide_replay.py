@@ -28,23 +28,20 @@ if TYPE_CHECKING:
 
 
 class SelfGuideReplayOptions(MixOptions):
-    """How examples are written and kept.
-
-    Attributes:
-        share: The part of the mix that written examples are; `all` replays all that are kept.
-        memory: How many are kept of each task at most, as many of each label: a whole number, or a fraction
-            of its training data with a decimal point. 0 is `sequential`.
-        demonstrations: How many of the stage's examples are shown; as in the paper's few-shot prompts.
-        candidates: How many inputs are written for each that is to be kept. Ours; it takes the place of
-            `synthesis.rounds`.
-        synthesis: The other settings of SELF-GUIDE; see `fmn synthesize`.
-    """
+    """How examples are written and kept."""
 
     share: Annotated[float, Field(ge=0, lt=1)] | Literal["all"] = "all"
+    """The part of the mix that written examples are; `all` replays all that are kept."""
     memory: Annotated[int, Field(ge=0, strict=True)] | Annotated[float, Field(ge=0, le=1, strict=True)] = 0.1
+    """How many are kept of each task at most, as many of each label: a whole number, or a fraction of its
+    training data with a decimal point. 0 is `sequential`."""
     demonstrations: PositiveInt = 3
+    """How many of the stage's examples are shown; as in the paper's few-shot prompts."""
     candidates: float = Field(default=5.0, ge=1)
+    """How many inputs are written for each that is to be kept. Ours; it takes the place of
+    `synthesis.rounds`."""
     synthesis: SynthesisSettings = SynthesisSettings()
+    """The other settings of SELF-GUIDE; see `fmn synthesize`."""
 
 
 class SelfGuideReplay(Mixing):

@@ -34,17 +34,14 @@ class SI(Importances):
     name = "si"
 
     class Options(Options):
-        """The settings of `si`.
-
-        Attributes:
-            strength: c; 0 is `sequential`. Our default comes from no search; choose it on the `select`
-                split (`recipes/methods-select.yaml` does).
-            damping: ξ, against division by nothing where a parameter hardly moved. The authors' experiments
-                have 0.1 and 0.001.
-        """
+        """The settings of `si`."""
 
         strength: NonNegativeFloat = 1.0
+        """c; 0 is `sequential`. Our default comes from no search; choose it on the `select` split
+        (`recipes/methods-select.yaml` does)."""
         damping: PositiveFloat = 0.001
+        """ξ, against division by nothing where a parameter hardly moved. The authors' experiments have 0.1
+        and 0.001."""
 
     def begin(self, learner: Learner, stage: Stage) -> None:
         """Take up the importances of the stages before; the path begins here."""

@@ -46,28 +46,25 @@ if TYPE_CHECKING:
 
 
 class SSROptions(MixOptions):
-    """How examples are written and kept. The defaults are the paper's and its code's.
-
-    Attributes:
-        share: The part of the mix that written examples are; `all` replays all that are kept.
-        memory: How many are kept of each task: a whole number, or a fraction of its training data with a
-            decimal point. 0 is `sequential`.
-        candidates: How many are written for each that is kept.
-        demonstrations: How many solved examples the demonstrations are drawn from.
-        shots: How many the base model sees at once.
-        clusters: Of the inputs; fewer where fewer are kept.
-        temperature: Of the draw.
-        top_p: Draw among the fewest tokens that together reach p.
-    """
+    """How examples are written and kept. The defaults are the paper's and its code's."""
 
     share: Annotated[float, Field(ge=0, lt=1)] | Literal["all"] = "all"
+    """The part of the mix that written examples are; `all` replays all that are kept."""
     memory: Annotated[int, Field(ge=0, strict=True)] | Annotated[float, Field(ge=0, le=1, strict=True)] = 0.1
+    """How many are kept of each task: a whole number, or a fraction of its training data with a decimal
+    point. 0 is `sequential`."""
     candidates: float = Field(default=5.7, ge=1)
+    """How many are written for each that is kept."""
     demonstrations: PositiveInt = 20
+    """How many solved examples the demonstrations are drawn from."""
     shots: PositiveInt = 2
+    """How many the base model sees at once."""
     clusters: PositiveInt = 20
+    """Of the inputs; fewer where fewer are kept."""
     temperature: PositiveFloat = 0.9
+    """Of the draw."""
     top_p: float = Field(default=0.6, gt=0, le=1)
+    """Draw among the fewest tokens that together reach p."""
 
 
 class SSR(Mixing):

@@ -18,14 +18,11 @@ class TaskArithmetic(TaskVectors):
     """Train each task from the base, and add the scaled sum of the weight changes (task arithmetic)."""
 
     class Options(MergingOptions):
-        """The settings of `task-arithmetic`.
-
-        Attributes:
-            scale: λ; 0 is the base model. The default is what Yadav et al. (2023) take where no data are left
-                to choose it on.
-        """
+        """The settings of `task-arithmetic`."""
 
         scale: NonNegativeFloat = 0.4
+        """λ; 0 is the base model. The default is what Yadav et al. (2023) take where no data are left to
+        choose it on."""
 
     def merged(self, vectors: Sequence[Vector]) -> Stream:
         """Σₜ τₜ."""

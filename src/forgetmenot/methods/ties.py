@@ -13,20 +13,19 @@ from pydantic import Field
 
 from forgetmenot.methods.shared.merge import Stream, Vector, elected, trimmed
 from forgetmenot.methods.shared.task_vectors import MergingOptions, TaskVectors
+from forgetmenot.settings import NonNegativeFloat
 
 
 class TIES(TaskVectors):
     """Train each task from the base, and merge: trim, elect signs, average what agrees (TIES)."""
 
     class Options(MergingOptions):
-        """The settings of `ties`.
-
-        Attributes:
-            density: The share of each task vector that is kept. The paper's.
-            scale: λ; 0 is the base model. The paper's, where no data are left to choose it on.
-        """
+        """The settings of `ties`."""
 
         density: float = Field(default=0.2, gt=0, le=1)
+        """The share of each task vector that is kept. The paper's."""
+        scale: NonNegativeFloat = 1.0
+        """λ; 0 is the base model. The paper's, where no data are left to choose it on."""
 
     def merged(self, vectors: Sequence[Vector]) -> Stream:
         """The disjoint mean of what is left after trimming."""

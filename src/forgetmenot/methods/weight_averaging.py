@@ -46,16 +46,13 @@ class WeightAveraging(Method):
     shards = False
 
     class Options(Options):
-        """The settings of `weight-averaging`.
-
-        Attributes:
-            share: α, of what the stage learned; 1 is `sequential`, 0 the anchor. The paper's, where no data
-                are left to choose it on.
-            anchor: What the rest is: the weights with which the stage, or the first stage, began.
-        """
+        """The settings of `weight-averaging`."""
 
         share: float = Field(default=0.5, ge=0, le=1)
+        """α, of what the stage learned; 1 is `sequential`, 0 the anchor. The paper's, where no data are left
+        to choose it on."""
         anchor: Literal["previous", "base"] = "previous"
+        """What the rest is: the weights with which the stage, or the first stage, began."""
 
     def __init__(self, options: Any = None, seed: int = 0) -> None:
         super().__init__(options, seed)

@@ -6,11 +6,19 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from forgetmenot.errors import UserError, nearest
 from forgetmenot.record.layer_map import first_layer_of_map
-from forgetmenot.settings import NonNegativeFloat, NonNegativeInt, Number, PositiveFloat, PositiveInt
+from forgetmenot.settings import (
+    NonNegativeFloat,
+    NonNegativeInt,
+    Number,
+    PositiveFloat,
+    PositiveInt,
+    Settings,
+    by_name,
+)
 
 BUNDLED = {
     "quickstart": "base",
@@ -22,29 +30,26 @@ GGUF_TYPES = ("F16", "Q8_0", "Q4_0")
 """The types of weights that `fmn export --gguf` writes; the gguf package does not encode K-quants."""
 
 
-class ModelSettings(BaseModel):
-    """Which model: the `model` part of a config.
-
-    Attributes:
-        name: A bundled model, a local directory, a hub id, or the path of a .gguf file.
-        gguf_file: The file of the directory or of the hub repository that is the model, with its tokenizer;
-            nothing else there is read.
-        revision: A branch, tag or commit of the hub repository.
-        dtype: Of the weights that do not learn; those that learn are always fp32.
-        quantization: Keep the linear layers' weights in four bits (`nf4`, doubly quantized); for LoRA only.
-        trust_remote_code: Run code that comes with the model.
-        allow_bin: Read pickled `.bin` weights (with `weights_only=True`) where there are no safetensors.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class ModelSettings(Settings):
+    """Which model: the `model` part of a config."""
 
     name: Annotated[str, Field(min_length=1)] = "quickstart"
+    """A bundled model (`fmn list models`), a hub id, a directory, or the path of a .gguf file (docs/gguf.md).
+    `model: NAME` is short for it."""
     gguf_file: str | None = None
+    """The file of the directory or of the hub repository that is the model, with its tokenizer; nothing else
+    there is read."""
     revision: str | None = None
+    """A branch, tag or commit of the hub repository; null is `main`."""
     dtype: Literal["auto", "fp32", "bf16"] = "auto"
+    """The type of the weights that do not learn; those that learn are always fp32. `auto` is bf16 on a CUDA
+    device and fp32 elsewhere."""
     quantization: Literal["nf4"] | None = None
+    """`nf4` keeps the linear layers' weights in four bits (doubly quantized); for LoRA only."""
     trust_remote_code: bool = False
+    """Whether code that comes with the model may be run."""
     allow_bin: bool = False
+    """Whether pickled `.bin` weights are read (with `weights_only=True`) where there are no safetensors."""
 
     @property
     def title(self) -> str:
@@ -153,54 +158,51 @@ def _first_of(pilot: Any) -> int:
         raise ValueError(f"auto: {error}") from error
 
 
-def _model_by_name(value: Any) -> Any:
-    return {"name": value} if isinstance(value, str) else value
+ModelOrName = Annotated[ModelSettings, BeforeValidator(by_name, json_schema_input_type=str | ModelSettings)]
+"""Settings of a model, or its name alone."""
+
+LayersWritten = Literal["all"] | dict[Literal["top", "from"], NonNegativeInt] | dict[Literal["auto"], str]
 
 
-class AdapterSettings(BaseModel):
-    """Which parameters learn: the `adapter` part of a config.
+class AdapterSettings(Settings):
+    """Which parameters learn: the `adapter` part of a config."""
 
-    Attributes:
-        kind: LoRA adapters, `full` fine-tuning, a soft `prompt` before a model that stays as it is, or a
-            `bridge` from such a model to another one.
-        rank: LoRA's inner width.
-        alpha: LoRA's scale is alpha / rank.
-        dropout: On the adapters' input.
-        targets: `all-linear` (every linear layer but the LM head), or module names.
-        tokens: The length of a soft prompt.
-        augmenting: The model that a bridge leads to: what `model` takes, but for `quantization`.
-        connections: How many layers of each model the bridge connects, evenly spaced. `auto` is one for
-            every four layers of the augmenting model, as in CALM's paper.
-        heads: Of the bridge's attention. `auto` is as many as the run's model has.
-        per_stage: What later stages do: `continue` the same adapter, add a `new` one beside the earlier
-            (which stay active but frozen; of bridges the last is used), or `merge` it into the weights and
-            begin a new one.
-        layers: Which layers learn: `all`, {top: k}, the k uppermost, or {from: i}, those from number i on,
-            counted from 0; or {auto: RUN_DIR}, those of the map of a pilot run, which is then written out as
-            {from: i}. With `full` the final norm learns as well, and an LM head that is not tied to the
-            input embeddings. Whatever lies below never changes and is computed once.
-        frozen_cache_gb: The most gigabytes on disk for what the layers below give; see `fmn cache`. A run
-            that needs more, as with 0, computes them in every pass.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    kind: Annotated[str, AfterValidator(_known_kind)] = "lora"
+    kind: Annotated[str, AfterValidator(_known_kind), Field(examples=list(KINDS))] = "lora"
+    """What learns: `lora` adapters; all weights (`full`); a soft `prompt` before a model that stays as it is;
+    or a `bridge` from such a model to the model `augmenting` (docs/composition.md). A method that needs
+    certain values sets the keys of `adapter` that you leave out, and refuses other values."""
     rank: Annotated[PositiveInt, Field(le=65_536)] = 8
+    """LoRA's inner width."""
     alpha: PositiveFloat = 16.0
+    """LoRA's scale is alpha / rank."""
     dropout: Number = Field(default=0.0, ge=0, lt=1)
+    """The share of the adapters' inputs that is dropped in training."""
     targets: Literal["all-linear"] | Annotated[list[str], Field(min_length=1)] = "all-linear"
+    """Where LoRA learns: `all-linear` is every linear layer but the LM head; else the names of modules."""
     tokens: Annotated[PositiveInt, Field(le=100_000)] = 10
-    augmenting: Annotated[ModelSettings, BeforeValidator(_model_by_name)] = ModelSettings(
-        name="quickstart-small"
-    )
+    """The length of a soft prompt."""
+    augmenting: ModelOrName = ModelSettings(name="quickstart-small")
+    """The model that a bridge leads to. It takes what `model` takes, but for `quantization`; its name alone
+    is short for it."""
     connections: PositiveInt | Literal["auto"] = "auto"
+    """How many layers of each model a bridge connects, evenly spaced. `auto` is one for every four layers of
+    the augmenting model, as in CALM's paper."""
     heads: PositiveInt | Literal["auto"] = "auto"
+    """The attention heads of a bridge. `auto` is as many as the run's model has."""
     per_stage: Literal["continue", "new", "merge"] = "continue"
+    """What later stages do: `continue` the same adapter; add a `new` one beside the earlier ones, which stay
+    active but frozen (of bridges the last is used); or `merge` it into the weights and begin a new one."""
     layers: Annotated[
-        Literal["all"] | dict[Literal["top", "from"], NonNegativeInt], BeforeValidator(_layers)
+        Literal["all"] | dict[Literal["top", "from"], NonNegativeInt],
+        BeforeValidator(_layers, json_schema_input_type=LayersWritten),
     ] = "all"
+    """Which layers learn: `all`; `{top: k}`, the k uppermost; `{from: i}`, those from number i on, counted
+    from 0; or `{auto: RUN_DIR}`, those of the map of a pilot run, which is then written out as `{from: i}`
+    (docs/layers.md). Whatever lies below never learns, and is computed once for all stages, epochs and seeds.
+    With `full` the final norm learns as well, and an LM head that is not tied to the input embeddings."""
     frozen_cache_gb: NonNegativeFloat = 10.0
+    """The most gigabytes on disk for what the layers below give (`fmn cache`). A run that needs more, as with
+    0, computes them in every pass."""
 
     @property
     def in_words(self) -> str:

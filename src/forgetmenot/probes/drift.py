@@ -40,15 +40,12 @@ VALID = "share of valid answers"
 
 
 class DriftOptions(ProbeOptions):
-    """On what the model is held against its base.
-
-    Attributes:
-        tasks: Names of tasks that the run scores; empty for all of them.
-        limit: Take a fixed random sample of so many examples of each task.
-    """
+    """On what the model is held against its base."""
 
     tasks: Names = ()
+    """Names of tasks that the run scores; empty for all of them."""
     limit: PositiveInt = 64
+    """Take a fixed random sample of so many examples of each task."""
 
 
 class Drift(Probe):

@@ -20,16 +20,13 @@ if TYPE_CHECKING:
 
 
 class EmbeddingsOptions(ProbeOptions, EmbeddingSettings):
-    """What is measured, beside how a sentence becomes a vector.
-
-    Attributes:
-        sets: `stsb` (STS-B's dev split, GLUE's task), `stsb-test`, `sts12` to `sts16`, `sick-r`; all but the
-            first are read from SentEval's files.
-        limit: So many pairs of each set, evenly spaced.
-    """
+    """What is measured, beside how a sentence becomes a vector."""
 
     sets: Names = Field(default=("stsb",), min_length=1)
+    """`stsb` (STS-B's dev split, GLUE's task), `stsb-test`, `sts12` to `sts16`, `sick-r`; all but the first
+    are read from SentEval's files."""
     limit: PositiveInt | None = None
+    """So many pairs of each set, evenly spaced."""
 
 
 class Embeddings(Probe):

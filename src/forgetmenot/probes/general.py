@@ -32,22 +32,19 @@ PROPORTIONS = ("acc", "acc_norm", "exact_match")
 
 
 class GeneralOptions(ProbeOptions):
-    """Which benchmarks.
-
-    Attributes:
-        tasks: Names of lm-eval's tasks, groups or tags, or paths to task files of its kind; empty for
-            TRACE's: MMLU (5 shots), GSM8K (8 shots with reasoning), BBH (3 shots with reasoning), BoolQ and
-            PIQA (no shots). Its TyDiQA is not among them.
-        limit: Take the first so many examples of each task, as lm-eval does.
-        num_fewshot: The number of shots, or a map name → number; null is 5 for MMLU where `tasks` is empty,
-            and else lm-eval's own default, which for MMLU is none. A task that fixes no shots keeps none.
-        chat: Put the questions as chats, by the model's template.
-    """
+    """Which benchmarks."""
 
     tasks: Names = ()
+    """Names of lm-eval's tasks, groups or tags, or paths to task files of its kind; empty for TRACE's: MMLU
+    (5 shots), GSM8K (8 shots with reasoning), BBH (3 shots with reasoning), BoolQ and PIQA (no shots). Its
+    TyDiQA is not among them."""
     limit: PositiveInt | None = None
+    """Take the first so many examples of each task, as lm-eval does."""
     num_fewshot: NonNegativeInt | dict[str, NonNegativeInt] | None = None
+    """The number of shots, or a map name → number; null is 5 for MMLU where `tasks` is empty, and else
+    lm-eval's own default, which for MMLU is none. A task that fixes no shots keeps none."""
     chat: bool = False
+    """Put the questions as chats, by the model's template."""
 
 
 class General(Probe):

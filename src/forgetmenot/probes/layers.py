@@ -40,21 +40,18 @@ Model = tuple[KeptStates, str]
 
 
 class LayersOptions(ProbeOptions):
-    """On what the states are compared, and with what.
-
-    Attributes:
-        tasks: Names of tasks that the run scores; empty for all of them that have prompts.
-        limit: Take a fixed random sample of so many inputs of each task; of `prompts` the first so many.
-        controls: The directory of a finished run of the method `single` with this probe and the same tasks
-            and limit: its models, each tuned on one task alone, are MOSSA's controls.
-        prompts: Instead of the tasks' inputs one of TRACE's sets of prompts, or the path of a JSON or JSONL
-            file whose rows have a `prompt`.
-    """
+    """On what the states are compared, and with what."""
 
     tasks: Names = ()
+    """Names of tasks that the run scores; empty for all of them that have prompts."""
     limit: PositiveInt = 100
+    """Take a fixed random sample of so many inputs of each task; of `prompts` the first so many."""
     controls: str | None = None
+    """The directory of a finished run of the method `single` with this probe and the same tasks and limit:
+    its models, each tuned on one task alone, are MOSSA's controls."""
     prompts: str | None = None
+    """Instead of the tasks' inputs one of TRACE's sets of prompts, or the path of a JSON or JSONL file whose
+    rows have a `prompt`."""
 
     @model_validator(mode="after")
     def _of_tasks_or_prompts(self) -> LayersOptions:

@@ -9,31 +9,27 @@ from functools import cached_property
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, Field
 
 from forgetmenot.errors import UserError
-from forgetmenot.settings import NonNegativeInt, Seed
+from forgetmenot.settings import NonNegativeInt, Seed, Settings
 from forgetmenot.tasks import Example, Task, digest_of
 
 Count = Annotated[NonNegativeInt, Field(le=1_000)]
 
 
-class DemonstrationSettings(BaseModel):
-    """How many demonstrations there are, and how they are drawn. A number alone is the `count`.
-
-    Attributes:
-        count: How many each prompt has; or task → how many, 0 for those that are not named.
-        draw: `fixed`: the same for every example; `each`: drawn for each example by itself.
-        balanced: Every label as often as any other, or once more; for tasks that choose among labels.
-        seed: Of the draws.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class DemonstrationSettings(Settings):
+    """How many demonstrations there are, and how they are drawn. A number alone is the `count`."""
 
     count: Count | dict[str, Count] = 0
+    """How many each prompt has; or a map from tasks to how many, 0 for those that it does not name."""
     draw: Literal["fixed", "each"] = "fixed"
+    """`fixed` shows the same ones before every example; `each` draws them for each example by itself."""
     balanced: bool = True
+    """Whether every label is shown as often as any other, or once more; for tasks that choose among
+    labels."""
     seed: Seed = 0
+    """What the demonstrations are drawn by; `seed` has no part in it."""
 
     def count_for(self, task: str) -> int:
         """How many a task's prompts have."""
@@ -44,7 +40,9 @@ def _count_alone(value: Any) -> Any:
     return {"count": value} if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-CountOrSettings = Annotated[DemonstrationSettings, BeforeValidator(_count_alone)]
+CountOrSettings = Annotated[
+    DemonstrationSettings, BeforeValidator(_count_alone, json_schema_input_type=Count | DemonstrationSettings)
+]
 """Settings, or a number: how many demonstrations."""
 
 

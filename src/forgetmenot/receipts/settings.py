@@ -2,9 +2,9 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from forgetmenot.settings import PositiveFloat, PositiveInt
+from forgetmenot.settings import PositiveFloat, PositiveInt, Settings
 
 TFIDF = "tfidf"
 
@@ -15,35 +15,33 @@ def _split(value: Any) -> Any:
     return value
 
 
-class ReceiptSettings(BaseModel):
-    """Which small model writes receipts, and on which tasks.
-
-    Attributes:
-        model: `tfidf` (TF-IDF and logistic regression), or a Transformers encoder by hub id or directory;
-            None for no receipts.
-        revision: A branch, tag or commit of the hub repository.
-        allow_bin: Read pickled `.bin` weights (with `weights_only=True`) where there are no safetensors.
-        tasks: The tasks whose prompts carry receipts: all that choose among labels, or these.
-        sources: Task → the task on whose train split its small model is fitted instead: out of domain.
-        confidence: Whether the prompt shows the confidence beside the label.
-        folds: In how many parts train is divided, so that its own prompts are answered out of fold.
-        limit: Fit on a fixed random sample of so many examples of train.
-        epochs: Of the encoder's fine-tuning; None for 3.
-        learning_rate: Of the encoder's fine-tuning; None for 2e-5.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class ReceiptSettings(Settings):
+    """Which small model writes receipts, and on which tasks."""
 
     model: str | None = None
+    """The small model: `tfidf` (TF-IDF and logistic regression), or a Transformers encoder by hub id or
+    directory; null for no receipts."""
     revision: str | None = None
+    """A branch, tag or commit of the encoder's hub repository; null is `main`."""
     allow_bin: bool = False
-    tasks: Annotated[Literal["all"] | tuple[str, ...], BeforeValidator(_split)] = "all"
-    sources: dict[str, str] = {}
+    """Whether pickled `.bin` weights are read (with `weights_only=True`) where there are no safetensors."""
+    tasks: Annotated[
+        Literal["all"] | tuple[str, ...],
+        BeforeValidator(_split, json_schema_input_type=str | tuple[str, ...]),
+    ] = "all"
+    """The tasks whose prompts carry receipts: `all` that choose among labels, or these."""
+    sources: dict[str, str] = Field(default={})
+    """A map from a task to the one on whose train split its small model is fitted instead: out of domain."""
     confidence: bool = True
+    """Whether the prompt shows the confidence beside the label."""
     folds: Annotated[int, Field(ge=2)] = 5
+    """In how many parts train is divided, so that its own prompts are answered out of fold."""
     limit: PositiveInt | None = None
+    """Fit on a fixed random sample of so many examples of train; null takes all."""
     epochs: PositiveInt | None = None
+    """The epochs of the encoder's fine-tuning; null for 3."""
     learning_rate: PositiveFloat | None = None
+    """The learning rate of the encoder's fine-tuning; null for 2e-5."""
 
     @model_validator(mode="after")
     def _used(self) -> Self:

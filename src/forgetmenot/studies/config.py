@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from forgetmenot.config import RunConfig, placed, put
 from forgetmenot.errors import UserError, nearest, validation_sentence
 from forgetmenot.paths import filled, path_safe
 from forgetmenot.report.published import load_published
 from forgetmenot.report.wording import setting
-from forgetmenot.settings import NonNegativeFloat, PositiveInt
+from forgetmenot.settings import NonNegativeFloat, PositiveInt, Settings
 from forgetmenot.tasks import expand
 from forgetmenot.tasks.yaml_file import read_yaml, write_yaml
 
@@ -24,43 +24,35 @@ ORDER_SEED = 20250402  # fixed: `random: k` draws the same orders for every mode
 MOST_ORDERS = math.factorial(6)
 
 
-class Resources(BaseModel):
-    """What one run of a study gets.
-
-    Attributes:
-        cpus: Threads of a run; None shares a machine's cores among the runs that it has at a time.
-        gpus: Of Ray's GPUs, for each run; None is one where there are any. Without Ray it must be None.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class Resources(Settings):
+    """What one run of a study gets."""
 
     cpus: PositiveInt | None = None
+    """Threads of each run; null shares a machine's cores among the runs that it has at a time."""
     gpus: NonNegativeFloat | None = None
+    """Ray's GPUs for each run; null is one where there are any. Without Ray it must be null."""
 
 
-class StudyConfig(BaseModel):
-    """A study: one base config and a grid over it.
-
-    Attributes:
-        name: Its name in `output`; that of its file unless given.
-        base: A config; what it does not name has the defaults of a run.
-        grid: What varies: any dotted key of the config to the list of its values. `order` is a key besides:
-            orders of the base's tasks as lists, "permutations" for all of them, or {random: k} for k. Keys
-            that vary together share one entry, with commas between, and their values in lists:
-            "method, adapter": [[sequential, {kind: full}], [o-lora, {rank: 16}]].
-        resources: What each run gets.
-        published: Figures of a paper that the report shows beside the study's own: haque-2025 or trace.
-        output: The study's directory; {hash} stands for the base, so that a larger grid continues in it.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class StudyConfig(Settings):
+    """A study: one base config and a grid over it."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")] = "study"
-    base: dict[str, Any] = {}
+    """The study's name in `output`; that of its file unless given."""
+    base: dict[str, Any] = Field(default={})
+    """The config that all runs share; what it does not name has the defaults of a run. Its keys may be
+    dotted."""
     grid: Annotated[dict[str, Any], Field(min_length=1)]
+    """What varies: any dotted key of the config to the list of its values; every combination is a run.
+    `order` is a key besides: orders of the base's tasks as lists, `permutations` for all of them, or
+    `{random: k}` for k. Keys that vary together share one entry, with commas between, and their values in
+    lists: `"method, adapter": [[sequential, {kind: full}], [o-lora, {rank: 16}]]`."""
     resources: Resources = Resources()
+    """What each run gets."""
     published: str | None = None
+    """Figures of a paper that the report shows beside the study's own: haque-2025 or trace."""
     output: str = "studies/{name}-{hash}"
+    """The study's directory; `{hash}` stands for the base, so that a larger grid continues in the same
+    one."""
 
     @property
     def directory(self) -> Path:

@@ -12,10 +12,10 @@ from email.utils import parsedate_to_datetime
 from typing import Annotated, Any, TypeVar
 
 import httpx2
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import ConfigDict, Field, field_validator
 
 from forgetmenot.errors import UserError
-from forgetmenot.settings import PositiveFloat, PositiveInt
+from forgetmenot.settings import PositiveFloat, PositiveInt, Settings
 
 Messages = Sequence[Mapping[str, str]]
 """A conversation: turns, each with `role` and `content`."""
@@ -42,31 +42,28 @@ LONGEST_WAIT = 120.0
 """The most seconds between two attempts; an endpoint that asks for more makes the user come back later."""
 
 
-class EndpointSettings(BaseModel):
-    """The address of the other model, and the settings of requests.
+class EndpointSettings(Settings):
+    """The address of the other model, and the settings of requests."""
 
-    Attributes:
-        base_url: Up to the version, without `/chat/completions`: "http://localhost:8000/v1".
-        model: Its name there.
-        api_key_env: The environment variable that holds the key; the key itself is written nowhere.
-        timeout: Seconds without a byte after which an attempt has failed.
-        retries: How often a request is sent again after a time-out, a rate limit, a server's error or an
-            answer that is none.
-        concurrency: How many requests are under way at a time.
-        temperature: Null leaves it to the endpoint.
-        max_tokens: The most tokens of an answer; null leaves it to the endpoint.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True)
+    model_config = ConfigDict(hide_input_in_errors=True)
 
     base_url: Annotated[str, Field(min_length=1)]
+    """Up to the version, without `/chat/completions`: "http://localhost:8000/v1"."""
     model: Annotated[str, Field(min_length=1)]
+    """Its name there."""
     api_key_env: str | None = None
+    """The environment variable that holds the key; the key itself is written nowhere."""
     timeout: PositiveFloat = 120.0
+    """Seconds without a byte after which an attempt has failed."""
     retries: Annotated[int, Field(ge=0)] = 5
+    """How often a request is sent again after a time-out, a rate limit, a server's error or an answer that is
+    none."""
     concurrency: PositiveInt = 4
+    """How many requests are under way at a time."""
     temperature: Annotated[float, Field(ge=0)] | None = 0.0
+    """Null leaves it to the endpoint."""
     max_tokens: PositiveInt | None = 1024
+    """The most tokens of an answer; null leaves it to the endpoint."""
 
     @field_validator("base_url")
     @classmethod

@@ -13,12 +13,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict
-
 from forgetmenot.engine.decoding import Decoding
 from forgetmenot.errors import UserError
 from forgetmenot.prompting.tokens import Ids, Tokens, tokens_of
-from forgetmenot.settings import PositiveFloat, PositiveInt
+from forgetmenot.settings import PositiveFloat, PositiveInt, Settings
 from forgetmenot.synthesis.filters import EMPTY
 from forgetmenot.synthesis.funnel import REPEAT, Step
 from forgetmenot.synthesis.writer import Advance, seed_of
@@ -34,22 +32,17 @@ AT_ONCE = 32
 _MARK = "\ue0f3"  # the user's words in the chat template: a character for private use, which none trims
 
 
-class GeneralSettings(BaseModel):
-    """How conversations are written.
-
-    Attributes:
-        count: How many are begun; fewer are kept.
-        temperature: Of the user's turns; Magpie's.
-        max_turn_tokens: Where a user's turn that has not ended is cut, and dropped.
-        max_answer_tokens: Likewise an answer.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+class GeneralSettings(Settings):
+    """How conversations are written."""
 
     count: PositiveInt = 1000
+    """How many are begun; fewer are kept."""
     temperature: PositiveFloat = 1.0
+    """Of the user's turns; Magpie's."""
     max_turn_tokens: PositiveInt = 256
+    """Where a user's turn that has not ended is cut, and dropped."""
     max_answer_tokens: PositiveInt = 512
+    """Likewise an answer."""
 
 
 @dataclass(frozen=True)

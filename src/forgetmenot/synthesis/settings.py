@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from forgetmenot.errors import UserError, validation_sentence
-from forgetmenot.settings import NonNegativeInt, Number, PositiveFloat, PositiveInt
+from forgetmenot.settings import NonNegativeInt, Number, PositiveFloat, PositiveInt, Settings
 from forgetmenot.tasks import Kind
 
 GREETINGS = (
@@ -49,54 +49,49 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
 Share = Annotated[Number, Field(ge=0, le=1)]
 
 
-class SynthesisSettings(BaseModel):
-    """How a data set is written; a key that is null has the value that the variant gives it.
-
-    Attributes:
-        variant: The official script whose filters and temperature count where the keys below are null.
-        rounds: How often inputs are written; each round may see those of earlier ones.
-        per_round: Inputs that are written in a round.
-        temperature: Of inputs.
-        top_k: Inputs are drawn among so many tokens; 0 for all.
-        max_input_tokens: Where an input that has not ended is cut.
-        chat: Whether inputs are asked for in the model's chat template. The official code gives the model
-            plain text, which small chat models too continue better than they follow a request.
-        worse: The most earlier inputs that a prompt shows beside the demonstrations; from one to so many are
-            drawn.
-        context_tokens: A prompt has fewer tokens than this: it shows fewer earlier inputs where it would not.
-        noise: An input or output in which one of these strings stands is dropped.
-        input_window: Whether inputs must be about as long as those of the demonstrations.
-        output_window: The same of outputs.
-        outputs: How many outputs of each input are held against one another.
-        best_of: How many are drawn for that; the likeliest are taken.
-        output_temperature: Of outputs.
-        output_top_k: Outputs are drawn among so many tokens; 0 for all.
-        max_output_tokens: Where an output that has not ended is cut.
-        min_frequency: The least share of the outputs that must be the same.
-        balance: Whether all labels have as many rows as the rarest of them.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+class SynthesisSettings(Settings):
+    """How a data set is written; a key that is null has the value that the variant gives it."""
 
     variant: Variant = "pipeline"
+    """The official script whose filters and temperature count where the keys below are null."""
     rounds: PositiveInt = 40
+    """How often inputs are written; each round may see those of earlier ones."""
     per_round: PositiveInt = 10
+    """Inputs that are written in a round."""
     temperature: PositiveFloat | None = None
+    """Of inputs."""
     top_k: NonNegativeInt = 40
+    """Inputs are drawn among so many tokens; 0 for all."""
     max_input_tokens: PositiveInt = 500
+    """Where an input that has not ended is cut."""
     chat: bool = False
+    """Whether inputs are asked for in the model's chat template. The official code gives the model plain
+    text, which small chat models too continue better than they follow a request."""
     worse: NonNegativeInt = 10
+    """The most earlier inputs that a prompt shows beside the demonstrations; from one to so many are
+    drawn."""
     context_tokens: PositiveInt = 3000
+    """A prompt has fewer tokens than this: it shows fewer earlier inputs where it would not."""
     noise: tuple[str, ...] | None = None
+    """An input or output in which one of these strings stands is dropped."""
     input_window: bool | None = None
+    """Whether inputs must be about as long as those of the demonstrations."""
     output_window: bool | None = None
+    """The same of outputs."""
     outputs: PositiveInt = 10
+    """How many outputs of each input are held against one another."""
     best_of: PositiveInt = 20
+    """How many are drawn for that; the likeliest are taken."""
     output_temperature: PositiveFloat = 0.2
+    """Of outputs."""
     output_top_k: NonNegativeInt = 10
+    """Outputs are drawn among so many tokens; 0 for all."""
     max_output_tokens: PositiveInt = 500
+    """Where an output that has not ended is cut."""
     min_frequency: Share | None = None
+    """The least share of the outputs that must be the same."""
     balance: bool = True
+    """Whether all labels have as many rows as the rarest of them."""
 
     def of(self, kind: Kind) -> "SynthesisSettings":
         """The same, with the variant's values for a kind of task in place of what is null."""

@@ -48,13 +48,10 @@ MERGED_ALIKE = 0.99
 
 
 class MeasureSettings(EmbeddingSettings):
-    """The settings of a measurement.
-
-    Attributes:
-        limit: So many pairs of each set, and rows of each split of a transfer task, evenly spaced.
-    """
+    """The settings of a measurement."""
 
     limit: PositiveInt | None = None
+    """So many pairs of each set, and rows of each split of a transfer task, evenly spaced."""
 
 
 @dataclass(frozen=True)

@@ -3,43 +3,38 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import ValidationError, field_validator
 
 from forgetmenot.errors import UserError, nearest, validation_sentence
 from forgetmenot.prompting.solved_examples import CONTROLS
-from forgetmenot.settings import Names, PositiveInt
+from forgetmenot.settings import Names, PositiveInt, Settings
 
 OF_THE_RUNS = ("adapter", "training", "model")
 """The parts of a run's config that may be set beside these settings: they hold for base and tuned alike."""
 
 
-class LimitsSettings(BaseModel):
-    """How tuned models are compared with examples in context.
-
-    Attributes:
-        tests: The test examples of each task, a fixed random sample; the same in every condition.
-        examples: Solved examples in a prompt, and those that a SampleGen model writes: the paper's 2.
-        balanced: Whether labels take turns among the examples that are shown; the paper draws at random.
-        letters: Where each field of an example is cut, in every condition alike; ours.
-        prompts: The variants in which a model is tuned, one drawn for each row; tests are asked in the first.
-            Those that a task lacks are left out; a task with none of them has `default`.
-        rows: Training rows in all; the paper has 20,000.
-        cap: A task's share of them goes by its size, up to this: FLAN's examples-proportional mixing.
-        samplegen: Whether a second model is tuned, to write its own examples.
-        controls: Variants of the examples in context, asked of the base model.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+class LimitsSettings(Settings):
+    """How tuned models are compared with examples in context."""
 
     tests: PositiveInt = 100
+    """The test examples of each task, a fixed random sample; the same in every condition."""
     examples: PositiveInt = 2
+    """Solved examples in a prompt, and those that a SampleGen model writes: the paper's 2."""
     balanced: bool = False
+    """Whether labels take turns among the examples that are shown; the paper draws at random."""
     letters: PositiveInt = 300
+    """Where each field of an example is cut, in every condition alike; ours."""
     prompts: Names = ("flan-1", "flan-2", "flan-3", "flan-4")
+    """The variants in which a model is tuned, one drawn for each row; tests are asked in the first. Those
+    that a task lacks are left out; a task with none of them has `default`."""
     rows: PositiveInt = 2000
+    """Training rows in all; the paper has 20,000."""
     cap: PositiveInt = 3000
+    """A task's share of them goes by its size, up to this: FLAN's examples-proportional mixing."""
     samplegen: bool = True
+    """Whether a second model is tuned, to write its own examples."""
     controls: Names = tuple(CONTROLS)
+    """Variants of the examples in context, asked of the base model."""
 
     @field_validator("controls")
     @classmethod

@@ -7,11 +7,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict
-
 from forgetmenot.errors import UserError
 from forgetmenot.models.settings import AdapterSettings, used_by
 from forgetmenot.prompting.encoded import Encoded
+from forgetmenot.settings import Settings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,10 +19,8 @@ if TYPE_CHECKING:
     from forgetmenot.prompting.wording import Wording
 
 
-class Options(BaseModel):
+class Options(Settings):
     """The settings of a method: the keys beside `name` under `method` in a config."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 @dataclass(frozen=True)

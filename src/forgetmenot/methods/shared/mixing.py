@@ -22,18 +22,16 @@ class MixOptions(Options):
 
     They are counted as examples, and the loss is a mean over answer tokens: past tasks with short answers
     weigh little beside a new one with long answers.
-
-    Attributes:
-        share: The part of the mix, as it is trained on, that past examples are: 0.05 adds 5 of them to 95 new
-            ones. 0 is `sequential`. The default is our own. `all` replays everything that is remembered: with
-            `memory: 0.1` TRACE's 10 % of each past task.
-        share_in: What the share is counted in. By default the loss is a mean over answer tokens, so five
-            percent of two-token `examples` in a stage of 150-token answers have .07 % of it: take `tokens`
-            there, or `training.loss_average: example`, with which a share of examples is one of the loss.
     """
 
     share: Annotated[float, Field(ge=0, lt=1)] | Literal["all"] = 0.05
+    """The part of the mix, as it is trained on, that past examples are: 0.05 adds 5 of them to 95 new ones. 0
+    is `sequential`. The default is our own. `all` replays everything that is remembered: with `memory: 0.1`
+    TRACE's 10 % of each past task."""
     share_in: Literal["examples", "tokens"] = "examples"
+    """What the share is counted in. By default the loss is a mean over answer tokens, so five percent of
+    two-token `examples` in a stage of 150-token answers have .07 % of it: take `tokens` there, or
+    `training.loss_average: example`, with which a share of examples is one of the loss."""
 
     @model_validator(mode="after")
     def _share_of_something(self) -> Self:

@@ -17,18 +17,15 @@ if TYPE_CHECKING:
 
 
 class RehearsalOptions(Options):
-    """What is remembered of each task.
-
-    Attributes:
-        memory: How many examples of each task are remembered: a whole number, or a fraction of its training
-            data with a decimal point (1.0 is all of it). 0 remembers nothing and is `sequential`. The default
-            is TRACE's 10 % (Wang et al. 2023).
-        keep: Which: `random`; `class-balanced`, as many of each label; `herding`, those nearest to each
-            label's mean embedding.
-    """
+    """What is remembered of each task."""
 
     memory: Annotated[int, Field(ge=0, strict=True)] | Annotated[float, Field(ge=0, le=1, strict=True)] = 0.1
+    """How many examples of each task are remembered: a whole number, or a fraction of its training data with
+    a decimal point (1.0 is all of it). 0 remembers nothing and is `sequential`. The default is TRACE's 10 %
+    (Wang et al. 2023)."""
     keep: Keep = "random"
+    """Which: `random`; `class-balanced`, as many of each label; `herding`, those nearest to each label's mean
+    embedding."""
 
 
 class Rehearsal(Method):

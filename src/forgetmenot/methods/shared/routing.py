@@ -30,18 +30,15 @@ if TYPE_CHECKING:
 
 
 class RoutingOptions(Options):
-    """How prompts are told apart.
-
-    Attributes:
-        layer: Whose output embeds a prompt; 0 is the token embeddings. The middle one by default: what lies
-            above it turns towards the answer, and away from the question.
-        prompts: The most training prompts of a task that its centroid is the mean of, evenly spaced.
-        distance: With the covariance within the tasks (`mahalanobis`), or without.
-    """
+    """How prompts are told apart."""
 
     layer: NonNegativeInt | Literal["middle"] = "middle"
+    """Whose output embeds a prompt; 0 is the token embeddings. The middle one by default: what lies above it
+    turns towards the answer, and away from the question."""
     prompts: PositiveInt = 512
+    """The most training prompts of a task that its centroid is the mean of, evenly spaced."""
     distance: Literal["mahalanobis", "euclidean"] = "mahalanobis"
+    """With the covariance within the tasks (`mahalanobis`), or without."""
 
 
 class Routing(Method):

@@ -34,13 +34,10 @@ if TYPE_CHECKING:
 
 
 class MergingOptions(Options):
-    """How far the merged model lies from the base.
-
-    Attributes:
-        scale: λ of the merged task vector; 0 is the base model.
-    """
+    """How far the merged model lies from the base."""
 
     scale: NonNegativeFloat = 1.0
+    """λ of the merged task vector; 0 is the base model."""
 
 
 class TaskVectors(Method):

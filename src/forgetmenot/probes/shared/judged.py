@@ -24,7 +24,7 @@ from forgetmenot.probes.shared.prompt_sets import read_prompts
 from forgetmenot.prompting.tokens import tokens_of
 from forgetmenot.record.files import read_lines
 from forgetmenot.record.seal import check_file, write_sealed
-from forgetmenot.settings import Names, PositiveInt
+from forgetmenot.settings import Names, PositiveInt, by_name
 from forgetmenot.synthesis.responder import as_tokens
 
 if TYPE_CHECKING:
@@ -35,27 +35,20 @@ SCORES: dict[Outcome, float] = {"win": 1.0, "tie": 0.5, "loss": 0.0}
 METRIC = "win 1, tie 0.5, loss 0 against the base model"
 
 
-def _by_name(value: Any) -> Any:
-    return {"name": value} if isinstance(value, str) else value
-
-
 class JudgedOptions(ProbeOptions):
-    """Who judges what.
+    """Who judges what."""
 
-    Attributes:
-        judge: An endpoint {base_url, model, api_key_env, …}, or a model to load here: a name, or {name, …}.
-        prompts: TRACE's sets by name, or paths to JSON or JSONL files whose rows have a `prompt`; empty for
-            the probe's own.
-        limit: Take the first so many prompts of each set.
-        max_new_tokens: The most tokens of an answer.
-        chat: Whether prompts are put in the model's chat template; null if it has one.
-    """
-
-    judge: Annotated[JudgeSettings, BeforeValidator(_by_name)]
+    judge: Annotated[JudgeSettings, BeforeValidator(by_name, json_schema_input_type=str | JudgeSettings)]
+    """An endpoint {base_url, model, api_key_env, …}, or a model to load here: a name, or {name, …}."""
     prompts: Names = ()
+    """TRACE's sets by name, or paths to JSON or JSONL files whose rows have a `prompt`; empty for the probe's
+    own."""
     limit: PositiveInt | None = None
+    """Take the first so many prompts of each set."""
     max_new_tokens: PositiveInt = 512
+    """The most tokens of an answer."""
     chat: bool | None = None
+    """Whether prompts are put in the model's chat template; null if it has one."""
 
 
 class Written(NamedTuple):

@@ -7,20 +7,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
-
 from forgetmenot.errors import UserError, nearest
 from forgetmenot.prompting.prompt import Prompt
+from forgetmenot.settings import Settings
 from forgetmenot.tasks import Example, Task
 
 if TYPE_CHECKING:
     from forgetmenot.engine.learner import Learner
 
 
-class ProbeOptions(BaseModel):
+class ProbeOptions(Settings):
     """The settings of a probe: the keys beside `name` in an entry of `evaluation.probes`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 NOT_FINITE = "the model's numbers are not finite (nan or infinite)"

@@ -1,0 +1,1 @@
+"""The reference of all settings: docs/settings.md, and JSON Schemas for editors."""
