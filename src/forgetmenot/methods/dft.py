@@ -31,13 +31,10 @@ class DFT(TokenWeighted):
     """Weigh each answer token by its present probability (DFT)."""
 
     class Options(Options):
-        """The settings of `dft`.
-
-        Attributes:
-            power: Of the probability; 1 is the paper's, 0 is `sequential`.
-        """
+        """The settings of `dft`."""
 
         power: NonNegativeFloat = 1.0
+        """Of the probability; 1 is the paper's, 0 is `sequential`."""
 
     def token_weights(self, batch: Sequence[Encoded], found: Tensor) -> Tensor:
         """Probabilities."""

@@ -35,15 +35,12 @@ class EAFT(TokenWeighted):
     """Weigh each answer token by the entropy of the model's prediction (EAFT)."""
 
     class Options(Options):
-        """The settings of `eaft`.
-
-        Attributes:
-            power: Of the entropy; 1 is the paper's, 0 is `sequential`.
-            top: K, how many of the likeliest tokens the entropy is of. The paper's.
-        """
+        """The settings of `eaft`."""
 
         power: NonNegativeFloat = 1.0
+        """Of the entropy; 1 is the paper's, 0 is `sequential`."""
         top: Annotated[PositiveInt, Field(ge=2)] = 20
+        """How many of the likeliest tokens the entropy is of: the paper's K."""
 
     def read(self) -> Read:
         """The log-probability, and the entropy as a share of its maximum."""

@@ -42,13 +42,10 @@ class Flow(TokenWeighted):
     needs: ClassVar[Mapping[str, tuple[str, ...]]] = {"kind": ("lora", "full")}
 
     class Options(Options):
-        """The settings of `flow`.
-
-        Attributes:
-            temperature: τ as a multiple of the median; 1 is the paper's, a large one is `sequential`.
-        """
+        """The settings of `flow`."""
 
         temperature: PositiveFloat = 1.0
+        """τ as a multiple of the median; 1 is the paper's, a large one is `sequential`."""
 
     weights: dict[str, float]
 

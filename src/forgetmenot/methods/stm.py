@@ -42,14 +42,10 @@ class STM(TokenWeighted):
     needs: ClassVar[Mapping[str, tuple[str, ...]]] = {"kind": ("lora", "full")}
 
     class Options(Options):
-        """The settings of `stm`.
-
-        Attributes:
-            threshold: τ, the largest perplexity of a token that is learned. The paper's; a large one is
-                `sequential`.
-        """
+        """The settings of `stm`."""
 
         threshold: Annotated[Number, Field(ge=1)] = 2.5
+        """τ, the largest perplexity of a token that is learned. The paper's; a large one is `sequential`."""
 
     learned: dict[str, Tensor]
 
