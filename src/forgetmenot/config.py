@@ -36,7 +36,7 @@ FOLDERS = (
 )
 """The keys that may name a folder."""
 
-FILES = (".yaml", ".yml", ".jsonl", ".json", ".csv", ".tsv", ".parquet", ".txt", ".gguf")
+FILES = (".yaml", ".yml", ".jsonl", ".json", ".csv", ".tsv", ".parquet", ".txt", ".gguf", ".jinja")
 """The endings of what a config names as a file, wherever in it."""
 
 WITHOUT_NUMBERS: Any = {

@@ -355,7 +355,7 @@ def test_a_label_or_target_that_is_not_there_is_named_with_its_row(
 
 def test_a_tokenizer_must_know_how_to_end_and_how_to_chat() -> None:
     plain = ByT5Tokenizer()
-    with pytest.raises(UserError, match=r"prompt 'chat' .*, but the tokenizer has no chat template"):
+    with pytest.raises(UserError, match=r"prompt 'chat' .*, and the model has no chat template: name one"):
         encoder_of(plain, CHAT, review("fine"))
     plain.eos_token = None
     with pytest.raises(UserError, match=r"the tokenizer has no EOS token"):

@@ -19,6 +19,7 @@ from transformers.utils.hub import extract_commit_hash
 
 from forgetmenot.errors import UserError
 from forgetmenot.hub import NotThereError, answers
+from forgetmenot.models.chat_templates import chat_template
 from forgetmenot.models.gguf import dequantized, gguf_path, reading
 from forgetmenot.models.revision import hash_of, revision_of
 from forgetmenot.models.settings import BUNDLED, ModelSettings
@@ -57,6 +58,15 @@ def load_model(settings: ModelSettings, *, trainable: bool, device: torch.device
     Raises:
         UserError: If there is no such model, its files are damaged, or they need a permission not given.
     """
+    template = chat_template(settings)
+    loaded = _loaded(settings, trainable=trainable, device=device)
+    if template is not None:
+        loaded.tokenizer.chat_template = template
+    return loaded
+
+
+def _loaded(settings: ModelSettings, *, trainable: bool, device: torch.device) -> Loaded:
+    """The model with the tokenizer as its files have it."""
     if settings.in_gguf:
         path = gguf_path(settings)
         with _reports_kept_down(), no_progress_bars():

@@ -46,6 +46,9 @@ class ModelSettings(Settings):
     device and fp32 elsewhere."""
     quantization: Literal["nf4"] | None = None
     """`nf4` keeps the linear layers' weights in four bits (doubly quantized); for LoRA only."""
+    chat_template: str | None = None
+    """A chat template for a model that has none, or in place of its own: a Jinja file, `chatml` (for
+    tokenizers that know `<|im_end|>`, as Qwen's), or `plain` (`User:`, `Assistant:`, EOS after an answer)."""
     trust_remote_code: bool = False
     """Whether code that comes with the model may be run."""
     allow_bin: bool = False

@@ -55,9 +55,12 @@ class Encoder:
         self._tokens = tokens_of(tokenizer)
         self._forgotten: dict[str, int] = {}
         if prompt.chat and not self._tokens.has_chat_template:
+            what, other = f"prompt {prompt.name!r} of task {task.name!r} is a chat", "take another prompt, "
+            if task.kind == "messages":
+                what, other = f"task {task.name!r} holds chats", ""
             raise UserError(
-                f"prompt {prompt.name!r} of task {task.name!r} is a chat, but the tokenizer has no chat "
-                "template; use a model tuned for chat, or another prompt."
+                f"{what}, and the model has no chat template: name one (model.chat_template: chatml, plain, "
+                f"or a file), {other}or take a model tuned for chat."
             )
         for split in (task.train, task.select, task.score):
             if split:

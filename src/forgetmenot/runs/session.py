@@ -1,5 +1,6 @@
 """A session: a loaded model with its layout chosen, taken to the weights of any stage."""
 
+import hashlib
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from forgetmenot.engine.pack import node_budget
 from forgetmenot.engine.precision import choose_precision
 from forgetmenot.errors import UserError
 from forgetmenot.models.adapt import kind_of
+from forgetmenot.models.chat_templates import chat_template
 from forgetmenot.models.load import load_model
 from forgetmenot.models.quantize import check_quantization, compute_in
 from forgetmenot.models.weights import load_weights
@@ -188,6 +190,8 @@ def open_session(config: RunConfig, threads: int | None = None) -> Session:
     learner.loss_average = config.training.loss_average
     parameters = sum(p.numel() for p in model.parameters())
     session._take_up(model)
+    template = chat_template(config.model)
+    chat = {} if template is None else {"chat_template": hashlib.sha256(template.encode()).hexdigest()[:16]}
     session.identity = {
         "model_revision": loaded.revision,
         "device": torch.cuda.get_device_name() if device.type == "cuda" else device.type,
@@ -201,6 +205,7 @@ def open_session(config: RunConfig, threads: int | None = None) -> Session:
         "pack_budget": learner.budget,
         "max_length": session.max_length,
         "learning_rate": session.learning_rate,
+        **chat,
         **beside,
     }
     session.beside = tuple(beside)
