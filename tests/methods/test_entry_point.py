@@ -23,6 +23,7 @@ class PullToBase(Method):
 
     class Options(Options):
         strength: float = 0.01
+        """How strongly; 0 is `sequential`."""
 
     def begin(self, learner, stage):
         self.anchor = learner.snapshot()
@@ -62,6 +63,8 @@ def test_a_method_of_ones_own_runs_by_name_with_its_options(
 ) -> None:
     assert "pull-to-base" in known_methods()
     assert "pull-to-base" not in METHODS
+    (strength,) = forgetmenot.known("methods", "pull-to-base").entries
+    assert (strength.about, strength.text) == ("a number; default 0.01", "How strongly; 0 is `sequential`.")
 
     def go(name: str, method: Any) -> list[list[float]]:
         run = forgetmenot.run(

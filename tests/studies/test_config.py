@@ -12,7 +12,7 @@ from forgetmenot.config import load_config
 from forgetmenot.errors import UserError
 from forgetmenot.studies.config import StudyRun, expand_study, load_study
 
-RECIPES = Path(__file__).parents[1] / "recipes"
+RECIPES = Path(__file__).parents[2] / "recipes"
 THREE = "sst2,mrpc,cola"
 GLUE4 = ("sst2", "mrpc", "cola", "mnli")
 
