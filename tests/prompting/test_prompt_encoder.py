@@ -10,6 +10,7 @@ from transformers import ByT5Tokenizer
 from forgetmenot.errors import UserError
 from forgetmenot.prompting import Encoder, Prompt, choose_prompt
 from forgetmenot.prompting.tokens import Tokens
+from forgetmenot.prompting.wording import Wording
 from forgetmenot.tasks.task import Example, Kind, Task
 
 LABELS = ("negative", "positive")
@@ -366,11 +367,11 @@ def test_a_conversation_that_the_chat_template_refuses_is_named(
     tokenizer_named: Callable[[str], Any],
 ) -> None:
     strict = ByT5Tokenizer(
-        chat_template="{% for turn in messages %}{{ turn.content }}{% if turn.role == 'system' %}"
-        "{{ raise_exception('no system turn') }}{% endif %}{% endfor %}"
+        chat_template="{% for turn in messages %}{{ turn.content }}{% if 'fine' in turn.content %}"
+        "{{ raise_exception('nothing is fine') }}{% endif %}{% endfor %}"
     )
     with pytest.raises(
-        UserError, match=r"example 'train-0': the model's chat template refuses .* no system turn"
+        UserError, match=r"example 'train-0': the model's chat template refuses .* nothing is fine"
     ):
         encoder_of(strict, CHAT, review("fine")).encode(review("fine"))
     lonely = Example("train-1", {"messages": [{"role": "assistant", "content": "well"}]})
@@ -378,6 +379,28 @@ def test_a_conversation_that_the_chat_template_refuses_is_named(
         encoder_of(strict, choose_prompt(task_of([], "messages"), "default"), lonely, "messages").encode(
             lonely
         )
+
+
+@pytest.mark.parametrize("system", ["{{ raise_exception('no system turn') }}", ""])
+def test_a_system_turn_that_the_template_does_not_take_stands_before_the_users(system: str) -> None:
+    template = (
+        "{% for turn in messages %}{% if turn.role == 'system' %}" + system + "{% else %}"
+        "<{{ turn.role }}>{{ turn.content }}\n{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}<assistant>{% endif %}"
+    )
+    tokenizer = ByT5Tokenizer(chat_template=template)
+    turns = [{"role": "system", "content": "Be short."}, *REASONED[:1], {"role": "assistant", "content": "2"}]
+    example = Example("train-0", {"messages": turns}, target="2")
+    task = task_of([example], "messages")
+    [encoded] = Encoder(task, choose_prompt(task, "default"), tokenizer, 512).encode_all([example])
+    asked = tokenizer.decode(list(encoded.prompt))
+    assert asked == "<user>Be short.\n\none and one\n<assistant>"
+    wording = Wording(task, choose_prompt(task, "default"), [example], tokenizer, 512)
+    assert wording.system_turns_moved == 1
+    kept = ByT5Tokenizer(
+        chat_template=template.replace(system + "{% else %}", "<sys>{{ turn.content }}{% else %}")
+    )
+    assert Wording(task, choose_prompt(task, "default"), [example], kept, 512).system_turns_moved == 0
 
 
 HEAD = "{% for m in messages %}<|{{ m.role }}|>"
@@ -402,10 +425,10 @@ REASONED = [
             "leaves out part of the answer",
         ),
         (
-            "{% for m in messages if m.role != 'system' %}<|{{ m.role }}|>{{ m.content }}"
+            "{% for m in messages if m.role != 'user' %}<|{{ m.role }}|>{{ m.content }}"
             + TAIL
             + "{% endif %}",
-            "leaves out the system turn 'be brief'",
+            "leaves out the user turn 'one and one'",
         ),
     ],
 )

@@ -127,6 +127,8 @@ class Tokens:
     def conversation(self, turns: Sequence[Turn], *, reply: bool, tools: Sequence[Turn] = ()) -> str:
         """Write turns in the model's chat template, for `chat` to tokenize.
 
+        Where the template takes no system turn, its text stands before that of the user's turn after it.
+
         Args:
             turns: Each with "role" and "content"; special tokens in all but the role are text.
             reply: Whether the header of the assistant's next turn follows.
@@ -136,6 +138,21 @@ class Tokens:
             UserError: The template refuses these turns.
         """
         messages = [{**self._all_as_text(turn), "role": turn["role"]} for turn in turns]
+        if [turn["role"] for turn in messages[:2]] == ["system", "user"] and not self.takes_system:
+            system, user, *rest = messages
+            messages = [{**user, "content": f"{system['content']}\n\n{user['content']}"}, *rest]
+        return self._in_template(messages, reply=reply, tools=tools)
+
+    @cached_property
+    def takes_system(self) -> bool:
+        """Whether the chat template writes a system turn."""
+        turns = [{"role": "system", "content": _ANSWER_END}, {"role": "user", "content": "a"}]
+        try:
+            return _ANSWER_END in self._in_template(turns, reply=True)
+        except UserError:
+            return False
+
+    def _in_template(self, messages: Sequence[Turn], *, reply: bool, tools: Sequence[Turn] = ()) -> str:
         return write_chat(
             self._tokenizer,
             messages,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from forgetmenot.prompting.encoded import Encoded
 from forgetmenot.prompting.encoder import Encoder
 from forgetmenot.prompting.prompt import Prompt
+from forgetmenot.prompting.tokens import tokens_of
 from forgetmenot.tasks.task import Example, Task
 
 if TYPE_CHECKING:
@@ -30,6 +31,15 @@ class Wording:
     examples: Sequence[Example]
     tokenizer: "PreTrainedTokenizerBase"
     max_length: int
+
+    @property
+    def system_turns_moved(self) -> int:
+        """How many examples have a system turn, where the chat template takes none."""
+        if not self.prompt.chat or tokens_of(self.tokenizer).takes_system:
+            return 0
+        if self.task.kind != "messages":
+            return len(self.examples) if self.prompt.system is not None else 0
+        return sum(one.fields["messages"][0]["role"] == "system" for one in self.examples)
 
     def encode(self, examples: Sequence[Example]) -> Sequence[Encoded]:
         """Examples as the stage's own are: see `Encoder.encode_all`."""

@@ -79,6 +79,13 @@ class Loop:
                     f"reasoning, in {encoded.left_out:,} of {len(encoded):,} training examples, and also "
                     "where the model is asked."
                 )
+        for name, wording in self.wordings.items():
+            if moved := wording.system_turns_moved:
+                self.display.say(
+                    f"{name}: the model's chat template takes no system turn: in {moved:,} of "
+                    f"{len(wording.examples):,} training examples, and where the model is asked, its text "
+                    "stands before the first user's turn."
+                )
         self.truncated = {name: encoded.truncated for name, encoded in self.data.items()}
         self.training = StageTraining(plan, session, directory, display, self.first_sequences)
 
