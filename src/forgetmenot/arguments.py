@@ -178,6 +178,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="P",
         help="a variant, or a YAML file: a map task → variant; default: those of the run",
     )
+    verb.add_argument("--data-dir", metavar="D", help=DATA_DIR)
     verb.add_argument(
         "--probes",
         type=_entries,

@@ -129,7 +129,7 @@ def score(parsed: argparse.Namespace) -> None:
     from forgetmenot.runs.reprobe import reprobe
     from forgetmenot.runs.rescore import rescore
 
-    if parsed.probes and (parsed.tasks or parsed.prompt or parsed.reading):
+    if parsed.probes and (parsed.tasks or parsed.prompt or parsed.reading or parsed.data_dir):
         raise UserError("--probes: run two commands, one that scores tasks and one that measures probes.")
     _in_processes(parsed)
     if parsed.probes:
@@ -140,7 +140,14 @@ def score(parsed: argparse.Namespace) -> None:
         ranks.leave()
         return
     settings = _settings(parsed.reading, "--reading")
-    path, reading = rescore(parsed.run_dir, parsed.tasks, parsed.prompt, settings=settings, console=Screen())
+    path, reading = rescore(
+        parsed.run_dir,
+        parsed.tasks,
+        parsed.prompt,
+        settings=settings,
+        data_dir=parsed.data_dir,
+        console=Screen(),
+    )
     console = Screen(quiet=not ranks.writes())
     table = Table("stage", *reading["tasks"], box=None)
     named = reading["metric"]  # one for all tasks, or one for each

@@ -286,3 +286,13 @@ def test_an_export_is_whole_or_nothing(go: Go, tmp_path: Path, monkeypatch: pyte
 def _base(run: Run) -> str:
     name: str = run.results["model"]
     return read_resolved(run.path / "config.yaml").model.name or name
+
+
+def test_a_run_whose_data_has_moved_is_scored_where_it_is_now(go: Go, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    run = go("one", {**SMALL, "data_dir": str(tmp_path / "data")})
+    (tmp_path / "data").rename(tmp_path / "moved")
+    with pytest.raises(UserError, match="data_dir: there is no folder"):
+        rescore(run.path)
+    _, reading = rescore(run.path, data_dir=tmp_path / "moved")
+    assert reading["matrix"] == run.results["matrix"]

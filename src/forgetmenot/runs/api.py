@@ -101,6 +101,7 @@ class Run:
         prompt: str | None = None,
         *,
         reading: Mapping[str, Any] | None = None,
+        data_dir: str | Path | None = None,
         console: Console | None = None,
     ) -> "pd.DataFrame":
         """Score the saved stages by another prompt, on other tasks, or otherwise: stages × tasks.
@@ -109,6 +110,7 @@ class Run:
             tasks: Names, suites or task files; the run's own if empty.
             prompt: A variant for all of them; the run's own if None.
             reading: What else differs, as in `evaluation.readings`: {"demonstrations": 4}.
+            data_dir: The folder of public data sets; the run's own if None.
             console: Where to show progress; None shows it in a notebook alone.
 
         Raises:
@@ -118,7 +120,7 @@ class Run:
 
         from forgetmenot.runs.rescore import rescore
 
-        _, found = rescore(self.path, tasks, prompt, settings=reading, console=console)
+        _, found = rescore(self.path, tasks, prompt, settings=reading, data_dir=data_dir, console=console)
         return pd.DataFrame(found["matrix"], index=found["stages"], columns=found["tasks"], dtype=float)
 
     def report(self) -> Path:

@@ -51,6 +51,7 @@ def rescore(
     prompt: str | None = None,
     *,
     settings: Mapping[str, Any] | None = None,
+    data_dir: str | Path | None = None,
     console: Console | None = None,
 ) -> tuple[Path, SavedReading]:
     """Score every stage of a run whose weights are still there by another prompt, or on other tasks.
@@ -60,6 +61,7 @@ def rescore(
         tasks: Names, suites or task files, or lm-eval's tasks; the run's own if empty.
         prompt: A variant for all of them; the run's own if None.
         settings: What else differs from the run's own reading: an entry of `evaluation.readings`.
+        data_dir: The folder of public data sets; the run's own if None.
         console: Where to show progress.
 
     Returns:
@@ -71,6 +73,8 @@ def rescore(
     """
     directory = RunDirectory(Path(run_dir))
     config = read_resolved(directory.path / CONFIG)
+    if data_dir is not None:
+        config = config.model_copy(update={"data_dir": str(data_dir)})
     with opened(directory, console) as display:
         load = ReceiptLoader(config, directory)
         plan = make_plan(config, load)
