@@ -12,7 +12,7 @@ from forgetmenot.prompting import Encoded, TokenSequence
 END, BOS = 2, 1
 
 ROOMY: dict[str, dict[str, Any]] = {
-    "stm": {"method": {"name": "stm", "threshold": 300.0}},
+    "stm": {"method": {"name": "stm", "share": 0.25}},
     "self-guide-replay": {
         "model": "quickstart-small",
         "method": {

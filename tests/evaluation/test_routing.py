@@ -57,7 +57,7 @@ def test_states_and_divergences_are_those_of_each_part(learner: Learner) -> None
     routed = RoutedLearner(learner, ByFirstToken(parts))
     head = type(head)(head.weight.clone())
     states, values = routed.states(sequences), routed.divergences(sequences, base, head)
-    tokens = routed.token_log_likelihoods(sequences)
+    likely = routed.token_log_likelihoods(sequences)
     counts = [len(one.tokens) - one.start for one in sequences]
     alone = []
     for k, one in enumerate(sequences):
@@ -69,10 +69,9 @@ def test_states_and_divergences_are_those_of_each_part(learner: Learner) -> None
                     learner.token_log_likelihoods([one]),
                 )
             )
-    for found, close, parts_alone in zip(
-        (states, values, tokens), (1e-5, 1e-6, 1e-5), zip(*alone, strict=True), strict=True
-    ):
-        assert torch.allclose(found, torch.cat(parts_alone), atol=close)
+    columns = [torch.cat(column) for column in zip(*alone, strict=True)]
+    for found, wanted, close in zip((states, values, likely), columns, (1e-5, 1e-6, 1e-5), strict=True):
+        assert torch.allclose(found, wanted, atol=close)
     with pytest.raises(TypeError, match="without gradients"):
         routed.forward_tokens(sequences)
     assert values.min() > 0

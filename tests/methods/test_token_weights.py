@@ -127,6 +127,7 @@ def test_loss_and_gradient_are_those_of_plain_passes(
         ("dft", {"power": 0}, "sequential"),
         ("eaft", {"power": 0}, "sequential"),
         ("stm", {"threshold": 1e30}, "sequential"),
+        ("stm", {"share": 0}, "sequential"),
         ("flow", {"temperature": 1e30}, "sequential"),
         ("asft", {"strength": 0}, "dft"),
         ("asft", {"strength": 0.1, "power": 0}, "kl"),
@@ -146,7 +147,7 @@ def test_in_the_limit_it_is_another_method_to_the_bit(
         method.begin(learner, stage)
     shaken(0.1)
     for average in ("token", "example"):
-        learner.loss_average = average  # type: ignore[assignment]
+        learner.loss_average = average
         (found, pull), (wanted, expected) = (passed(method, learner, examples) for method in methods)
         assert found == wanted
         assert torch.equal(pull, expected)
@@ -209,10 +210,23 @@ def test_stm_says_how_much_it_leaves_out_and_refuses_to_leave_out_all(learner: L
     assert 0.1 < left_out < 0.9
     assert method.notes == [
         f"{left_out:.0%} of the answer tokens counted for nothing: their perplexity before the stage was "
-        "above 300 (method.threshold)."
+        "above 300."
     ]
     with pytest.raises(UserError, match=r"stage 01-size: every answer token .* method\.threshold \(2\.5\)"):
         make_method("stm", {}, seed=0).begin(learner, stage)
+
+
+def test_stm_leaves_out_a_share_of_the_tokens_those_of_the_highest_perplexity(
+    learner: Learner, stage: Stage
+) -> None:
+    method: Any = make_method("stm", {"share": 0.25}, seed=0)
+    method.begin(learner, stage)
+    marks = torch.cat(list(method.learned.values()))
+    costs = torch.cat([losses(learner.model, one).detach() for one in stage.data["size"]])
+    assert int((~marks).sum()) == len(costs) // 4
+    assert costs[marks].max() < costs[~marks].min()
+    with pytest.raises(UserError, match="takes the place of threshold"):
+        make_method("stm", {"share": 0.25, "threshold": 3}, seed=0)
 
 
 def test_flow_weighs_what_costs_nothing_by_one(
@@ -242,6 +256,7 @@ def test_flow_weighs_what_costs_nothing_by_one(
         ("dft", {"power": -1}, r"method\.power"),
         ("eaft", {"top": 1}, r"method\.top"),
         ("stm", {"threshold": 0.5}, r"method\.threshold"),
+        ("stm", {"share": 1}, r"method\.share"),
         ("flow", {"temperature": 0}, r"method\.temperature"),
         ("asft", {"strength": -1}, r"method\.strength"),
     ],
