@@ -204,10 +204,12 @@ def test_a_wrong_use_gives_one_sentence(name: str, here: Path, capfd: pytest.Cap
 @pytest.mark.parametrize(
     "command", ["model", "", "model done:1 --limit 0", "model done:1 --margins 0.1", "model done:1 --limit x"]
 )
-def test_wrong_usage_shows_the_usage(command: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_wrong_usage_is_one_sentence_too(command: str, capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["check", *command.split()])
     assert ended.value.code == 2
     said = capfd.readouterr().err
-    assert "usage: forgetmenot" in said
+    assert said.startswith("forgetmenot: check: ")
+    assert said.endswith("`forgetmenot check --help` explains.\n")
+    assert said.count("\n") == 1
     assert ("is no whole number above 0" in said) == ("--limit" in command)

@@ -226,9 +226,7 @@ def test_a_finished_run_is_only_read_and_a_failed_one_is_tried_again(
     started.clear()
     study = forgetmenot.study(config)
     assert (study.status, study.failed) == (0, {})
-    assert [name.rpartition("-sequential-")[0] for name in started] == [
-        str(model).strip("/").replace("/", "-")
-    ]
+    assert [name.rpartition("-sequential-")[0] for name in started] == [model.name]
     written = (study.path / "study.json").read_bytes()
     started.clear()
     assert forgetmenot.study(config).runs[0].results == study.runs[0].results
