@@ -48,5 +48,5 @@ def test_it_works_without_the_checkout(wheel: Path, tmp_path: Path) -> None:
     ended = subprocess.run(
         [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False
     )
-    assert ended.returncode == 0, ended.stderr
+    assert (ended.returncode, ended.stderr) == (0, ""), ended.stderr
     assert (tmp_path / "out" / "report.html").is_file()

@@ -1,5 +1,6 @@
 """Opening a directory to work in: the lock, and what the user sees meanwhile."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -27,5 +28,7 @@ def opened(directory: RunDirectory, console: Console | None, kind: Kind = "run")
     ranks.join()
     console = console or Screen(quiet=not in_notebook())
     console = console if ranks.writes() else Screen(quiet=True)
-    with directory.locked(kind), Display(console) as display:
+    with directory.locked(kind), Display(console) as display, warnings.catch_warnings():
+        # PEFT asks Transformers for an old name, which no user can act on
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
         yield display
