@@ -12,10 +12,13 @@ from scipy.stats import spearmanr
 
 import forgetmenot as fmn
 from forgetmenot.cli import main
+from forgetmenot.embedding.contrastive import PAPER
 from forgetmenot.embedding.prompt import EmbeddingSettings
 from forgetmenot.embedding.senteval import STS
 from forgetmenot.embedding.vectors import embed
 from forgetmenot.errors import UserError
+from forgetmenot.trials.embed import settings_of
+from forgetmenot.trials.tune_embeddings import TuneSettings
 from tests.embedding.conftest import write_sts
 from tests.probes.conftest import load
 
@@ -321,3 +324,11 @@ def test_opt_125m_on_stsb_test_is_as_published(tmp_path: Path) -> None:
         settings={"demonstration": "opt-125m", "training.precision": "fp32"},
     )
     assert 100 * results.found["similarity"][0]["value"] == pytest.approx(67.80, abs=0.05)
+
+
+def test_a_part_of_the_adapter_leaves_the_papers_rank() -> None:
+    used = ("adapter", "model", "training")
+    given = {"adapter": {"dropout": 0.05}}
+    config, _ = settings_of(TuneSettings, {"model": "quickstart", **PAPER}, given, used)
+    assert config.adapter.dropout == 0.05
+    assert config.adapter.rank == PAPER["adapter.rank"] == 64

@@ -270,12 +270,19 @@ def settings_of(
         UserError: A setting is wrong or has no effect, or is one of how a sentence becomes a vector where the
             model's own tokenizer sees to that.
     """
-    of_run = {key: value for key, value in given.items() if key.split(".")[0] in RunConfig.model_fields}
+    of_run: dict[str, Any] = {}
+    for key, value in given.items():
+        if key in RunConfig.model_fields and isinstance(
+            value, Mapping
+        ):  # a part of a section leaves the rest
+            of_run |= {f"{key}.{name}": one for name, one in value.items()}
+        elif key.split(".")[0] in RunConfig.model_fields:
+            of_run[key] = value
     for key in of_run:
         if not any(f"{key}.".startswith(f"{one}.") for one in used):
             raise UserError(f"{key}: it has no effect here; leave it out. Of a run's config: {listed(used)}.")
     config = load_config(None, {**named, **of_run})
-    own = {key: value for key, value in given.items() if key not in of_run}
+    own = {key: value for key, value in given.items() if key.split(".")[0] not in RunConfig.model_fields}
     if (exported := settings_of_export(Path(config.model.name))) is not None:
         if fixed := sorted(own.keys() & EmbeddingSettings.model_fields.keys()):
             raise UserError(
