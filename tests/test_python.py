@@ -6,6 +6,7 @@ import pytest
 
 import forgetmenot as fmn
 from forgetmenot.errors import UserError
+from forgetmenot.runs.api import resolve
 from forgetmenot.verbs import VERBS
 
 CALLED = {
@@ -81,3 +82,10 @@ def test_a_run_is_scored_exported_and_loaded(found: fmn.Run, tmp_path: Path) -> 
     assert said
     model, tokenizer = found.model()
     assert model.config.vocab_size >= len(tokenizer)
+
+
+def test_a_section_given_in_part_leaves_the_rest_of_the_config(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text("tasks: [qs-sentiment]\ntraining: {epochs: 2, limit: 3}\n")
+    for config in (tmp_path / "run.yaml", fmn.load_config(tmp_path / "run.yaml")):
+        found = resolve(config, {"training": {"limit": 8}, "method": {"name": "ewc"}})
+        assert (found.training.epochs, found.training.limit, found.method.name) == (2, 8, "ewc")

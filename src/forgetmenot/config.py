@@ -187,6 +187,22 @@ def load_config(path: Path | None = None, overrides: Mapping[str, Any] | None = 
         raise UserError(where + validation_sentence(error, RunConfig)) from error
 
 
+SECTIONS = ("model", "adapter", "training", "evaluation", "receipts")
+
+
+def by_key(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by dotted key: a section that is given in part leaves its other keys as they are.
+
+    >>> by_key({"training": {"limit": 8}, "seed": 1})
+    {'training.limit': 8, 'seed': 1}
+    """
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        in_part = key in SECTIONS and isinstance(value, Mapping)
+        found |= {f"{key}.{name}": one for name, one in value.items()} if in_part else {key: value}
+    return found
+
+
 def read_resolved(path: Path) -> RunConfig:
     """The config that a run wrote into its directory.
 

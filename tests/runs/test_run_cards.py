@@ -29,7 +29,7 @@ def run(go: Go, tiny: Mapping[str, Any], tmp_path: Path) -> Run:
 
 def test_an_exported_model_has_a_card_and_the_dtype_of_its_base(run: Run, tmp_path: Path) -> None:
     said = export(run.path, "last", tmp_path / "out")
-    assert "written in bfloat16" in said
+    assert re.search(r"written in bfloat16, .* by at most \S+ nats", said)
     assert AutoConfig.from_pretrained(tmp_path / "out").dtype == torch.bfloat16
     _, front, card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8").split("---\n", 2)
     assert parse_yaml(front)["library_name"] == "transformers"

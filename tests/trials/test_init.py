@@ -11,6 +11,7 @@ import pytest
 import forgetmenot as fmn
 from forgetmenot.cli import main
 from forgetmenot.errors import UserError
+from forgetmenot.tasks import load_tasks
 from forgetmenot.tasks.yaml_file import read_yaml
 from forgetmenot.trials.init import init
 
@@ -196,3 +197,21 @@ def test_the_command_ends_in_a_run(
     assert "and should answer:" in capsys.readouterr().out
     found = fmn.run({"model": "quickstart", "tasks": ["mine.yaml"], "output": "out"})
     assert found.matrix.shape == (2, 1)
+
+
+def test_rows_from_memory_write_over_nobodys_file(tmp_path: Path) -> None:
+    mine = jsonl(tmp_path / "tickets.jsonl", QUESTIONS)
+    before = mine.read_bytes()
+    with pytest.raises(UserError, match=r"tickets\.jsonl is there already"):
+        fmn.init(TICKETS, tmp_path / "tickets.yaml")
+    assert mine.read_bytes() == before
+    with pytest.raises(UserError, match="name it with --answer"):
+        fmn.init([{"a": str(k), "b": f"{k}!"} for k in range(30)], tmp_path / "other.yaml")
+    assert [path.name for path in tmp_path.iterdir()] == ["tickets.jsonl"]
+
+
+def test_a_share_is_not_short_of_a_row_by_rounding(tmp_path: Path) -> None:
+    jsonl(tmp_path / "rows.jsonl", [{"body": f"Row {k}"} for k in range(100)])
+    (tmp_path / "t.yaml").write_text("name: t\ndata: {train: rows.jsonl, score: 29%}\ntext: body\n")
+    [task] = load_tasks([str(tmp_path / "t.yaml")], None)
+    assert len(task.score) == 29

@@ -16,6 +16,8 @@ def model_card(
     config: str,
     environment: Mapping[str, Any],
     results: RunResults | None,
+    *,
+    on_hub: bool,
 ) -> str:
     """Markdown in the hub's form, beginning with its YAML.
 
@@ -25,9 +27,10 @@ def model_card(
         config: The run's config.yaml.
         environment: The content of the run's environment.json.
         results: The run's results; None where it has none yet.
+        on_hub: Whether the base's name is a hub id, which the hub links.
     """
     about = {
-        **({"base_model": base} if base.count("/") == 1 and not base.startswith((".", "/")) else {}),
+        **({"base_model": base} if on_hub else {}),
         "library_name": "transformers",
         "pipeline_tag": "text-generation",
         "tags": ["continual-learning", "forgetmenot"],
@@ -103,24 +106,32 @@ def _verdict(results: RunResults, task: str) -> str:
     return decision_words(verdict, results.metrics[task]) if verdict else NONE
 
 
-def adapter_card(base: str, tasks: Sequence[str]) -> str:
-    """The card of a stage's adapter: what it stands on, and how it is loaded."""
-    return "\n".join(
-        [
-            f"# An adapter of {base}",
-            "",
-            f"It has learned {', '.join(tasks)}, in this order, by forgetmenot. Its scores are in "
-            "results.json and report.html of the run's directory.",
-            "",
-            "```python",
-            "from peft import PeftModel",
-            "from transformers import AutoModelForCausalLM",
-            "",
-            f'base = AutoModelForCausalLM.from_pretrained("{base}")',
-            'model = PeftModel.from_pretrained(base, "THIS_FOLDER")',
-            "```",
-            "",
-            "`fmn export RUN_DIR OUT` writes the merged model, with a card of its scores.",
-            "",
-        ]
-    )
+def adapter_card(base: str, tasks: Sequence[str], *, alone: bool) -> str:
+    """The card of a stage's adapter: what it stands on, and how it is loaded.
+
+    Args:
+        base: The base model's name.
+        tasks: What was learned, in order.
+        alone: Whether it answers by itself, and not together with adapters of other stages.
+    """
+    loaded = [
+        "```python",
+        "from peft import PeftModel",
+        "from transformers import AutoModelForCausalLM",
+        "",
+        f'base = AutoModelForCausalLM.from_pretrained("{base}")',
+        'model = PeftModel.from_pretrained(base, "THIS_FOLDER")',
+        "```",
+    ]
+    together = ["It answers together with the adapters of the stages before, which lie in this stage too."]
+    lines = [
+        f"# An adapter of {base}",
+        "",
+        f"The stage has learned {', '.join(tasks)}, in this order, by forgetmenot. Its scores are in "
+        "results.json and report.html of the run's directory.",
+        "",
+        *(loaded if alone else together),
+        "",
+        "`fmn export RUN_DIR OUT` writes the merged model, with a card of its scores.",
+    ]
+    return "\n".join(lines) + "\n"

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from forgetmenot import signals
-from forgetmenot.config import RunConfig, differences, load_config, read_resolved, same_value, settings_hash
+from forgetmenot.config import (
+    RunConfig,
+    by_key,
+    differences,
+    load_config,
+    read_resolved,
+    same_value,
+    settings_hash,
+)
 from forgetmenot.engine import ranks
 from forgetmenot.errors import UserError
 from forgetmenot.machine import way_out
@@ -168,7 +176,7 @@ def run(
         fresh: Delete what an earlier run wrote into the run directory, and start over.
         console: Where to show progress; None shows nothing, but in a notebook.
         settings: Keys of the config to values, over those of `config`: model="…", tasks=["…"],
-            training={"epochs": 2}.
+            training={"epochs": 2}, which leaves the other keys of `training` as `config` has them.
 
     Raises:
         UserError: If anything that the config names is not there or does not fit.
@@ -208,10 +216,10 @@ def resolve(
         UserError: If they do not fit.
     """
     if isinstance(config, RunConfig):
-        return load_config(None, {**config.model_dump(), **settings}) if settings else config
+        return load_config(None, {**config.model_dump(), **by_key(settings)}) if settings else config
     if isinstance(config, Mapping):
-        return load_config(None, {**config, **(settings or {})})
-    return load_config(Path(config) if config is not None else None, settings)
+        return load_config(None, {**config, **by_key(settings or {})})
+    return load_config(Path(config) if config is not None else None, by_key(settings or {}))
 
 
 def is_finished(directory: RunDirectory, config: RunConfig) -> bool:

@@ -108,8 +108,8 @@ def _write(
         said = _held(replace(session.learner, model=plain), kept)
         dtype = published_dtype(config.model)
         if dtype is not None and plain.dtype != dtype:
-            said += f" Weights are written in {str(dtype).removeprefix('torch.')}, as the base model's are."
             plain.to(dtype)
+            said += _rounded(replace(session.learner, model=plain), kept)
         plain.save_pretrained(out)
     session.learner.tokenizer.save_pretrained(out)
     write_text(out / "README.md", _card(directory, config, stage))
@@ -117,6 +117,26 @@ def _write(
         return said
     del plain
     return f"{said} {_export_gguf(session, out, template, gguf, kept)}"
+
+
+def _rounded(exported: Learner, kept: Kept | str) -> str:
+    """Say that weights are written in the base's dtype, and how far that moves the answers.
+
+    Raises:
+        UserError: If that dtype does not hold the learned weights.
+    """
+    dtype = str(exported.model.dtype).removeprefix("torch.")
+    if not all(weights.isfinite().all() for weights in exported.model.parameters()):
+        raise UserError(
+            f"The base model's weights are {dtype}, which does not hold what was learned; export a stage of "
+            "a base model in another dtype."
+        )
+    said = f" Weights are written in {dtype}, as the base model's are"
+    if isinstance(kept, str):
+        return f"{said}."
+    sample, before = kept
+    moved = float((exported.log_likelihoods(sample) - before).abs().max())
+    return f"{said}, and then differ from them by at most {moved:.1e} nats."
 
 
 def _card(directory: RunDirectory, config: RunConfig, stage: str) -> str:
@@ -128,6 +148,7 @@ def _card(directory: RunDirectory, config: RunConfig, stage: str) -> str:
         (directory.path / CONFIG).read_text(encoding="utf-8"),
         directory.read_json(ENVIRONMENT) or {},
         None if results is None else RunResults(results),
+        on_hub=config.model.on_hub,
     )
 
 

@@ -166,7 +166,9 @@ class StageTraining:
             return 0
         save_weights(self.learner.model, self.config.adapter, folder, weights)
         for card in folder.glob("adapter/**/README.md"):  # PEFT's has headings and no content
-            card.write_text(adapter_card(self.config.model.title, self._learned(stage)), encoding="utf-8")
+            alone = self.config.adapter.per_stage != "new"
+            text = adapter_card(self.config.model.title, self._learned(stage), alone=alone)
+            card.write_text(text, encoding="utf-8")
         return save_method_state(self.method, folder)
 
     def _learned(self, stage: Stage) -> list[str]:

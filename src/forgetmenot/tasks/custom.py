@@ -71,17 +71,17 @@ class _Data(_Section):
         return {split: place for split, place in found.items() if _share(place) is None}
 
     def shares(self) -> dict[str, float]:
-        """The splits that are held out of train, with their shares; 0 for none of its rows."""
+        """The splits that are held out of train, with their shares in percent; 0 for none of its rows."""
         named = {"score": self.score or self.validation, "select": self.select}
         found = {split: _share(place) for split, place in named.items() if place is not None}
         return {split: share for split, share in found.items() if share is not None}
 
 
 def _share(place: str | int) -> float | None:
-    """The share that "10%" stands for; None for the name of a file or a split."""
+    """The percent that "10%" stands for; None for the name of a file or a split."""
     if isinstance(place, int):
         return float(place)
-    return float(place[:-1]) / 100 if re.fullmatch(r"\d+(\.\d+)?%", place) else None
+    return float(place[:-1]) if re.fullmatch(r"\d+(\.\d+)?%", place) else None
 
 
 class _Generation(_Section):
@@ -174,13 +174,13 @@ def _hold_out(path: Path, data: _Data, cluster: str | None, found: dict[str, lis
     notes = []
     for split, share in data.shares().items():
         rows = found.get("train", [])
-        size = int(len(rows) * share)
+        size = int(len(rows) * share / 100)
         found["train"], found[split] = hold_out(rows, size, cluster)
         held = len(found[split])
         if share and not held:
             whole = "all copies of a text" if cluster is None else f"all rows of a {cluster!r}"
             raise UserError(
-                f"{path}: data.{split}: {share:.4g} of {len(rows):,} rows of train, {whole} together, are "
+                f"{path}: data.{split}: {share:g}% of {len(rows):,} rows of train, {whole} together, are "
                 "none; give more rows, a larger share, or a file."
             )
         if held:
@@ -336,7 +336,7 @@ def _tables(path: Path, data: _Data) -> dict[str, Table]:
         raise UserError(f"{path}: data.score and data.validation mean the same; give one of them.")
     splits = data.splits()
     for split, share in data.shares().items():
-        if "train" not in splits or not (0 < share < 1 or (split == "select" and share == 0)):
+        if "train" not in splits or not (0 < share < 100 or (split == "select" and share == 0)):
             raise UserError(
                 f"{path}: data.{split} must be a file, or a share of data.train between 0% and 100%"
                 f"{', or 0 for none' if split == 'select' else ''}."

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 from rich.console import Console
 
-from forgetmenot.config import RunConfig, load_config
+from forgetmenot.config import RunConfig, by_key, load_config
 from forgetmenot.embedding.demonstrations import read_candidates, search
 from forgetmenot.embedding.files import read_sentences, refuse_to_replace, write_vectors
 from forgetmenot.embedding.prompt import EmbeddingSettings, around
@@ -270,19 +270,13 @@ def settings_of(
         UserError: A setting is wrong or has no effect, or is one of how a sentence becomes a vector where the
             model's own tokenizer sees to that.
     """
-    of_run: dict[str, Any] = {}
-    for key, value in given.items():
-        if key in RunConfig.model_fields and isinstance(
-            value, Mapping
-        ):  # a part of a section leaves the rest
-            of_run |= {f"{key}.{name}": one for name, one in value.items()}
-        elif key.split(".")[0] in RunConfig.model_fields:
-            of_run[key] = value
+    given = by_key(given)
+    of_run = {key: value for key, value in given.items() if key.split(".")[0] in RunConfig.model_fields}
     for key in of_run:
         if not any(f"{key}.".startswith(f"{one}.") for one in used):
             raise UserError(f"{key}: it has no effect here; leave it out. Of a run's config: {listed(used)}.")
     config = load_config(None, {**named, **of_run})
-    own = {key: value for key, value in given.items() if key.split(".")[0] not in RunConfig.model_fields}
+    own = {key: value for key, value in given.items() if key not in of_run}
     if (exported := settings_of_export(Path(config.model.name))) is not None:
         if fixed := sorted(own.keys() & EmbeddingSettings.model_fields.keys()):
             raise UserError(

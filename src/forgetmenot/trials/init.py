@@ -85,16 +85,20 @@ def init(
         output: The task file; by default beside the data, with its name. Rows that are not in a file are
             written beside it, and it must be named.
         answer: The column that holds the answer, if it cannot be told.
-        fresh: Write over a task file that is there.
+        fresh: Write over a task file that is there, and over the rows that were written beside it.
 
     Raises:
-        UserError: The rows cannot be read, the answer's column cannot be told, or the file is there.
+        UserError: The rows cannot be read, the answer's column cannot be told, or a file is there that would
+            be written over.
     """
     path = _task_file(data, output)
     if path.exists() and not fresh:
         raise UserError(f"{path} is there already; name another file for the task, or remove it.")
-    files = _files(Path(data)) if isinstance(data, str | Path) else {"train": _written(data, path)}
-    rows = [row for _, row in read_table(files["train"]).rows]
+    if isinstance(data, str | Path):
+        files = _files(Path(data))
+        rows = [row for _, row in read_table(files["train"]).rows]
+    else:
+        files, rows = {"train": _place_for_rows(path, fresh)}, _rows_of(data)
     if len(rows) < (1 if "score" in files else FEWEST):
         raise UserError(
             f"{files['train']} has {len(rows)} rows; {FEWEST} are the fewest, so that one is scored."
@@ -103,7 +107,10 @@ def init(
     places = {
         split: Path(os.path.relpath(file.absolute(), folder)).as_posix() for split, file in files.items()
     }
-    write_text(path, draft(_name(path), places, len(rows), guess(rows, answer)))
+    content = draft(_name(path), places, len(rows), guess(rows, answer))
+    if not isinstance(data, str | Path):
+        write_text(files["train"], "".join(f"{line}\n" for line in _lines(rows)))
+    write_text(path, content)
     [task] = load_tasks([str(path)], None)
     return NewTask(path, task)
 
@@ -148,20 +155,30 @@ def _beside(folder: Path, split: str, endings: Iterable[str]) -> dict[str, Path]
     return {}
 
 
-def _written(data: Any, path: Path) -> Path:
-    """Rows from memory as JSON lines beside the task file."""
+def _place_for_rows(path: Path, fresh: bool) -> Path:
+    """The file beside a task file that takes rows from memory."""
     place = path.with_suffix(".jsonl")
-    rows = (
-        data.to_dict(orient="records") if hasattr(data, "to_dict") and hasattr(data, "iloc") else list(data)
-    )
+    if place.exists() and not fresh:
+        raise UserError(
+            f"{place} is there already, and the rows would be written over it; name another task file."
+        )
+    return place
+
+
+def _rows_of(data: Any) -> list[Row]:
+    frame = hasattr(data, "to_dict") and hasattr(data, "iloc")
+    rows = data.to_dict(orient="records") if frame else list(data)
     if not rows or not all(isinstance(row, Mapping) for row in rows):
         raise UserError("init: rows are dicts, one at least: a list of them, a DataFrame, or a Dataset.")
+    return [_plain(row) for row in rows]
+
+
+def _lines(rows: Iterable[Row]) -> list[str]:
+    """Rows as lines of JSON."""
     try:
-        lines = [json.dumps(_plain(row), ensure_ascii=False, allow_nan=False) for row in rows]
+        return [json.dumps(row, ensure_ascii=False, allow_nan=False) for row in rows]
     except (TypeError, ValueError) as problem:
         raise UserError(f"init: the rows hold what JSON cannot ({problem}); convert it to text.") from None
-    write_text(place, "\n".join(lines) + "\n")
-    return place
 
 
 def _plain(row: Row) -> Row:

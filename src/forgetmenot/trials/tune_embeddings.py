@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from forgetmenot.config import RunConfig
+from forgetmenot.config import RunConfig, by_key
 from forgetmenot.embedding.contrastive import PAPER, WARMUP, TuningSettings, encode, tune
 from forgetmenot.embedding.prompt import EmbeddingSettings
 from forgetmenot.embedding.senteval import read_pairs
@@ -97,7 +97,7 @@ def tune_embeddings(
     Raises:
         UserError: If anything named does not exist or fit, or a loss is not finite.
     """
-    given = settings or {}
+    given = by_key(settings or {})
     if "adapter.kind" in given:
         _require_lora(given["adapter.kind"])  # before the paper's rank is found to fit no other kind
     named = {"model": model, "seed": SEED, **PAPER, **WARMUP}
