@@ -20,8 +20,9 @@ from forgetmenot.record.predictions import (
     score,
     write_predictions,
 )
-from forgetmenot.report.comparison.comparison import END, LOST, Comparison
+from forgetmenot.report.comparison.comparison import Comparison
 from forgetmenot.report.comparison.runs import read_run
+from forgetmenot.report.comparison.weighted import END, LOST
 from tests.record.written_runs import asked, write_results
 
 ROWS = [MatrixRow("00-base"), MatrixRow("01-a", ("a",)), MatrixRow("02-b", ("b",))]

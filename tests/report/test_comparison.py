@@ -14,11 +14,12 @@ from rich.console import Console
 
 from forgetmenot.metrics import holm
 from forgetmenot.record.predictions import read_predictions, write_predictions
-from forgetmenot.report.comparison.comparison import END, LOST, Comparison
+from forgetmenot.report.comparison.comparison import Comparison
 from forgetmenot.report.comparison.conclusions import conclusions
 from forgetmenot.report.comparison.page import comparison_page
 from forgetmenot.report.comparison.runs import ComparedRun, level_name, read_run
 from forgetmenot.report.comparison.tables import print_comparison, table_files
+from forgetmenot.report.comparison.weighted import END, LOST
 from tests.report.compared_runs import forgetful, identity_gap, write_answers
 
 Make = Callable[..., Comparison]

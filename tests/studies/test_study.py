@@ -10,8 +10,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,18 +24,18 @@ from rich.console import Console
 
 import forgetmenot
 from forgetmenot.cli import main
-from forgetmenot.config import load_config
 from forgetmenot.errors import UserError
 from forgetmenot.process import Job
 from forgetmenot.report.comparison.study_tables import FIGURES
 from forgetmenot.runs.api import Run
 from forgetmenot.runs.directory import RunDirectory
 from forgetmenot.studies import study as study_module
-from forgetmenot.studies.config import Resources, expand_study, load_study
+from forgetmenot.studies.config import expand_study, load_study
 from forgetmenot.studies.launch import Place, status_and_sentence
 from forgetmenot.studies.study import Study
 from forgetmenot.tasks import Task, load_tasks
 from tests.report.compared_runs import identity_gap
+from tests.studies.in_process import place_runs
 
 Go = Callable[..., Run]
 MakeStudy = Callable[..., dict[str, Any]]
@@ -56,47 +55,6 @@ def make_study(tiny: Mapping[str, Any], tmp_path: Path) -> MakeStudy:
         }
 
     return make
-
-
-class _Here:
-    """A run in the test's own process, which spares the seconds that torch takes to import."""
-
-    def __init__(self, job: Job) -> None:
-        self._returned = 0
-        try:
-            forgetmenot.run(load_config(job.config))
-        except UserError as error:
-            job.log.write_text(f"forgetmenot: {error}\n", encoding="utf-8")
-            self._returned = 2
-
-    def poll(self) -> int:
-        return self._returned
-
-    def terminate(self) -> None:
-        raise AssertionError("it has ended")
-
-    farewell = terminate
-
-
-@pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Start runs in this process; gives the names of those that were."""
-    names: list[str] = []
-
-    def start(job: Job) -> _Here:
-        names.append(job.config.stem)
-        return _Here(job)
-
-    _place(monkeypatch, Place(1, 1, start))
-    return names
-
-
-def _place(monkeypatch: pytest.MonkeyPatch, place: Place) -> None:
-    @contextmanager
-    def here(resources: Resources, workers: int) -> Iterator[Place]:
-        yield place
-
-    monkeypatch.setattr(study_module, "this_machine", here)
 
 
 def _results(path: Path) -> bytes:
@@ -207,7 +165,7 @@ def test_a_run_that_another_program_wrote_elsewhere_is_named(
 
         farewell = terminate
 
-    _place(monkeypatch, Place(1, 1, lambda job: Elsewhere()))
+    place_runs(monkeypatch, Place(1, 1, lambda job: Elsewhere()))
     found = forgetmenot.study(make_study({"seed": [0]}))
     [sentence] = found.failed.values()
     assert sentence.startswith(
@@ -391,7 +349,7 @@ def test_what_runs_is_stopped_when_the_study_is(
         def farewell(self) -> None:
             stopped.append(f"gone {self.seed}")
 
-    _place(monkeypatch, Place(2, 1, Interrupted))
+    place_runs(monkeypatch, Place(2, 1, Interrupted))
     with pytest.raises(KeyboardInterrupt):
         forgetmenot.study(make_study({"seed": [0, 1, 2]}))
     assert stopped == ["told 0", "told 1", "gone 0", "gone 1"]

@@ -1,7 +1,7 @@
 """Task scores, the score matrix and what is derived from it, and how sure all of it is."""
 
 from forgetmenot.metrics.answers import Answers
-from forgetmenot.metrics.contrast import Contrast, contrast
+from forgetmenot.metrics.contrast import Contrast, contrast, sign_flip
 from forgetmenot.metrics.formulas import FORMULAS
 from forgetmenot.metrics.intervals import Intervals, bootstrap, replicates
 from forgetmenot.metrics.label_metrics import NO_LABEL
@@ -109,6 +109,7 @@ __all__ = [
     "recoveries",
     "replicates",
     "seeded_batches",
+    "sign_flip",
     "smallest_drop",
     "spread",
     "stage_mean",

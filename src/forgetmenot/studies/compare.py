@@ -6,6 +6,7 @@ from typing import Any
 
 from forgetmenot.config import RunConfig, differences, read_resolved
 from forgetmenot.errors import UserError
+from forgetmenot.report.comparison.claims import JudgedClaim
 from forgetmenot.report.comparison.comparison import Comparison
 from forgetmenot.report.comparison.page import comparison_page
 from forgetmenot.report.comparison.runs import ComparedRun, read_run
@@ -77,7 +78,11 @@ def compare_study(results: Mapping[str, Any], folder: Path, published: str | Non
 
 
 def write_comparison(
-    comparison: Comparison, directory: RunDirectory, name: str, published: str | None = None
+    comparison: Comparison,
+    directory: RunDirectory,
+    name: str,
+    published: str | None = None,
+    claims: Sequence[JudgedClaim] = (),
 ) -> None:
     """Write NAME.html, NAME.csv, NAME-runs.csv, NAME-tests.csv and NAME.tex.
 
@@ -86,8 +91,9 @@ def write_comparison(
         directory: Where to.
         name: What the files' names begin with.
         published: The paper whose figures the page shows beside the runs'.
+        claims: What was stated before the runs, judged.
     """
-    page = comparison_page(comparison, load_published(published) if published else None)
+    page = comparison_page(comparison, load_published(published) if published else None, claims)
     for file, text in {f"{name}.html": page, **table_files(comparison, name)}.items():
         directory.write_text(file, text)
 

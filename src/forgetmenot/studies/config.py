@@ -14,9 +14,13 @@ from pydantic import Field, ValidationError
 from forgetmenot.config import RunConfig, placed, put
 from forgetmenot.errors import UserError, nearest, validation_sentence
 from forgetmenot.paths import filled, path_safe
+from forgetmenot.report.comparison.claims import check_claims
+from forgetmenot.report.comparison.comparison import Comparison
+from forgetmenot.report.comparison.runs import ComparedRun
 from forgetmenot.report.published import load_published
 from forgetmenot.report.wording import setting
 from forgetmenot.settings import NonNegativeFloat, PositiveInt, Settings
+from forgetmenot.studies.protocol import Protocol
 from forgetmenot.tasks import expand
 from forgetmenot.tasks.yaml_file import read_yaml, write_yaml
 
@@ -46,6 +50,8 @@ class StudyConfig(Settings):
     `order` is a key besides: orders of the base's tasks as lists, `permutations` for all of them, or
     `{random: k}` for k. Keys that vary together share one entry, with commas between, and their values in
     lists: `"method, adapter": [[sequential, {kind: full}], [o-lora, {rank: 16}]]`."""
+    protocol: Protocol = Protocol()
+    """What is stated before the runs: claims, and a pilot."""
     resources: Resources = Resources()
     """What each run gets."""
     published: str | None = None
@@ -124,27 +130,41 @@ def expand_study(study: StudyConfig) -> list[StudyRun]:
     """Every run of a study, the last key of the grid varying fastest; each has a directory of its own.
 
     Raises:
-        UserError: If an axis is not a list of values, a run's config is wrong, or two runs are the same.
+        UserError: If an axis is not a list of values, a run's config is wrong, two runs are the same, or a
+            claim speaks of a row that there is not.
     """
     _check_grid(study)
-    base = _dotted(study.base)
     # An order is one of tasks that are chosen.
     axes = sorted(study.grid, key=lambda axis: "tasks" not in _keys(axis))
     choices = list(_choices(study.grid, axes, {"tasks": study.base_config.tasks}))
-    output = str(study.directory).replace("{", "{{").replace("}", "}}")
     runs: dict[Path, StudyRun] = {}
     for number, chosen in enumerate(choices, start=1):
         varies = {key: chosen[key] for axis in study.grid for key in _keys(axis)}
         where = f"grid: run {number} of {len(choices)} ({titled(varies)})"
-        values = deepcopy(base)
-        for key in sorted(varies, key=lambda key: (key.count("."), key == "order")):  # the whole, then parts
-            put(values, ["tasks"] if key == "order" else key.split("."), deepcopy(varies[key]))
-        values["output"] = f"{output}/{RunConfig.model_fields['output'].default}"
-        run = StudyRun(varies, _validated(values, where))
+        run = run_of(study, varies, where)
         same = runs.setdefault(run.config.directory, run)
         if same is not run:
             raise UserError(f"{where} is the same run as that of {same.title}; leave one of them out.")
+    rows = Comparison(study.name, [ComparedRun(path.name, run.varies) for path, run in runs.items()])
+    check_claims(rows, study.protocol.claims)
     return list(runs.values())
+
+
+def run_of(study: StudyConfig, varies: Mapping[str, Any], where: str, folder: str | None = None) -> StudyRun:
+    """One run of a study.
+
+    Args:
+        study: The study.
+        varies: Keys to values, put over the base.
+        where: What an error begins with.
+        folder: The run's directory in that of the study; by its config unless given.
+    """
+    values = _dotted(study.base)
+    for key in sorted(varies, key=lambda key: (key.count("."), key == "order")):  # the whole, then parts
+        put(values, ["tasks"] if key == "order" else key.split("."), deepcopy(varies[key]))
+    output = str(study.directory).replace("{", "{{").replace("}", "}}")
+    values["output"] = f"{output}/{folder or RunConfig.model_fields['output'].default}"
+    return StudyRun(dict(varies), _validated(values, where))
 
 
 def titled(varies: Mapping[str, Any]) -> str:

@@ -17,6 +17,7 @@ from forgetmenot.metrics import spread
 from forgetmenot.process import GLANCE, Job
 from forgetmenot.record.damage import DamagedError
 from forgetmenot.record.results import load_results
+from forgetmenot.report.comparison.claims import judge
 from forgetmenot.report.comparison.conclusions import conclusions
 from forgetmenot.report.comparison.study_tables import (
     FIGURES,
@@ -42,6 +43,7 @@ from forgetmenot.studies.launch import (
     status_and_sentence,
     this_machine,
 )
+from forgetmenot.studies.pilot import check_unchanged, judge_pilot, pilot_runs
 from forgetmenot.tasks import Task, expand, load_tasks
 
 if TYPE_CHECKING:
@@ -121,24 +123,38 @@ def study(
     runs = expand_study(config)
     directory = RunDirectory(config.directory)
     with directory.locked("study"):
+        check_unchanged(config, runs, directory)
         pending = [run for run in runs if not _finished(run)]
         _check(pending)
         directory.write_text("study.yaml", config.to_yaml())
-        print_plan(runs, pending, console)
-        ended: dict[Path, tuple[int, str | None]] = {}
-        if pending:
+
+        def go_through(some: Sequence[StudyRun]) -> dict[Path, tuple[int, str | None]]:
+            to_do = [run for run in some if not _finished(run)]
+            print_plan(some, to_do, console)
+            if not to_do:
+                return {}
             address = ray if isinstance(ray, str) else None
             resources = config.resources
             room = ray_cluster(resources, workers, address) if ray else this_machine(resources, workers)
-            with room as place, StudyDisplay(console, len(runs), len(pending)) as display:
-                ended = _go_through(pending, place, directory, display)
+            with room as place, StudyDisplay(console, len(some), len(to_do)) as display:
+                return _go_through(to_do, place, directory, display)
+
+        pilot = pilot_runs(config)
+        if pilot and pending:
+            console.print("The pilot, on the select split:", highlight=False)
+            said = judge_pilot(pilot, go_through(pilot))
+            console.print(f"{said}\n", highlight=False)
+            directory.write_text("pilot.txt", said + "\n")
+        ended = go_through(runs)
         results = _assemble(config, runs, ended)
         comparison = compare_study(results, directory.path, config.published)
-        results["conclusions"] = conclusions(comparison)
+        claims = judge(comparison, config.protocol.claims)
+        results["claims"] = [claim.to_json() for claim in claims]
+        results["conclusions"] = conclusions(comparison, claims)
         directory.write_json("study.json", results)
         directory.write_text("study.csv", study_csv(results))
         directory.write_text("study.md", study_markdown(results))
-        write_comparison(comparison, directory, "report", config.published)
+        write_comparison(comparison, directory, "report", config.published, claims)
     return Study(directory.path)
 
 

@@ -2,26 +2,15 @@
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
-from forgetmenot.metrics import (
-    Contrast,
-    ScoreMatrix,
-    Spread,
-    UndefinedError,
-    average_performance,
-    backward_transfer,
-    comparable,
-    contrast,
-    holm,
-    spread,
-)
-from forgetmenot.metrics.metric import Floats
+from forgetmenot.metrics import Contrast, Spread, contrast, holm, spread
 from forgetmenot.report.comparison.runs import CONDITIONS, DROP, ComparedRun, level_name, varying
+from forgetmenot.report.comparison.weighted import END, LOST, UntestableError, matched, weighted
 
 HAQUE = {
     "haque_pretrained_mean": "pretrained",
@@ -46,13 +35,8 @@ USUAL = {
 """The columns of every other comparison."""
 
 FINAL = "average_performance"  # and Haque's final mean, which is the same
-END, LOST = "final mean", "drop since learned"
-
-# What is tested is no maximum, since a maximum over noisy scores is above 0 where nothing changed.
-TESTED: dict[str, Callable[[ScoreMatrix], Floats]] = {
-    END: average_performance,
-    LOST: lambda matrix: -backward_transfer(matrix),
-}
+TESTED = (END, LOST)
+"""The figures by which every pair is tested."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +82,7 @@ class PairedTest:
 
     Attributes:
         factor: "group", or the key of the grid whose levels they are.
-        figure: A key of TESTED.
+        figure: One of TESTED.
         values: The figure of the first and the second, averaged over the matched runs.
         contrast: First minus second; None where `reason` says why.
         p_holm: Its p, corrected for all tests of the comparison.
@@ -256,16 +240,18 @@ class Comparison:
         """Two levels of a factor, and the finished runs of each that are alike in all else, in one order."""
         there = [group for group in self.groups if group.finished]
         for one, other in itertools.combinations(there, 2):
-            yield "group", one.name, other.name, *_matched(one.finished, other.finished, CONDITIONS)
+            left, right = matched([one.finished, other.finished], CONDITIONS)
+            yield "group", one.name, other.name, left, right
         for key in self.keys:
             if key in ("order", "prompt"):
                 rest = [other for other in self.keys if other != key]
                 for first, second in itertools.combinations(self.levels(key), 2):
-                    left, right = (
+                    sides = [
                         [run for run in self.finished if self.level(run, key) == level]
                         for level in (first, second)
-                    )
-                    yield key, first, second, *_matched(left, right, rest)
+                    ]
+                    left, right = matched(sides, rest)
+                    yield key, first, second, left, right
 
     def effect(self, key: str, figure: str) -> Effect | None:
         """How far a key moves a figure; None where no choice of all else has two and all levels finished."""
@@ -315,15 +301,6 @@ def _alike(groups: Sequence[Group]) -> list[Group]:
     return [Group(one.name, [run for run in one.finished if run.key(CONDITIONS) in common]) for one in groups]
 
 
-def _matched(
-    first: Sequence[ComparedRun], second: Sequence[ComparedRun], keys: Sequence[str]
-) -> tuple[list[ComparedRun], list[ComparedRun]]:
-    """The runs of either side whose keys have a match on the other, in one order."""
-    left, right = ({run.key(keys): run for run in side} for side in (first, second))
-    both = [key for key in left if key in right]
-    return [left[key] for key in both], [right[key] for key in both]
-
-
 def _test(
     factor: str,
     first: str,
@@ -334,41 +311,15 @@ def _test(
 ) -> PairedTest:
     """Compare matched runs: the mean over the runs, in every draw of the examples."""
     none = PairedTest(factor, first, second, figure, matched=len(left))
-    if not left:
-        return replace(none, reason="No run of the one is alike in all else to a finished run of the other.")
-    for run in (*left, *right):
-        if run.unpaired:
-            return replace(none, reason=run.unpaired)
-        if run.examples != left[0].examples:
-            return replace(none, reason=f"{left[0].name} and {run.name} were asked different examples.")
     try:
-        sides = [[_figure(run, figure) for run in side] for side in (left, right)]
-    except UndefinedError as reason:
+        found = weighted([(1.0, left), (-1.0, right)], figure)
+    except UntestableError as reason:
         return replace(none, reason=str(reason))
-    a, b = ([value for value, _ in side] for side in sides)
-    resampled = [np.mean([draws for _, draws in side], axis=0) for side in sides]
-    values = float(np.mean(a)), float(np.mean(b))
+    values = (found.means[0], found.means[1])
     try:
-        judged = contrast(*values, resampled[0] - resampled[1], _by_seed(left, a, b))
+        judged = contrast(*values, found.resampled, found.by_seed)
     except ValueError as reason:
         return replace(none, values=values, reason=str(reason))
+    a, b = found.values
     lower, higher = (sum(x < y for x, y in zip(*pair, strict=True)) for pair in ((a, b), (b, a)))
     return replace(none, values=values, contrast=judged, lower=lower, higher=higher)
-
-
-def _by_seed(runs: Sequence[ComparedRun], first: Sequence[float], second: Sequence[float]) -> list[float]:
-    """First minus second for each seed, averaged over what else varies among the matched runs."""
-    by_seed: dict[str, list[float]] = {}
-    for run, a, b in zip(runs, first, second, strict=True):
-        by_seed.setdefault(run.key(["seed"]), []).append(a - b)
-    return [float(np.mean(differences)) for differences in by_seed.values()]
-
-
-def _figure(run: ComparedRun, figure: str) -> tuple[float, Floats]:
-    """A figure of a run's own scores, and in each draw of the examples."""
-    assert run.results is not None
-    assert run.replicates is not None
-    stack = comparable(run.replicates, run.results.metrics)
-    own = [[math.nan if cell is None else cell for cell in row] for row in run.results.matrix]
-    matrix = comparable(replace(run.replicates, values=np.array(own, dtype=np.float64)), run.results.metrics)
-    return float(TESTED[figure](matrix)), TESTED[figure](stack)

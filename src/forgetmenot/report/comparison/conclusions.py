@@ -1,22 +1,25 @@
 """The conclusions of a comparison in sentences: who forgets least, whether by chance, what else matters."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from forgetmenot.record.results import SIGNIFICANT
-from forgetmenot.report.comparison.comparison import (
-    END,
-    FINAL,
-    LOST,
-    Comparison,
-    Effect,
-    PairedTest,
-)
+from forgetmenot.report.comparison.claims import JudgedClaim, sentences
+from forgetmenot.report.comparison.comparison import FINAL, Comparison, Effect, PairedTest
+from forgetmenot.report.comparison.weighted import END, LOST
 from forgetmenot.report.wording import NAMED_AT_MOST, left_out, listed, number, p_value, signed
 
+EXPLORATORY = "What follows was not stated before the runs: it is exploratory."
 
-def conclusions(comparison: Comparison) -> list[str]:
-    """The answers that a reader came for, most important first; never empty."""
+
+def conclusions(comparison: Comparison, claims: Sequence[JudgedClaim] = ()) -> list[str]:
+    """The answers that a reader came for, most important first; never empty.
+
+    Args:
+        comparison: The runs.
+        claims: What was stated before them, judged.
+    """
     found = [
+        *([*sentences(claims), EXPLORATORY] if claims else ()),
         *_least_lost(comparison),
         *_significance(comparison),
         *_forgotten(comparison),

@@ -6,6 +6,7 @@ from typing import Any
 from markupsafe import Markup
 
 from forgetmenot.metrics import FORMULAS
+from forgetmenot.report.comparison.claims import JudgedClaim
 from forgetmenot.report.comparison.comparison import FINAL, Comparison
 from forgetmenot.report.comparison.conclusions import conclusions, significant
 from forgetmenot.report.comparison.figures import Point, scatter, size_text, strips
@@ -15,14 +16,17 @@ from forgetmenot.report.published import Published, PublishedTable
 from forgetmenot.report.wording import number
 
 
-def comparison_page(comparison: Comparison, published: Published | None = None) -> str:
+def comparison_page(
+    comparison: Comparison, published: Published | None = None, claims: Sequence[JudgedClaim] = ()
+) -> str:
     """The page, from a comparison and the figures that a paper has published.
 
     Args:
         comparison: At least one of its runs.
         published: Shown in a section of their own; no other figure is computed from them.
+        claims: What was stated before the runs, judged.
     """
-    first, *others = conclusions(comparison)
+    first, *others = conclusions(comparison, claims)
     return str(
         template("comparison.html.jinja").render(
             comparison=comparison,
@@ -30,6 +34,7 @@ def comparison_page(comparison: Comparison, published: Published | None = None) 
             others=others,
             columns=comparison.columns,
             formulas=[FORMULAS[figure] for figure in comparison.columns],
+            claims=claims,
             tests=[(test, significant(test)) for test in comparison.tests],
             sizes=_sizes(comparison),
             loss=_loss(comparison),
