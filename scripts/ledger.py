@@ -17,8 +17,9 @@ from forgetmenot.metrics.spread import Spread
 from forgetmenot.models.settings import AdapterSettings
 from forgetmenot.paths import path_safe
 from forgetmenot.record.results import SIGNIFICANT
+from forgetmenot.report.comparison.learned_and_left import LABEL, Bar
 from forgetmenot.report.wording import MINUS, NONE, byte_size, listed, number, setting, signed
-from scripts.ledger_chart import LABEL, Bar, chart
+from scripts.ledger_chart import chart
 from scripts.ledger_runs import (
     BASELINES,
     Entry,

@@ -325,8 +325,8 @@ def parser() -> argparse.ArgumentParser:
         "--gguf", choices=GGUF_TYPES, help="write OUT/model-TYPE.gguf too, for llama.cpp: docs/gguf.md"
     )
 
-    verb = _verb(verbs, "report", "print a run's score matrix and write its report.html again")
-    verb.add_argument("run_dir", type=Path, metavar="RUN_DIR")
+    verb = _verb(verbs, "report", "print the table of a run or a study and write its page again")
+    verb.add_argument("run_dir", type=Path, metavar="DIR", help="of a run or a study")
 
     verb = _verb(verbs, "cache", "show what is kept for later runs, and where")
     verb.add_argument("--clear", action="store_true", help="remove it; it is made anew when it is needed")

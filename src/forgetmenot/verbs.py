@@ -348,12 +348,18 @@ def export(parsed: argparse.Namespace) -> None:
 
 
 def report(parsed: argparse.Namespace) -> None:
-    """`fmn report`: print a run's score matrix and write its report.html again."""
+    """`fmn report`: print the table of a run or a study and write its report.html again."""
     from forgetmenot.record.seal import unsealed
     from forgetmenot.runs.api import Run
+    from forgetmenot.studies.study import Study
 
-    found = Run(parsed.run_dir)
     console = Screen()
+    if (parsed.run_dir / "study.json").is_file():
+        found_study = Study(parsed.run_dir)
+        found_study.print(console)
+        console.print(f"\nReport: {found_study.report()}", highlight=False, soft_wrap=True)
+        return
+    found = Run(parsed.run_dir)
     found.print(console)
     if sentence := unsealed(found.path):
         console.print(f"\n{sentence}", highlight=False, markup=False)

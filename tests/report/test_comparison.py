@@ -420,3 +420,62 @@ def test_files_are_called_by_their_names_where_these_are_their_own() -> None:
     assert level_name("prompt", prompts[1], prompts) == "chosen"
     alike = [["/one/animal.yaml"], ["/other/animal.yaml"]]
     assert level_name("tasks", alike[0], alike) == "tasks /one/animal.yaml"
+
+
+def _written(folder: Path, method: str, tasks: str, seed: int = 0, kept: float = 0.6) -> ComparedRun:
+    write_answers(folder / f"{method}-{seed}", forgetful(seed=seed, kept=kept, tasks=tasks))
+    return read_run(folder / f"{method}-{seed}", {"method": method, "seed": seed})
+
+
+def test_only_tasks_that_all_runs_have_are_compared(tmp_path: Path) -> None:
+    short = _written(tmp_path, "sequential", "ab")
+    long = _written(tmp_path, "replay", "abc", kept=0.8)
+    assert long.results is not None
+    comparison = Comparison("mine", [short, long])
+    said = "Compared on a and b alone, which all runs were scored on; c left out."
+    assert comparison.left_out == said
+    assert said in conclusions(comparison)
+    here = next(run.results for run in comparison.runs if run.varies["method"] == "replay")
+    assert here is not None
+    assert here.tasks == ("a", "b")
+    last, own = long.results.matrix[-1], long.results.matrix
+    ends = [float(last[0] or 0), float(last[1] or 0)]
+    assert here.summary["average_performance"] == pytest.approx(np.mean(ends))
+    drops = [float(own[1][0] or 0) - ends[0], float(own[2][1] or 0) - ends[1]]
+    assert here.summary["backward_transfer"] == pytest.approx(-np.mean(drops)), "b too has a later stage"
+    test = comparison.test("sequential", "replay", END)
+    assert test.reason is None
+    assert test.values is not None
+    assert test.values[1] == pytest.approx(np.mean(ends))
+
+
+def test_runs_of_the_same_tasks_stay_as_they_are_and_so_do_those_of_none_in_common(tmp_path: Path) -> None:
+    one, other = _written(tmp_path, "sequential", "ab"), _written(tmp_path, "replay", "ab")
+    assert Comparison("mine", [one, other]).left_out is None
+    apart = Comparison("mine", [one, _written(tmp_path, "joint", "cd")])
+    assert apart.left_out is None
+    assert "different examples" in str(apart.test("sequential", "joint", END).reason)
+
+
+def test_the_page_shows_each_task_and_links_each_run(tmp_path: Path) -> None:
+    runs = [
+        _written(tmp_path, method, "ab", seed, kept)
+        for method, kept in (("sequential", 0.6), ("replay", 0.8))
+        for seed in (0, 1)
+    ]
+    (tmp_path / "replay-1" / "report.html").write_text("its report", encoding="utf-8")
+    comparison = Comparison("mine", runs)
+    scores = {group.name: group.tasks() for group in comparison.groups}
+    ends = [float(run.results.matrix[-1][0] or 0) for run in runs[:2] if run.results]
+    learned = [float(run.results.matrix[1][0] or 0) for run in runs[:2] if run.results]
+    assert scores["sequential"]["a"].end == pytest.approx(np.mean(ends))
+    assert scores["sequential"]["a"].since == pytest.approx(np.mean(ends) - np.mean(learned))
+    assert scores["sequential"]["b"].since is None, "nothing came after the last task"
+    page = comparison_page(comparison, folder=tmp_path)
+    assert '<a href="replay-1/report.html">replay-1</a>' in page
+    assert "sequential-0/report.html" not in page, "there is no such file"
+    assert "Task by task" in page
+    assert 'svg class="bars"' in page
+    assert "| sequential | 0." in page
+    assert "method,parameters,runs" in page
+    assert "href=" not in comparison_page(comparison).partition("<body>")[2], "nothing to link from nowhere"

@@ -189,6 +189,25 @@ def test_missing_cells_are_marked_and_explained(make_run: MakeRun) -> None:
     assert "learned last, ends at" not in page.sections[""]
 
 
+def test_the_matrix_can_be_copied_and_the_page_says_when_it_was_made(make_run: MakeRun) -> None:
+    run_dir = make_run()
+    assert "Finished" not in read(run_dir).sections[""], "no event says that it has"
+    event = {"time": "2026-02-03T04:05:06+00:00", "event": "finished"}
+    (run_dir / "events.jsonl").write_text(f'{{"event": "started"}}\n{json.dumps(event)}\n', encoding="utf-8")
+    page = write_report(run_dir).read_text(encoding="utf-8")
+    assert "2026-02-03 04:05 UTC" in page
+    results = json.loads((run_dir / "results.json").read_text())
+    as_csv, as_markdown = re.findall(r'<pre class="copied"[^>]*>(.*?)</pre>', page, re.DOTALL)
+    header, *rows = as_csv.strip().splitlines()
+    assert header == ",".join(["stage", *results["tasks"]])
+    assert len(rows) == len(results["stages"])
+    assert [float(cell) for cell in rows[-1].split(",")[1:] if cell] == pytest.approx(
+        [cell for cell in results["matrix"][-1] if cell is not None], abs=1e-9
+    )
+    assert as_markdown.count("\n") == len(rows) + 1
+    assert f"{results['matrix'][0][0]:.3f}" in as_markdown.splitlines()[2]
+
+
 def test_settings_are_there(make_run: MakeRun) -> None:
     words = read(make_run()).sections["Settings"]
     for word in (

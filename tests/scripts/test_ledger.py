@@ -11,9 +11,10 @@ import yaml
 from scipy import stats
 
 from forgetmenot.methods import METHODS
+from forgetmenot.report.comparison.learned_and_left import Bar
 from forgetmenot.studies.config import expand_study, load_study
 from scripts.ledger import NOTHING_READ, PAGE, comparison, corrected, page, pictures, written_reading
-from scripts.ledger_chart import Bar, chart
+from scripts.ledger_chart import chart
 from scripts.ledger_runs import BASELINES, gap_closed, read_study, saved
 from scripts.papers import PAPER_SAYS
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from forgetmenot.cli import main
 from forgetmenot.errors import UserError
 from forgetmenot.studies.config import StudyConfig, load_study
 from forgetmenot.studies.pilot import judge_pilot, pilot_runs
@@ -91,7 +92,7 @@ def test_a_study_ends_at_a_pilot_in_which_nothing_is_learned(
 
 
 def test_claims_cannot_change_once_a_run_has_finished(
-    started: list[str], tiny: Mapping[str, Any], tmp_path: Path
+    started: list[str], tiny: Mapping[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     base = {
         **tiny,
@@ -104,6 +105,13 @@ def test_claims_cannot_change_once_a_run_has_finished(
     assert judged["says"] == CLAIM["says"]
     assert judged["conditions"][0]["seeds"] == 2
     assert finished.results["conclusions"][0].startswith("Stated before and ")
+    page = (finished.path / "report.html").read_text(encoding="utf-8")
+    assert 'href="runs/' in page, "each run is linked"
+    (finished.path / "report.html").unlink()
+    with pytest.raises(SystemExit, match="0"):
+        main(["report", str(finished.path)])
+    assert (finished.path / "report.html").read_text(encoding="utf-8") == page
+    assert "Stated before and " in capsys.readouterr().out
     changed = {**CLAIM, "says": "joint ends a little higher."}
     with pytest.raises(UserError, match=r"protocol: it is not that of .*4 of the runs have finished"):
         study(_study(tmp_path, {"claims": [changed]}, base))

@@ -6,8 +6,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, cast
 
+import numpy as np
+
 from forgetmenot.errors import UserError
-from forgetmenot.metrics import PAIRS, MatrixRow, metric_named
+from forgetmenot.metrics import PAIRS, MatrixRow, ScoreMatrix, metric_named, summarize
 from forgetmenot.metrics.resampling import Interval
 from forgetmenot.record.damage import damaged
 from forgetmenot.record.layout import RESULTS
@@ -109,6 +111,40 @@ class RunResults:
         for i, stage in enumerate(self.stages):
             for task in stage.trains_on:
                 self._own.setdefault(task, i)
+
+    def on(self, tasks: Sequence[str]) -> "RunResults":
+        """The scores of some of its tasks alone, with the figures that follow from these.
+
+        What cannot be told from scores is left out: noise floors, intervals and what probes measured.
+        """
+        columns = [self._places[task] for task in tasks]
+        matrix = [[row[j] for j in columns] for row in self.matrix]
+        values = np.array([[np.nan if cell is None else cell for cell in row] for row in matrix])
+        metrics = {task: self.metrics[task] for task in tasks}
+        return RunResults(
+            {
+                "split": self.split,
+                "model": self.model,
+                "method": self.method,
+                "adapter": self.adapter,
+                "seed": self.seed,
+                "tasks": list(tasks),
+                "stages": [
+                    {"name": one.name, "trains_on": one.trains_on, "follows": one.follows}
+                    for one in self.stages
+                ],
+                "matrix": matrix,
+                "metrics": metrics,
+                "majority": {task: self.majority.get(task) for task in tasks},
+                "not_learned": [task for task in self.not_learned if task in tasks],
+                "summary": summarize(ScoreMatrix(tuple(tasks), self.stages, values), metrics).to_json(),
+                "verdicts": {
+                    pair: {task: one for task, one in found.items() if task in tasks}
+                    for pair, found in self.verdicts.items()
+                },
+                "cost": self.cost,
+            }
+        )
 
     @property
     def name(self) -> str:

@@ -12,7 +12,7 @@ from forgetmenot.metrics import FORMULAS, PAIRS, metric_named
 from forgetmenot.metrics.resampling import Interval
 from forgetmenot.record.damage import damaged
 from forgetmenot.record.files import write_text
-from forgetmenot.record.layout import CONFIG, ENVIRONMENT, REPORT, TRAINING, stage_folder
+from forgetmenot.record.layout import CONFIG, ENVIRONMENT, EVENTS, REPORT, TRAINING, stage_folder
 from forgetmenot.record.results import RunResults, TaskOutcome, load_results
 from forgetmenot.record.seal import parse, read_checked, read_json
 from forgetmenot.record.timing import read_timing
@@ -23,6 +23,7 @@ from forgetmenot.report.figures import curve, dumbbell, loss_line, points_told, 
 from forgetmenot.report.forgotten import lost_examples
 from forgetmenot.report.headline import headline
 from forgetmenot.report.layer_page import layer_pages
+from forgetmenot.report.matrix_text import matrix_csv, matrix_markdown
 from forgetmenot.report.story import moved, stories
 from forgetmenot.report.wording import (
     HEADLINES,
@@ -85,13 +86,25 @@ def write_report(run_dir: Path) -> Path:
         trainings=_trainings(run_dir, results, rows),
         layers=layer_pages(results),
         config=_text(run_dir / CONFIG),
-        environment=read_json(run_dir / ENVIRONMENT, dict),
+        environment=(environment := read_json(run_dir / ENVIRONMENT, dict)),
+        version=(environment or {}).get("versions", {}).get("forgetmenot"),
+        finished=_finished(run_dir / EVENTS),
+        as_csv=matrix_csv(results),
+        as_markdown=matrix_markdown(results),
         timing=timing,
         costs=costs(results.cost, timing) if results.cost else {},
     )
     path = run_dir / REPORT
     write_text(path, page)
     return path
+
+
+def _finished(events: Path) -> str | None:
+    """When a run finished, as a day and a time; None where it has not."""
+    lines = events.read_bytes().splitlines() if events.is_file() else []
+    if not lines or b'"finished"' not in lines[-1]:
+        return None
+    return str(parse(events, lines[-1], dict)["time"])[:16].replace("T", " ")
 
 
 def shown(results: RunResults) -> tuple[list[int], list[int]]:

@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from forgetmenot.report.comparison.study_tables import markdown_table
+from forgetmenot.report.markdown_table import markdown_table
 from forgetmenot.report.wording import NONE, listed, number, p_value, signed, span
 
 Rows = list[list[str]]

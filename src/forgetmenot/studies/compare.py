@@ -93,7 +93,9 @@ def write_comparison(
         published: The paper whose figures the page shows beside the runs'.
         claims: What was stated before the runs, judged.
     """
-    page = comparison_page(comparison, load_published(published) if published else None, claims)
+    page = comparison_page(
+        comparison, load_published(published) if published else None, claims, directory.path
+    )
     for file, text in {f"{name}.html": page, **table_files(comparison, name)}.items():
         directory.write_text(file, text)
 

@@ -2,12 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from forgetmenot.errors import UserError
 from forgetmenot.metrics import Contrast, contrast
 from forgetmenot.paths import path_safe
-from forgetmenot.report.comparison.runs import ComparedRun, read_run
+from forgetmenot.report.comparison.runs import ComparedRun, majority, read_run
 from forgetmenot.report.comparison.weighted import END, UntestableError, Weighted, weighted
 from forgetmenot.report.wording import listed, number, signed
 from forgetmenot.runs.api import is_finished
@@ -77,13 +76,13 @@ def judge_pilot(runs: Sequence[StudyRun], ended: Mapping[Path, tuple[int, str | 
         alone, gap = weighted([(1, joint)], END), weighted([(1, joint), (-1, sequential)], END)
     except UntestableError as reason:
         raise UserError(f"protocol.pilot: it cannot be judged. {reason}") from reason
-    majority = _majority(joint[0])
+    commonest = majority(joint[0])
     ended_at, above = alone.means[0], _contrast(gap, 0.0)
     said = f"joint ends at {number(ended_at)}, above sequential by {_told(above)}"
     short = []
-    if majority is not None:
-        learned = _contrast(alone, majority)
-        said += f", and above always the commonest answer ({number(majority)}) by {_told(learned)}"
+    if commonest is not None:
+        learned = _contrast(alone, commonest)
+        said += f", and above always the commonest answer ({number(commonest)}) by {_told(learned)}"
         if learned.interval[0] <= 0:
             short.append("joint is not surely above the commonest answer: too little is learned")
     if above.interval[0] <= 0:
@@ -108,10 +107,3 @@ def _contrast(found: Weighted, bound: float) -> Contrast:
 def _told(found: Contrast) -> str:
     low, high = found.interval
     return f"{signed(found.difference)} (95 % interval {signed(low)} to {signed(high)})"
-
-
-def _majority(run: ComparedRun) -> float | None:
-    """The mean score of always the commonest answer; None where a task has none."""
-    assert run.results is not None
-    shares: list[Any] = list(run.results.majority.values())
-    return None if None in shares else float(sum(shares) / len(shares))

@@ -17,7 +17,8 @@ from forgetmenot.metrics import spread
 from forgetmenot.process import GLANCE, Job
 from forgetmenot.record.damage import DamagedError
 from forgetmenot.record.results import load_results
-from forgetmenot.report.comparison.claims import judge
+from forgetmenot.report.comparison.claims import JudgedClaim, judge
+from forgetmenot.report.comparison.comparison import Comparison
 from forgetmenot.report.comparison.conclusions import conclusions
 from forgetmenot.report.comparison.study_tables import (
     FIGURES,
@@ -48,6 +49,10 @@ from forgetmenot.tasks import Task, expand, load_tasks
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+REPORT = "report"
+"""What the names of a study's page and of its tables begin with."""
 
 
 class Study:
@@ -89,6 +94,17 @@ class Study:
     def cells(self) -> "pd.DataFrame":
         """One row for each cell of the grid, its seeds averaged: each figure and its standard deviation."""
         return study_cells(self.results)
+
+    def report(self) -> Path:
+        """Write report.html and its tables again, from the runs as they are there; returns the page's path.
+
+        Raises:
+            UserError: A run is not there any more, or is damaged.
+        """
+        config = load_study(self.path / "study.yaml")
+        comparison, claims = _judged(self.results, config, self.path)
+        write_comparison(comparison, RunDirectory(self.path), REPORT, config.published, claims)
+        return self.path / f"{REPORT}.html"
 
     def print(self, console: Console | None = None) -> None:
         """Print the table of the cells."""
@@ -147,15 +163,22 @@ def study(
             directory.write_text("pilot.txt", said + "\n")
         ended = go_through(runs)
         results = _assemble(config, runs, ended)
-        comparison = compare_study(results, directory.path, config.published)
-        claims = judge(comparison, config.protocol.claims)
+        comparison, claims = _judged(results, config, directory.path)
         results["claims"] = [claim.to_json() for claim in claims]
         results["conclusions"] = conclusions(comparison, claims)
         directory.write_json("study.json", results)
         directory.write_text("study.csv", study_csv(results))
         directory.write_text("study.md", study_markdown(results))
-        write_comparison(comparison, directory, "report", config.published, claims)
+        write_comparison(comparison, directory, REPORT, config.published, claims)
     return Study(directory.path)
+
+
+def _judged(
+    results: Mapping[str, Any], config: StudyConfig, folder: Path
+) -> tuple[Comparison, list[JudgedClaim]]:
+    """The runs of a study side by side, and what they make of its claims."""
+    comparison = compare_study(results, folder, config.published)
+    return comparison, judge(comparison, config.protocol.claims)
 
 
 def _finished(run: StudyRun) -> bool:

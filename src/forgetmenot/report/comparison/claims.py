@@ -12,7 +12,7 @@ from forgetmenot.record.results import SIGNIFICANT
 from forgetmenot.report.comparison.comparison import Comparison, Group
 from forgetmenot.report.comparison.runs import CONDITIONS
 from forgetmenot.report.comparison.weighted import UntestableError, matched, weighted
-from forgetmenot.report.wording import MINUS, listed, number, p_value, signed
+from forgetmenot.report.wording import MINUS, listed, p_value, signed
 from forgetmenot.settings import Settings
 
 MOST = 5
@@ -79,7 +79,9 @@ class JudgedCondition:
             + name
             for k, (name, weight) in enumerate(self.condition.weights.items())
         ]
-        return f"{self.condition.figure}: {''.join(terms)} > {number(self.condition.above)}"
+        return (
+            f"{self.condition.figure}: {''.join(terms)} > {f'{self.condition.above:g}'.replace('-', MINUS)}"
+        )
 
 
 @dataclass(frozen=True)

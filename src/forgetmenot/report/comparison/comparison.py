@@ -9,7 +9,15 @@ from functools import cached_property
 import numpy as np
 
 from forgetmenot.metrics import Contrast, Spread, contrast, holm, spread
-from forgetmenot.report.comparison.runs import CONDITIONS, DROP, ComparedRun, level_name, varying
+from forgetmenot.record.results import RunResults
+from forgetmenot.report.comparison.runs import (
+    CONDITIONS,
+    DROP,
+    ComparedRun,
+    level_name,
+    on_common_tasks,
+    varying,
+)
 from forgetmenot.report.comparison.weighted import END, LOST, UntestableError, matched, weighted
 
 HAQUE = {
@@ -39,6 +47,16 @@ TESTED = (END, LOST)
 """The figures by which every pair is tested."""
 
 
+@dataclass(frozen=True)
+class TaskMeans:
+    """One task's scores in a group, as people write them: means over its runs, None where no run has one."""
+
+    learned: float | None
+    end: float | None
+    since: float | None
+    """The end less what was learned, over the runs that have both."""
+
+
 @dataclass(frozen=True, eq=False)
 class Group:
     """What is compared with others of its kind: a model, a method, or any setting but a run's conditions."""
@@ -62,6 +80,12 @@ class Group:
         floors = [run.results.noise_floor.get(figure) for run in self.finished if run.results]
         known = [floor for floor in floors if floor is not None]
         return float(np.mean(known)) if known and len(known) == len(floors) else None
+
+    def tasks(self) -> dict[str, TaskMeans]:
+        """Each task to its scores, the mean over the finished runs that have them."""
+        results = [run.results for run in self.finished if run.results]
+        tasks = dict.fromkeys(task for one in results for task in one.tasks)
+        return {task: _means(task, [one for one in results if task in one.tasks]) for task in tasks}
 
     @property
     def parameters(self) -> int | None:
@@ -147,7 +171,7 @@ class Effect:
 
 
 class Comparison:
-    """Runs side by side.
+    """Runs side by side, on the tasks that all of them were scored on.
 
     Args:
         name: What the whole is called.
@@ -156,7 +180,8 @@ class Comparison:
     """
 
     def __init__(self, name: str, runs: Sequence[ComparedRun], *, haque: bool = False) -> None:
-        self.name, self.runs, self.haque = name, list(runs), haque
+        self.name, self.haque = name, haque
+        self.runs, self.left_out = on_common_tasks(runs)
         self.columns = HAQUE if haque else USUAL
         self.loss = "haque_forgetting_mean" if haque else DROP
         self.effects = {
@@ -168,7 +193,7 @@ class Comparison:
         self.kind = kinds[0] if len(kinds) == 1 else "setting" if kinds else "run"
         alone = next((run.results.name for run in runs if run.results), name)
         groups: dict[str, list[ComparedRun]] = {}
-        for run in runs:
+        for run in self.runs:
             named = ", ".join(self.level(run, key) for key in kinds)
             groups.setdefault(named or alone, []).append(run)
         self.groups = [Group(*group) for group in groups.items()]
@@ -286,6 +311,19 @@ class Comparison:
                 cells.setdefault(run.key(rest), []).append(value)
         variances = [float(np.var(cell, ddof=1)) for cell in cells.values() if len(cell) > 1]
         return float(np.sqrt(np.mean(variances))) if variances else None
+
+
+def _means(task: str, results: Sequence[RunResults]) -> TaskMeans:
+    """One task's scores over several runs."""
+    learned, ends, since = list[float](), list[float](), list[float]()
+    for run in results:
+        outcome = run.outcome(task)
+        own, end = outcome.shown(outcome.learned), outcome.shown(outcome.end)
+        learned += [] if own is None else [own]
+        ends += [] if end is None else [end]
+        if own is not None and end is not None and run.own_stage(task) != run.measured - 1:
+            since.append(end - own)
+    return TaskMeans(*(float(np.mean(some)) if some else None for some in (learned, ends, since)))
 
 
 def _alike(groups: Sequence[Group]) -> list[Group]:

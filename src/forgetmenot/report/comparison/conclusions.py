@@ -20,6 +20,7 @@ def conclusions(comparison: Comparison, claims: Sequence[JudgedClaim] = ()) -> l
     """
     found = [
         *([*sentences(claims), EXPLORATORY] if claims else ()),
+        *([comparison.left_out] if comparison.left_out else ()),
         *_least_lost(comparison),
         *_significance(comparison),
         *_forgotten(comparison),

@@ -1,23 +1,32 @@
 """The page of a comparison: one HTML file that needs nothing else."""
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
 from forgetmenot.metrics import FORMULAS
+from forgetmenot.record.layout import REPORT
 from forgetmenot.report.comparison.claims import JudgedClaim
-from forgetmenot.report.comparison.comparison import FINAL, Comparison
+from forgetmenot.report.comparison.comparison import FINAL, Comparison, TaskMeans
 from forgetmenot.report.comparison.conclusions import conclusions, significant
 from forgetmenot.report.comparison.figures import Point, scatter, size_text, strips
-from forgetmenot.report.comparison.tables import failed_names
+from forgetmenot.report.comparison.learned_and_left import Bar, bars_picture
+from forgetmenot.report.comparison.runs import ComparedRun, majority
+from forgetmenot.report.comparison.tables import failed_names, group_rows, groups_markdown
+from forgetmenot.report.csv_text import csv_text
 from forgetmenot.report.html import template
 from forgetmenot.report.published import Published, PublishedTable
 from forgetmenot.report.wording import number
 
 
 def comparison_page(
-    comparison: Comparison, published: Published | None = None, claims: Sequence[JudgedClaim] = ()
+    comparison: Comparison,
+    published: Published | None = None,
+    claims: Sequence[JudgedClaim] = (),
+    folder: Path | None = None,
 ) -> str:
     """The page, from a comparison and the figures that a paper has published.
 
@@ -25,6 +34,7 @@ def comparison_page(
         comparison: At least one of its runs.
         published: Shown in a section of their own; no other figure is computed from them.
         claims: What was stated before the runs, judged.
+        folder: Where the page will lie: runs are linked from there; None links none.
     """
     first, *others = conclusions(comparison, claims)
     return str(
@@ -35,6 +45,11 @@ def comparison_page(
             columns=comparison.columns,
             formulas=[FORMULAS[figure] for figure in comparison.columns],
             claims=claims,
+            bars=_bars(comparison),
+            tasks=_tasks(comparison),
+            links={run.name: _link(run, folder) for run in comparison.finished},
+            as_csv=csv_text(group_rows(comparison)),
+            as_markdown=groups_markdown(comparison),
             tests=[(test, significant(test)) for test in comparison.tests],
             sizes=_sizes(comparison),
             loss=_loss(comparison),
@@ -48,6 +63,36 @@ def comparison_page(
             size_text=size_text,
         )
     )
+
+
+def _bars(comparison: Comparison) -> Markup | None:
+    """What each row learned and what is left of it, where at least two have both figures."""
+    bars = []
+    for group in comparison.matched_groups:
+        learned, left = group.spread("learning_accuracy"), group.spread(FINAL)
+        if learned and left:
+            bars.append(Bar(group.name, learned.mean, left.mean, left.interval))
+    if len(bars) < 2:
+        return None
+    shares = [share for run in comparison.finished if (share := majority(run)) is not None]
+    same = shares[0] if shares and len(set(shares)) == 1 else None
+    return bars_picture(sorted(bars, key=lambda bar: -(bar.left or 0.0)), same)
+
+
+def _tasks(comparison: Comparison) -> list[tuple[str, dict[str, TaskMeans]]]:
+    """Each task with the scores of every row on it."""
+    found = {group.name: group.tasks() for group in comparison.groups if group.finished}
+    tasks = dict.fromkeys(task for scores in found.values() for task in scores)
+    return [
+        (task, {name: scores[task] for name, scores in found.items() if task in scores}) for task in tasks
+    ]
+
+
+def _link(run: ComparedRun, folder: Path | None) -> str | None:
+    """The way from the page to a run's own report; None where there is no such file."""
+    if folder is None or run.path is None or not (run.path / REPORT).is_file():
+        return None
+    return Path(os.path.relpath(run.path / REPORT, folder)).as_posix()
 
 
 def _sizes(comparison: Comparison) -> Markup | None:

@@ -2,16 +2,18 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from forgetmenot.errors import UserError
 from forgetmenot.metrics import Answers, ScoreMatrix, measure, replicates
 from forgetmenot.record.layout import PREDICTIONS, stage_folder
 from forgetmenot.record.predictions import column, read_predictions
 from forgetmenot.record.results import RunResults, load_results
-from forgetmenot.report.wording import setting, setting_among
+from forgetmenot.report.wording import NAMED_AT_MOST, listed, setting, setting_among
 
 CONDITIONS = ("order", "prompt", "seed")
 """The keys by which runs are matched when models, methods or other settings are compared."""
@@ -30,6 +32,7 @@ class ComparedRun:
         replicates: Its score matrix in each bootstrap draw of the examples; None where `unpaired` says why.
         examples: Task to what stands for its examples; runs with the same ones can be paired.
         failed: The sentence that says why it did not finish, or has no scores to compare.
+        path: Its directory.
     """
 
     name: str
@@ -39,6 +42,7 @@ class ComparedRun:
     examples: Mapping[str, int] | None = None
     unpaired: str | None = None
     failed: str | None = None
+    path: Path | None = None
 
     def figure(self, name: str) -> float | None:
         """A figure of `metrics.FIGURES`, as the run's summary has it, or `DROP`."""
@@ -65,12 +69,18 @@ def read_run(path: Path, varies: Mapping[str, Any]) -> ComparedRun:
     """
     results = load_results(path)
     if results.not_finite:
-        return ComparedRun(path.name, varies, failed=results.not_finite)
+        return ComparedRun(path.name, varies, failed=results.not_finite, path=path)
     try:
         answers, examples = _answers(path, results)
     except _UnpairedError as reason:
-        return ComparedRun(path.name, varies, results, unpaired=str(reason))
-    return ComparedRun(path.name, varies, results, replicates(results.stages, answers), examples)
+        return ComparedRun(path.name, varies, results, unpaired=str(reason), path=path)
+    return ComparedRun(path.name, varies, results, replicates(results.stages, answers), examples, path=path)
+
+
+def majority(run: ComparedRun) -> float | None:
+    """The mean score of always the commonest answer on a run's tasks; None where a task has none."""
+    shares = list(run.results.majority.values()) if run.results else []
+    return float(np.mean([float(one or 0) for one in shares])) if shares and None not in shares else None
 
 
 def varying(runs: Sequence[ComparedRun]) -> list[str]:
@@ -90,6 +100,36 @@ def level_name(key: str, value: Any, values: Sequence[Any]) -> str:
     if len(set(short)) == len(distinct):
         return _model(value).rstrip("/").rpartition("/")[2]
     return _model(value) if len(set(names)) == len(distinct) else setting(value)
+
+
+def on_common_tasks(runs: Sequence[ComparedRun]) -> tuple[list[ComparedRun], str | None]:
+    """The runs on the tasks that all of them were scored on, and a sentence where one has others too.
+
+    Means over different tasks cannot be compared. Where no task is common, the runs stay as they are, and
+    their tests say so.
+    """
+    tasks = [run.results.tasks for run in runs if run.results]
+    common = [task for task in (tasks or [()])[0] if all(task in others for others in tasks)]
+    more = list(dict.fromkeys(task for some in tasks for task in some if task not in common))
+    if not more or not common:
+        return list(runs), None
+    said = (
+        f"Compared on {listed(common)} alone, which all runs were scored on; "
+        f"{listed(more) if len(more) <= NAMED_AT_MOST else f'{len(more)} other tasks'} left out."
+    )
+    return [_on(run, common) for run in runs], said
+
+
+def _on(run: ComparedRun, tasks: Sequence[str]) -> ComparedRun:
+    if run.results is None or set(run.results.tasks) == set(tasks):
+        return run
+    stack, examples = run.replicates, run.examples
+    if stack is not None:
+        columns = [stack.tasks.index(task) for task in tasks]
+        stack = ScoreMatrix(tuple(tasks), stack.stages, stack.values[..., columns])
+    if examples is not None:
+        examples = {task: examples[task] for task in tasks}
+    return replace(run, results=run.results.on(tasks), replicates=stack, examples=examples)
 
 
 class _UnpairedError(Exception):

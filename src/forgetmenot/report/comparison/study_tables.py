@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from forgetmenot.report.csv_text import csv_text
+from forgetmenot.report.markdown_table import markdown_table
 from forgetmenot.report.wording import HEADLINES, NONE, number, setting, setting_among
 
 if TYPE_CHECKING:
@@ -143,13 +144,3 @@ def _failures(study: Mapping[str, Any]) -> Iterator[str]:
 def _value(value: Any) -> Any:
     """A value of the grid for a table cell: numbers stay numbers."""
     return value if isinstance(value, int | float) else setting(value)
-
-
-def markdown_table(rows: Iterator[list[str]]) -> str:
-    """A header and its rows as a table of Markdown."""
-    header, *body = rows
-    return "\n".join(map(_line, [header, ["---"] * len(header), *body]))
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

@@ -11,6 +11,7 @@ from forgetmenot.metrics import Spread
 from forgetmenot.report.comparison.comparison import HAQUE, USUAL, Comparison
 from forgetmenot.report.comparison.conclusions import conclusions
 from forgetmenot.report.csv_text import csv_text
+from forgetmenot.report.markdown_table import markdown_table
 from forgetmenot.report.wording import MINUS, NONE, number
 
 SHOWN = ("haque_pretrained_mean", "haque_forgetting_sum", "haque_learning_sum", "haque_final_mean")
@@ -96,6 +97,22 @@ def latex_table(comparison: Comparison) -> str:
         f"\\begin{{tabular}}{{l{'r' * len(columns)}}}\n\\toprule\n"
         f"{' & '.join(map(_escape, header))} \\\\\n\\midrule\n{body}\n\\bottomrule\n\\end{{tabular}}\n"
     )
+
+
+def groups_markdown(comparison: Comparison) -> str:
+    """The table of the groups as Markdown: the mean over the runs, and the standard deviation."""
+    header = [comparison.kind, *comparison.columns.values(), "runs"]
+    rows = [
+        [one.name, *(_plain(one.spread(figure)) for figure in comparison.columns), str(len(one.finished))]
+        for one in comparison.groups
+    ]
+    return markdown_table([header, *rows])
+
+
+def _plain(found: Spread | None) -> str:
+    if found is None:
+        return NONE
+    return number(found.mean) + (f" ± {number(found.std)}" if found.std is not None else "")
 
 
 def print_comparison(comparison: Comparison, console: Console) -> None:
