@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test test-slow check format bench clean
+.PHONY: demo test test-slow check format site bench clean
 
 demo: $(READY)  ## the main job on the bundled model and tasks, offline
 	$(BIN)/fmn run
@@ -24,6 +24,9 @@ check: $(READY)  ## style, types, and the direction of imports
 format: $(READY)  ## put the code into its one form
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+site: $(READY)  ## the docs as a site in site/; a link that leads nowhere is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: $(READY)  ## against TRL and lm-eval; BENCH='--data-dir D --model M --write'; rows of their own: one module at a time
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'

@@ -35,7 +35,7 @@ rate (2e-4 · 2048/width and 1e-5 · (2048/width)²). That rule is our heuristic
 STUDY = """\
 # Study files
 
-`fmn study STUDY.yaml` runs every combination of a grid ([README](../README.md#many-runs)).
+`fmn study STUDY.yaml` runs every combination of a grid ([Comparing runs](comparing.md)).
 """
 
 METHOD_OPTIONS = """\
