@@ -38,10 +38,10 @@ class ASFT(KL):
         """The settings of `asft`."""
 
         strength: NonNegativeFloat = 0.05
-        """Of the divergence; 0 is `dft`. The default is that of the command in the authors' README; their
-        code's own is 0.1."""
+        """The weight of the divergence; 0 is `dft`. The default is that of the command in the authors'
+        README; their code's own is 0.1."""
         power: NonNegativeFloat = 1.0
-        """Of the probability that is a token's weight; 1 is the paper's, 0 is `kl`. Ours."""
+        """The power of the probability that weighs a token; 1 is the paper's, 0 is `kl`. Ours."""
 
     def loss(self, learner: Learner, batch: Sequence[Encoded]) -> Tensor:
         """Weighted negative log-likelihood and divergence, both summed."""

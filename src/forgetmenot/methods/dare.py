@@ -28,11 +28,13 @@ class DARE(TaskVectors):
         """The settings of `dare`."""
 
         rate: Number = Field(default=0.5, ge=0, lt=1)
-        """p, the share that is dropped; 0 with merge: linear is `task-arithmetic`. The default is our own."""
+        """The share p that is dropped; 0 with merge: linear is `task-arithmetic`. The default is our own."""
         merge: Literal["linear", "ties"] = "linear"
-        """The sum of what is left (linear), or the mean of entries with the elected sign (ties)."""
+        """How what is left is merged: by its sum (`linear`), or the mean of entries with the elected sign
+        (`ties`)."""
         scale: NonNegativeFloat = 0.4
-        """λ; 0 is the base model. The default is that of `task-arithmetic`; with ties 1 is usual."""
+        """The factor λ of what is merged; 0 is the base model. The default is that of `task-arithmetic`; with
+        ties 1 is usual."""
 
     def merged(self, vectors: Sequence[Vector]) -> Stream:
         """What is left of the vectors, added up or elected."""

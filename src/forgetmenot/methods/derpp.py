@@ -25,9 +25,9 @@ class DerOptions(ReplayOptions):
     """How much past answers and past logits count. The paper tunes α and β; the defaults are our own."""
 
     alpha: NonNegativeFloat = 0.5
-    """α, the weight of the squared distance from the remembered logits."""
+    """The weight α of the squared distance from the remembered logits."""
     beta: NonNegativeFloat = 1.0
-    """β, the weight of past examples' own answers. With alpha 0 and beta 1 this is `replay`."""
+    """The weight β of past examples' own answers. With alpha 0 and beta 1 this is `replay`."""
     logits: PositiveInt = 8
     """How many logits are remembered of each answer token: those of the likeliest."""
 

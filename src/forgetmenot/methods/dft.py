@@ -34,7 +34,7 @@ class DFT(TokenWeighted):
         """The settings of `dft`."""
 
         power: NonNegativeFloat = 1.0
-        """Of the probability; 1 is the paper's, 0 is `sequential`."""
+        """The power of the probability that weighs a token; 1 is the paper's, 0 is `sequential`."""
 
     def token_weights(self, batch: Sequence[Encoded], found: Tensor) -> Tensor:
         """Probabilities."""

@@ -38,7 +38,7 @@ class EAFT(TokenWeighted):
         """The settings of `eaft`."""
 
         power: NonNegativeFloat = 1.0
-        """Of the entropy; 1 is the paper's, 0 is `sequential`."""
+        """The power of the entropy that weighs a token; 1 is the paper's, 0 is `sequential`."""
         top: Annotated[PositiveInt, Field(ge=2)] = 20
         """How many of the likeliest tokens the entropy is of: the paper's K."""
 

@@ -48,9 +48,11 @@ class EMA(Method):
         """The settings of `ema`."""
 
         decay: Number = Field(default=0.99, ge=0, lt=1)
-        """d; with 0 the slow learner is the fast one. The default is our own."""
+        """How much of the slow learner a step keeps, d; with 0 the slow learner is the fast one. The default
+        is our own."""
         strength: NonNegativeFloat = 0.0
-        """Of the divergence from the slow learner; 0 takes no pass of its own. The default is our own."""
+        """The weight of the divergence from the slow learner; 0 takes no pass of its own. The default is our
+        own."""
         answers: Literal["slow", "fast"] = "slow"
         """Which of the two is scored and exported; the fast one continues to learn."""
 

@@ -55,10 +55,11 @@ class EWC(Importances):
         """The settings of `ewc`."""
 
         strength: NonNegativeFloat = 1000.0
-        """λ; 0 is `sequential`. The paper chose it for each experiment, and so should you, on the `select`
-        split (`recipes/methods-select.yaml` does); our default comes from no such search."""
+        """The weight λ of the penalty; 0 is `sequential`. The paper chose it for each experiment, and so
+        should you, on the `select` split (`recipes/methods-select.yaml` does); our default comes from no such
+        search."""
         fisher: Literal["sampled", "empirical"] = "sampled"
-        """Over answers that the model draws, or over the data's own."""
+        """Whether the Fisher information is that of answers that the model draws, or of the data's own."""
         fisher_per: Literal["answer", "token"] = "answer"
         """Whether the gradient is that of a whole `answer`'s log-likelihood, as the formula has it, or of its
         mean per `token`. The loss is a mean over tokens, so F of long answers is larger beside it (tenfold

@@ -45,7 +45,7 @@ class Flow(TokenWeighted):
         """The settings of `flow`."""
 
         temperature: PositiveFloat = 1.0
-        """τ as a multiple of the median; 1 is the paper's, a large one is `sequential`."""
+        """The temperature τ as a multiple of the median; 1 is the paper's, a large one is `sequential`."""
 
     weights: dict[str, float]
 

@@ -30,7 +30,8 @@ class GemOptions(RehearsalOptions):
     """How many remembered examples of each past task are drawn for each step; null takes all, as the paper
     does, at their cost. The default is our own."""
     margin: NonNegativeFloat = 0.0
-    """γ, which the paper adds to the dual solution so that past losses go down rather than stay."""
+    """The margin γ, which the paper adds to the dual solution so that past losses go down rather than
+    stay."""
 
 
 class GEM(GradientMemory):

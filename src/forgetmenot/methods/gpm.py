@@ -26,10 +26,10 @@ class GpmOptions(Options):
     """How much of each task is protected."""
 
     threshold: Number = Field(default=0.97, ge=0, le=1)
-    """ε, the part of the squared norm of each layer's inputs that is protected. 0 is `sequential`; at 1
+    """The part ε of the squared norm of each layer's inputs that is protected. 0 is `sequential`; at 1
     nothing changes that these inputs see. The default is our own."""
     examples: PositiveInt = 64
-    """Of how many examples the inputs are looked at. The default is our own."""
+    """How many examples of a stage the inputs are taken from. The default is our own."""
 
 
 class GPM(Projection):

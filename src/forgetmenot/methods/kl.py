@@ -42,7 +42,7 @@ class KL(Method):
         """The settings of `kl`."""
 
         strength: NonNegativeFloat = 0.1
-        """Of the divergence; 0 is `sequential`. The default is that of ASFT's code."""
+        """The weight of the divergence; 0 is `sequential`. The default is that of ASFT's code."""
 
     def __init__(self, options: Any = None, seed: int = 0) -> None:
         super().__init__(options, seed)

@@ -42,7 +42,7 @@ class L2SP(Method):
         """The settings of `l2-sp`."""
 
         strength: NonNegativeFloat = 0.01
-        """α; 0 is `sequential`. The default is our own."""
+        """The weight α of the penalty; 0 is `sequential`. The default is our own."""
         anchor: Literal["previous", "base"] = "previous"
         """θ⁰: the weights that the stage began with, or those that the first stage began with."""
 

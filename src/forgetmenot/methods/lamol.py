@@ -56,13 +56,13 @@ class LAMOL(Method):
         """The settings of `lamol`."""
 
         share: float = Field(default=1 / 6, ge=0, lt=1)
-        """The part of the mix that written examples are, γ / (1 + γ). The paper's."""
+        """The part of the mix that written examples are, γ / (1 + γ). The default is the paper's."""
         strength: NonNegativeFloat = 0.25
-        """λ, of the likelihood of whole examples. The paper's; 0, with share 0, is `sequential`."""
+        """λ, of the likelihood of whole examples, which is the paper's; 0, with share 0, is `sequential`."""
         top_k: int = Field(default=20, ge=0)
-        """Among how many tokens each is drawn; 0 for all. The paper's."""
+        """How many of the likeliest tokens each one is drawn among; 0 for all. The default is the paper's."""
         temperature: PositiveFloat = 1.0
-        """Of the draw. The paper's."""
+        """The temperature of the draw. The default is the paper's."""
 
     def __init__(self, options: Any = None, seed: int = 0) -> None:
         super().__init__(options, seed)

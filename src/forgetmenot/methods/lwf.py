@@ -44,9 +44,9 @@ class LwF(Method):
         """The settings of `lwf`."""
 
         strength: NonNegativeFloat = 1.0
-        """λ; 0 is `sequential`. The paper's."""
+        """The weight λ of the distillation; 0 is `sequential`. The default is the paper's."""
         temperature: PositiveFloat = 2.0
-        """T. The paper's."""
+        """The temperature T of both distributions. The default is the paper's."""
         over: Literal["vocabulary", "labels"] = "vocabulary"
         """Which outcomes the distributions are over: the whole vocabulary, or the task's candidates."""
 

@@ -24,7 +24,7 @@ class MagMax(TaskVectors):
         """The settings of `magmax`."""
 
         scale: NonNegativeFloat = 1.0
-        """λ; 0 is the base model. The default is our own."""
+        """The factor λ of what is merged; 0 is the base model. The default is our own."""
 
     def merged(self, vectors: Sequence[Vector]) -> Stream:
         """The entries of largest magnitude."""

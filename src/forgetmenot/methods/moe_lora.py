@@ -38,7 +38,7 @@ class Options(BaseOptions):
     """How many experts there are."""
 
     experts: PositiveInt = 4
-    """So many divide `adapter.rank` among them; one is plain LoRA. The default is our own."""
+    """How many experts divide `adapter.rank` among them; one is plain LoRA. The default is our own."""
 
 
 class MoELoRA(Method):

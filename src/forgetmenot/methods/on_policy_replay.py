@@ -41,9 +41,9 @@ class OnPolicyReplayOptions(MixOptions, RehearsalOptions):
     share: Annotated[float, Field(ge=0, lt=1)] = 0.01
     """The part of the mix that they are. By default the code's 1 % of the new examples."""
     reward: Literal["rule", "confidence"] = "rule"
-    """By what answers are ordered: `rule`, against the right answer, or the model's `confidence`."""
+    """What orders the answers: `rule`, against the right answer, or the model's `confidence`."""
     temperature: NonNegativeFloat = 0.1
-    """Of the draw. The code's."""
+    """The temperature of the draw. The default is the code's."""
 
 
 class OnPolicyReplay(Mixing):

@@ -40,7 +40,7 @@ class Options(BaseOptions):
     """How much of each matrix is preserved."""
 
     preserved: float = Field(default=0.5, gt=0, lt=1)
-    """p, the share of a matrix's rank that the first stage leaves as it is, and each later one of what is
+    """The share p of a matrix's rank that the first stage leaves as it is, and each later one of what is
     still free. PEFT's default."""
 
 

@@ -27,7 +27,7 @@ class ProgressiveOptions(RoutingOptions):
     """Which prompts answer."""
 
     answers: Literal["routed", "all"] = "routed"
-    """Those up to the task that the router finds, or all so far."""
+    """Which prompts answer: those up to the task that the router finds, or all so far."""
 
 
 class ProgressivePrompts(Routing):

@@ -37,11 +37,11 @@ class SI(Importances):
         """The settings of `si`."""
 
         strength: NonNegativeFloat = 1.0
-        """c; 0 is `sequential`. Our default comes from no search; choose it on the `select` split
-        (`recipes/methods-select.yaml` does)."""
+        """The weight c of the penalty; 0 is `sequential`. Our default comes from no search; choose it on the
+        `select` split (`recipes/methods-select.yaml` does)."""
         damping: PositiveFloat = 0.001
-        """ξ, against division by nothing where a parameter hardly moved. The authors' experiments have 0.1
-        and 0.001."""
+        """The damping ξ, against division by nothing where a parameter hardly moved. The authors' experiments
+        have 0.1 and 0.001."""
 
     def begin(self, learner: Learner, stage: Stage) -> None:
         """Take up the importances of the stages before; the path begins here."""

@@ -60,9 +60,9 @@ class SSROptions(MixOptions):
     shots: PositiveInt = 2
     """How many the base model sees at once."""
     clusters: PositiveInt = 20
-    """Of the inputs; fewer where fewer are kept."""
+    """How many clusters the inputs are divided into; fewer where fewer are kept."""
     temperature: PositiveFloat = 0.9
-    """Of the draw."""
+    """The temperature of the draw."""
     top_p: float = Field(default=0.6, gt=0, le=1)
     """Draw among the fewest tokens that together reach p."""
 

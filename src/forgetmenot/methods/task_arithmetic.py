@@ -21,8 +21,8 @@ class TaskArithmetic(TaskVectors):
         """The settings of `task-arithmetic`."""
 
         scale: NonNegativeFloat = 0.4
-        """λ; 0 is the base model. The default is what Yadav et al. (2023) take where no data are left to
-        choose it on."""
+        """The factor λ of what is merged; 0 is the base model. The default is what Yadav et al. (2023) take
+        where no data are left to choose it on."""
 
     def merged(self, vectors: Sequence[Vector]) -> Stream:
         """Σₜ τₜ."""

@@ -25,7 +25,8 @@ class TIES(TaskVectors):
         density: float = Field(default=0.2, gt=0, le=1)
         """The share of each task vector that is kept. The paper's."""
         scale: NonNegativeFloat = 1.0
-        """λ; 0 is the base model. The paper's, where no data are left to choose it on."""
+        """The factor λ of what is merged; 0 is the base model. The paper's, where no data are left to choose
+        it on."""
 
     def merged(self, vectors: Sequence[Vector]) -> Stream:
         """The disjoint mean of what is left after trimming."""

@@ -49,8 +49,8 @@ class WeightAveraging(Method):
         """The settings of `weight-averaging`."""
 
         share: float = Field(default=0.5, ge=0, le=1)
-        """α, of what the stage learned; 1 is `sequential`, 0 the anchor. The paper's, where no data are left
-        to choose it on."""
+        """The share α of what the stage learned; 1 is `sequential`, 0 the anchor. The paper's, where no data
+        are left to choose it on."""
         anchor: Literal["previous", "base"] = "previous"
         """What the rest is: the weights with which the stage, or the first stage, began."""
 

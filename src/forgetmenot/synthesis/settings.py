@@ -59,7 +59,7 @@ class SynthesisSettings(Settings):
     per_round: PositiveInt = 10
     """Inputs that are written in a round."""
     temperature: PositiveFloat | None = None
-    """Of inputs."""
+    """The temperature at which inputs are drawn; null is the script's."""
     top_k: NonNegativeInt = 40
     """Inputs are drawn among so many tokens; 0 for all."""
     max_input_tokens: PositiveInt = 500
@@ -83,7 +83,7 @@ class SynthesisSettings(Settings):
     best_of: PositiveInt = 20
     """How many are drawn for that; the likeliest are taken."""
     output_temperature: PositiveFloat = 0.2
-    """Of outputs."""
+    """The temperature at which outputs are drawn."""
     output_top_k: NonNegativeInt = 10
     """Outputs are drawn among so many tokens; 0 for all."""
     max_output_tokens: PositiveInt = 500

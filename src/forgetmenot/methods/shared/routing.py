@@ -33,12 +33,12 @@ class RoutingOptions(Options):
     """How prompts are told apart."""
 
     layer: NonNegativeInt | Literal["middle"] = "middle"
-    """Whose output embeds a prompt; 0 is the token embeddings. The middle one by default: what lies above it
-    turns towards the answer, and away from the question."""
+    """The layer whose output embeds a prompt; 0 is the token embeddings. The middle one by default: what lies
+    above it turns towards the answer, and away from the question."""
     prompts: PositiveInt = 512
     """The most training prompts of a task that its centroid is the mean of, evenly spaced."""
     distance: Literal["mahalanobis", "euclidean"] = "mahalanobis"
-    """With the covariance within the tasks (`mahalanobis`), or without."""
+    """The distance to a centroid: with the covariance within the tasks (`mahalanobis`), or without it."""
 
 
 class Routing(Method):
