@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Mapping
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from transformers import AutoTokenizer
 import forgetmenot
 from forgetmenot.config import load_config, read_resolved
 from forgetmenot.errors import UserError
+from forgetmenot.report.html import write_report
 from forgetmenot.runs.api import Run
 from forgetmenot.runs.export import export
 from forgetmenot.runs.reprobe import reprobe
@@ -59,6 +61,24 @@ def test_scored_by_another_prompt(go: Go) -> None:
     _, reading = rescore(run.path, prompt="terse")
     assert reading["matrix"] == run.results["readings"][1]["matrix"]
     assert reading["prompt"] == dict.fromkeys(run.results["tasks"], "terse")
+    page = (run.path / "report.html").read_text(encoding="utf-8")
+    assert page.count("<caption>accuracy") == 1, "the run asked by this prompt itself: it is there once"
+
+
+def test_what_is_asked_later_stands_in_the_report(go: Go, tiny: Mapping[str, Any]) -> None:
+    run = go("later", {**SMALL, "tasks": tiny["tasks"][:2]})
+    _, again = rescore(run.path, prompt="terse")
+    _, other = rescore(run.path, [tiny["tasks"][2]])
+    page = unescape((run.path / "report.html").read_text(encoding="utf-8"))
+    further = page.partition('id="readings"')[2]
+    assert "prompt terse" in further
+    for row in again["matrix"]:
+        assert all(f"<td>{cell:.3f}</td>" in further for cell in row if cell is not None)
+    beside = page.partition('id="others"')[2].partition("</section>")[0]
+    assert f">{other['tasks'][0]}</th>" in beside
+    for row in other["matrix"]:
+        assert f"<td>{row[0]:.3f}</td>" in beside
+    assert run.path.joinpath("report.html").read_text() == write_report(run.path).read_text()
 
 
 def test_scored_on_another_task(go: Go, tiny: Mapping[str, Any]) -> None:

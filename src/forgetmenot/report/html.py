@@ -14,6 +14,7 @@ from forgetmenot.record.damage import damaged
 from forgetmenot.record.files import write_text
 from forgetmenot.record.layout import CONFIG, ENVIRONMENT, EVENTS, REPORT, TRAINING, stage_folder
 from forgetmenot.record.results import RunResults, TaskOutcome, load_results
+from forgetmenot.record.saved_readings import with_saved_readings
 from forgetmenot.record.seal import parse, read_checked, read_json
 from forgetmenot.record.timing import read_timing
 from forgetmenot.report import verdict_words
@@ -57,7 +58,8 @@ def write_report(run_dir: Path) -> Path:
     Raises:
         UserError: The directory has no readable `results.json`.
     """
-    results, timing = load_results(run_dir), read_timing(run_dir)
+    results, others = with_saved_readings(load_results(run_dir), run_dir)
+    timing = read_timing(run_dir)
     common_axis = _scale(results)
     columns, rows = shown(results)
     page = template("report.html.jinja").render(
@@ -76,6 +78,7 @@ def write_report(run_dir: Path) -> Path:
         most=MOST_TASKS,
         curves=_curves(results, [results.tasks[j] for j in columns], common_axis),
         ways=asked_otherwise(results),
+        others=others,
         recovered=recoveries(results),
         stories=stories(results),
         moved=moved(results),

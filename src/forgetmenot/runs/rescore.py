@@ -26,9 +26,10 @@ from forgetmenot.methods import Method
 from forgetmenot.metrics import margin_of
 from forgetmenot.paths import file_name
 from forgetmenot.record.assemble import AskedTask, reading, recovery
-from forgetmenot.record.layout import CONFIG, PREDICTIONS, READINGS
+from forgetmenot.record.layout import CONFIG, PREDICTIONS, READINGS, RESULTS
 from forgetmenot.record.predictions import Predictions, read_predictions
 from forgetmenot.record.result_schema import RecoveryOf, SavedReading
+from forgetmenot.report.html import write_report
 from forgetmenot.runs.directory import RunDirectory, begun_with
 from forgetmenot.runs.display import Display
 from forgetmenot.runs.opening import opened
@@ -104,6 +105,8 @@ def rescore(
         about = [{key: measured.get(key) for key in ASKED}, [fingerprint(one.task) for one in scored]]
         name = f"{READINGS}/{file_name('-'.join([chosen.name or 'own', *names]), about)}.json"
         directory.write_json(name, measured)
+        if (directory.path / RESULTS).exists():
+            write_report(directory.path)
     return directory.path / name, measured
 
 
