@@ -328,6 +328,12 @@ def parser() -> argparse.ArgumentParser:
     verb = _verb(verbs, "report", "print a run's score matrix and write its report.html again")
     verb.add_argument("run_dir", type=Path, metavar="RUN_DIR")
 
+    verb = _verb(verbs, "watch", "serve the page of a run or a study on this machine while it goes on")
+    verb.add_argument(
+        "run_dir", type=Path, metavar="RUN_DIR", help="a run's or a study's directory; it may be empty yet"
+    )
+    verb.add_argument("--port", type=int, metavar="N", help="of 127.0.0.1; default: one that is free")
+
     verb = _verb(verbs, "cache", "show what is kept for later runs, and where")
     verb.add_argument("--clear", action="store_true", help="remove it; it is made anew when it is needed")
 

@@ -360,6 +360,19 @@ def report(parsed: argparse.Namespace) -> None:
     console.print(f"\nReport: {found.report()}", highlight=False, soft_wrap=True)
 
 
+def watch(parsed: argparse.Namespace) -> None:
+    """`fmn watch`: serve the page of a run or a study while it goes on."""
+    from forgetmenot import signals
+    from forgetmenot.studies.live import watch
+
+    with watch(parsed.run_dir, port=parsed.port) as page:
+        print(f"Page: {page.address} (Ctrl-C ends it)", flush=True)
+        try:
+            page.wait()
+        except signals.Interrupted as interrupted:
+            raise signals.Interrupted(interrupted.number, "The page is no longer served.") from interrupted
+
+
 def cache(parsed: argparse.Namespace) -> None:
     """`fmn cache`: show what is kept for later runs, or remove it."""
     from forgetmenot.paths import cache_folder
@@ -428,6 +441,7 @@ VERBS = {
     "embed": embed,
     "export": export,
     "report": report,
+    "watch": watch,
     "cache": cache,
     "list": list_known,
 }

@@ -144,7 +144,7 @@ def _keys(content: Any) -> set[str]:
 
 def test_events_tell_the_story_in_order(finished: Run) -> None:
     told = [(event["event"], event.get("stage")) for event in _events(finished)]
-    stages = [(kind, name) for name in STAGES[1:] for kind in ("began", "committed")]
+    stages = [(kind, name) for name in STAGES[1:] for kind in ("began", "training", "committed")]
     assert told == [("committed", "00-base"), *stages, ("finished", None)]
 
 

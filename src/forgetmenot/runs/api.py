@@ -40,6 +40,8 @@ from forgetmenot.runs.receipt_loader import ReceiptLoader
 if TYPE_CHECKING:
     import pandas as pd
 
+    from forgetmenot.report.live import LivePage
+
 
 class Run:
     """A run on disk.
@@ -141,6 +143,16 @@ class Run:
             return write_report(self.path)
         except OSError as error:
             raise UserError(f"{self.path / REPORT} cannot be written ({error.strerror}).") from error
+
+    def watch(self, port: int | None = None) -> "LivePage":
+        """Serve the report on this machine, until the page is closed or this process ends.
+
+        Raises:
+            UserError: If the port cannot be had.
+        """
+        from forgetmenot.runs.live import watch_run
+
+        return watch_run(self.path, port)
 
     def print(self, console: Console | None = None) -> None:
         """Print the matrix and the summary."""

@@ -5,12 +5,13 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import IO, Any, TypeVar, cast
 
 from forgetmenot.engine import ranks
 from forgetmenot.errors import UserError
@@ -46,6 +47,8 @@ from forgetmenot.runs.ownership import LOCK, Kind, check_ours, mark
 
 SEALED = (CONFIG, ENVIRONMENT, TIMING, RESULTS)
 """The files of a run's own folder that its seal lists: what numbers are read from or depend on."""
+
+GLANCE = 0.2  # seconds; longer than anybody takes who looks whether a directory is held
 
 Change = TypeVar("Change", bound=Callable[..., None])
 
@@ -96,7 +99,7 @@ class RunDirectory:
             raise UserError(f"output: {self.path} cannot be written ({error.strerror}).") from error
         with lock, _unmade_if_unused(made):
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _hold(lock)
             except BlockingIOError as error:
                 raise UserError(
                     f"{self.path} is in use by another process; wait for it, or choose another output."
@@ -328,6 +331,19 @@ class RunDirectory:
             row.extend([None] * (stage + 1 - len(row)))
             row[stage] = round(seconds, 3)
         self.write_json(TIMING, timing)
+
+
+def _hold(lock: IO[str]) -> None:
+    """Take a lock; twice, since `fmn watch` may be looking whether it is held.
+
+    Raises:
+        BlockingIOError: Another process has it.
+    """
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        time.sleep(GLANCE)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 @contextmanager

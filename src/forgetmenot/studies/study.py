@@ -16,6 +16,7 @@ from forgetmenot.evaluation.watched import load_benchmarks
 from forgetmenot.metrics import spread
 from forgetmenot.process import GLANCE, Job
 from forgetmenot.record.damage import DamagedError
+from forgetmenot.record.layout import STUDY
 from forgetmenot.record.results import load_results
 from forgetmenot.report.comparison.conclusions import conclusions
 from forgetmenot.report.comparison.study_tables import (
@@ -123,7 +124,7 @@ def study(
     with directory.locked("study"):
         pending = [run for run in runs if not _finished(run)]
         _check(pending)
-        directory.write_text("study.yaml", config.to_yaml())
+        directory.write_text(STUDY, config.to_yaml())
         print_plan(runs, pending, console)
         ended: dict[Path, tuple[int, str | None]] = {}
         if pending:
