@@ -16,7 +16,7 @@ from typing import IO, Any, TypeVar, cast
 from forgetmenot.engine import ranks
 from forgetmenot.errors import UserError
 from forgetmenot.record.damage import damaged, stage_of
-from forgetmenot.record.files import as_json, put_aside, remove, sync, write_text
+from forgetmenot.record.files import as_json, open_by_umask, put_aside, remove, sync, write_text
 from forgetmenot.record.layout import (
     CONFIG,
     ENVIRONMENT,
@@ -240,6 +240,7 @@ class RunDirectory:
         yield aside
         write_seal(aside)
         for file in aside.rglob("*"):
+            open_by_umask(file)
             sync(file)
         gone = put_aside(stage)
         (aside / TRAINED).unlink(missing_ok=True)  # last: hashing and syncing weights may take minutes
