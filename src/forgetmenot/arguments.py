@@ -96,6 +96,7 @@ def parser() -> argparse.ArgumentParser:
 
     verb = _verb(verbs, "resume", "go on with a run from where it was saved")
     verb.add_argument("run_dir", type=Path, metavar="RUN_DIR")
+    _several(verb)
 
     verb = _verb(verbs, "init", "look at a file of rows, and write the task file that goes with it")
     verb.add_argument(

@@ -47,6 +47,7 @@ def resume(parsed: argparse.Namespace) -> None:
     """`fmn resume`: go on with a run from where it was saved, by the config in its directory."""
     from forgetmenot.runs.api import resume
 
+    _in_processes(parsed)
     found = resume(parsed.run_dir, console=Screen())
     console = Screen(quiet=not ranks.writes())
     found.print(console)

@@ -26,7 +26,8 @@ from forgetmenot.record.so_far import NOT_YET, results_so_far
 from forgetmenot.report.live import LivePage
 from forgetmenot.runs.api import Run
 from forgetmenot.runs.directory import RunDirectory
-from forgetmenot.runs.live import RunPages, plan_of
+from forgetmenot.runs.live import RunPages
+from forgetmenot.runs.standing import plan_of
 
 STAGES = ["00-base", "01-animal", "02-colour", "03-size"]
 REFRESH = '<meta http-equiv="refresh" content="5">'

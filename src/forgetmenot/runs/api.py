@@ -36,6 +36,7 @@ from forgetmenot.runs.opening import opened
 from forgetmenot.runs.plan import check_names, check_trackers, in_words, make_plan
 from forgetmenot.runs.probing import make_probes
 from forgetmenot.runs.receipt_loader import ReceiptLoader
+from forgetmenot.runs.standing import kept
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -199,6 +200,8 @@ def run(
         if not ranks.agreed(lambda: not fresh and is_finished(directory, config)):
             try:
                 _go_on(config, directory, display, fresh)
+            except signals.Interrupted as interrupted:
+                raise _cut_off(interrupted, directory) from interrupted
             except Exception as error:
                 if isinstance(error, UserError) or (sentence := way_out(error)) is None:
                     raise
@@ -217,6 +220,21 @@ def resume(run_dir: str | Path, *, console: Console | None = None) -> Run:
     config = read_resolved(path / CONFIG)
     here = str(path.absolute()).replace("{", "{{").replace("}", "}}")
     return run(config.model_copy(update={"output": here}), console=console)
+
+
+def _cut_off(interrupted: signals.Interrupted, directory: RunDirectory) -> signals.Interrupted:
+    """An interruption that says what is kept of the run, and in which directory it goes on.
+
+    Not where nothing was begun, or where its processes have to be started by the command that began them.
+    """
+    if not directory.begun or ranks.world_size() > 1:
+        return interrupted
+    try:
+        said = kept(directory.path)
+    except UserError:  # which whatever goes on says
+        said = ""
+    where = " ".join(filter(None, (said, interrupted.where)))
+    return signals.Interrupted(interrupted.number, where, str(directory.path))
 
 
 def resolve(

@@ -74,6 +74,8 @@ class RunDirectory:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.begun = False
+        """Whether this process has begun to write the run, or to go on with it."""
 
     @contextmanager
     def locked(self, kind: Kind = "run") -> Iterator[None]:
@@ -178,6 +180,7 @@ class RunDirectory:
         forget(self.path / RESULTS)
         (self.path / RESULTS).unlink(missing_ok=True)
         self.write_text(CONFIG, config)
+        self.begun = True
 
     def check(self, stages: Sequence[str]) -> None:
         """Hold what a run that is taken up again stands on against its seals; weights when they are loaded.

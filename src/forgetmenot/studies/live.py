@@ -8,8 +8,9 @@ from forgetmenot.record.layout import CONFIG, ENVIRONMENT, REPORT, RESULTS, STAG
 from forgetmenot.report.html import Now
 from forgetmenot.report.live import EVERY, LivePage, plain_page
 from forgetmenot.report.wording import setting
-from forgetmenot.runs.live import RunPages, in_use, is_over, plan_of, stands_at, watch_run
+from forgetmenot.runs.live import RunPages, watch_run
 from forgetmenot.runs.ownership import LOCK
+from forgetmenot.runs.standing import in_use, is_over, plan_of, stands_at
 from forgetmenot.studies.config import StudyConfig, StudyRun, expand_study, load_study
 from forgetmenot.tasks.yaml_file import read_yaml
 
