@@ -325,6 +325,10 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument(
         "--gguf", choices=GGUF_TYPES, help="write OUT/model-TYPE.gguf too, for llama.cpp: docs/gguf.md"
     )
+    verb.add_argument(
+        "--push-to-hub", metavar="OWNER/NAME", help="put OUT into this new repository of the Hugging Face hub"
+    )
+    verb.add_argument("--private", action="store_true", help="make that repository for its owner alone")
 
     verb = _verb(verbs, "report", "print a run's score matrix and write its report.html again")
     verb.add_argument("run_dir", type=Path, metavar="RUN_DIR")

@@ -344,7 +344,14 @@ def export(parsed: argparse.Namespace) -> None:
     """`fmn export`: write a stage as one loadable model with its tokenizer."""
     from forgetmenot.runs.export import export
 
-    said = export(parsed.run_dir, parsed.stage, parsed.out, parsed.gguf)
+    said = export(
+        parsed.run_dir,
+        parsed.stage,
+        parsed.out,
+        parsed.gguf,
+        push_to_hub=parsed.push_to_hub,
+        private=parsed.private,
+    )
     print(f"Exported: {parsed.out}. {said}")
 
 

@@ -100,11 +100,27 @@ class Run:
             self.export(place, stage)
             return AutoModelForCausalLM.from_pretrained(place), AutoTokenizer.from_pretrained(place)
 
-    def export(self, out: str | Path, stage: int | str = "last", *, gguf: str | None = None) -> str:
-        """Write a stage as a model with its tokenizer; says how far it answers otherwise than the run did."""
+    def export(
+        self,
+        out: str | Path,
+        stage: int | str = "last",
+        *,
+        gguf: str | None = None,
+        push_to_hub: str | None = None,
+        private: bool = False,
+    ) -> str:
+        """Write a stage as a model with its tokenizer; says how far it answers otherwise than the run did.
+
+        Args:
+            out: A new directory.
+            stage: Its number, its name, or `last`.
+            gguf: Write a GGUF file too, with weights of this type.
+            push_to_hub: Put the directory into this new repository of the Hugging Face hub, as owner/name.
+            private: Make that repository for its owner alone.
+        """
         from forgetmenot.runs.export import export
 
-        return export(self.path, stage, out, gguf)
+        return export(self.path, stage, out, gguf, push_to_hub=push_to_hub, private=private)
 
     def score(
         self,
