@@ -16,6 +16,7 @@ from forgetmenot.runs.api import Run
 
 Go = Callable[..., Run]
 Same = Callable[[Run, Run], None]
+Answers = Callable[[Path, Run, int], None]
 
 
 @pytest.fixture(scope="session", autouse=True)

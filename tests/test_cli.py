@@ -24,7 +24,7 @@ from forgetmenot.report.screen import Screen
 from forgetmenot.report.terminal import LiveTable
 from forgetmenot.runs.display import Display
 
-VERBS = ("run", "study", "compare", "score", "prompts", "receipts", "export", "report", "list")
+VERBS = ("run", "study", "compare", "score", "prompts", "receipts", "export", "report", "watch", "list")
 SETTINGS = ("--set", "training.limit=8", "--set", "evaluation.limit=4")
 TASKS = "tasks/animal.yaml,tasks/colour.yaml"
 RUN = ("run", "--model", "model", "--tasks", TASKS, *SETTINGS)

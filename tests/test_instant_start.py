@@ -65,6 +65,7 @@ def here(tmp_path: Path) -> Path:
         ("run --set evaluation.probes=embedings", MISTAKE, "there is no probe 'embedings'"),
         ("run --method o-lora --set adapter.kind=full", MISTAKE, "adapter.kind: this method works with lora"),
         ("report nowhere", MISTAKE, "nowhere holds no finished run"),
+        ("watch sst2", MISTAKE, "sst2 is no directory of a run or a study. (A run watches tasks by `fmn run"),
         ("compare one nowhere", MISTAKE, "nowhere is neither a finished run nor a study"),
         ("study nowhere.yaml", MISTAKE, "nowhere.yaml"),
         ("run --preview --tasks sst3", MISTAKE, "There is no task or suite 'sst3'"),

@@ -7,6 +7,7 @@
 >>> found.matrix          # R[i][j]: the score on task j after stage i
 >>> found.summary()       # average performance, backward transfer, forgetting, …
 >>> found.report()        # the path of report.html
+>>> fmn.watch(found.path).address   # the same page while a run goes on, for a browser on this machine
 >>> fmn.prompts("quickstart", "quickstart").chosen   # the best prompt of each task, found on `select`
 >>> fmn.check("quickstart", f"{found.path}:last", tasks=["quickstart"]).status   # 0 kept, 1 forgotten, 3 ?
 >>> fmn.synthesize("quickstart", "triage.yaml", "out").found["funnel"]   # rows that the model wrote itself
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from forgetmenot.gate.check import Check, check
     from forgetmenot.record.cache import clear_cache, kept_in_cache
     from forgetmenot.reference import Reference, known
+    from forgetmenot.report.live import LivePage
     from forgetmenot.runs.api import Run, resume, run
     from forgetmenot.runs.export import export
     from forgetmenot.runs.preview import Preview, preview
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from forgetmenot.runs.rescore import rescore
     from forgetmenot.studies.compare import compare
     from forgetmenot.studies.config import StudyConfig, load_study
+    from forgetmenot.studies.live import watch
     from forgetmenot.studies.study import Study, study
     from forgetmenot.trials.embed import EmbeddingResults, embed, export_embeddings, measure_embeddings
     from forgetmenot.trials.init import NewTask, init
@@ -47,6 +50,7 @@ __all__ = [
     "EmbeddingResults",
     "ForgettingCallback",
     "Limits",
+    "LivePage",
     "NewTask",
     "Preview",
     "PromptChoice",
@@ -83,6 +87,7 @@ __all__ = [
     "synthesize",
     "synthesize_general",
     "tune_embeddings",
+    "watch",
 ]
 
 _HOME = {
@@ -97,6 +102,8 @@ _HOME = {
     "clear_cache": "forgetmenot.record.cache",
     "Preview": "forgetmenot.runs.preview",
     "preview": "forgetmenot.runs.preview",
+    "LivePage": "forgetmenot.report.live",
+    "watch": "forgetmenot.studies.live",
     "Study": "forgetmenot.studies.study",
     "study": "forgetmenot.studies.study",
     "PromptChoice": "forgetmenot.trials.prompts",

@@ -96,6 +96,7 @@ def parser() -> argparse.ArgumentParser:
 
     verb = _verb(verbs, "resume", "go on with a run from where it was saved")
     verb.add_argument("run_dir", type=Path, metavar="RUN_DIR")
+    _several(verb)
 
     verb = _verb(verbs, "init", "look at a file of rows, and write the task file that goes with it")
     verb.add_argument(
@@ -324,9 +325,19 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument(
         "--gguf", choices=GGUF_TYPES, help="write OUT/model-TYPE.gguf too, for llama.cpp: docs/gguf.md"
     )
+    verb.add_argument(
+        "--push-to-hub", metavar="OWNER/NAME", help="put OUT into this new repository of the Hugging Face hub"
+    )
+    verb.add_argument("--private", action="store_true", help="make that repository for its owner alone")
 
     verb = _verb(verbs, "report", "print the table of a run or a study and write its page again")
     verb.add_argument("run_dir", type=Path, metavar="DIR", help="of a run or a study")
+
+    verb = _verb(verbs, "watch", "serve the page of a run or a study on this machine while it goes on")
+    verb.add_argument(
+        "run_dir", type=Path, metavar="RUN_DIR", help="a run's or a study's directory; it may be empty yet"
+    )
+    verb.add_argument("--port", type=int, metavar="N", help="of 127.0.0.1; default: one that is free")
 
     verb = _verb(verbs, "cache", "show what is kept for later runs, and where")
     verb.add_argument("--clear", action="store_true", help="remove it; it is made anew when it is needed")

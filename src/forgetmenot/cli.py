@@ -82,6 +82,8 @@ def _end_interrupted(interrupted: signals.Interrupted, given: Sequence[str]) -> 
     what = "interrupted" if interrupted.number == signal.SIGINT else "terminated"
     again = "Begin again" if given[:1] == ["check"] else "Go on"
     where = f" {interrupted.where}" if interrupted.where else ""
+    if interrupted.run_dir and given[:1] in (["run"], ["resume"]):  # other verbs have more to do than the run
+        given = ["resume", interrupted.run_dir]
     command = shlex.join(one for one in given if one != FRESH)
     over = f" ({FRESH} would start over.)" if FRESH in given else ""
     _end(interrupted.status, f"{what}.{where} {again} with: fmn {command}{over}")

@@ -19,11 +19,17 @@ ENDS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal has asked this process to end; its message says where the work stands, if it got so far."""
+    """A signal has asked this process to end; its message says where the work stands, if it got so far.
 
-    def __init__(self, number: int, where: str = "") -> None:
+    Attributes:
+        number: The signal.
+        where: The message.
+        run_dir: The directory of the run that it has cut off, by which that goes on; empty if there is none.
+    """
+
+    def __init__(self, number: int, where: str = "", run_dir: str = "") -> None:
         super().__init__(where)
-        self.number, self.where = number, where
+        self.number, self.where, self.run_dir = number, where, run_dir
 
     @property
     def status(self) -> int:

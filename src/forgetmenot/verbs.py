@@ -47,6 +47,7 @@ def resume(parsed: argparse.Namespace) -> None:
     """`fmn resume`: go on with a run from where it was saved, by the config in its directory."""
     from forgetmenot.runs.api import resume
 
+    _in_processes(parsed)
     found = resume(parsed.run_dir, console=Screen())
     console = Screen(quiet=not ranks.writes())
     found.print(console)
@@ -343,7 +344,14 @@ def export(parsed: argparse.Namespace) -> None:
     """`fmn export`: write a stage as one loadable model with its tokenizer."""
     from forgetmenot.runs.export import export
 
-    said = export(parsed.run_dir, parsed.stage, parsed.out, parsed.gguf)
+    said = export(
+        parsed.run_dir,
+        parsed.stage,
+        parsed.out,
+        parsed.gguf,
+        push_to_hub=parsed.push_to_hub,
+        private=parsed.private,
+    )
     print(f"Exported: {parsed.out}. {said}")
 
 
@@ -364,6 +372,19 @@ def report(parsed: argparse.Namespace) -> None:
     if sentence := unsealed(found.path):
         console.print(f"\n{sentence}", highlight=False, markup=False)
     console.print(f"\nReport: {found.report()}", highlight=False, soft_wrap=True)
+
+
+def watch(parsed: argparse.Namespace) -> None:
+    """`fmn watch`: serve the page of a run or a study while it goes on."""
+    from forgetmenot import signals
+    from forgetmenot.studies.live import watch
+
+    with watch(parsed.run_dir, port=parsed.port) as page:
+        print(f"Page: {page.address} (Ctrl-C ends it)", flush=True)
+        try:
+            page.wait()
+        except signals.Interrupted as interrupted:
+            raise signals.Interrupted(interrupted.number, "The page is no longer served.") from interrupted
 
 
 def cache(parsed: argparse.Namespace) -> None:
@@ -434,6 +455,7 @@ VERBS = {
     "embed": embed,
     "export": export,
     "report": report,
+    "watch": watch,
     "cache": cache,
     "list": list_known,
 }

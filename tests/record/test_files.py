@@ -1,12 +1,22 @@
 """Files are there whole or not at all, and a log loses at most the line that a kill cut."""
 
 import json
+import os
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from forgetmenot.errors import UserError
-from forgetmenot.record.files import append_line, read_lines, write_json, write_text, written_whole
+from forgetmenot.record.files import (
+    append_line,
+    folder_written_whole,
+    read_lines,
+    write_json,
+    write_text,
+    written_whole,
+)
 
 
 def test_what_fails_half_way_leaves_what_was_there(tmp_path: Path) -> None:
@@ -22,6 +32,26 @@ def test_what_fails_half_way_leaves_what_was_there(tmp_path: Path) -> None:
         dies()
     assert path.read_text() == "before"
     assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o027, 0o077])
+def test_files_have_the_mode_that_the_umask_says(mask: int, tmp_path: Path) -> None:
+    """Also those that a library writes aside for their owner alone, as safetensors does."""
+    before = os.umask(mask)
+    try:
+        write_text(tmp_path / "text", "a")
+        with written_whole(tmp_path / "weights") as aside:
+            save_file({"a": np.zeros(3)}, aside)
+        with folder_written_whole(tmp_path / "model") as folder:
+            save_file({"a": np.zeros(3)}, folder / "weights")
+            (folder / "run.sh").touch(0o700)
+        assert os.umask(mask) == mask  # which nothing has changed
+    finally:
+        os.umask(before)
+    for name in ("text", "weights", "model/weights"):
+        assert (tmp_path / name).stat().st_mode & 0o777 == 0o666 & ~mask
+    assert (tmp_path / "model").stat().st_mode & 0o777 == 0o777 & ~mask
+    assert (tmp_path / "model" / "run.sh").stat().st_mode & 0o777 == 0o700 | (0o666 & ~mask)
 
 
 def test_a_number_that_is_not_finite_is_not_written(tmp_path: Path) -> None:

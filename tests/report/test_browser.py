@@ -1,26 +1,32 @@
 """The report in a real browser, without a network."""
 
+import itertools
 import json
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from forgetmenot.record.results import RunResults
 from forgetmenot.report.check.page import page as check_page
 from forgetmenot.report.comparison.comparison import Comparison
 from forgetmenot.report.comparison.page import comparison_page
 from forgetmenot.report.comparison.runs import ComparedRun, read_run
-from forgetmenot.report.html import write_report
+from forgetmenot.report.html import Now, report_page, write_report
+from forgetmenot.report.live import LivePage, plain_page
 from forgetmenot.report.published import load_published
 from tests.report.checked import content
 from tests.report.compared_runs import forgetful, write_answers
 
 selenium = pytest.importorskip("selenium", reason="the browser tests need selenium (the dev extra)")
 
+from selenium.common.exceptions import WebDriverException  # noqa: E402
 from selenium.webdriver import Chrome, ChromeOptions  # noqa: E402
 from selenium.webdriver.chrome.service import Service  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
+from selenium.webdriver.support.wait import WebDriverWait  # noqa: E402
 
 MakeRun = Callable[..., Path]
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -46,8 +52,8 @@ CONTRAST = """
         return .2126 * r + .7152 * g + .0722 * b;
     };
     const paper = getComputedStyle(document.body).backgroundColor;
-    const words = 'h2 + p, dd, dt, summary, .further, .small, .score, .interval, .since, .chip, .verdict, ' +
-        '.legend, .metric';
+    const words = '.moment, a, h2 + p, dd, dt, summary, .further, .small, .score, .interval, .since, ' +
+        '.chip, .verdict, .legend, .metric';
     let weakest = [99, 'no words'];
     for (const word of document.querySelectorAll(words)) {
         const style = getComputedStyle(word);
@@ -164,6 +170,67 @@ def test_no_request_leaves_the_page(browser: Chrome, make_run: MakeRun) -> None:
     assert page.as_uri() in asked
     assert [url for url in asked if url != page.as_uri() and not url.startswith("data:")] == []
     assert browser.get_log("browser") == []
+
+
+# The live page
+
+
+def going(run_dir: Path) -> RunResults:
+    """The run as it stood when its second stage was done."""
+    results = json.loads((run_dir / "results.json").read_text())
+    return RunResults({**results, "matrix": results["matrix"][:3], "verdicts": {}})
+
+
+def test_a_live_page_reads_itself_anew_and_asks_nobody_else(browser: Chrome, make_run: MakeRun) -> None:
+    for log in ("performance", "browser"):
+        browser.get_log(log)
+    run_dir, made = make_run(), itertools.count(1)
+    results = going(run_dir)
+
+    def make(path: str, held: bool) -> str:
+        now = Now([f"Look {next(made)}."], None if held else 1, held)
+        return report_page(run_dir, results, now)
+
+    def looks() -> int:
+        return int(browser.find_element(By.CSS_SELECTOR, ".moment").text.split()[1].rstrip("."))
+
+    wait = WebDriverWait(browser, 60, ignored_exceptions=[WebDriverException])
+    with LivePage(make) as page:
+        browser.get(page.address)
+        browser.execute_script("scrollTo(0, 600)")
+        seen = looks()
+        wait.until(lambda _: looks() > seen + 1)
+        assert browser.execute_script("return scrollY") == 600
+        browser.execute_script("scrollTo(0, 0)")
+        wait.until(lambda _: browser.find_element(By.LINK_TEXT, "hold it still").click() is None)
+        wait.until(lambda _: browser.find_element(By.LINK_TEXT, "go on"))
+        seen = looks()
+        time.sleep(2.5)
+        assert looks() == seen
+        messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+        sent = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+        assert {url for url in sent if not url.startswith("data:")} == {page.address, f"{page.address}?hold"}
+        assert browser.get_log("browser") == []
+
+
+@pytest.mark.parametrize("colours", ["light", "dark"])
+def test_a_live_page_can_be_read(browser: Chrome, make_run: MakeRun, tmp_path: Path, colours: str) -> None:
+    run_dir, file = make_run(), tmp_path / "page.html"
+    now = Now(["2 of 4 stages are done.", "Go on with: fmn resume " + "a-long-name/" * 20], held=True)
+    runs = [{"link": "/runs/a/", "varies": {"method": "ewc"}, "stands": "2 of 4 stages are done."}] * 3
+    pages = (
+        report_page(run_dir, going(run_dir), now),
+        plain_page("a-long-name/" * 20, now),
+        plain_page("The study", now, runs=runs, keys=["method"], report="/report.html"),
+    )
+    for page in pages:
+        file.write_text(page, encoding="utf-8")
+        show(browser, file, 400, colours)
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= 400
+        assert browser.execute_script(ESCAPED) == []
+        weakest, where = browser.execute_script(CONTRAST)
+        assert 4.5 <= weakest < 99, where
+    assert browser.find_element(By.LINK_TEXT, "The report of the study").is_displayed()
 
 
 # The page of a comparison

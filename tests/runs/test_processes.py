@@ -128,7 +128,7 @@ def test_a_mistake_is_said_once(tiny: Config, tmp_path: Path) -> None:
     ("number", "status", "sentence"),
     [
         (signal.SIGKILL, 137, "a process of the run was ended by signal 9; run the same command again"),
-        (signal.SIGINT, 130, "interrupted; run the same command again"),
+        (signal.SIGINT, 130, "interrupted. "),
     ],
     ids=["kill -9 of one process", "Ctrl-C"],
 )

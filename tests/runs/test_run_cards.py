@@ -10,6 +10,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from forgetmenot.config import load_config
+from forgetmenot.report.model_card import model_card
 from forgetmenot.runs.api import Run
 from forgetmenot.runs.export import export
 from forgetmenot.tasks.yaml_file import parse_yaml
@@ -40,6 +41,41 @@ def test_an_exported_model_has_a_card_and_the_dtype_of_its_base(run: Run, tmp_pa
         assert f"| yes | {before:.3f} | {after:.3f} | " in row
         assert any(re.fullmatch(rf"\| {task} \| `[0-9a-f]{{16}}` \|", row) for row in rows)
     assert load_config(None, parse_yaml(card.split("```yaml\n")[1].split("```")[0])).seed == 0
+
+
+def test_nothing_that_is_exported_names_a_folder_of_this_machine(
+    run: Run, tiny: Mapping[str, Any], tmp_path: Path
+) -> None:
+    config = load_config(run.path / "config.yaml")
+    assert all(str(path).startswith("/") for path in (config.model.name, *config.tasks))
+    export(run.path, "last", tmp_path / "out")
+    for file in (tmp_path / "out").iterdir():
+        content = file.read_bytes()
+        assert str(tmp_path).encode() not in content, file
+        assert str(Path(tiny["tasks"][0]).parent).encode() not in content, file
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert "`base` (revision " in card
+    shown = parse_yaml(card.split("```yaml\n")[1].split("```")[0])
+    assert shown["model"]["name"] == "base"
+    assert shown["tasks"] == [Path(path).name for path in tiny["tasks"]]
+    assert not {"output", "data_dir"} & shown.keys()
+    assert shown["training"]["batch_size"] == config.training.batch_size
+
+
+def test_a_card_shows_hub_ids_whole_and_secrets_not() -> None:
+    config = {
+        "model": {"name": "owner/base"},
+        "evaluation": {"also_score": ["$DATA/x.yaml", "~/y.yaml", "./z.yaml", "sst2"]},
+        "method": {"endpoint": "https://me:pass@host/v1?key=1"},
+        "output": "/home/me/out",
+        "data_dir": "$DATA",
+    }
+    card = model_card("owner/base", "01-sst2", config, {}, None, on_hub=True)
+    shown = parse_yaml(card.split("```yaml\n")[1].split("```")[0])
+    assert shown["model"] == {"name": "owner/base"}
+    assert shown["evaluation"]["also_score"] == ["x.yaml", "y.yaml", "z.yaml", "sst2"]
+    assert "base_model: owner/base" in card
+    assert not any(secret in card for secret in ("pass", "key=1", "/home", "$DATA"))
 
 
 def test_a_card_of_an_earlier_stage_says_what_it_has_learned(run: Run, tmp_path: Path) -> None:

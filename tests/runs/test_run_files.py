@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from safetensors import safe_open
 
 from forgetmenot.config import RunConfig
 from forgetmenot.runs.api import Run
+from tests.running import Go
 
 TASKS = ["animal", "colour", "size"]
 STAGES = ["00-base", "01-animal", "02-colour", "03-size"]
@@ -41,6 +43,27 @@ def test_the_directory_holds_what_the_contract_names(finished: Run) -> None:
         with safe_open(stage / "adapter" / "adapter_model.safetensors", "pt") as weights:
             assert weights.keys()
     assert not (finished.path / "stages" / "00-base" / "training.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"method": "ewc"}, {"adapter.kind": "full", "method": "ema"}, {"adapter.kind": "prompt"}],
+    ids=["lora", "full", "prompt"],
+)
+def test_all_that_a_run_leaves_may_be_read_by_whom_the_umask_allows_it(
+    go: Go, settings: Mapping[str, Any], tmp_path: Path
+) -> None:
+    before = os.umask(0o027)
+    try:
+        run = go("one", {**settings, "evaluation.limit": 4, "training.limit": 8})
+        if settings.get("adapter.kind") != "prompt":
+            run.export(tmp_path / "out")
+    finally:
+        os.umask(before)
+    there = [*run.path.rglob("*"), *(tmp_path / "out").rglob("*")]
+    assert len([path for path in there if path.suffix == ".safetensors"]) >= 3
+    for path in there:
+        assert path.stat().st_mode & 0o777 == (0o750 if path.is_dir() else 0o640), path
 
 
 def test_results_have_the_keys_of_the_contract(finished: Run) -> None:
@@ -144,7 +167,7 @@ def _keys(content: Any) -> set[str]:
 
 def test_events_tell_the_story_in_order(finished: Run) -> None:
     told = [(event["event"], event.get("stage")) for event in _events(finished)]
-    stages = [(kind, name) for name in STAGES[1:] for kind in ("began", "committed")]
+    stages = [(kind, name) for name in STAGES[1:] for kind in ("began", "training", "committed")]
     assert told == [("committed", "00-base"), *stages, ("finished", None)]
 
 

@@ -194,8 +194,9 @@ def test_the_command_goes_on_after_a_signal(
     if number != signal.SIGKILL:
         how = "terminated" if number == signal.SIGTERM else "interrupted"
         assert re.fullmatch(
-            rf"forgetmenot: {how}\.( Stage 02-colour is saved at step \d+ of \d+\.)? "
-            rf"Go on with: fmn run {file}\n",
+            rf"forgetmenot: {how}\. 2 of 3 stages are done and kept\."
+            r"( Stage 02-colour is saved at step \d+ of \d+\.)? "
+            rf"Go on with: fmn resume {killed}\n",
             complaint,
         )
     assert sorted(path.name for path in (killed / "stages").glob("0*")) == ["00-base", "01-animal"]

@@ -3,7 +3,7 @@
 from forgetmenot.metrics.answers import Answers
 from forgetmenot.metrics.contrast import Contrast, contrast, sign_flip
 from forgetmenot.metrics.formulas import FORMULAS
-from forgetmenot.metrics.intervals import Intervals, bootstrap, replicates
+from forgetmenot.metrics.intervals import Intervals, bootstrap, cell_intervals, replicates
 from forgetmenot.metrics.label_metrics import NO_LABEL
 from forgetmenot.metrics.matrix import (
     FIGURES,
@@ -78,6 +78,7 @@ __all__ = [
     "bootstrap",
     "by_confidence",
     "calibration_error",
+    "cell_intervals",
     "comparable",
     "contrast",
     "decide",

@@ -99,15 +99,31 @@ def bootstrap(
             return None
 
     return Intervals(
-        [
-            [_cell(columns[task], i, column, level) for task, column in zip(columns, row, strict=True)]
-            for i, row in enumerate(stack.values.transpose(1, 2, 0))
-        ],
+        _cells(columns, stack, level),
         {name: interval(name) for name in FIGURES},
         _cross_fitted(stages, {task: columns[task] for task in kept.tasks}, kept, level, seed),
         level,
         resamples,
     )
+
+
+def cell_intervals(
+    stages: Sequence[MatrixRow],
+    columns: Mapping[str, Answers],
+    *,
+    resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> list[list[Interval | None]]:
+    """Return the intervals of the cells alone, [stages][tasks]: those of `bootstrap`, in less time."""
+    return _cells(columns, replicates(stages, columns, resamples=resamples, seed=seed), level)
+
+
+def _cells(columns: Mapping[str, Answers], stack: ScoreMatrix, level: float) -> list[list[Interval | None]]:
+    return [
+        [_cell(columns[task], i, column, level) for task, column in zip(columns, row, strict=True)]
+        for i, row in enumerate(stack.values.transpose(1, 2, 0))
+    ]
 
 
 def _cell(answers: Answers, stage: int, scores: Floats, level: float) -> Interval | None:

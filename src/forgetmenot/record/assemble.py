@@ -12,6 +12,7 @@ from forgetmenot.metrics import (
     Measured,
     ScoreMatrix,
     bootstrap,
+    cell_intervals,
     margin_of,
     measure,
     metric_named,
@@ -123,8 +124,8 @@ def assemble(
         matrix=matrix,
         metrics=metrics,
         majority=chance,
-        not_learned=_not_learned(rows, tasks, matrix, chance),
-        summary=cast(SummaryFigures, summarize(_score_matrix(rows, tasks, matrix), metrics).to_json()),
+        not_learned=not_learned(rows, tasks, matrix, chance),
+        summary=cast(SummaryFigures, summarize(score_matrix(rows, tasks, matrix), metrics).to_json()),
         intervals=cast(IntervalsOf, bootstrap(rows, columns).to_json()),
         noise_floor=noise_floor(rows, columns),
         verdicts={
@@ -157,7 +158,7 @@ def reading(
     """
     columns = {one.task: one.column(metrics[one.task]) for one in asked if one.task in metrics}
     cells = _measure(asked, metrics)
-    spans = bootstrap(rows, columns).to_json()["matrix"]
+    spans = [[list(cell) if cell else None for cell in row] for row in cell_intervals(rows, columns)]
     place = {task: k for k, task in enumerate(columns)}
     names = sorted(set(metrics.values()))
     found: dict[str, Any] = {
@@ -265,12 +266,13 @@ def _values(cells: Mapping[str, Sequence[Measured]], tasks: Sequence[str] | None
     ]
 
 
-def _score_matrix(rows: Sequence[MatrixRow], tasks: Sequence[str], matrix: Matrix) -> ScoreMatrix:
+def score_matrix(rows: Sequence[MatrixRow], tasks: Sequence[str], matrix: Matrix) -> ScoreMatrix:
+    """The matrix as figures are taken from it."""
     values = np.array([[np.nan if v is None else v for v in row] for row in matrix], dtype=np.float64)
     return ScoreMatrix(tuple(tasks), tuple(rows), values)
 
 
-def _not_learned(
+def not_learned(
     rows: Sequence[MatrixRow], tasks: Sequence[str], matrix: Matrix, chance: Mapping[str, float | None]
 ) -> list[str]:
     """The trained tasks whose score after their own stage is not above answering without looking."""

@@ -30,6 +30,7 @@ def written_whole(path: Path, *, shared: bool = False) -> Iterator[Path]:
     aside = path.with_name(f".{path.name}.{os.getpid()}.writing" if shared else f".{path.name}.writing")
     try:
         yield aside
+        open_by_umask(aside)
         sync(aside)
         aside.rename(path)
     except BaseException:
@@ -54,6 +55,7 @@ def folder_written_whole(path: Path) -> Iterator[Path]:
     try:
         yield aside
         for file in (*aside.rglob("*"), aside):
+            open_by_umask(file)
             sync(file)
         if path.is_dir():
             path.rmdir()
@@ -172,6 +174,20 @@ def put_aside(folder: Path) -> Path:
         shutil.rmtree(gone, ignore_errors=True)
         folder.rename(gone)
     return gone
+
+
+def open_by_umask(path: Path) -> None:
+    """Let all read and write a file whom the umask allows it; libraries write theirs for its owner alone."""
+    if not path.is_file():
+        return
+    mask = os.umask(
+        0o077
+    )  # it cannot be read otherwise; another thread's file may be too private, not too open
+    os.umask(mask)
+    mode = path.stat().st_mode & 0o777
+    wanted = mode | (0o666 & ~mask)
+    if wanted != mode:
+        path.chmod(wanted)
 
 
 def sync(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The layout of a run's directory: the names of its files and stages."""
+"""The layout of a run's directory, and of a study's: the names of files and stages."""
 
 from pathlib import Path
 
@@ -8,6 +8,7 @@ EVENTS = "events.jsonl"
 TIMING = "timing.json"
 RESULTS = "results.json"
 REPORT = "report.html"
+STUDY = "study.yaml"
 STAGES = "stages"
 READINGS = "readings"
 PROBES = "probes"
@@ -50,6 +51,11 @@ SEAL = "seal.json"
 def predictions_file(reading: str) -> str:
     """The file of a reading's answers, in a stage's folder; the headline reading is called ""."""
     return f"predictions-{reading}.parquet" if reading else PREDICTIONS
+
+
+def log_in_training(run_dir: Path, stage: str) -> Path:
+    """The training log of a stage that is in training; it is beside where the stage will stand."""
+    return run_dir / STAGES / f".{stage}.training.jsonl"
 
 
 def stage_folder(run_dir: Path, stage: str) -> Path:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,15 @@ from forgetmenot.metrics import FORMULAS, PAIRS, metric_named
 from forgetmenot.metrics.resampling import Interval
 from forgetmenot.record.damage import damaged
 from forgetmenot.record.files import write_text
-from forgetmenot.record.layout import CONFIG, ENVIRONMENT, EVENTS, REPORT, TRAINING, stage_folder
+from forgetmenot.record.layout import (
+    CONFIG,
+    ENVIRONMENT,
+    EVENTS,
+    REPORT,
+    TRAINING,
+    log_in_training,
+    stage_folder,
+)
 from forgetmenot.record.results import RunResults, TaskOutcome, load_results
 from forgetmenot.record.saved_readings import with_saved_readings
 from forgetmenot.record.seal import parse, read_checked, read_json
@@ -46,11 +55,23 @@ MOST_STAGES = 2 * MOST_TASKS
 """How many a page shows in full: a browser takes seconds for a table of more than some ten thousand cells."""
 
 
+@dataclass(frozen=True)
+class Now:
+    """What a page that is served says of the moment.
+
+    Attributes:
+        sentences: What goes on, and what there is to do.
+        seconds: After how many the browser asks again; None where nothing will change, or it is held still.
+        held: Whether its reader holds it still.
+    """
+
+    sentences: Sequence[str]
+    seconds: int | None = None
+    held: bool = False
+
+
 def write_report(run_dir: Path) -> Path:
     """Write `report.html` into a run directory, from the files that are there.
-
-    Works for a run that is still going; what it has not measured yet is left open. The page asks for nothing
-    from outside itself.
 
     Returns:
         The report's path.
@@ -58,12 +79,31 @@ def write_report(run_dir: Path) -> Path:
     Raises:
         UserError: The directory has no readable `results.json`.
     """
-    results, others = with_saved_readings(load_results(run_dir), run_dir)
+    path = run_dir / REPORT
+    write_text(path, report_page(run_dir, load_results(run_dir)))
+    return path
+
+
+def report_page(run_dir: Path, results: RunResults, now: Now | None = None) -> str:
+    """The page of a run: one HTML file, which asks for nothing from outside itself.
+
+    Works for a run that is still going; what it has not measured yet is left open.
+
+    Args:
+        run_dir: The run's directory.
+        results: Those of the run, or of the stages that are there.
+        now: What the page says of the moment, where it is served while the run goes on.
+
+    Raises:
+        UserError: A file that the page is made of is damaged.
+    """
+    results, others = with_saved_readings(results, run_dir)
     timing = read_timing(run_dir)
     common_axis = _scale(results)
     columns, rows = shown(results)
     page = template("report.html.jinja").render(
         run=results,
+        now=now,
         headline=headline(results),
         pairs=[pair for pair in PAIRS if results.verdicts.get(pair)],
         words=verdict_words,
@@ -85,7 +125,7 @@ def write_report(run_dir: Path) -> Path:
         axis=common_axis if all(results.bounded(task) for task in results.tasks) else None,
         outcomes=[(outcome, _dumbbell(results, outcome, common_axis)) for outcome in results.worst_first],
         headlines=[_figure(results, name) for name in HEADLINES],
-        losses=lost_examples(run_dir, results),
+        losses=lost_examples(run_dir, results) if results.complete else [],
         trainings=_trainings(run_dir, results, rows),
         layers=layer_pages(results),
         config=_text(run_dir / CONFIG),
@@ -97,9 +137,7 @@ def write_report(run_dir: Path) -> Path:
         timing=timing,
         costs=costs(results.cost, timing) if results.cost else {},
     )
-    path = run_dir / REPORT
-    write_text(path, page)
-    return path
+    return str(page)
 
 
 def _finished(events: Path) -> str | None:
@@ -225,6 +263,8 @@ def _trainings(run_dir: Path, results: RunResults, rows: Sequence[int]) -> list[
     logs: list[tuple[str, list[dict[str, Any]]]] = []
     for stage in (results.stages[i] for i in rows):
         path = stage_folder(run_dir, stage.name) / TRAINING
+        if not path.parent.exists():
+            path = log_in_training(run_dir, stage.name)
         content = read_checked(path) or b""
         steps = [parse(path, line, dict) for line in content.splitlines() if line.endswith(b"}")]
         if steps := [step for step in steps if step.get("loss") is not None]:

@@ -1,8 +1,10 @@
 """The card of an exported model: what it learned, what it forgot, from which data, and how to use it."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from forgetmenot.errors import masked
 from forgetmenot.record.results import RunResults
 from forgetmenot.report.headline import headline
 from forgetmenot.report.verdict_words import decision_words
@@ -13,22 +15,25 @@ from forgetmenot.tasks.yaml_file import write_yaml
 def model_card(
     base: str,
     stage: str,
-    config: str,
+    config: Mapping[str, Any],
     environment: Mapping[str, Any],
     results: RunResults | None,
     *,
     on_hub: bool,
+    repository: str | None = None,
 ) -> str:
-    """Markdown in the hub's form, beginning with its YAML.
+    """Markdown in the hub's form, beginning with its YAML; it names no folder of the machine that made it.
 
     Args:
         base: The base model's name.
         stage: The name of the stage.
-        config: The run's config.yaml.
+        config: The run's config.
         environment: The content of the run's environment.json.
         results: The run's results; None where it has none yet.
         on_hub: Whether the base's name is a hub id, which the hub links.
+        repository: The exported model's own id on the hub; None where it is in a folder.
     """
+    shown, loaded = base if on_hub else last_part(base), repository or "PATH"
     about = {
         **({"base_model": base} if on_hub else {}),
         "library_name": "transformers",
@@ -42,16 +47,16 @@ def model_card(
         write_yaml(about).rstrip(),
         "---",
         "",
-        f"# {base.rstrip('/').rpartition('/')[2]}, stage {stage}",
+        f"# {last_part(base)}, stage {stage}",
         "",
-        f"`{base}` (revision {identity.get('model_revision', NONE)}), fine-tuned by forgetmenot. Adapters "
+        f"`{shown}` (revision {identity.get('model_revision', NONE)}), fine-tuned by forgetmenot. Adapters "
         "are merged into the weights: it is loaded as any model is.",
         "",
         "```python",
         "from transformers import AutoModelForCausalLM, AutoTokenizer",
         "",
-        'tokenizer = AutoTokenizer.from_pretrained("PATH")',
-        'model = AutoModelForCausalLM.from_pretrained("PATH")',
+        f'tokenizer = AutoTokenizer.from_pretrained("{loaded}")',
+        f'model = AutoModelForCausalLM.from_pretrained("{loaded}")',
         "```",
         "",
         *(
@@ -72,10 +77,39 @@ def model_card(
         f"{versions}; {environment.get('machine', '')}.",
         "",
         "```yaml",
-        config.rstrip(),
+        masked(write_yaml(without_folders(config))).rstrip(),
         "```",
     ]
     return "\n".join(lines) + "\n"
+
+
+def last_part(path: str) -> str:
+    """The last part of a path or hub id."""
+    return path.rstrip("/").rpartition("/")[2]
+
+
+def without_folders(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config as others may read it: paths by their last part; where data and the run lie is left out.
+
+    >>> without_folders({"model": {"name": "/home/me/models/base"}, "output": "runs/a", "seed": 0})
+    {'model': {'name': 'base'}, 'seed': 0}
+    """
+    return {key: _shared(value) for key, value in config.items() if key not in ("data_dir", "output")}
+
+
+def _shared(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _shared(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_shared(one) for one in value]
+    return last_part(value) if isinstance(value, str) and _is_path(value) else value
+
+
+def _is_path(text: str) -> bool:
+    """Whether a setting names a file or folder of this machine, and no hub id."""
+    if text.startswith(("/", "~", ".", "$")):
+        return True
+    return "/" in text and " " not in text and Path(text).exists()
 
 
 def _scores(results: RunResults, stage: str) -> list[str]:

@@ -85,6 +85,11 @@ class LiveTable:
             "summary": {},
         }
 
+    @property
+    def begun(self) -> bool:
+        """Whether it has a row."""
+        return bool(self._results["matrix"])
+
     def fill(self, stage_index: int, row: Mapping[str, float | None]) -> None:
         """Set the scores after a stage; a task that is not in `row`, or None, is a missing cell."""
         matrix, tasks = self._results["matrix"], self._results["tasks"]

@@ -36,9 +36,12 @@ from forgetmenot.runs.opening import opened
 from forgetmenot.runs.plan import check_names, check_trackers, in_words, make_plan
 from forgetmenot.runs.probing import make_probes
 from forgetmenot.runs.receipt_loader import ReceiptLoader
+from forgetmenot.runs.standing import kept
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from forgetmenot.report.live import LivePage
 
 
 class Run:
@@ -97,11 +100,27 @@ class Run:
             self.export(place, stage)
             return AutoModelForCausalLM.from_pretrained(place), AutoTokenizer.from_pretrained(place)
 
-    def export(self, out: str | Path, stage: int | str = "last", *, gguf: str | None = None) -> str:
-        """Write a stage as a model with its tokenizer; says how far it answers otherwise than the run did."""
+    def export(
+        self,
+        out: str | Path,
+        stage: int | str = "last",
+        *,
+        gguf: str | None = None,
+        push_to_hub: str | None = None,
+        private: bool = False,
+    ) -> str:
+        """Write a stage as a model with its tokenizer; says how far it answers otherwise than the run did.
+
+        Args:
+            out: A new directory.
+            stage: Its number, its name, or `last`.
+            gguf: Write a GGUF file too, with weights of this type.
+            push_to_hub: Put the directory into this new repository of the Hugging Face hub, as owner/name.
+            private: Make that repository for its owner alone.
+        """
         from forgetmenot.runs.export import export
 
-        return export(self.path, stage, out, gguf)
+        return export(self.path, stage, out, gguf, push_to_hub=push_to_hub, private=private)
 
     def score(
         self,
@@ -141,6 +160,16 @@ class Run:
             return write_report(self.path)
         except OSError as error:
             raise UserError(f"{self.path / REPORT} cannot be written ({error.strerror}).") from error
+
+    def watch(self, port: int | None = None) -> "LivePage":
+        """Serve the report on this machine, until the page is closed or this process ends.
+
+        Raises:
+            UserError: If the port cannot be had.
+        """
+        from forgetmenot.runs.live import watch_run
+
+        return watch_run(self.path, port)
 
     def print(self, console: Console | None = None) -> None:
         """Print the matrix and the summary."""
@@ -187,6 +216,8 @@ def run(
         if not ranks.agreed(lambda: not fresh and is_finished(directory, config)):
             try:
                 _go_on(config, directory, display, fresh)
+            except signals.Interrupted as interrupted:
+                raise _cut_off(interrupted, directory) from interrupted
             except Exception as error:
                 if isinstance(error, UserError) or (sentence := way_out(error)) is None:
                     raise
@@ -205,6 +236,21 @@ def resume(run_dir: str | Path, *, console: Console | None = None) -> Run:
     config = read_resolved(path / CONFIG)
     here = str(path.absolute()).replace("{", "{{").replace("}", "}}")
     return run(config.model_copy(update={"output": here}), console=console)
+
+
+def _cut_off(interrupted: signals.Interrupted, directory: RunDirectory) -> signals.Interrupted:
+    """An interruption that says what is kept of the run, and in which directory it goes on.
+
+    Not where nothing was begun, or where its processes have to be started by the command that began them.
+    """
+    if not directory.begun or ranks.world_size() > 1:
+        return interrupted
+    try:
+        said = kept(directory.path)
+    except UserError:  # which whatever goes on says
+        said = ""
+    where = " ".join(filter(None, (said, interrupted.where)))
+    return signals.Interrupted(interrupted.number, where, str(directory.path))
 
 
 def resolve(

@@ -5,17 +5,18 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import IO, Any, TypeVar, cast
 
 from forgetmenot.engine import ranks
 from forgetmenot.errors import UserError
 from forgetmenot.record.damage import damaged, stage_of
-from forgetmenot.record.files import as_json, put_aside, remove, sync, write_text
+from forgetmenot.record.files import as_json, open_by_umask, put_aside, remove, sync, write_text
 from forgetmenot.record.layout import (
     CONFIG,
     ENVIRONMENT,
@@ -47,6 +48,8 @@ from forgetmenot.runs.ownership import LOCK, Kind, check_ours, mark
 SEALED = (CONFIG, ENVIRONMENT, TIMING, RESULTS)
 """The files of a run's own folder that its seal lists: what numbers are read from or depend on."""
 
+GLANCE = 0.2  # seconds; longer than anybody takes who looks whether a directory is held
+
 Change = TypeVar("Change", bound=Callable[..., None])
 
 
@@ -71,6 +74,8 @@ class RunDirectory:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.begun = False
+        """Whether this process has begun to write the run, or to go on with it."""
 
     @contextmanager
     def locked(self, kind: Kind = "run") -> Iterator[None]:
@@ -96,7 +101,7 @@ class RunDirectory:
             raise UserError(f"output: {self.path} cannot be written ({error.strerror}).") from error
         with lock, _unmade_if_unused(made):
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _hold(lock)
             except BlockingIOError as error:
                 raise UserError(
                     f"{self.path} is in use by another process; wait for it, or choose another output."
@@ -175,6 +180,7 @@ class RunDirectory:
         forget(self.path / RESULTS)
         (self.path / RESULTS).unlink(missing_ok=True)
         self.write_text(CONFIG, config)
+        self.begun = True
 
     def check(self, stages: Sequence[str]) -> None:
         """Hold what a run that is taken up again stands on against its seals; weights when they are loaded.
@@ -237,6 +243,7 @@ class RunDirectory:
         yield aside
         write_seal(aside)
         for file in aside.rglob("*"):
+            open_by_umask(file)
             sync(file)
         gone = put_aside(stage)
         (aside / TRAINED).unlink(missing_ok=True)  # last: hashing and syncing weights may take minutes
@@ -328,6 +335,19 @@ class RunDirectory:
             row.extend([None] * (stage + 1 - len(row)))
             row[stage] = round(seconds, 3)
         self.write_json(TIMING, timing)
+
+
+def _hold(lock: IO[str]) -> None:
+    """Take a lock; twice, since `fmn watch` may be looking whether it is held.
+
+    Raises:
+        BlockingIOError: Another process has it.
+    """
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        time.sleep(GLANCE)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 @contextmanager

@@ -58,8 +58,10 @@ class Display:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop drawing; the finished table is printed by whoever reports."""
+        """Stop drawing; the finished table is printed by whoever reports, and here what a cut-off run has."""
         self._live.stop()
+        if error is not None and self.console.is_terminal and self.table is not None and self.table.begun:
+            self.console.print(self.table)
 
     def show(self, table: LiveTable) -> None:
         """Put the score matrix above the bars."""

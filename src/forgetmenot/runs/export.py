@@ -16,6 +16,7 @@ from forgetmenot.record.predictions import Predictions, read_predictions
 from forgetmenot.record.results import RunResults, read_results_file
 from forgetmenot.report.model_card import model_card
 from forgetmenot.runs.directory import RunDirectory, begun_with
+from forgetmenot.runs.push import check_push, push
 from forgetmenot.runs.saved import at_its_revision, open_saved, other_than_begun
 
 if TYPE_CHECKING:
@@ -27,10 +28,19 @@ if TYPE_CHECKING:
 
     Kept = tuple[list[TokenSequence], Tensor]
 
+CARD = "README.md"
 SAMPLE = 64  # examples of each task on which the exported model is held against the run; ours
 
 
-def export(run_dir: str | Path, stage: int | str, out: str | Path, gguf: str | None = None) -> str:
+def export(
+    run_dir: str | Path,
+    stage: int | str,
+    out: str | Path,
+    gguf: str | None = None,
+    *,
+    push_to_hub: str | None = None,
+    private: bool = False,
+) -> str:
     """Write a stage as one model that Transformers loads by itself, with its tokenizer.
 
     Before it is written, it is held against the log-likelihoods that the run kept of the stage; a GGUF file
@@ -41,16 +51,20 @@ def export(run_dir: str | Path, stage: int | str, out: str | Path, gguf: str | N
         stage: Its number or name, or `last`.
         out: A new directory.
         gguf: Write model-TYPE.gguf beside the safetensors, with weights of this type: one of GGUF_TYPES.
+        push_to_hub: Put `out` into this new repository of the Hugging Face hub, as owner/name.
+        private: Make that repository for its owner alone.
 
     The directory appears whole, or not at all.
 
     Returns:
-        How far the exported models' log-likelihoods lie from the run's, in sentences.
+        How far the exported models' log-likelihoods lie from the run's, in sentences; and where on the hub
+        they are.
 
     Raises:
         UserError: If there is no such stage, its weights are gone, the method answers with no single model,
             the base model is another than the run began with, the merged model answers otherwise than the
-            run did, `out` has something in it or cannot be made, or nothing here can write the GGUF file.
+            run did, `out` has something in it or cannot be made, nothing here can write the GGUF file, or
+            the hub does not take it.
     """
     directory, out, stage = RunDirectory(Path(run_dir)), Path(out), str(stage)
     config = read_resolved(directory.path / CONFIG)
@@ -76,11 +90,19 @@ def export(run_dir: str | Path, stage: int | str, out: str | Path, gguf: str | N
         raise UserError(
             f"{kind.not_one_model} The learned weights are in {directory.stage(found[0]) / kind.folder}."
         )
+    if private and push_to_hub is None:
+        raise UserError("--private: it is of a repository on the hub; say --push-to-hub OWNER/NAME as well.")
+    if push_to_hub is not None:
+        check_push(push_to_hub, private=private)
     answers = read_predictions(directory.stage(found[0]) / PREDICTIONS)
     base = at_its_revision(config, begun_with(directory)).model
     template = find_template(base) if gguf is not None else None
     with folder_written_whole(out) as folder:
-        return _write(directory, config, method, found[0], answers, folder, gguf, template)
+        said = _write(directory, config, method, found[0], answers, folder, gguf, template)
+        write_text(folder / CARD, _card(directory, config, found[0], push_to_hub))
+    if push_to_hub is None:
+        return said
+    return f"{said} It is at {push(out, push_to_hub, private=private)}."
 
 
 def _write(
@@ -112,7 +134,6 @@ def _write(
             said += _rounded(replace(session.learner, model=plain), kept)
         plain.save_pretrained(out)
     session.learner.tokenizer.save_pretrained(out)
-    write_text(out / "README.md", _card(directory, config, stage))
     if gguf is None or template is None:
         return said
     del plain
@@ -139,16 +160,17 @@ def _rounded(exported: Learner, kept: Kept | str) -> str:
     return f"{said}, and then differ from them by at most {moved:.1e} nats."
 
 
-def _card(directory: RunDirectory, config: RunConfig, stage: str) -> str:
-    """The card of the exported model."""
+def _card(directory: RunDirectory, config: RunConfig, stage: str, repository: str | None) -> str:
+    """The card of the exported model, which may be in a repository of the hub."""
     results = read_results_file(directory.path)
     return model_card(
         config.model.title,
         stage,
-        (directory.path / CONFIG).read_text(encoding="utf-8"),
+        config.model_dump(mode="json"),
         directory.read_json(ENVIRONMENT) or {},
         None if results is None else RunResults(results),
         on_hub=config.model.on_hub,
+        repository=repository,
     )
 
 

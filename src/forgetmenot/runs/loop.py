@@ -131,6 +131,10 @@ class Loop:
     def _run(self) -> None:
         names = [BASE, *(stage.name for stage in self.plan.stages)]
         committed = ranks.agreed(lambda: [name for name in names if self.directory.is_committed(name)])
+        if committed:
+            further = next((name for name in names if name not in committed), "the results")
+            done = f"{len(committed)} of {len(names)} stages are done, the last {committed[-1]}"
+            self.display.say(f"{done}; going on with {further}.")
         present = BASE  # the stage whose weights the learner has
         if BASE in committed:
             self._add_columns(BASE)

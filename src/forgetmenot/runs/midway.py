@@ -24,7 +24,7 @@ from forgetmenot.engine.training_state import TrainingState
 from forgetmenot.machine import in_words
 from forgetmenot.methods import Method
 from forgetmenot.record.files import written_whole
-from forgetmenot.record.layout import TRAINING
+from forgetmenot.record.layout import TRAINING, log_in_training
 
 METHOD = "method."
 POSITION, DIGEST = "position", "sha256"
@@ -51,7 +51,7 @@ class Midway:
 
     def __init__(self, folder: Path, method: Method, settings: TrainingSettings, say: Say) -> None:
         self.path = folder.with_name(f".{folder.name}.midway.safetensors")
-        self.log = folder.with_name(f".{folder.name}.training.jsonl")
+        self.log = log_in_training(folder.parent.parent, folder.name)
         self.stage, self.method, self.settings, self.say = folder.name, method, settings, say
         self.seconds = 0.0
         """What earlier processes have trained."""
@@ -114,7 +114,7 @@ class Midway:
         if not ranks.writes():
             return
         if self._stream is None:
-            self._stream = self.log.open("a", encoding="utf-8")
+            self._stream = self.log.open("a", encoding="utf-8", buffering=1)  # `fmn watch` reads it
         self._stream.write(json.dumps(row) + "\n")
 
     def stepped(self, state: TrainingState) -> None:

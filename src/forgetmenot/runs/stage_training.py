@@ -111,6 +111,7 @@ class StageTraining:
         method.begin(learner, stage)
         epochs = epochs_of(settings, stage)
         steps = -(-len(examples) // settings.batch_size) * epochs
+        self.directory.event("training", stage=stage.name, steps=steps)
         rounded = rounded_once(learner.model, learner.precision)
         with (
             self.display.progress(stage.name, steps) as advance,

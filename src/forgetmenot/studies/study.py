@@ -16,6 +16,7 @@ from forgetmenot.evaluation.watched import load_benchmarks
 from forgetmenot.metrics import spread
 from forgetmenot.process import GLANCE, Job
 from forgetmenot.record.damage import DamagedError
+from forgetmenot.record.layout import STUDY
 from forgetmenot.record.results import load_results
 from forgetmenot.report.comparison.claims import JudgedClaim, judge
 from forgetmenot.report.comparison.comparison import Comparison
@@ -142,7 +143,7 @@ def study(
         check_unchanged(config, runs, directory)
         pending = [run for run in runs if not _finished(run)]
         _check(pending)
-        directory.write_text("study.yaml", config.to_yaml())
+        directory.write_text(STUDY, config.to_yaml())
 
         def go_through(some: Sequence[StudyRun]) -> dict[Path, tuple[int, str | None]]:
             to_do = [run for run in some if not _finished(run)]
