@@ -32,6 +32,8 @@ PAPER_SAYS = {
     "l2-sp": "a better default than plain weight decay when a pre-trained model is tuned (Li et al. 2018)",
     "lamol": "five tasks one after another, 2 to 3 points below multi-task learning, without past data "
     "(Sun et al. 2020)",
+    "lora-null": "preserves the base's world knowledge and tunes well; it preserves more where A is frozen "
+    "(Tang et al. 2026)",
     "lwf": "better than feature extraction and fine-tuning, near multi-task learning (Li & Hoiem 2016)",
     "magmax": "sequential tuning with the largest changes kept beats other continual methods "
     "(Marczak et al. 2024)",

@@ -27,6 +27,7 @@ from forgetmenot.methods.joint import Joint
 from forgetmenot.methods.kl import KL
 from forgetmenot.methods.l2_sp import L2SP
 from forgetmenot.methods.lamol import LAMOL
+from forgetmenot.methods.lora_null import LoraNull
 from forgetmenot.methods.lwf import LwF
 from forgetmenot.methods.magmax import MagMax
 from forgetmenot.methods.moe_lora import MoELoRA
@@ -69,6 +70,7 @@ METHODS: dict[str, type[Method]] = {
     "kl": KL,
     "l2-sp": L2SP,
     "lamol": LAMOL,
+    "lora-null": LoraNull,
     "lwf": LwF,
     "magmax": MagMax,
     "moe-lora": MoELoRA,
