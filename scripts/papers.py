@@ -28,6 +28,8 @@ PAPER_SAYS = {
     "44 % instead of 11 % (Zheng et al. 2025)",
     "gem": "forgets less, and earlier tasks may even gain (Lopez-Paz & Ranzato 2017)",
     "gpm": "on a par with the best of its day or better, without past data (Saha et al. 2021)",
+    "inflora": "better than the parameter-efficient methods of its day on several data sets of images "
+    "(Liang & Li 2024)",
     "kl": "an anchor to the base model keeps reweighted fine-tuning stable (Zhu et al. 2025)",
     "l2-sp": "a better default than plain weight decay when a pre-trained model is tuned (Li et al. 2018)",
     "lamol": "five tasks one after another, 2 to 3 points below multi-task learning, without past data "

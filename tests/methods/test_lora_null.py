@@ -67,7 +67,8 @@ def test_a_frozen_a_and_a_b_from_0_is_the_papers_residual_and_its_adapter(
     adapted: Adapted, few_examples: Few
 ) -> None:
     """W′ + B A₀ learns by AdamW on outputs of a layer, and so does what the method makes of the layer."""
-    learner, method = adapted(per_stage="merge"), make_method("lora-null", {}, 0)
+    learner = adapted(per_stage="merge")
+    method: Any = make_method("lora-null", {}, 0)
     method.kept = {name: square_root(gram) for name, gram in grams(learner, few_examples["near"]).items()}
     method.adapt(learner, Stage(2, ("far",)))
     layer = next(iter(linear_layers(learner).values()))
@@ -81,15 +82,16 @@ def test_a_frozen_a_and_a_b_from_0_is_the_papers_residual_and_its_adapter(
     inputs, target = (
         torch.from_numpy(drawn(5, n, seed=2)).float() for n in (weight.shape[1], weight.shape[0])
     )
-    outputs = {}
-    for kind, of, parameter in (
-        ("paper", lambda: inputs @ (rest + scale * b @ a).T, b),
-        ("ours", lambda: layer(inputs), layer.lora_B["default"].weight),
-    ):
+    outputs, learned = {}, layer.lora_B["default"].weight
+    layers: dict[str, tuple[Callable[[], Tensor], Tensor]] = {
+        "paper": (lambda: inputs @ (rest + scale * b @ a).T, b),
+        "ours": (lambda: layer(inputs), learned),
+    }
+    for kind, (of, parameter) in layers.items():
         optimizer = torch.optim.AdamW([parameter], lr=0.01, weight_decay=0)
         for _ in range(20):
             optimizer.zero_grad()
-            (of() - target).square().mean().backward()
+            (of() - target).square().mean().backward()  # type: ignore[no-untyped-call]
             optimizer.step()
         outputs[kind] = of().detach()
     assert torch.allclose(outputs["paper"], outputs["ours"], atol=1e-4)
@@ -196,11 +198,12 @@ def test_each_task_counts_alike_and_the_state_comes_back(
     learner, method = adapted(per_stage="new"), make_method("lora-null", {"examples": 99}, seed=0)
     method.adapt(learner, Stage(1, ("near",), further={"far": few_examples["far"]}))
     method.end(learner, Stage(1, ("near",), data={"near": few_examples["near"][:3]}))
-    again = through_disk(method, "lora-null", tmp_path, examples=99)
+    again: Any = through_disk(method, "lora-null", tmp_path, examples=99)
     far, near = grams(learner, few_examples["far"]), grams(learner, few_examples["near"][:3])
     assert again.kept.keys() == far.keys()
     for name, root in again.kept.items():
-        wanted = sum(gram / gram.diagonal().mean() for gram in (far[name], near[name]))
+        one, other = (gram / gram.diagonal().mean() for gram in (far[name], near[name]))
+        wanted = one + other
         assert torch.allclose(root.double() @ root.double().T, wanted, rtol=1e-4, atol=1e-4), name
 
 

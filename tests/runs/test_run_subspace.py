@@ -26,6 +26,7 @@ LIMITS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "freeze nothing, lora": ({"name": "freeze", "share": 0}, {}),
     "freeze nothing, full": ({"name": "freeze", "share": 0}, {"kind": "full"}),
     "moe-lora of one expert": ({"name": "moe-lora", "experts": 1}, {}),
+    "inflora of no inputs": ({"name": "inflora", "examples": 0}, {"per_stage": "merge"}),
     "lora-null of no inputs": ({"name": "lora-null", "examples": 0}, {"per_stage": "new"}),
     "lora-null of no inputs, a learned": (
         {"name": "lora-null", "examples": 0, "down": "learned"},
@@ -45,6 +46,8 @@ RESUMED: dict[str, tuple[Any, dict[str, Any]]] = {
     "freeze full": ("freeze", {"kind": "full"}),
     "freeze by map, lora": ({"name": "freeze", "layers": "auto"}, {}),
     "freeze by map, full": ({"name": "freeze", "layers": "auto"}, {"kind": "full"}),
+    "inflora beside": ("inflora", {}),
+    "inflora merged": ("inflora", {"per_stage": "merge"}),
     "lora-null beside": ("lora-null", {}),
     "lora-null merged": ("lora-null", {"per_stage": "merge"}),
     "lora-null, a learned beside": ({"name": "lora-null", "down": "learned"}, {}),
@@ -71,7 +74,7 @@ def test_in_the_limit_it_is_sequential_to_the_bit(go: Go, limit: str) -> None:
 
 
 @pytest.mark.parametrize("method", [{"name": "lora-null", "down": down} for down in ("frozen", "learned")])
-def test_the_first_stage_is_plain_lora_to_the_bit(
+def test_without_sources_the_first_stage_is_plain_lora_to_the_bit(
     go: Go, tiny: Mapping[str, Any], method: dict[str, Any]
 ) -> None:
     """There is nothing yet to keep clear of, as long as no sources say so; later there is."""

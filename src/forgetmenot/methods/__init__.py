@@ -23,6 +23,7 @@ from forgetmenot.methods.flow import Flow
 from forgetmenot.methods.freeze import Freeze
 from forgetmenot.methods.gem import GEM
 from forgetmenot.methods.gpm import GPM
+from forgetmenot.methods.inflora import InfLora
 from forgetmenot.methods.joint import Joint
 from forgetmenot.methods.kl import KL
 from forgetmenot.methods.l2_sp import L2SP
@@ -67,6 +68,7 @@ METHODS: dict[str, type[Method]] = {
     "freeze": Freeze,
     "gem": GEM,
     "gpm": GPM,
+    "inflora": InfLora,
     "kl": KL,
     "l2-sp": L2SP,
     "lamol": LAMOL,
