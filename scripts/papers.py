@@ -53,6 +53,8 @@ PAPER_SAYS = {
     "self-guide-replay": "of such examples alone: tuning on them gains about 15 points in classification and "
     "18 in generation over prompting (Zhao et al. 2024); no paper replays them",
     "si": "much less forgetting at small cost (Zenke et al. 2017)",
+    "slao": "better than earlier methods without past data, with one adapter whatever the number of tasks "
+    "(Qiao & Mahdavi 2026)",
     "ssr": "as good as replay of past examples or better, with none of them (Huang et al. 2024)",
     "stm": "of other tasks nothing is lost where plain tuning costs 38 %, with a model of 2B tuned on MBPP "
     "(Chao-Chung Wu et al. 2025)",

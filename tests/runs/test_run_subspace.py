@@ -37,6 +37,7 @@ LIMITS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"name": "progressive-prompts", "answers": "all"},
         {"kind": "prompt", "per_stage": "new"},
     ),
+    "slao of the last task": ({"name": "slao", "power": 0, "orthogonal": False}, {}),
 }
 """Methods at a strength that leaves plain sequential fine-tuning, and the adapter that both use."""
 
@@ -57,6 +58,7 @@ RESUMED: dict[str, tuple[Any, dict[str, Any]]] = {
     "moe-lora": ("moe-lora", {}),
     "osf": ("osf", {}),
     "progressive-prompts": ("progressive-prompts", {}),
+    "slao": ("slao", {}),
 }
 
 
@@ -71,6 +73,12 @@ def test_in_the_limit_it_is_sequential_to_the_bit(go: Go, limit: str) -> None:
     one = go("one", {**SMALL, "method": method, "adapter": adapter})
     other = go("other", {**SMALL, "adapter": adapter})
     assert [_likelihoods(one, k) for k in range(4)] == [_likelihoods(other, k) for k in range(4)]
+
+
+def test_the_first_stage_of_slao_is_plain_lora_to_the_bit(go: Go) -> None:
+    plain, one = go("plain", SMALL), go("one", {**SMALL, "method": "slao"})
+    assert _likelihoods(one, 1) == _likelihoods(plain, 1)
+    assert _likelihoods(one, 2) != _likelihoods(plain, 2)
 
 
 @pytest.mark.parametrize("method", [{"name": "lora-null", "down": down} for down in ("frozen", "learned")])

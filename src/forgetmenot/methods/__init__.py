@@ -44,6 +44,7 @@ from forgetmenot.methods.sequential import Sequential
 from forgetmenot.methods.shared.method import Method, Options, Stage
 from forgetmenot.methods.si import SI
 from forgetmenot.methods.single import Single
+from forgetmenot.methods.slao import SLAO
 from forgetmenot.methods.ssr import SSR
 from forgetmenot.methods.stm import STM
 from forgetmenot.methods.task_arithmetic import TaskArithmetic
@@ -85,6 +86,7 @@ METHODS: dict[str, type[Method]] = {
     "self-distillation": SelfDistillation,
     "self-guide-replay": SelfGuideReplay,
     "si": SI,
+    "slao": SLAO,
     "ssr": SSR,
     "stm": STM,
     "task-arithmetic": TaskArithmetic,
