@@ -28,10 +28,14 @@ PAPER_SAYS = {
     "44 % instead of 11 % (Zheng et al. 2025)",
     "gem": "forgets less, and earlier tasks may even gain (Lopez-Paz & Ranzato 2017)",
     "gpm": "on a par with the best of its day or better, without past data (Saha et al. 2021)",
+    "inflora": "better than the parameter-efficient methods of its day on several data sets of images "
+    "(Liang & Li 2024)",
     "kl": "an anchor to the base model keeps reweighted fine-tuning stable (Zhu et al. 2025)",
     "l2-sp": "a better default than plain weight decay when a pre-trained model is tuned (Li et al. 2018)",
     "lamol": "five tasks one after another, 2 to 3 points below multi-task learning, without past data "
     "(Sun et al. 2020)",
+    "lora-null": "preserves the base's world knowledge and tunes well; it preserves more where A is frozen "
+    "(Tang et al. 2026)",
     "lwf": "better than feature extraction and fine-tuning, near multi-task learning (Li & Hoiem 2016)",
     "magmax": "sequential tuning with the largest changes kept beats other continual methods "
     "(Marczak et al. 2024)",
@@ -49,6 +53,8 @@ PAPER_SAYS = {
     "self-guide-replay": "of such examples alone: tuning on them gains about 15 points in classification and "
     "18 in generation over prompting (Zhao et al. 2024); no paper replays them",
     "si": "much less forgetting at small cost (Zenke et al. 2017)",
+    "slao": "better than earlier methods without past data, with one adapter whatever the number of tasks "
+    "(Qiao & Mahdavi 2026)",
     "ssr": "as good as replay of past examples or better, with none of them (Huang et al. 2024)",
     "stm": "of other tasks nothing is lost where plain tuning costs 38 %, with a model of 2B tuned on MBPP "
     "(Chao-Chung Wu et al. 2025)",

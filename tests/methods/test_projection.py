@@ -7,53 +7,22 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from forgetmenot.engine.learner import Learner
-from forgetmenot.engine.settings import TrainingSettings
-from forgetmenot.engine.training import fit
 from forgetmenot.errors import UserError
-from forgetmenot.methods import Method, Stage, make_method
-from forgetmenot.methods.gpm import extend
+from forgetmenot.methods import Stage, make_method
+from forgetmenot.methods.shared.layer_inputs import extend, input_grams
 from forgetmenot.models.adapt import adapt, finish_stage
 from forgetmenot.models.settings import AdapterSettings
 from forgetmenot.prompting import Encoded
-from forgetmenot.runs.method_state import load_method_state, save_method_state
+from tests.methods.stages import inputs_alone, learn, through_disk
 
 Adapted = Callable[..., Learner]
 Few = Mapping[str, list[Encoded]]
-LONG_STEPS = TrainingSettings(batch_size=2, schedule="constant", warmup_ratio=0, weight_decay=0.1)
-
-
-def learn(method: Method, learner: Learner, number: int, task: str, examples: list[Encoded]) -> None:
-    """One stage, as the loop does it, with an adapter in place."""
-    stage = Stage(number, (task,), data={task: examples})
-    method.adapt(learner, stage)
-    method.begin(learner, stage)
-    fit(
-        learner,
-        method.examples(learner, stage),
-        method,
-        LONG_STEPS,
-        accelerator=Accelerator(cpu=True),
-        epochs=2,
-        learning_rate=0.01,
-        seed=0,
-        on_step=lambda step: None,
-    )
-    method.end(learner, stage)
-
-
-def through_disk(method: Method, name: str, folder: Path, **options: Any) -> Method:
-    """The method as the next stage finds it."""
-    save_method_state(method, folder)
-    method = make_method(name, options, seed=0)
-    load_method_state(method, folder)
-    return method
 
 
 def flat(values: Mapping[str, Tensor]) -> Tensor:
@@ -184,27 +153,6 @@ def test_gpm_knows_layers_that_hold_their_weights_transposed(few_examples: Few, 
     assert np.array(learner.score(past)) == pytest.approx(np.array(before), abs=1e-3)
 
 
-def inputs_alone(learner: Learner, examples: list[Encoded]) -> dict[str, Tensor]:
-    """Each linear layer's R Rᵀ, one sequence at a time; those of the head where something is predicted."""
-    grams: dict[str, Tensor] = {}
-    head = learner.model.get_output_embeddings()
-    names: dict[nn.Module, str] = {
-        m: name for name, m in learner.model.named_modules() if isinstance(m, nn.Linear)
-    }
-    for sequence in (one for e in examples for one in (e.answer, *e.candidates)):
-
-        def see(module: nn.Module, inputs: tuple[Tensor, ...], start: int = sequence.start) -> None:
-            rows = inputs[0][0, start - 1 if module is head else 0 :].double()
-            grams[names[module]] = grams.get(names[module], 0) + rows.T @ rows
-
-        hooks = [module.register_forward_pre_hook(see) for module in names]
-        with torch.no_grad():
-            learner.model(input_ids=torch.tensor([sequence.tokens[:-1]]))
-        for hook in hooks:
-            hook.remove()
-    return grams
-
-
 @pytest.mark.parametrize("budget", [16, 64, 512])
 @pytest.mark.parametrize("layout", ["trie", "blocks", "single", "padded"])
 def test_what_gpm_protects_is_the_same_however_sequences_are_packed(
@@ -215,7 +163,7 @@ def test_what_gpm_protects_is_the_same_however_sequences_are_packed(
     learner.layout, learner.budget = layout, budget
     wanted = inputs_alone(learner, examples)
     method: Any = make_method("gpm", {"threshold": 0.9}, seed=0)
-    found = method._input_grams(learner, examples)
+    found = input_grams(learner, examples, dict(pair for _, pair in method._layers(learner)))
     assert wanted.keys() == found.keys()
     assert "lm_head" in wanted
     for layer, gram in wanted.items():

@@ -26,11 +26,18 @@ LIMITS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "freeze nothing, lora": ({"name": "freeze", "share": 0}, {}),
     "freeze nothing, full": ({"name": "freeze", "share": 0}, {"kind": "full"}),
     "moe-lora of one expert": ({"name": "moe-lora", "experts": 1}, {}),
+    "inflora of no inputs": ({"name": "inflora", "examples": 0}, {"per_stage": "merge"}),
+    "lora-null of no inputs": ({"name": "lora-null", "examples": 0}, {"per_stage": "new"}),
+    "lora-null of no inputs, a learned": (
+        {"name": "lora-null", "examples": 0, "down": "learned"},
+        {"per_stage": "merge"},
+    ),
     "o-lora without strength": ({"name": "o-lora", "strength": 0}, {"per_stage": "new"}),
     "progressive-prompts that all answer": (
         {"name": "progressive-prompts", "answers": "all"},
         {"kind": "prompt", "per_stage": "new"},
     ),
+    "slao of the last task": ({"name": "slao", "power": 0, "orthogonal": False}, {}),
 }
 """Methods at a strength that leaves plain sequential fine-tuning, and the adapter that both use."""
 
@@ -40,11 +47,18 @@ RESUMED: dict[str, tuple[Any, dict[str, Any]]] = {
     "freeze full": ("freeze", {"kind": "full"}),
     "freeze by map, lora": ({"name": "freeze", "layers": "auto"}, {}),
     "freeze by map, full": ({"name": "freeze", "layers": "auto"}, {"kind": "full"}),
+    "inflora beside": ("inflora", {}),
+    "inflora merged": ("inflora", {"per_stage": "merge"}),
+    "lora-null beside": ("lora-null", {}),
+    "lora-null merged": ("lora-null", {"per_stage": "merge"}),
+    "lora-null, a learned beside": ({"name": "lora-null", "down": "learned"}, {}),
+    "lora-null, a learned merged": ({"name": "lora-null", "down": "learned"}, {"per_stage": "merge"}),
     "o-lora beside": ({"name": "o-lora", "strength": 30}, {}),
     "o-lora merged": ({"name": "o-lora", "strength": 30}, {"per_stage": "merge"}),
     "moe-lora": ("moe-lora", {}),
     "osf": ("osf", {}),
     "progressive-prompts": ("progressive-prompts", {}),
+    "slao": ("slao", {}),
 }
 
 
@@ -59,6 +73,27 @@ def test_in_the_limit_it_is_sequential_to_the_bit(go: Go, limit: str) -> None:
     one = go("one", {**SMALL, "method": method, "adapter": adapter})
     other = go("other", {**SMALL, "adapter": adapter})
     assert [_likelihoods(one, k) for k in range(4)] == [_likelihoods(other, k) for k in range(4)]
+
+
+def test_the_first_stage_of_slao_is_plain_lora_to_the_bit(go: Go) -> None:
+    plain, one = go("plain", SMALL), go("one", {**SMALL, "method": "slao"})
+    assert _likelihoods(one, 1) == _likelihoods(plain, 1)
+    assert _likelihoods(one, 2) != _likelihoods(plain, 2)
+
+
+@pytest.mark.parametrize("method", [{"name": "lora-null", "down": down} for down in ("frozen", "learned")])
+def test_without_sources_the_first_stage_is_plain_lora_to_the_bit(
+    go: Go, tiny: Mapping[str, Any], method: dict[str, Any]
+) -> None:
+    """There is nothing yet to keep clear of, as long as no sources say so; later there is."""
+    plain = go("plain", {**SMALL, "adapter.per_stage": "new"})
+    one = go("one", {**SMALL, "method": method})
+    assert _likelihoods(one, 1) == _likelihoods(plain, 1)
+    assert _likelihoods(one, 2) != _likelihoods(plain, 2)
+    tasks = tiny["tasks"]
+    sourced = go("sourced", {**SMALL, "method": {**method, "sources": "size"}, "tasks": tasks})
+    assert len(sourced.results["stages"]) == 3
+    assert _likelihoods(sourced, 1) != _likelihoods(plain, 1)
 
 
 @pytest.mark.parametrize("case", RESUMED)

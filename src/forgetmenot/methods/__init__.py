@@ -23,10 +23,12 @@ from forgetmenot.methods.flow import Flow
 from forgetmenot.methods.freeze import Freeze
 from forgetmenot.methods.gem import GEM
 from forgetmenot.methods.gpm import GPM
+from forgetmenot.methods.inflora import InfLora
 from forgetmenot.methods.joint import Joint
 from forgetmenot.methods.kl import KL
 from forgetmenot.methods.l2_sp import L2SP
 from forgetmenot.methods.lamol import LAMOL
+from forgetmenot.methods.lora_null import LoraNull
 from forgetmenot.methods.lwf import LwF
 from forgetmenot.methods.magmax import MagMax
 from forgetmenot.methods.moe_lora import MoELoRA
@@ -42,6 +44,7 @@ from forgetmenot.methods.sequential import Sequential
 from forgetmenot.methods.shared.method import Method, Options, Stage
 from forgetmenot.methods.si import SI
 from forgetmenot.methods.single import Single
+from forgetmenot.methods.slao import SLAO
 from forgetmenot.methods.ssr import SSR
 from forgetmenot.methods.stm import STM
 from forgetmenot.methods.task_arithmetic import TaskArithmetic
@@ -66,9 +69,11 @@ METHODS: dict[str, type[Method]] = {
     "freeze": Freeze,
     "gem": GEM,
     "gpm": GPM,
+    "inflora": InfLora,
     "kl": KL,
     "l2-sp": L2SP,
     "lamol": LAMOL,
+    "lora-null": LoraNull,
     "lwf": LwF,
     "magmax": MagMax,
     "moe-lora": MoELoRA,
@@ -81,6 +86,7 @@ METHODS: dict[str, type[Method]] = {
     "self-distillation": SelfDistillation,
     "self-guide-replay": SelfGuideReplay,
     "si": SI,
+    "slao": SLAO,
     "ssr": SSR,
     "stm": STM,
     "task-arithmetic": TaskArithmetic,

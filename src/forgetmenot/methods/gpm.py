@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from pydantic import Field
 
+from forgetmenot.methods.shared.layer_inputs import extend, input_grams
 from forgetmenot.methods.shared.method import Options, Stage
 from forgetmenot.methods.shared.projection import Projection
-from forgetmenot.prompting.encoded import Encoded
 from forgetmenot.settings import Number, PositiveInt
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from forgetmenot.engine.learner import Learner
-
-ROUNDING = 1e-12
-"""An eigenvalue below this part of all is no direction."""
 
 
 class GpmOptions(Options):
@@ -75,26 +72,11 @@ class GPM(Projection):
             return
         drawn = np.random.default_rng([self.seed, stage.number]).permutation(len(examples))
         some = [examples[k] for k in drawn[: self.options.examples].tolist()]
-        taken = []
-        for layer, gram in self._input_grams(learner, some).items():
+        taken, layers = [], dict(pair for _, pair in self._layers(learner))
+        for layer, gram in input_grams(learner, some, layers).items():
             self.basis[layer] = extend(self.basis.get(layer), gram.cpu(), self.options.threshold)
             taken.append(self.basis[layer].shape[1] / len(gram))
         self.notes.append(f"{np.mean(taken):.1%} of the directions of the layers' inputs are taken.")
-
-    def _input_grams(self, learner: Learner, examples: Sequence[Encoded]) -> dict[str, Tensor]:
-        """For each layer R Rᵀ of its inputs on what is learned and what is scored, in fp64 [width, width].
-
-        R has a column for each token of each sequence; those of the LM head are where a token is predicted.
-        """
-        grams: dict[str, Tensor] = {}
-
-        def add(layer: str, inputs: Tensor, counts: Tensor) -> None:
-            rows = inputs.double()
-            grams[layer] = grams.get(layer, 0) + (rows.T * counts) @ rows
-
-        sequences = [one for e in examples for one in (e.answer, *e.candidates)]
-        learner.layer_inputs(sequences, dict(pair for _, pair in self._layers(learner)), add)
-        return grams
 
     def _layers(self, learner: Learner) -> Iterator[tuple[str, tuple[str, nn.Module]]]:
         """The trained linear layers: the weight's name, and the layer's (without the adapter's) with it."""
@@ -106,30 +88,3 @@ class GPM(Projection):
             linear = isinstance(module, nn.Linear | Conv1D) and ".lora_B." not in name
             if linear and module.weight.requires_grad and module.weight is not embeddings:
                 yield f"{name}.weight", (name.split(".lora_A.")[0], module)
-
-
-def extend(basis: Tensor | None, gram: Tensor, threshold: float) -> Tensor:
-    """The basis with the fewest directions added that hold `threshold` of the inputs' squared norm.
-
-    Args:
-        basis: M, orthonormal columns [width, directions], or None.
-        gram: R Rᵀ, summed over inputs, in fp64 [width, width].
-        threshold: ε, from 0 to 1.
-
-    Returns:
-        fp32 [width, directions], the given ones first.
-    """
-    import torch
-
-    width = gram.shape[0]
-    before = gram.new_empty(width, 0) if basis is None else basis.double().cpu()
-    outside = torch.eye(width, dtype=gram.dtype) - before @ before.T
-    residual = outside @ gram @ outside
-    total = gram.trace()
-    values, vectors = torch.linalg.eigh(residual)
-    values, vectors = values.flip(0), vectors.flip(1)
-    held = total - residual.trace() + torch.cat([values.new_zeros(1), values.cumsum(0)])
-    enough = held >= threshold * total * (1 - ROUNDING)
-    needed = int(enough.int().argmax()) if enough.any() else width
-    needed = min(needed, int((values > ROUNDING * total).sum()))
-    return torch.cat([before, vectors[:, :needed]], dim=1).float()

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from forgetmenot.errors import UserError, nearest
 from forgetmenot.methods.shared.memory import answer_lengths
 from forgetmenot.methods.shared.method import Stage
 from forgetmenot.methods.shared.mixing import Mixing, MixOptions
 from forgetmenot.methods.shared.rehearsal import RehearsalOptions
+from forgetmenot.methods.shared.sources import learned_tasks
 from forgetmenot.prompting.encoded import Encoded
 from forgetmenot.settings import Names
 
@@ -41,22 +41,9 @@ class Replay(Mixing):
         self.learned: dict[str, list[float]] = {}  # each remembered example's loss at the end of its stage
 
     def stages(self, tasks: Sequence[str]) -> list[Stage]:
-        """One for each task but the sources.
-
-        Raises:
-            UserError: If a source is no task of the run, or nothing else is.
-        """
+        """One for each task but the sources."""
         sources = self.options.sources
-        for source in sources:
-            if source not in tasks:
-                raise UserError(
-                    f"method.sources: {source!r} is no task of this run that has a train split; "
-                    f"add it to `tasks`. {nearest(source, tasks)}"
-                )
-        learned = [task for task in tasks if task not in sources]
-        if not learned:
-            raise UserError("method.sources: every task is a source, so none is trained on; leave one out.")
-        return [replace(stage, sources=sources) for stage in super().stages(learned)]
+        return [replace(stage, sources=sources) for stage in super().stages(learned_tasks(tasks, sources))]
 
     def examples(self, learner: Learner, stage: Stage) -> Sequence[Encoded]:
         """The stage's own, past ones after them, and then the sources'."""
