@@ -13,7 +13,7 @@ from forgetmenot.methods.shared.memory import answer_lengths
 from forgetmenot.methods.shared.method import Stage
 from forgetmenot.methods.shared.mixing import Mixing, MixOptions
 from forgetmenot.methods.shared.rehearsal import RehearsalOptions
-from forgetmenot.prompting.encoded import Encoded
+from forgetmenot.prompting import Encoded, Mix
 from forgetmenot.settings import Names
 
 if TYPE_CHECKING:
@@ -58,11 +58,10 @@ class Replay(Mixing):
             raise UserError("method.sources: every task is a source, so none is trained on; leave one out.")
         return [replace(stage, sources=sources) for stage in super().stages(learned)]
 
-    def examples(self, learner: Learner, stage: Stage) -> Sequence[Encoded]:
+    def examples(self, learner: Learner, stage: Stage) -> Mix:
         """The stage's own, past ones after them, and then the sources'."""
-        own = super().examples(learner, stage)
         further = [example for examples in stage.further.values() for example in examples]
-        return [*own, *further] if further else own
+        return super().examples(learner, stage).beside(further)
 
     def ordered(
         self, learner: Learner, task: str, examples: Sequence[Encoded], random: np.random.Generator
