@@ -8,9 +8,10 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from benchmarks.workload import Tolerance, Workload
+from forgetmenot.engine.batches import Shuffled
 from forgetmenot.engine.learner import Learner
 from forgetmenot.engine.precision import rounded_once
-from forgetmenot.engine.training import Step, draw_batches, fit
+from forgetmenot.engine.training import Step, fit
 from forgetmenot.errors import UserError
 from forgetmenot.methods import make_method
 from forgetmenot.models.adapt import adapt
@@ -50,7 +51,7 @@ def train(workload: Workload, learner: Learner, examples: Sequence[Encoded]) -> 
 
 def order(workload: Workload, count: int, seed: int) -> list[int]:
     """The order in which our side takes `count` examples in an epoch."""
-    batches = draw_batches(count, workload.training.batch_size, 1, seed)
+    batches = Shuffled(count, workload.training.batch_size, 1, seed)
     return [index for batch in batches for index in batch]
 
 

@@ -47,7 +47,8 @@ PAPER_SAYS = {
     "osf": "higher accuracy than O-LoRA's and almost no forgetting (Nayak et al. 2025)",
     "progressive-prompts": "over 20 points above the best before it, with T5 (Razdaibiedina et al. 2023)",
     "replay": "a very small memory, trained on beside the new task, beats methods made for the purpose "
-    "(Chaudhry et al. 2019)",
+    "(Chaudhry et al. 2019); replays further and further apart beat replays at equal intervals, most of all "
+    "in the model's own time (Feng et al. 2026)",
     "self-distillation": "learns new tasks better than supervised tuning and forgets much less, where the "
     "model can use a demonstration (arXiv 2601.19897)",
     "self-guide-replay": "of such examples alone: tuning on them gains about 15 points in classification and "

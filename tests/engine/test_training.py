@@ -13,11 +13,12 @@ from accelerate import Accelerator
 from peft import LoraConfig, get_peft_model
 from torch import Tensor
 
+from forgetmenot.engine.batches import Shuffled
 from forgetmenot.engine.learner import Learner
 from forgetmenot.engine.objectives import batch_loss
 from forgetmenot.engine.pack import Layout
 from forgetmenot.engine.settings import TrainingSettings
-from forgetmenot.engine.training import Step, draw_batches, fit
+from forgetmenot.engine.training import Step, fit
 from forgetmenot.prompting.encoded import Encoded
 
 RATE = 1e-3
@@ -160,7 +161,7 @@ def test_the_loop_equals_a_padded_one_written_by_hand(llama: Any, examples: list
         lr=RATE,
     )
     losses, norms = [], []
-    batches = list(draw_batches(len(examples), 8, 2, SEED))
+    batches = list(Shuffled(len(examples), 8, 2, SEED))
     assert [len(batch) for batch in batches] == [8, 8, 7] * 2
     for step, indices in enumerate(batches):
         for group in optimizer.param_groups:
@@ -189,7 +190,7 @@ def test_a_step_is_the_mean_over_its_tokens_however_it_is_cut(
     whole = train(llama, examples, CONSTANT, budget=10_000)
     assert whole.objective.sizes == [8, 8, 7], "each step is one pack"
     model = copy.deepcopy(llama)
-    first = next(draw_batches(len(examples), 8, 1, SEED))
+    first = next(iter(Shuffled(len(examples), 8, 1, SEED)))
     loss = padded_loss(model, [examples[k] for k in first])
     loss.backward()  # type: ignore[no-untyped-call]
     by_hand = {name: p.grad for name, p in model.named_parameters()}
@@ -212,7 +213,7 @@ def test_a_step_is_the_mean_over_examples_where_that_is_asked(
 ) -> None:
     """By hand: Transformers' own mean over each example's tokens, and then over the examples of the batch."""
     model = copy.deepcopy(llama)
-    first = next(draw_batches(len(examples), 8, 1, SEED))
+    first = next(iter(Shuffled(len(examples), 8, 1, SEED)))
     lengths = {len(examples[k].answer.tokens) - examples[k].answer.start for k in first}
     assert len(lengths) > 1
     loss = torch.stack([padded_loss(model, [examples[k]]) for k in first]).mean()
@@ -277,7 +278,7 @@ def test_warm_up_and_schedule(
 
 def test_a_step_says_what_it_was(llama: Any, examples: list[Encoded]) -> None:
     steps = train(llama, examples, CONSTANT).steps
-    for step, indices in zip(steps, draw_batches(len(examples), 8, 1, SEED), strict=True):
+    for step, indices in zip(steps, Shuffled(len(examples), 8, 1, SEED), strict=True):
         answers = [examples[k].answer for k in indices]
         assert step.examples == len(indices)
         assert step.tokens == sum(len(answer.tokens) - answer.start for answer in answers)
@@ -356,14 +357,14 @@ def test_frozen_weights_stay(llama: Any, examples: list[Encoded]) -> None:
 
 
 def test_every_epoch_is_a_permutation_of_its_own() -> None:
-    batches = list(draw_batches(count=23, batch_size=8, epochs=3, seed=0))
+    batches = list(Shuffled(count=23, batch_size=8, epochs=3, seed=0))
     assert [len(batch) for batch in batches] == [8, 8, 7] * 3
     drawn = iter([k for batch in batches for k in batch])
     epochs = [list(islice(drawn, 23)) for _ in range(3)]
     assert all(sorted(epoch) == list(range(23)) for epoch in epochs)
     assert len({tuple(epoch) for epoch in [*epochs, list(range(23))]}) == 4
-    assert list(draw_batches(23, 8, 3, seed=0)) == batches
-    assert list(draw_batches(23, 8, 3, seed=1)) != batches
+    assert list(Shuffled(23, 8, 3, seed=0)) == batches
+    assert list(Shuffled(23, 8, 3, seed=1)) != batches
 
 
 @pytest.mark.parametrize(

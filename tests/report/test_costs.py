@@ -52,6 +52,21 @@ def test_what_is_not_known_is_not_said() -> None:
     }
 
 
+def test_rehearsed_tokens_are_said_with_their_share_in_each_quarter() -> None:
+    tokens = {
+        "01-a": {"new": 700, "rehearsed": 0, "phases": [[175, 0]] * 4},
+        "02-b": {"new": 900, "rehearsed": 100, "phases": [[150, 50], [250, 50], [250, 0], [250, 0]]},
+        "03-c": {"new": 600, "rehearsed": 100, "phases": [[50, 50], [250, 50], [300, 0], [0, 0]]},
+    }
+    assert costs({"answer_tokens": tokens}) == {
+        "answer tokens": "2,200 new, 200 rehearsed (of the stages that rehearse 11.8%; by quarter of the "
+        "steps 33.3%, 16.7%, 0.0%, 0.0%)"
+    }
+    assert costs({"answer_tokens": {"01-a": tokens["01-a"]}}) == {"answer tokens": "700 new"}
+    short = {"new": 6, "rehearsed": 2, "phases": [[6, 0], [0, 0], [0, 2], [0, 0]]}
+    assert costs({"answer_tokens": {"02-b": short}})["answer tokens"].endswith("0.0%, –, 100.0%, –)")
+
+
 def test_a_size_is_said_in_the_unit_that_fits() -> None:
     assert [byte_size(n) for n in (12, 999, 1000, 2_500_000, 7e9, 1234e9)] == [
         "12 B",

@@ -16,6 +16,7 @@ SMALL = {"evaluation.limit": 8, "training.limit": 16}
 
 LIMITS: dict[str, dict[str, Any]] = {
     "replay of nothing": {"name": "replay", "share": 0, "memory": 1.0},
+    "replay of nothing on days": {"name": "replay", "share": 0, "memory": 1.0, "schedule": "model-time"},
     "replay without memory": {"name": "replay", "share": 0.5, "memory": 0},
     "der++ of nothing": {"name": "der++", "share": 0, "memory": 1.0},
     "a-gem without memory": {"name": "agem", "memory": 0},
@@ -37,7 +38,15 @@ RESUMED: dict[str, dict[str, Any]] = {
         "memory": 1.0,
         "draw": "most-forgotten",
     },
+    "replay in model time": {
+        "name": "replay",
+        "share": 0.25,
+        "memory": 1.0,
+        "schedule": "model-time",
+        "day": 1,
+    },
     "der++": {"name": "der++", "share": 0.25, "memory": 0.5, "keep": "class-balanced"},
+    "der++ on days": {"name": "der++", "share": 0.25, "memory": 1.0, "schedule": "increasing", "day": 1},
     "a-gem": {"name": "agem", "memory": 1.0, "batch": 4},
     "gem": {"name": "gem", "memory": 1.0, "batch": 4, "margin": 0.5},
     "ogd": {"name": "ogd", "memory": 4},
@@ -46,6 +55,7 @@ RESUMED: dict[str, dict[str, Any]] = {
     "gpm full": {"name": "gpm", "examples": 8},
     "a-gem full": {"name": "agem", "memory": 1.0, "batch": 4},
     "on-policy-replay": {"name": "on-policy-replay", "share": 0.25, "memory": 1.0, "temperature": 1.0},
+    "ssr on days": {"name": "ssr", "memory": 4, "schedule": "increasing", "day": 1},
 }
 ADAPTERS = {"kept": {"per_stage": "new"}, "merged": {"per_stage": "merge"}, "full": {"kind": "full"}}
 """By the last word of a case."""

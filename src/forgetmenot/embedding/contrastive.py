@@ -114,8 +114,9 @@ def tune(
     import torch
     from transformers import get_scheduler
 
+    from forgetmenot.engine.batches import Shuffled
     from forgetmenot.engine.precision import rounded_once
-    from forgetmenot.engine.training import draw_batches, optimizer_of
+    from forgetmenot.engine.training import optimizer_of
 
     assert isinstance(training.epochs, int)
     size = min(training.batch_size, len(triples))
@@ -127,7 +128,7 @@ def tune(
         num_warmup_steps=round(training.warmup_ratio * steps),
         num_training_steps=steps,
     )
-    full = (b for b in draw_batches(len(triples), size, training.epochs, seed) if len(b) == size)
+    full = (b for b in Shuffled(len(triples), size, training.epochs, seed) if len(b) == size)
     learner.model.train()
     with rounded_once(learner.model, learner.precision):
         for step, indices in enumerate(full, 1):

@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import get_scheduler
 
 from forgetmenot.engine import ranks, shards
+from forgetmenot.engine.batches import Batches, Shuffled
 from forgetmenot.engine.learner import Learner
 from forgetmenot.engine.objectives import divisor, with_reference
 from forgetmenot.engine.pack import positions
@@ -22,6 +23,7 @@ from forgetmenot.engine.settings import TrainingSettings
 from forgetmenot.engine.training_state import Saves, TrainingState
 from forgetmenot.errors import UserError
 from forgetmenot.models.folding import learning_folded
+from forgetmenot.prompting import Mix
 from forgetmenot.prompting.encoded import Encoded
 
 BETAS = (0.9, 0.999)
@@ -49,6 +51,7 @@ class Step:
             `loss_average: example` the mean of examples, each per token; of preferences, of pairs.
         gradient_norm: Before clipping.
         tokens: Answer tokens in the batch.
+        rehearsed: How many of them are past examples'.
         examples: Examples in the batch.
     """
 
@@ -58,16 +61,8 @@ class Step:
     gradient_norm: float
     learning_rate: float
     tokens: int
+    rehearsed: int
     examples: int
-
-
-def draw_batches(count: int, batch_size: int, epochs: int, seed: int) -> Iterator[list[int]]:
-    """Indices of each batch: every epoch a new permutation, drawn before anything is packed."""
-    generator = torch.Generator().manual_seed(seed)
-    for _ in range(epochs):
-        order = torch.randperm(count, generator=generator).tolist()
-        for begin in range(0, count, batch_size):
-            yield order[begin : begin + batch_size]
 
 
 def fit(
@@ -82,10 +77,12 @@ def fit(
     seed: int,
     on_step: Callable[[Step], None],
     saves: Saves | None = None,
+    batches: Batches | None = None,
 ) -> None:
     """Train the learner's model on examples: a fresh optimizer and schedule, over `epochs` permutations.
 
-    What `saves` takes up is where an earlier process stopped: the steps before are not done again.
+    Which examples come in which step `batches` may say instead. What `saves` takes up is where an earlier
+    process stopped: the steps before are not done again.
 
     The loss is the mean over all answer tokens of the batch, over its examples (`loss_average`), or over its
     preferences, however it is cut into packs and dealt to processes; gradients are summed over these once,
@@ -95,9 +92,11 @@ def fit(
         DivergedError: If a loss or the norm of a gradient is not finite; the weights are then of no use.
     """
     model = learner.model
+    past = examples.past if isinstance(examples, Mix) else range(0)
     examples = with_reference(learner, examples)
-    batches = -(-len(examples) // settings.batch_size)
-    steps = batches * epochs
+    if batches is None:
+        batches = Shuffled(len(examples), settings.batch_size, epochs, seed)
+    steps = len(batches)
     optimizer = optimizer_of(learner, learning_rate, settings.weight_decay)
     schedule = get_scheduler(
         "constant_with_warmup" if settings.schedule == "constant" else settings.schedule,
@@ -109,7 +108,7 @@ def fit(
     model.train()
     if saves is not None:
         saves.take_up(state)
-    drawn = enumerate(draw_batches(len(examples), settings.batch_size, epochs, seed), 1)
+    drawn = enumerate(batches, 1)
     folding = learning_folded(model) if learner.precision == "fp32" else nullcontext(lambda: None)
     with folding as weights_changed, saves.stepping() if saves is not None else nullcontext():
         for step, indices in islice(drawn, state.step, None):
@@ -126,14 +125,19 @@ def fit(
             norm = float(shards.whole(norm))
             _require_finite("gradient's norm", norm, step, steps)
             rate = schedule.get_last_lr()[0]
+            before = None if batches.moved is None else learner.snapshot()
             optimizer.step()
             weights_changed()
             schedule.step()
             optimizer.zero_grad()
             objective.stepped(learner)
             weights_changed()  # which a method of others may do through `.data`, uncounted as well
-            tokens = sum(len(example.answer.tokens) - example.answer.start for example in batch)
-            on_step(Step(step, steps, mean, norm, rate, tokens, len(batch)))
+            if batches.moved is not None and before is not None:
+                now = learner.trainable()
+                batches.moved.append(learner.norm({name: now[name] - was for name, was in before.items()}))
+            tokens = [len(example.answer.tokens) - example.answer.start for example in batch]
+            rehearsed = sum(n for k, n in zip(indices, tokens, strict=True) if k in past)
+            on_step(Step(step, steps, mean, norm, rate, sum(tokens), rehearsed, len(batch)))
             state.step = step
             if saves is not None:
                 saves.stepped(state)
@@ -186,7 +190,7 @@ def training_positions(
 ) -> dict[str, int]:
     """The input positions that `fit` would compute on one process, and how many one sequence at a time."""
     counts = {"computed": 0, "without_sharing": 0}
-    for indices in draw_batches(len(examples), settings.batch_size, epochs, seed):
+    for indices in Shuffled(len(examples), settings.batch_size, epochs, seed):
         batch = [examples[k] for k in indices]
         for part in micro_batches(learner, batch, settings.micro_batch):
             learned = [s for one in part for s in (one.candidates if one.is_preference else (one.answer,))]

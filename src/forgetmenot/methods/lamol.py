@@ -33,8 +33,7 @@ from forgetmenot.errors import UserError
 from forgetmenot.methods.shared.form import Form, write_answers, write_bodies
 from forgetmenot.methods.shared.memory import even_shares
 from forgetmenot.methods.shared.method import Method, Options, Stage
-from forgetmenot.methods.shared.mixing import Mix
-from forgetmenot.prompting import Encoded, TokenSequence
+from forgetmenot.prompting import Encoded, Mix, TokenSequence
 from forgetmenot.settings import NonNegativeFloat, PositiveFloat
 
 if TYPE_CHECKING:

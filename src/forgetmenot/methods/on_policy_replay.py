@@ -28,7 +28,7 @@ from forgetmenot.methods.shared.memory import answer_lengths
 from forgetmenot.methods.shared.method import Stage
 from forgetmenot.methods.shared.mixing import Mixing, MixOptions
 from forgetmenot.methods.shared.rehearsal import RehearsalOptions
-from forgetmenot.prompting import Encoded, TokenSequence
+from forgetmenot.prompting import Encoded, Mix, TokenSequence
 from forgetmenot.settings import NonNegativeFloat
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class OnPolicyReplay(Mixing):
     # A soft prompt drawn at random would answer as no model that anybody had: see `lwf`.
     needs: ClassVar[Mapping[str, tuple[str, ...]]] = {"kind": ("lora", "full")}
 
-    def examples(self, learner: Learner, stage: Stage) -> Sequence[Encoded]:
+    def examples(self, learner: Learner, stage: Stage) -> Mix:
         """The stage's own, and past prompts with the model's answers after them."""
         self._number = stage.number
         return super().examples(learner, stage)

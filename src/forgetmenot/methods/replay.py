@@ -13,7 +13,7 @@ from forgetmenot.methods.shared.method import Stage
 from forgetmenot.methods.shared.mixing import Mixing, MixOptions
 from forgetmenot.methods.shared.rehearsal import RehearsalOptions
 from forgetmenot.methods.shared.sources import learned_tasks
-from forgetmenot.prompting.encoded import Encoded
+from forgetmenot.prompting import Encoded, Mix
 from forgetmenot.settings import Names
 
 if TYPE_CHECKING:
@@ -45,11 +45,10 @@ class Replay(Mixing):
         sources = self.options.sources
         return [replace(stage, sources=sources) for stage in super().stages(learned_tasks(tasks, sources))]
 
-    def examples(self, learner: Learner, stage: Stage) -> Sequence[Encoded]:
+    def examples(self, learner: Learner, stage: Stage) -> Mix:
         """The stage's own, past ones after them, and then the sources'."""
-        own = super().examples(learner, stage)
         further = [example for examples in stage.further.values() for example in examples]
-        return [*own, *further] if further else own
+        return super().examples(learner, stage).beside(further)
 
     def ordered(
         self, learner: Learner, task: str, examples: Sequence[Encoded], random: np.random.Generator

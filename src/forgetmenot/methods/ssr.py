@@ -36,7 +36,7 @@ from forgetmenot.methods.shared.form import Form, Ids, write_answers, write_bodi
 from forgetmenot.methods.shared.method import Stage
 from forgetmenot.methods.shared.mixing import Mixing, MixOptions
 from forgetmenot.models.settings import AdapterSettings
-from forgetmenot.prompting import Encoded
+from forgetmenot.prompting import Encoded, Mix
 from forgetmenot.settings import PositiveFloat, PositiveInt
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class SSR(Mixing):
                 "into it. Use per_stage: continue or new, or method lamol."
             )
 
-    def examples(self, learner: Learner, stage: Stage) -> Sequence[Encoded]:
+    def examples(self, learner: Learner, stage: Stage) -> Mix:
         """The stage's own, and after them what is replayed, answered by the model as it stands."""
         if self.memory:
             self.memory = {

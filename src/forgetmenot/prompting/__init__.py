@@ -4,7 +4,7 @@ from forgetmenot.prompting.demonstrations import CountOrSettings, Demonstrations
 from forgetmenot.prompting.encoded import Encoded, TokenSequence
 from forgetmenot.prompting.encoded_cache import encode_cached, why_no_cache
 from forgetmenot.prompting.encoder import Encoder
-from forgetmenot.prompting.examples import EncodedExamples, RaggedExamples
+from forgetmenot.prompting.examples import EncodedExamples, Mix, RaggedExamples
 from forgetmenot.prompting.parsing import last_choice, parse_choice
 from forgetmenot.prompting.prompt import Prompt
 from forgetmenot.prompting.tokens import lm_eval_prefix
@@ -23,6 +23,7 @@ __all__ = [
     "Encoded",
     "EncodedExamples",
     "Encoder",
+    "Mix",
     "Prompt",
     "PromptVariants",
     "RaggedExamples",

@@ -165,3 +165,37 @@ def _parts(example: Encoded) -> list[tuple[int, ...] | None]:
         example.answer.tokens[start:],
         *(candidate.tokens[start:] for candidate in example.candidates),
     ]
+
+
+class Mix(Sequence[Encoded]):
+    """New examples, each made when it is needed, past ones after them, and what else is learned beside both.
+
+    Attributes:
+        new: As they lie in memory: a list of them would take ten times as much.
+        past: The places of past examples.
+    """
+
+    def __init__(
+        self, new: Sequence[Encoded], past: Sequence[Encoded], further: Sequence[Encoded] = ()
+    ) -> None:
+        self.new, self.past = new, range(len(new), len(new) + len(past))
+        self._kept = [*past, *further]
+
+    def __len__(self) -> int:
+        return len(self.new) + len(self._kept)
+
+    @overload
+    def __getitem__(self, index: int) -> Encoded: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Encoded]: ...
+    def __getitem__(self, index: int | slice) -> Encoded | list[Encoded]:
+        """One example, or those of a slice."""
+        if isinstance(index, slice):
+            return [self[k] for k in range(*index.indices(len(self)))]
+        k = range(len(self))[index]
+        return self.new[k] if k < len(self.new) else self._kept[k - len(self.new)]
+
+    def beside(self, further: Sequence[Encoded]) -> Mix:
+        """The same, and further examples behind them."""
+        past = self._kept[: len(self.past)]
+        return Mix(self.new, past, [*self._kept[len(self.past) :], *further])

@@ -203,10 +203,22 @@ class ProbeTable(TypedDict):
     delta: Delta | None
 
 
+class LearnedTokens(TypedDict):
+    """How many answer tokens a stage learned from, epoch after epoch, and how many of them are past tasks'.
+
+    `phases` are the quarters of its steps, each [new, rehearsed].
+    """
+
+    new: int
+    rehearsed: int
+    phases: list[list[int]]
+
+
 class Cost(TypedDict, total=False):
     """What a run computed and keeps: input positions and bytes by stage, parameters of the model."""
 
     positions: dict[str, dict[str, dict[str, int]]]
+    answer_tokens: dict[str, LearnedTokens]
     memory_kept: dict[str, int]
     parameters_added: dict[str, int]
     parameters: int

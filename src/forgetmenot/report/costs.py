@@ -1,6 +1,6 @@
 """The costs of a run: what its method stores, adds and needs, and what was computed."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from forgetmenot.report.wording import byte_size, duration
@@ -20,6 +20,8 @@ def costs(cost: Mapping[str, Any], timing: Mapping[str, Any] | None = None) -> d
         found["parameters added"] = _added(list(added.values())[-1], cost.get("parameters"))
     if "past_data" in cost:
         found["past data"] = "needed" if cost["past_data"] else "not needed"
+    if learned := list(cost.get("answer_tokens", {}).values()):
+        found["answer tokens"] = f"{sum(one['new'] for one in learned):,} new{_rehearsed(learned)}"
     for part in ("training", "scoring"):
         counts = [stage[part] for stage in cost.get("positions", {}).values() if part in stage]
         computed, alone = (sum(one[name] for one in counts) for name in ("computed", "without_sharing"))
@@ -29,6 +31,30 @@ def costs(cost: Mapping[str, Any], timing: Mapping[str, Any] | None = None) -> d
         trained, scored = (sum(s or 0.0 for s in timing.get(name, ())) for name in ("train_s", "eval_s"))
         found["time"] = f"{duration(trained)} of training, {duration(scored)} of scoring"
     return found
+
+
+def _rehearsed(learned: Sequence[Mapping[str, Any]]) -> str:
+    """How many tokens the stages that rehearse have rehearsed, and their share in each quarter of a stage."""
+    rehearsing = [one for one in learned if one["rehearsed"]]
+    if not rehearsing:
+        return ""
+    phases = [
+        [sum(counts) for counts in zip(*phase, strict=True)]
+        for phase in zip(*(one["phases"] for one in rehearsing), strict=True)
+    ]
+    count = sum(one["rehearsed"] for one in rehearsing)
+    return f", {count:,} rehearsed (of the stages that rehearse {rehearsed_share(phases)})"
+
+
+def rehearsed_share(phases: Sequence[Sequence[int]]) -> str:
+    """The share of tokens that were rehearsed, on the whole and in each phase.
+
+    Args:
+        phases: New and rehearsed tokens of each; the last of a short stage have none.
+    """
+    shares = [f"{phase[1] / sum(phase):.1%}" if sum(phase) else "–" for phase in phases]
+    new, rehearsed = map(sum, zip(*phases, strict=True))
+    return f"{rehearsed / (new + rehearsed):.1%}; by quarter of the steps {', '.join(shares)}"
 
 
 def _added(count: int, parameters: int | None) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from forgetmenot.metrics import FORMULAS, PAIRS, metric_named
+from forgetmenot.metrics import FORMULAS, PAIRS, MatrixRow, metric_named
 from forgetmenot.metrics.resampling import Interval
 from forgetmenot.record.damage import damaged
 from forgetmenot.record.files import write_text
@@ -28,7 +28,7 @@ from forgetmenot.record.seal import parse, read_checked, read_json
 from forgetmenot.record.timing import read_timing
 from forgetmenot.report import verdict_words
 from forgetmenot.report.by_reading import asked_otherwise, recoveries
-from forgetmenot.report.costs import costs
+from forgetmenot.report.costs import costs, rehearsed_share
 from forgetmenot.report.figures import curve, dumbbell, loss_line, points_told, score_scale
 from forgetmenot.report.forgotten import lost_examples
 from forgetmenot.report.headline import headline
@@ -260,7 +260,8 @@ def _figure(results: RunResults, name: str) -> dict[str, Any]:
 
 def _trainings(run_dir: Path, results: RunResults, rows: Sequence[int]) -> list[dict[str, Any]]:
     """The training loss of every stage shown that has logged one, on a common axis."""
-    logs: list[tuple[str, list[dict[str, Any]]]] = []
+    logs: list[tuple[MatrixRow, list[dict[str, Any]]]] = []
+    learned = results.cost.get("answer_tokens", {})
     for stage in (results.stages[i] for i in rows):
         path = stage_folder(run_dir, stage.name) / TRAINING
         if not path.parent.exists():
@@ -268,21 +269,25 @@ def _trainings(run_dir: Path, results: RunResults, rows: Sequence[int]) -> list[
         content = read_checked(path) or b""
         steps = [parse(path, line, dict) for line in content.splitlines() if line.endswith(b"}")]
         if steps := [step for step in steps if step.get("loss") is not None]:
-            logs.append((stage.label, steps))
+            logs.append((stage, steps))
     highest = max((step["loss"] for _, steps in logs for step in steps), default=0.0) or 1.0
     return [
         {
-            "stage": name,
+            "stage": stage.label,
+            "rehearsed": rehearsed_share(one["phases"])
+            if (one := learned.get(stage.name)) and one["rehearsed"]
+            else "",
             "first": steps[0]["loss"],
             "last": steps[-1]["loss"],
             "steps": steps[-1]["step"],
             "picture": loss_line(
                 [(step["step"], step["loss"]) for step in steps],
                 highest,
-                f"Training loss of {name}: from {number(steps[0]['loss'])} to {number(steps[-1]['loss'])}",
+                f"Training loss of {stage.label}: "
+                f"from {number(steps[0]['loss'])} to {number(steps[-1]['loss'])}",
             ),
         }
-        for name, steps in logs
+        for stage, steps in logs
     ]
 
 

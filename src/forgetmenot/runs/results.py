@@ -9,6 +9,7 @@ from forgetmenot.probes import Probe
 from forgetmenot.record.assemble import assemble
 from forgetmenot.record.cost import read_cost
 from forgetmenot.record.layout import ASKED_AGAIN, BASE, STAGES
+from forgetmenot.record.learned_tokens import learned_tokens
 from forgetmenot.record.predictions import read_predictions
 from forgetmenot.record.result_schema import Cost, ProbeTable, Results
 from forgetmenot.runs.directory import RunDirectory
@@ -38,7 +39,12 @@ def read_results(
         answers = [read_predictions(directory.stage(row.name) / file) for row in rows]
         readings.append([one.asked([stage.get(one.task.name) for stage in answers]) for one in tasks])
     costs = {row.name: read_cost(directory.stage(row.name)) for row in rows}
-    cost = Cost(**_cost(costs), **further_cost)
+    learned = {row.name: learned_tokens(directory.stage(row.name)) for row in rows}
+    cost = Cost(
+        **_cost(costs),
+        answer_tokens={name: tokens for name, tokens in learned.items() if tokens is not None},
+        **further_cost,
+    )
     results = assemble(rows, readings, described, cost, _probe_tables(directory, rows, probes))
     again = directory.read_json(f"{STAGES}/{BASE}/{ASKED_AGAIN}")
     if again is not None:

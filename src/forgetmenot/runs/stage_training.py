@@ -13,6 +13,7 @@ import torch
 from accelerate import Accelerator
 
 from forgetmenot.engine import ranks, shards
+from forgetmenot.engine.batches import Shuffled
 from forgetmenot.engine.free_memory import give_back
 from forgetmenot.engine.merging import merge
 from forgetmenot.engine.precision import rounded_once
@@ -106,15 +107,15 @@ class StageTraining:
         learner.model = adapt(learner.model, self.config.adapter, stage.number, seed)
         method.adapt(learner, stage)
         self._check_frozen(stage)
-        examples = method.examples(learner, stage)
+        examples, epochs = method.examples(learner, stage), epochs_of(settings, stage)
+        shuffled = Shuffled(len(examples), settings.batch_size, epochs, seed)
+        batches = method.batches(stage, examples, shuffled)
         self._say_notes(stage)
         method.begin(learner, stage)
-        epochs = epochs_of(settings, stage)
-        steps = -(-len(examples) // settings.batch_size) * epochs
-        self.directory.event("training", stage=stage.name, steps=steps)
+        self.directory.event("training", stage=stage.name, steps=len(batches))
         rounded = rounded_once(learner.model, learner.precision)
         with (
-            self.display.progress(stage.name, steps) as advance,
+            self.display.progress(stage.name, len(batches)) as advance,
             rounded,
             _naming(stage),
         ):
@@ -129,6 +130,7 @@ class StageTraining:
                 seed=seed,
                 on_step=self._recorder(stage, midway, advance),
                 saves=midway,
+                batches=batches,
             )
         method.end(learner, stage)
         self._say_notes(stage)

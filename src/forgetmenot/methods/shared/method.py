@@ -15,6 +15,7 @@ from forgetmenot.settings import Settings
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from forgetmenot.engine.batches import Batches, Shuffled
     from forgetmenot.engine.learner import Learner
     from forgetmenot.prompting.wording import Wording
 
@@ -123,6 +124,10 @@ class Method:
         if len(stage.data) == 1:
             return next(iter(stage.data.values()))  # as it lies: a list of it would take ten times the memory
         return [example for examples in stage.data.values() for example in examples]
+
+    def batches(self, stage: Stage, examples: Sequence[Encoded], shuffled: Shuffled) -> Batches:
+        """In which order these come; the default is another permutation in each epoch."""
+        return shuffled
 
     def begin(self, learner: Learner, stage: Stage) -> None:
         """Before training: a teacher, anchors, memories."""

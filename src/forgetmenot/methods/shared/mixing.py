@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import numpy as np
@@ -11,9 +11,12 @@ from pydantic import Field, model_validator
 from forgetmenot.methods.shared.memory import answer_lengths, even_shares
 from forgetmenot.methods.shared.method import Options, Stage
 from forgetmenot.methods.shared.rehearsal import Rehearsal
-from forgetmenot.prompting.encoded import Encoded
+from forgetmenot.methods.shared.schedule import spaced
+from forgetmenot.prompting import Encoded, Mix
+from forgetmenot.settings import PositiveInt
 
 if TYPE_CHECKING:
+    from forgetmenot.engine.batches import Batches, Shuffled
     from forgetmenot.engine.learner import Learner
 
 
@@ -32,11 +35,21 @@ class MixOptions(Options):
     """What the share is counted in. By default the loss is a mean over answer tokens, so five percent of
     two-token `examples` in a stage of 150-token answers have .07 % of it: take `tokens` there, or
     `training.loss_average: example`, with which a share of examples is one of the loss."""
+    schedule: Literal["even", "increasing", "model-time"] = "even"
+    """When in a stage past examples come; how many, it does not change. `even`: among the new ones, in every
+    batch alike. `increasing`: in replays after 1, 2, 4, 7, 15, 30, 60, … days, so further and further apart,
+    where a `day` is a number of steps. `model-time`: the same, and time is how far the steps have moved the
+    weights, as in FOREVER (arXiv 2601.03938); while a stage trains, it takes one copy of what learns."""
+    day: PositiveInt = 24
+    """How many steps are the first day of a `schedule`; FOREVER's. A stage of n batches of new examples has a
+    replay for each of the days up to n / `day`; where it is shorter than a day, one at its end."""
 
     @model_validator(mode="after")
-    def _share_of_something(self) -> Self:
+    def _of_something(self) -> Self:
         if self.share == "all" and self.share_in == "tokens":
             raise ValueError("share_in means nothing with share: all; leave it out")
+        if self.schedule == "even" and self.day != 24:
+            raise ValueError("day means nothing with schedule: even; leave it out, or set another schedule")
         return self
 
 
@@ -48,12 +61,16 @@ class Mixing(Rehearsal):
     holds fewer, the share is smaller, and the method says so.
     """
 
-    def examples(self, learner: Learner, stage: Stage) -> Sequence[Encoded]:
+    def __init__(self, options: Any = None, seed: int = 0) -> None:
+        super().__init__(options, seed)
+        self._moved: list[float] | None = None  # by each step of the stage, where the schedule asks for it
+
+    def examples(self, learner: Learner, stage: Stage) -> Mix:
         """The stage's own, and past ones after them."""
         own, share = super().examples(learner, stage), self.options.share
         if share == "all":
             self.rehearsed = dict(self.memory)
-            return [*own, *(example for examples in self.memory.values() for example in examples)]
+            return Mix(own, [example for examples in self.memory.values() for example in examples])
         new, held = sum(self.sizes(own)), sum(map(sum, map(self.sizes, self.memory.values())))
         wanted = round(new * share / (1 - share))
         self.rehearsed = self._drawn(learner, stage, wanted) if wanted else {}
@@ -65,6 +82,32 @@ class Mixing(Rehearsal):
                 f"their share is {held / (new + held):.3f}. Raise method.memory, or lower the share."
             )
         return Mix(own, [example for examples in self.rehearsed.values() for example in examples])
+
+    def batches(self, stage: Stage, examples: Sequence[Encoded], shuffled: Shuffled) -> Batches:
+        """All examples alike, or replays on their days."""
+        self._moved = None
+        schedule, day = self.options.schedule, self.options.day
+        if schedule == "even" or not isinstance(examples, Mix) or not examples.past:
+            return shuffled
+        random = self.random(stage, "schedule")
+        found = spaced(shuffled, examples.past, day, random, model_time=schedule == "model-time")
+        if len(found.replays) == 1:
+            steps = len(found.new)
+            self.notes.append(
+                f"method.day {day}: {steps} batches of new examples are not two days, so all past examples "
+                f"come in one replay. Set method.day to {max(steps // 7, 1)} for more."
+            )
+        self._moved = found.moved
+        return found
+
+    def training_state(self) -> dict[str, Any]:
+        """How far each step has moved the weights, where the schedule asks."""
+        return {} if self._moved is None else {"moved": self._moved}
+
+    def load_training_state(self, state: Mapping[str, Any]) -> None:
+        """Take it up."""
+        if self._moved is not None:
+            self._moved[:] = state["moved"]
 
     def sizes(self, examples: Sequence[Encoded]) -> list[int]:
         """What each example counts in the share."""
@@ -86,25 +129,3 @@ class Mixing(Rehearsal):
     ) -> list[Encoded]:
         """A task's remembered examples, those first that are replayed first; the default is at random."""
         return [examples[k] for k in random.permutation(len(examples))]
-
-
-class Mix(Sequence[Encoded]):
-    """New examples, each made when it is needed, and past ones after them.
-
-    Args:
-        new: As they lie in memory: a list of them would take ten times as much.
-        past: Those that are remembered; given out as they are.
-    """
-
-    def __init__(self, new: Sequence[Encoded], past: Sequence[Encoded]) -> None:
-        self.new, self.past = new, past
-
-    def __len__(self) -> int:
-        return len(self.new) + len(self.past)
-
-    def __getitem__(self, index: Any) -> Any:
-        """One example, or those of a slice."""
-        if isinstance(index, slice):
-            return [self[k] for k in range(*index.indices(len(self)))]
-        k = range(len(self))[index]
-        return self.new[k] if k < len(self.new) else self.past[k - len(self.new)]
