@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.text import Text
 
 from forgetmenot.errors import UserError
 from forgetmenot.evaluation.benchmark import Benchmark
@@ -131,8 +132,10 @@ def study(
             address = ray if isinstance(ray, str) else None
             resources = config.resources
             room = ray_cluster(resources, workers, address) if ray else this_machine(resources, workers)
-            with room as place, StudyDisplay(console, len(runs), len(pending)) as display:
-                ended = _go_through(pending, place, directory, display)
+            with room as place:
+                console.print(Text(f"Threads of each run: {place.threads} ({place.why})", style="dim"))
+                with StudyDisplay(console, len(runs), len(pending)) as display:
+                    ended = _go_through(pending, place, directory, display)
         results = _assemble(config, runs, ended)
         comparison = compare_study(results, directory.path, config.published)
         results["conclusions"] = conclusions(comparison)
