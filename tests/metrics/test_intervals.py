@@ -13,6 +13,7 @@ from forgetmenot.metrics import (
     MatrixRow,
     ScoreMatrix,
     bootstrap,
+    cell_intervals,
     measure,
     noise_floor,
     replicates,
@@ -70,6 +71,16 @@ def test_every_cell_and_figure_lies_within_its_interval() -> None:
     written = json.loads(json.dumps(intervals.to_json(), allow_nan=False))
     assert set(written) == {"matrix", "summary", "cross_fitted", "level", "resamples"}
     assert written["matrix"][0][0] == list(intervals.matrix[0][0] or ())
+
+
+def test_the_cells_alone_have_the_intervals_that_they_have_among_all() -> None:
+    """Those of the first stages too, by which a run that is still going shows what it will end with."""
+    stages, shares = sequence("ab"), [0.5, 0.9, 0.7]
+    columns = {"a": column(1, shares, 60), "b": column(2, shares[::-1], 50, "matthews")}
+    whole = bootstrap(stages, columns).matrix
+    assert cell_intervals(stages, columns) == whole
+    first = {task: Answers(one.metric, one.gold, one.predicted[:2]) for task, one in columns.items()}
+    assert cell_intervals(stages[:2], first) == whole[:2]
 
 
 def test_the_interval_of_an_accuracy_is_that_of_its_binomial() -> None:

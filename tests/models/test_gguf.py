@@ -99,6 +99,23 @@ def test_a_repository_of_the_hub_may_hold_the_file(
         _load(Path("owner/tiny"), gguf_file="y.gguf")
 
 
+def test_a_hub_that_does_not_answer_is_asked_once_for_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def no_network(url: str, **_: object) -> None:
+        asked.append(url)
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", no_network)
+    with pytest.raises(UserError, match=r"'x\.gguf' of .* cannot be had now \(.* no route to host\)"):
+        _load(Path("owner/tiny"), gguf_file="x.gguf")
+    assert len(asked) == 1
+
+
 def test_without_the_package_the_extra_is_named(tiny_gguf: Written, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tiny_gguf()
     there = importlib.util.find_spec

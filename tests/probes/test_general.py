@@ -220,5 +220,5 @@ def test_what_lm_eval_does_not_know_is_said_with_the_nearest(data: Path) -> None
 
 def test_data_that_is_nowhere_is_said(tmp_path: Path, learner: Learner) -> None:
     probe = general(tmp_path, "piqa")
-    with pytest.raises(UserError, match=r"cannot take the task piqa .* needs the hub, or data_dir"):
+    with pytest.raises(UserError, match=r"piqa: its rows, .*/piqa, cannot be had from the hub: .* data_dir"):
         probe.measure(learner, "00-base", "00-base", tmp_path)

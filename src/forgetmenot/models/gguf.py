@@ -15,6 +15,7 @@ from transformers.modeling_gguf_pytorch_utils import TENSOR_PROCESSORS
 from transformers.utils import cached_file
 
 from forgetmenot.errors import UserError
+from forgetmenot.hub import NotThereError, answers
 from forgetmenot.models.settings import ModelSettings
 
 UNREADABLE = (OSError, ValueError, KeyError, IndexError, TypeError, NotImplementedError, struct.error)
@@ -32,12 +33,13 @@ def gguf_path(settings: ModelSettings) -> Path:
     """
     check_gguf_installed()
     if settings.on_hub:
+        name, file, revision = settings.name, settings.gguf_file or "", settings.revision or "main"
         try:
-            return Path(cached_file(settings.name, settings.gguf_file, revision=settings.revision or "main"))
-        except OSError as error:
+            here = not answers(name, file, revision)
+            return Path(cached_file(name, file, revision=revision, local_files_only=here))
+        except (NotThereError, OSError) as error:
             raise UserError(
-                f"The file {settings.gguf_file!r} of the hub repository {settings.name!r} cannot be had now "
-                f"({_first_line(error)})."
+                f"The file {file!r} of the hub repository {name!r} cannot be had now ({_first_line(error)})."
             ) from error
     if settings.revision is not None:
         raise UserError(

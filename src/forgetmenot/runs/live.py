@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from forgetmenot.config import RunConfig
@@ -79,7 +80,7 @@ def _how_to_go_on(run_dir: Path) -> list[str]:
     """Where no process works on a run that was begun: how to go on."""
     if in_use(run_dir) or not (run_dir / CONFIG).is_file():
         return []
-    return [f"No process works on it now; go on with: fmn resume {run_dir}"]
+    return [f"No process works on it now; go on with: fmn resume {quote(str(run_dir))}"]
 
 
 def _described(config: RunConfig) -> dict[str, Any]:

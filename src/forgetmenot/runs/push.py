@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from shlex import quote
 
 from forgetmenot.errors import UserError
 
@@ -62,7 +63,7 @@ def push(folder: Path, repository: str, *, private: bool) -> str:
             repo_id=repository, folder_path=folder, commit_message="Add a model exported by forgetmenot"
         )
     except Exception as error:
-        again = f"hf upload {repository} {folder}{' --private' * private}"
+        again = f"hf upload {repository} {quote(str(folder))}{' --private' * private}"
         raise _refused(
             repository, f"{_why(error)} The export is whole in {folder}; push it by `{again}`."
         ) from error

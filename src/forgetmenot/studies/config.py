@@ -32,7 +32,8 @@ class Resources(Settings):
     """What one run of a study gets."""
 
     cpus: PositiveInt | None = None
-    """Threads of each run; null shares a machine's cores among the runs that it has at a time."""
+    """Threads of each run; null takes `OMP_NUM_THREADS` where that is set, and else shares a machine's cores
+    among the runs that it has at a time."""
     gpus: NonNegativeFloat | None = None
     """Ray's GPUs for each run; null is one where there are any. Without Ray it must be null."""
 

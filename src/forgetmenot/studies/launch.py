@@ -18,6 +18,7 @@ from forgetmenot.process import FAREWELL, Job, Process, run_to_the_end
 from forgetmenot.studies.config import Resources
 
 DONE, MISTAKE, BUG = 0, 2, 70
+THREADS = "OMP_NUM_THREADS"
 FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """Signals that somebody sends, a person, a scheduler or the kernel; others are of a fault in the program."""
 
@@ -46,19 +47,48 @@ class Place:
         slots: How many there may be at a time.
         threads: How many each has.
         start: Start one.
+        why: What the number of threads is from.
     """
 
     slots: int
     threads: int
     start: Callable[[Job], Started]
+    why: str = "resources.cpus"
 
 
 @contextmanager
 def this_machine(resources: Resources, workers: int) -> Iterator[Place]:
-    """A number of runs at a time on this machine; its cores are shared equally unless the resources say."""
+    """A number of runs at a time on this machine.
+
+    Each has the threads of `resources.cpus`, else of OMP_NUM_THREADS, else an equal share of the cores.
+
+    Raises:
+        UserError: GPUs are asked for, or OMP_NUM_THREADS is no number.
+    """
     if resources.gpus is not None:
         raise UserError("resources.gpus: only Ray assigns GPUs to runs; add --ray, or leave it out.")
-    yield Place(workers, resources.cpus or max(1, _cores() // workers), Process)
+    threads, why = threads_of(resources, workers, _cores())
+    yield Place(workers, threads, Process, why)
+
+
+def threads_of(resources: Resources, workers: int, cores: int) -> tuple[int, str]:
+    """How many threads each run has, and what that is from.
+
+    Args:
+        resources: Of each run.
+        workers: Runs at a time on a machine.
+        cores: Of the machine.
+
+    Raises:
+        UserError: OMP_NUM_THREADS is no number.
+    """
+    if resources.cpus:
+        return resources.cpus, "resources.cpus"
+    if wanted := os.environ.get(THREADS, "").partition(",")[0].strip():  # a list is of nested levels
+        if not wanted.isdecimal() or not int(wanted):
+            raise UserError(f"{THREADS}: {wanted!r} is no number of threads; set another, or unset it.")
+        return int(wanted), THREADS
+    return max(1, cores // workers), f"{cores} cores shared by {workers}" if workers > 1 else "all cores"
 
 
 @contextmanager
@@ -66,8 +96,8 @@ def ray_cluster(resources: Resources, workers: int, address: str | None) -> Iter
     """As many runs at a time as a Ray cluster has room for; its nodes must share the study's file system.
 
     Args:
-        resources: What each run reserves. Unless given: a `workers`-th of the cores of the smallest node, and
-            one GPU where there are any.
+        resources: What each run reserves. Unless given: OMP_NUM_THREADS, or a `workers`-th of the cores of
+            the smallest node, and one GPU where there are any.
         workers: Runs at a time on each node.
         address: Of a running cluster; None starts Ray on this machine, for as long as the study takes.
     """
@@ -81,14 +111,14 @@ def ray_cluster(resources: Resources, workers: int, address: str | None) -> Iter
     try:
         _connect(ray, address)
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
-        cpus = resources.cpus or max(1, int(min(node["CPU"] for node in nodes)) // workers)
+        cpus, why = threads_of(resources, workers, int(min(node["CPU"] for node in nodes)))
         gpus = resources.gpus if resources.gpus is not None else float(any(n.get("GPU") for n in nodes))
         slots = sum(_room(node, cpus, gpus) for node in nodes)
         if not slots:
             raise UserError(f"resources: no node has {cpus} CPUs and {gpus:g} GPUs for a run.")
         remote = ray.remote(num_cpus=cpus, num_gpus=gpus)(run_to_the_end)
         with signals.listening():  # in place of Ray's handlers, which abort this process
-            yield Place(slots, cpus, lambda job: _RayTask(job, remote.remote(job)))
+            yield Place(slots, cpus, lambda job: _RayTask(job, remote.remote(job)), why)
     finally:
         ray.shutdown()
 

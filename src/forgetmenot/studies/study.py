@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.text import Text
 
 from forgetmenot.errors import UserError
 from forgetmenot.evaluation.benchmark import Benchmark
@@ -153,8 +154,10 @@ def study(
             address = ray if isinstance(ray, str) else None
             resources = config.resources
             room = ray_cluster(resources, workers, address) if ray else this_machine(resources, workers)
-            with room as place, StudyDisplay(console, len(some), len(to_do)) as display:
-                return _go_through(to_do, place, directory, display)
+            with room as place:
+                console.print(Text(f"Threads of each run: {place.threads} ({place.why})", style="dim"))
+                with StudyDisplay(console, len(some), len(to_do)) as display:
+                    return _go_through(to_do, place, directory, display)
 
         pilot = pilot_runs(config)
         if pilot and pending:

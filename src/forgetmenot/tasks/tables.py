@@ -211,7 +211,7 @@ def read_hub(name: str, config: str | None, revision: str | None, split: str) ->
     except NotThereError as why:
         asks, missing = False, str(why)
     try:
-        with nullcontext() if asks else _from_cache_alone():
+        with nullcontext() if asks else from_cache_alone():
             splits = datasets.load_dataset(name, config, revision=revision)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as problem:
         raise UserError(  # RuntimeError is how a data set that is a script is refused
@@ -222,7 +222,7 @@ def read_hub(name: str, config: str | None, revision: str | None, split: str) ->
 
 
 @contextmanager
-def _from_cache_alone() -> Iterator[None]:
+def from_cache_alone() -> Iterator[None]:
     """Let `datasets` take what it has, and not ask for the rest for half a minute."""
     import datasets
 

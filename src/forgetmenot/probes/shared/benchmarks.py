@@ -4,7 +4,7 @@ import csv
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,10 @@ from datasets import Dataset, DatasetDict
 from lm_eval.api.task import ConfigurableTask
 
 from forgetmenot.errors import UserError
+from forgetmenot.hub import NotThereError, answers
 from forgetmenot.probes.shared.lm_eval_model import quiet
 from forgetmenot.probes.shared.lm_eval_tasks import UNREADABLE, WITHOUT_PASSAGE, explaining, undisturbed
+from forgetmenot.tasks.tables import from_cache_alone
 
 Rows = list[dict[str, Any]]
 
@@ -66,7 +68,7 @@ def rows_from(folder: Path | None) -> Iterator[None]:
     def local(task: Any, *args: Any, **named: Any) -> None:
         splits = read_benchmark(folder, task.DATASET_PATH, task.DATASET_NAME) if folder is not None else None
         if splits is None:
-            download(task, *args, **named)
+            _from_hub(task.DATASET_PATH, lambda: download(task, *args, **named))
         else:
             task.dataset = _as_dataset(splits)
 
@@ -75,6 +77,30 @@ def rows_from(folder: Path | None) -> Iterator[None]:
         yield
     finally:
         ConfigurableTask.download = download
+
+
+def _from_hub(name: str | None, download: Callable[[], None]) -> None:
+    """Let lm-eval take rows from the hub, which is asked for them once; else from the cache.
+
+    Raises:
+        UserError: They are in neither, and the hub does not answer.
+    """
+    asks, missing = True, None
+    if name is not None and "/" in name and not Path(name).is_dir():  # others are formats, as json
+        try:
+            asks = answers(name, "README.md", None, "dataset")
+        except NotThereError as why:
+            asks, missing = False, str(why)
+    try:
+        with nullcontext() if asks else from_cache_alone():
+            download()
+    except UNREADABLE as error:
+        if missing is None:
+            raise
+        raise UserError(
+            f"its rows, {name}, cannot be had from the hub: {missing}. Without a network, they are read from "
+            "data_dir with general/ (docs/probes.md)."
+        ) from error
 
 
 def read_benchmark(folder: Path, path: str | None, name: str | None) -> dict[str, Rows] | None:
