@@ -12,6 +12,8 @@ PAPER_SAYS = {
     "than DFT (Zhu et al. 2025)",
     "calm": "for composing two models: better than either one, and than tuning the anchor where that forgets "
     "(Bansal et al. 2024)",
+    "corda": "in the mode that preserves knowledge: learns more than LoRA, and forgets less of what the base "
+    "knows (Yang et al. 2024)",
     "dare": "90 % of what fine-tuning changed, and more in large models, can be dropped at little loss "
     "(Yu et al. 2024)",
     "der++": "past logits beside past labels beat more elaborate ways at little cost (Buzzega et al. 2020)",

@@ -23,6 +23,7 @@ Same = Callable[[Run, Run], None]
 SMALL = {"evaluation.limit": 8, "training.limit": 16}
 
 LIMITS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "corda of no inputs": ({"name": "corda", "examples": 0}, {"per_stage": "new"}),
     "freeze nothing, lora": ({"name": "freeze", "share": 0}, {}),
     "freeze nothing, full": ({"name": "freeze", "share": 0}, {"kind": "full"}),
     "moe-lora of one expert": ({"name": "moe-lora", "experts": 1}, {}),
@@ -43,6 +44,8 @@ LIMITS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 RESUMED: dict[str, tuple[Any, dict[str, Any]]] = {
     "adapter-per-task": ("adapter-per-task", {}),
+    "corda beside": ("corda", {}),
+    "corda merged": ("corda", {"per_stage": "merge"}),
     "freeze lora": ("freeze", {}),
     "freeze full": ("freeze", {"kind": "full"}),
     "freeze by map, lora": ({"name": "freeze", "layers": "auto"}, {}),
@@ -81,7 +84,9 @@ def test_the_first_stage_of_slao_is_plain_lora_to_the_bit(go: Go) -> None:
     assert _likelihoods(one, 2) != _likelihoods(plain, 2)
 
 
-@pytest.mark.parametrize("method", [{"name": "lora-null", "down": down} for down in ("frozen", "learned")])
+@pytest.mark.parametrize(
+    "method", [{"name": "corda"}, {"name": "lora-null"}, {"name": "lora-null", "down": "learned"}]
+)
 def test_without_sources_the_first_stage_is_plain_lora_to_the_bit(
     go: Go, tiny: Mapping[str, Any], method: dict[str, Any]
 ) -> None:

@@ -13,6 +13,7 @@ from forgetmenot.methods.adapter_per_task import AdapterPerTask
 from forgetmenot.methods.agem import AGEM
 from forgetmenot.methods.asft import ASFT
 from forgetmenot.methods.calm import Calm
+from forgetmenot.methods.corda import CorDA
 from forgetmenot.methods.dare import DARE
 from forgetmenot.methods.derpp import DarkExperienceReplay
 from forgetmenot.methods.dft import DFT
@@ -59,6 +60,7 @@ METHODS: dict[str, type[Method]] = {
     "agem": AGEM,
     "asft": ASFT,
     "calm": Calm,
+    "corda": CorDA,
     "dare": DARE,
     "der++": DarkExperienceReplay,
     "dft": DFT,
