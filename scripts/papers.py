@@ -52,7 +52,7 @@ PAPER_SAYS = {
     "(Chaudhry et al. 2019); replays further and further apart beat replays at equal intervals, most of all "
     "in the model's own time (Feng et al. 2026)",
     "self-distillation": "learns new tasks better than supervised tuning and forgets much less, where the "
-    "model can use a demonstration (arXiv 2601.19897)",
+    "model can use a demonstration: from 7B on (Shenfeld et al. 2026)",
     "self-guide-replay": "of such examples alone: tuning on them gains about 15 points in classification and "
     "18 in generation over prompting (Zhao et al. 2024); no paper replays them",
     "si": "much less forgetting at small cost (Zenke et al. 2017)",

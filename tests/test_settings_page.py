@@ -31,6 +31,14 @@ def all_settings() -> list[Setting]:
     return [*run_settings(), *study_settings(), *options]
 
 
+def test_a_default_of_several_lines_stands_in_one() -> None:
+    """Or it breaks the page's table."""
+    settings = all_settings()
+    assert [one.key for one in settings if "\n" in one.default] == []
+    words = next(one for one in settings if one.key == "self-distillation: after")
+    assert words.default.startswith('"\\n\\nNow answer')
+
+
 def schema_named(path: Path) -> dict[str, Any]:
     """The schema that the first line of a YAML file names, relative to it."""
     first = path.read_text(encoding="utf-8").partition("\n")[0]

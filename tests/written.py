@@ -11,7 +11,11 @@ from forgetmenot.prompting import Encoded, TokenSequence
 
 END, BOS = 2, 1
 
+FEW_WORDS = {"before": "\nSo:", "after": "\n"}
+"""For `self-distillation`: the paper's words around a demonstration fill the tiny model's positions."""
+
 ROOMY: dict[str, dict[str, Any]] = {
+    "self-distillation": {"method": {"name": "self-distillation", **FEW_WORDS}},
     "stm": {"method": {"name": "stm", "share": 0.25}},
     "self-guide-replay": {
         "model": "quickstart-small",

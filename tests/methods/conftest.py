@@ -15,7 +15,8 @@ from forgetmenot.methods import Stage
 from forgetmenot.models.adapt import adapt
 from forgetmenot.models.load import load_model
 from forgetmenot.models.settings import AdapterSettings, ModelSettings
-from forgetmenot.prompting import Encoded, Encoder, TokenSequence, choose_prompt
+from forgetmenot.prompting import Encoded, TokenSequence, choose_prompt
+from forgetmenot.prompting.wording import Wording
 from forgetmenot.tasks import load_tasks
 
 Adapted = Callable[..., Learner]
@@ -56,8 +57,9 @@ def learner(tiny_llama: Path) -> Learner:
 def stage(learner: Learner, tiny_tasks: Mapping[str, Path]) -> Stage:
     """The first stage, on twelve examples of the task `size`."""
     (task,) = load_tasks([str(tiny_tasks["size"])], None)
-    encoder = Encoder(task, choose_prompt(task, "default"), learner.tokenizer, 128)
-    return Stage(1, ("size",), data={"size": encoder.encode_all(task.train[:12])})
+    wording = Wording(task, choose_prompt(task, "default"), task.train[:12], learner.tokenizer, 128)
+    encoded = wording.encode(wording.examples)
+    return Stage(1, ("size",), data={"size": encoded}, wordings={"size": wording})
 
 
 @pytest.fixture

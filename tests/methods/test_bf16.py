@@ -13,7 +13,7 @@ from forgetmenot.methods import METHODS, Method, Stage, make_method
 from forgetmenot.models.settings import AdapterSettings
 from forgetmenot.prompting import Encoded, TokenSequence
 from forgetmenot.runs.api import Run
-from tests.written import ROOMY
+from tests.written import FEW_WORDS, ROOMY
 
 OWN: list[tuple[str, dict[str, Any]]] = [
     ("kl", {"strength": 5.0}),
@@ -25,7 +25,8 @@ OWN: list[tuple[str, dict[str, Any]]] = [
     ("lwf", {"strength": 5.0, "over": "vocabulary"}),
     ("lwf", {"strength": 5.0, "over": "labels"}),
     ("ema", {"strength": 5.0}),
-    ("self-distillation", {"rate": 0.5}),
+    ("self-distillation", {"teacher": "ema", "rate": 0.5, **FEW_WORDS}),
+    ("self-distillation", {"divergence": "reverse", "top_k": 0, **FEW_WORDS}),
     ("der++", {"alpha": 1.0}),
 ]
 
@@ -52,9 +53,9 @@ def check(
     drawn: list[list[TokenSequence]] = []
     sample = learner.sample
 
-    def draw(examples: Sequence[Encoded], seeds: Sequence[int]) -> list[TokenSequence]:
+    def draw(*asked: Any) -> list[TokenSequence]:
         """What rounding makes of a draw is another question: both learn from the first one."""
-        drawn.append(sample(examples, seeds))
+        drawn.append(sample(*asked))
         return drawn[0]
 
     monkeypatch.setattr(learner, "sample", draw)

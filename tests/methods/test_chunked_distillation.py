@@ -16,6 +16,7 @@ from forgetmenot.engine.learner import Learner
 from forgetmenot.engine.objectives import divisor
 from forgetmenot.methods import Stage, derpp, make_method
 from forgetmenot.prompting import Encoded
+from tests.written import FEW_WORDS
 
 AT_ONCE = 3  # rows of logits; with a teacher beside them half as many
 METHODS: dict[str, dict[str, Any]] = {
@@ -27,7 +28,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "stm": {"threshold": 300.0},
     "lwf": {"strength": 0.5},
     "ema": {"strength": 0.5, "decay": 0.9},
-    "self-distillation": {},
+    "self-distillation": {**FEW_WORDS, "max_new_tokens": 6},
     "der++": {"memory": 1.0, "logits": 4, "alpha": 0.3, "beta": 0.7},
 }
 

@@ -143,6 +143,7 @@ def test_what_a_method_changes_in_a_stage_matters(
     config = {**tiny, **SHORT, "tasks": tiny["tasks"][:2], "method": method, "training.learning_rate": 0.01}
     if method == "gem":
         config["method"] = {"name": "gem", "batch": 2}
+    config |= ROOMY.get(method, {})
     undisturbed = forgetmenot.run({**config, "output": str(tmp_path / "undisturbed")})
     config["output"] = str(tmp_path / "cut")
     cut_off(config, 2)

@@ -10,6 +10,7 @@ import pytest
 from forgetmenot.errors import UserError
 from forgetmenot.runs.api import Run
 from forgetmenot.runs.display import Display
+from tests.written import FEW_WORDS
 
 Go = Callable[..., Run]
 Same = Callable[[Run, Run], None]
@@ -20,7 +21,7 @@ STRONG: dict[str, dict[str, Any]] = {
     "kl": {"name": "kl", "strength": 5.0},
     "l2-sp": {"name": "l2-sp", "strength": 1.0, "anchor": "base"},
     "lwf": {"name": "lwf", "strength": 5.0},
-    "self-distillation": {"name": "self-distillation"},
+    "self-distillation": {"name": "self-distillation", **FEW_WORDS},
     "si": {"name": "si", "strength": 1e4},
 }
 

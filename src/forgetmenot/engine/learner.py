@@ -227,6 +227,34 @@ class Learner:
         """
         return predictions(self.model, self._pack(sequences), self.precision, weights)
 
+    def sum_over_packs(
+        self, sequences: Sequence[TokenSequence], part: Callable[[Predictions, Tensor], Tensor]
+    ) -> Tensor:
+        """The sum over packs of what `part` gives of their predictions, with gradients.
+
+        They are cut as in `forward_in_packs`; several packs are computed again in the backward pass.
+
+        Args:
+            sequences: As many as one loss needs at once.
+            part: Given a pack's predictions, and the rows of these among those of all sequences in order.
+        """
+        cut = self.cut(sequences)
+        rows = torch.split(torch.arange(_predicted(sequences)), [len(s.tokens) - s.start for s in sequences])
+
+        def found(packed: Pack, places: Tensor) -> Tensor:
+            return part(predictions(self.model, packed, self.precision), places)
+
+        parts = []
+        for indices in cut:
+            packed, places = (
+                self._pack([sequences[k] for k in indices]),
+                torch.cat([rows[k] for k in indices]),
+            )
+            if len(cut) == 1:
+                return found(packed, places)
+            parts.append(checkpoint(found, packed, places, use_reentrant=False))
+        return torch.stack(parts).sum(0)
+
     @contextmanager
     def _computing(self) -> Iterator[None]:
         """The context of many passes with the same weights, which are rounded once, or hold LoRA's part."""
@@ -608,14 +636,18 @@ class Learner:
         cached = self.layout == "trie"
         return Writer(self.model, self.tokenizer, self.ends, cached, self.continues, most, self.divided)
 
-    def sample(self, examples: Sequence[Encoded], seeds: Sequence[int]) -> list[TokenSequence]:
+    def sample(
+        self, examples: Sequence[Encoded], seeds: Sequence[int], lengths: Sequence[int] | None = None
+    ) -> list[TokenSequence]:
         """Each example's prompt with an answer of the model's own, drawn token by token.
 
-        It ends where an answer ends, or is cut where it has as many tokens as the example's answer. This
-        process draws all of them itself; what is drawn follows from the weights and the example's seed alone.
+        It ends where an answer ends, or is cut where it has so many tokens: by default as many as the
+        example's answer. This process draws all of them itself; what is drawn follows from the weights and
+        the example's seed alone.
         """
         prompts = [example.answer.tokens[: example.answer.start] for example in examples]
-        lengths = [len(example.answer.tokens) - example.answer.start for example in examples]
+        if lengths is None:
+            lengths = [len(example.answer.tokens) - example.answer.start for example in examples]
         behind = [self.soft_tokens + prompt for prompt in prompts]
         with evaluating(self.model), self._computing():
             decoding = Decoding(max(lengths), temperature=1.0)

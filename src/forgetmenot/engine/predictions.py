@@ -6,7 +6,7 @@ the backward pass (Chen et al. 2016, arXiv 1604.06174), as `forgetmenot.engine.h
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -33,6 +33,10 @@ class Predictions:
     states: Tensor
     logits: Callable[..., Tensor]
     vocabulary: int
+
+    def only(self, rows: Tensor) -> "Predictions":
+        """Some of them."""
+        return replace(self, states=self.states[rows])
 
     def log_probs(self, rows: slice = slice(None)) -> Tensor:
         """The distributions of some rows, of all by default: nats, fp32 [rows, vocabulary]."""

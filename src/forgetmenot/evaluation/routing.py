@@ -116,13 +116,17 @@ class RoutedLearner(Learner):
             lambda places: plain([sequences[k] for k in places], torch.cat([own[k] for k in places]), head),
         )
 
-    def sample(self, examples: Sequence[Encoded], seeds: Sequence[int]) -> list[TokenSequence]:
+    def sample(
+        self, examples: Sequence[Encoded], seeds: Sequence[int], lengths: Sequence[int] | None = None
+    ) -> list[TokenSequence]:
         """As the learner's, routed by prompt."""
         plain = super().sample
-        return self._routed(
-            [example.prompt for example in examples],
-            lambda places: plain([examples[k] for k in places], [seeds[k] for k in places]),
-        )
+
+        def drawn(places: Sequence[int]) -> list[TokenSequence]:
+            lengths_there = None if lengths is None else [lengths[k] for k in places]
+            return plain([examples[k] for k in places], [seeds[k] for k in places], lengths_there)
+
+        return self._routed([example.prompt for example in examples], drawn)
 
     def forward(self, sequences: Sequence[TokenSequence]) -> Tensor:
         """Refused: a pass with gradients is the model's own, not that of the part for a prompt."""

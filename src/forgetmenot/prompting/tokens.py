@@ -177,6 +177,15 @@ class Tokens:
         return tail, tail[: special.end()] if special else ""
 
     @cached_property
+    def reply_head(self) -> Ids:
+        """What the chat template writes behind the user's last words where it asks for a reply."""
+        turns = [{"role": "user", "content": "a" + _ANSWER_END}]
+        _, found, tail = self.conversation(turns, reply=True).rpartition(_ANSWER_END)
+        if not found:
+            raise UserError("the model's chat template does not write a user's last turn; use another.")
+        return self.chat([tail])[0]
+
+    @cached_property
     def turn_end_token(self) -> int | None:
         """The token that ends the assistant's turn in the chat template; None without a template or token.
 

@@ -1,5 +1,6 @@
 """Settings in words: each key's type, default and sentence, read from the class that validates it."""
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, get_args, get_origin
@@ -131,7 +132,8 @@ def _as_yaml(value: Any) -> str:
         return "{" + ", ".join(f"{key}: {_as_yaml(one)}" for key, one in value.items()) + "}"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(_as_yaml, value)) + "]"
-    return str(value)
+    text = str(value)
+    return json.dumps(text, ensure_ascii=False) if "\n" in text else text
 
 
 def _parts(schema: Schema, several: bool = False) -> list[str]:

@@ -32,6 +32,23 @@ def divergence(p: Tensor, q: Tensor, weights: Tensor | None = None) -> Tensor:
     return (rows if weights is None else rows * weights).sum()
 
 
+def likeliest_divergence(p: Tensor, q: Tensor, weights: Tensor, count: int, *, both: bool) -> Tensor:
+    """KL(p ‖ q) over the tokens that are likeliest under p alone, summed over rows; in nats.
+
+    p is made to sum to 1 over them. With as many as there are outcomes it is `divergence`.
+
+    Args:
+        p: Log-probabilities [rows, outcomes].
+        q: The same, of the distribution that is compared with it.
+        weights: What each row counts [rows].
+        count: How many tokens.
+        both: Whether q is made to sum to 1 over them too; else what q has elsewhere counts as lost.
+    """
+    likeliest = p.topk(min(count, p.shape[-1]), dim=-1).indices
+    p, q = p.gather(-1, likeliest), q.gather(-1, likeliest)
+    return divergence(p.log_softmax(-1), q.log_softmax(-1) if both else q, weights)
+
+
 def row_weights(learner: Learner, batch: Sequence[Encoded], sequences: Sequence[TokenSequence]) -> Tensor:
     """Each example's weight in the loss, for each predicted token of its sequence [predicted]."""
     import torch
