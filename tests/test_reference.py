@@ -77,7 +77,14 @@ def test_a_method_is_told_with_its_papers_options_and_needs() -> None:
     assert "Adapter: kind lora; per_stage new" in found.text
     assert [one.name for one in found.entries] == ["strength"]
     assert known("methods", "sequential").entries == ()
-    assert "L(θ) + λ/2 · Σᵢ Σₖ Fᵢₖ (θₖ − θᵢₖ)²\n" in known("methods", "ewc").text
+    assert "\n\n    L(θ) + λ/2 · Σᵢ Σₖ Fᵢₖ (θₖ − θᵢₖ)²\n\n" in known("methods", "ewc").text
+
+
+def test_an_item_of_a_list_is_one_line_which_the_screen_breaks() -> None:
+    text = known("methods", "ssr").text
+    assert "\n2. the inputs are clustered by their embeddings" in text
+    assert "in proportion to its size, those nearest to its centre are kept;\n\nand before" in text
+    assert "\n- An input is read by" in text
 
 
 def test_a_probe_is_told_with_its_options() -> None:

@@ -254,7 +254,8 @@ def parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="key=value",
-        help="a setting of docs/synthesis.md, as rounds=10, or any key of the run's config",
+        help="a setting of docs/synthesis.md, as rounds=10, or any key of the run's config; with --general "
+        "one of docs/rehearsal.md, as count=100, and no other",
     )
 
     verb = _verb(verbs, "limits", "compare models tuned on tasks with their base, shown examples in context")

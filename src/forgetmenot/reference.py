@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -174,12 +175,14 @@ def _told(kind: type[Method] | type[Probe]) -> str:
     """A class's docstring, and that of its file, where papers and equations stand."""
     texts = (inspect.cleandoc(one.__doc__ or "") for one in (kind, sys.modules[kind.__module__]))
     paragraphs = "\n\n".join(filter(None, texts)).split("\n\n")
-    return "\n\n".join(one if _is_set(one) else " ".join(one.splitlines()) for one in paragraphs)
+    return "\n\n".join(map(_flowing, paragraphs))
 
 
-def _is_set(paragraph: str) -> bool:
-    """Whether a paragraph's lines are as they must be: a formula or a list."""
-    return any(line.startswith((" ", "- ")) for line in paragraph.splitlines())
+def _flowing(paragraph: str) -> str:
+    """A paragraph with a line for each item of its lists, for the screen to break; a formula as it stands."""
+    if paragraph.startswith(" "):
+        return paragraph
+    return re.sub(r"\n(?!- |\d+\. ) *", " ", paragraph)
 
 
 def _metrics(name: str | None) -> Reference:

@@ -127,6 +127,23 @@ def test_a_shortfall_is_said_and_nothing_comes_twice() -> None:
     ]
 
 
+def test_a_share_or_a_memory_of_less_than_one_example_is_said() -> None:
+    method = after({"one": 40}, share=0.01, memory=0.1)
+    assert len(method.examples(Known(), stage(2, new=16))) == 16
+    assert method.notes == [
+        "method.share 0.01 beside 16 new examples is less than one: no past example is rehearsed. "
+        "Raise method.share."
+    ]
+    assert after({"one": 4}, memory=0.1).notes == [
+        "method.memory 0.1 of 4 examples is less than one: none is kept to be rehearsed. "
+        "Raise method.memory, or give a whole number."
+    ]
+    assert not after({"one": 4}, memory=0).notes
+    wanted_none = after({"one": 40}, share=0, memory=0.1)
+    wanted_none.examples(Known(), stage(2, new=16))
+    assert not wanted_none.notes
+
+
 def test_most_forgotten_is_the_highest_rise_per_token_since_it_was_learned() -> None:
     method = make_method("replay", {"share": 0.25, "memory": 1.0, "draw": "most-forgotten"}, seed=0)
     first = stage(1, one=12)

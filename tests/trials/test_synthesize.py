@@ -7,10 +7,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from forgetmenot.config import load_config
@@ -107,6 +109,18 @@ def test_where_nothing_is_left_the_page_says_why(
     assert content["funnel"][2]["dropped"]["names no label"] > 0
     assert (tmp_path / "out" / "synthesis.html").is_file()
     assert not {"task.yaml", "run.yaml", "README.md"} & {one.name for one in (tmp_path / "out").iterdir()}
+
+
+def test_where_no_row_can_be_held_out_it_is_said(
+    model: Path, make_task: Callable[..., Path], tmp_path: Path
+) -> None:
+    prompts = {"default": {"template": "Word: {{ word }}\nKind:"}}
+    few = make_task("few", word_rows("animal", 3), target="kind", prompts=prompts)
+    screen = Console(file=StringIO(), width=400)
+    found = synthesize(str(model), str(few), tmp_path / "out", settings=QUICK, console=screen)
+    said = f"from 20 on, and there are {found.found['rows']}."
+    assert 0 < found.found["rows"] < 20
+    assert said in screen.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_three_rows_are_enough(

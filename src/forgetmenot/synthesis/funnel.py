@@ -27,7 +27,7 @@ REMEDIES = {
     },
     "inputs answered": {
         INCONSISTENT: "lower --set min_frequency",
-        NO_LABEL: "take a larger model, or one that was tuned to answer: this one's answers name no label",
+        NO_LABEL: "take a model that was tuned to answer, since this one's answers name no label",
     },
     "classes balanced": {SPARE: "--set balance=false: a label has no row at all"},
 }

@@ -37,6 +37,7 @@ from forgetmenot.synthesis.subject import Request, Subject, asked_by
 from forgetmenot.synthesis.writer import LearnerWriter, Writer
 from forgetmenot.synthesis.written_form import write_input
 from forgetmenot.tasks import Example, Task, fingerprint, load_tasks
+from forgetmenot.tasks.splits import TOO_FEW_TO_CARVE
 from forgetmenot.tasks.yaml_file import write_yaml
 
 CONTENT, DRAWN, TASK, CONFIG = "synthesis.json", "drawn.jsonl", "task.yaml", "run.yaml"
@@ -148,6 +149,12 @@ def synthesize(
         _write(directory, subject, found, content, task_file(subject, _splits(subject, found), in_context))
         fine_tune = _fine_tune(config, subject, directory.path, positions, in_context is not None, of_run)
         directory.write_text(CONFIG, write_yaml(fine_tune))
+        if not (loaded.score or loaded.select) and len(found.rows) < TOO_FEW_TO_CARVE:
+            display.say(
+                f"{CONFIG} has nothing to be scored on: a tenth of the model's rows is held out only from "
+                f"{TOO_FEW_TO_CARVE} on, and there are {len(found.rows)}. Raise --set rounds for more rows, "
+                "or name real ones in the task file (`data.score`)."
+            )
     ran = run(directory.path / CONFIG, console=console) if train else None
     return WrittenTask(directory.path, content, ran)
 

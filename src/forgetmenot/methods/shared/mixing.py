@@ -74,9 +74,13 @@ class Mixing(Rehearsal):
         new, held = sum(self.sizes(own)), sum(map(sum, map(self.sizes, self.memory.values())))
         wanted = round(new * share / (1 - share))
         self.rehearsed = self._drawn(learner, stage, wanted) if wanted else {}
+        if self.memory and share and not wanted:
+            self.notes.append(
+                f"method.share {share:g} beside {new} new {self._counted} is less than one: no past example "
+                "is rehearsed. Raise method.share."
+            )
         if self.memory and held < wanted:
-            tokens = self.options.share_in == "tokens"
-            what = "answer tokens of past examples" if tokens else "past examples"
+            what = "answer tokens of past examples" if self._counted == "answer tokens" else "past examples"
             self.notes.append(
                 f"method.share {share:g} asks for {wanted} {what} and the memory holds {held}: "
                 f"their share is {held / (new + held):.3f}. Raise method.memory, or lower the share."
@@ -112,6 +116,11 @@ class Mixing(Rehearsal):
     def sizes(self, examples: Sequence[Encoded]) -> list[int]:
         """What each example counts in the share."""
         return [1] * len(examples) if self.options.share_in == "examples" else answer_lengths(examples)
+
+    @property
+    def _counted(self) -> str:
+        """What the share is counted in, in words."""
+        return "answer tokens" if self.options.share_in == "tokens" else "examples"
 
     def _drawn(self, learner: Learner, stage: Stage, count: int) -> dict[str, list[Encoded]]:
         """What a stage replays of each past task: about an even part of `count`, as `ordered` has them."""

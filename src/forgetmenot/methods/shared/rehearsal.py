@@ -53,7 +53,15 @@ class Rehearsal(Method):
     def room(self, examples: Sequence[Encoded]) -> int:
         """How many examples of a task are remembered, by `memory`."""
         size: int | float = self.options.memory
-        return size if isinstance(size, int) else round(size * len(examples))
+        if isinstance(size, int):
+            return size
+        count = round(size * len(examples))
+        if size and not count:
+            self.notes.append(
+                f"method.memory {size:g} of {len(examples)} examples is less than one: none is kept to be "
+                "rehearsed. Raise method.memory, or give a whole number."
+            )
+        return count
 
     def random(self, stage: Stage, purpose: str) -> np.random.Generator:
         """A generator of the method's own, anew for each stage and purpose, so that it needs no saving."""
