@@ -133,8 +133,9 @@ def fit(
             objective.stepped(learner)
             weights_changed()  # which a method of others may do through `.data`, uncounted as well
             if batches.moved is not None and before is not None:
-                now = learner.trainable()
-                batches.moved.append(learner.norm({name: now[name] - was for name, was in before.items()}))
+                with torch.no_grad():
+                    apart = {name: now - before[name] for name, now in learner.trainable().items()}
+                    batches.moved.append(learner.norm(apart))
             tokens = [len(example.answer.tokens) - example.answer.start for example in batch]
             rehearsed = sum(n for k, n in zip(indices, tokens, strict=True) if k in past)
             on_step(Step(step, steps, mean, norm, rate, sum(tokens), rehearsed, len(batch)))

@@ -67,8 +67,8 @@ class SelfDistillationOptions(Options):
     """Of the moving average, with `teacher: ema`; 1 is the model itself. Within the paper's range of 0.01 to
     0.05."""
     divergence: Literal["forward", "reverse"] = "forward"
-    """`forward`: of the student from the teacher, by which the paper's results came about; `reverse`: of the
-    teacher from the student, of which its theory speaks."""
+    """`forward`: KL(teacher ‖ student), by which the paper's results came about; `reverse`: KL(student ‖
+    teacher), of which its theory speaks."""
     top_k: NonNegativeInt = 20
     """Over how many tokens the divergence is a sum: those likeliest under the teacher, or with `divergence:
     reverse` under the student; 0 for the whole vocabulary, as in the paper. In Thinking Machines' ablation 20

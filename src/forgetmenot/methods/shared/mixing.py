@@ -95,8 +95,7 @@ class Mixing(Rehearsal):
             return shuffled
         random = self.random(stage, "schedule")
         found = spaced(shuffled, examples.past, day, random, model_time=schedule == "model-time")
-        if len(found.replays) == 1:
-            steps = len(found.new)
+        if (steps := len(found.new)) < 2 * day:
             self.notes.append(
                 f"method.day {day}: {steps} batches of new examples are not two days, so all past examples "
                 f"come in one replay. Set method.day to {max(steps // 7, 1)} for more."
