@@ -48,6 +48,8 @@ class Mixing(Rehearsal):
     holds fewer, the share is smaller, and the method says so.
     """
 
+    rehearses = True
+
     def examples(self, learner: Learner, stage: Stage) -> Sequence[Encoded]:
         """The stage's own, and past ones after them."""
         own, share = super().examples(learner, stage), self.options.share
