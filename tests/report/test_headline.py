@@ -130,7 +130,7 @@ def test_a_task_that_was_only_watched_gains_without_training() -> None:
 def test_a_rehearsal_without_examples_is_said(rehearsed: dict[str, int], said: str | None) -> None:
     content = results()
     before = told(content)
-    content["cost"] = {**content["cost"], "rehearsed": rehearsed}
+    content["cost"] = {"rehearsed": rehearsed}
     assert told(content) == before + [said] * (said is not None)
 
 
