@@ -106,6 +106,13 @@ def test_each_task_has_an_even_part() -> None:
     assert len({one.id for one in mix}) == 24
 
 
+def test_where_none_is_asked_for_none_is_missed() -> None:
+    method = after_one(Writes(), share=0)
+    new = [choice([50], 0), choice([51], 0)]
+    assert list(method.examples(Writes(), Stage(2, ("new",), data={"new": new}))) == new
+    assert (method.rehearsed, method.notes) == ({}, [])
+
+
 def test_two_draws_are_never_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
 

@@ -42,6 +42,16 @@ def test_each_cost_is_said_once_with_its_share() -> None:
     }
 
 
+def test_what_was_rehearsed_is_said_and_where_nothing_was() -> None:
+    assert costs({"rehearsed": {"02-b": 20, "03-c": 30}}) == {
+        "rehearsed": "50 examples of earlier tasks in all"
+    }
+    assert costs({"rehearsed": {"02-b": 0, "03-c": 30}}) == {
+        "rehearsed": "30 examples of earlier tasks in all, none in 02-b"
+    }
+    assert costs({"rehearsed": {"02-b": 0, "03-c": 0}}) == {"rehearsed": "no example in any stage"}
+
+
 def test_what_is_not_known_is_not_said() -> None:
     assert costs({}) == {}
     nothing = {"memory_kept": {"01-a": 0}, "parameters_added": {"01-a": 0}, "past_data": False}

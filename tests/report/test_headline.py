@@ -119,6 +119,21 @@ def test_a_task_that_was_only_watched_gains_without_training() -> None:
     assert "It gained on b (0.500 → 0.840) without training on it." in told(watched)
 
 
+@pytest.mark.parametrize(
+    ("rehearsed", "said"),
+    [
+        ({"02-b": 0, "03-c": 0}, "No example of an earlier task was rehearsed in any stage."),
+        ({"02-b": 4, "03-c": 0}, "No example of an earlier task was rehearsed in 03-c."),
+        ({"02-b": 4, "03-c": 4}, None),
+    ],
+)
+def test_a_rehearsal_without_examples_is_said(rehearsed: dict[str, int], said: str | None) -> None:
+    content = results()
+    before = told(content)
+    content["cost"] = {"rehearsed": rehearsed}
+    assert told(content) == before + [said] * (said is not None)
+
+
 def test_a_run_without_verdicts_claims_nothing() -> None:
     old = results()
     del old["verdicts"]

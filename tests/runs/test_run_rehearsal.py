@@ -131,5 +131,6 @@ def test_a_shortfall_is_in_the_events_of_the_run(go: Go) -> None:
     notes = _notes(run)
     assert list(notes) == ["02-colour", "03-size"]
     assert "asks for 16 past examples and the memory holds 4: their share is 0.200" in notes["03-size"]
+    assert run.results["cost"]["rehearsed"] == {"02-colour": 2, "03-size": 4}
     rows = [json.loads(line) for line in (run.path / "stages/03-size/training.jsonl").open()]
     assert sum(row["examples"] for row in rows) == 16 + 4

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from forgetmenot.errors import UserError
 from forgetmenot.prompting import Prompt
@@ -165,6 +166,8 @@ def test_settings_name_their_mistakes() -> None:
         synthesis_settings({"temperatur": 1})
     with pytest.raises(UserError, match="best_of: 5 outputs are drawn, and 10"):
         synthesis_settings({"best_of": 5})
+    with pytest.raises(ValidationError, match="best_of: 5 outputs are drawn"):  # of self-guide-replay too
+        SynthesisSettings(best_of=5)
 
 
 def test_the_docs_have_every_setting() -> None:

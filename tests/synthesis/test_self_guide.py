@@ -170,6 +170,27 @@ def test_free_answers_have_no_labels_and_no_classes() -> None:
     assert "right answer" not in str(writer.asked[0])
 
 
+def test_blanks_make_no_other_input() -> None:
+    shown = [
+        Example("train-0", {"word": " tabby ", "place": "yard"}, label="cat"),
+        Example("train-1", {"word": "hound", "place": "lane"}, label="dog"),
+    ]
+    prompt = replace(PROMPT, template="Word: {{ word }}\nplace: {{ place }}\nKind:")
+    of_two = ["word: a\nplace: b", "word:  a\nplace:b", "word: a\n\nplace: b", "word: tabby\nplace: yard"]
+    outputs = {"a": [" cat"] * 3}
+    found = synthesize_examples(
+        Scripted(of_two, outputs),
+        Subject(TASK, prompt, shown),
+        FEW.model_copy(update={"rounds": 1, "noise": ()}),
+    )
+    assert [one.dropped for one in found.candidates[1:]] == ["written before"] * 3
+    of_one = Scripted(["tabby"], {})
+    found = synthesize_examples(
+        of_one, Subject(TASK, PROMPT, shown), FEW.model_copy(update={"rounds": 1, "per_round": 1})
+    )
+    assert found.candidates[0].dropped == "written before"
+
+
 def test_the_likeliest_outputs_are_taken() -> None:
     drawn = [Drawn("a", -3.0), Drawn("b", -1.0), Drawn("c", -2.0)]
     assert likeliest(drawn, 2) == drawn[1:]
@@ -262,6 +283,16 @@ def test_what_was_drawn_is_not_drawn_again(learner: Learner, tmp_path: Path) -> 
     assert synthesize_examples(Dies(learner), SUBJECT, REAL, log=DrawLog(log, say=said.append)) == whole
     assert len(said) == 1
     assert "1 of 4 lines are damaged" in said[0]
+
+
+def test_outputs_without_their_likelihood_are_drawn_again_where_it_counts(
+    learner: Learner, tmp_path: Path
+) -> None:
+    weighed = synthesize_examples(LearnerWriter(learner), SUBJECT, REAL)
+    all_of_them = REAL.model_copy(update={"outputs": REAL.best_of})
+    log = tmp_path / "drawn.jsonl"
+    synthesize_examples(LearnerWriter(learner), SUBJECT, all_of_them, log=DrawLog(log))
+    assert synthesize_examples(LearnerWriter(learner), SUBJECT, REAL, log=DrawLog(log)) == weighed
 
 
 def test_seeds_follow_from_their_place() -> None:

@@ -19,8 +19,10 @@ from forgetmenot.config import load_config
 from forgetmenot.errors import UserError
 from forgetmenot.prompting import choose_prompt
 from forgetmenot.runs.api import run
+from forgetmenot.runs.directory import RunDirectory
 from forgetmenot.tasks import load_tasks
 from forgetmenot.trials.synthesize import synthesize
+from forgetmenot.trials.synthesize_general import synthesize_general
 from tests.conftest import word_rows
 
 QUICK = {
@@ -158,10 +160,82 @@ def test_mistakes_are_named(model: Path, kinds: Path, tmp_path: Path) -> None:
         synthesize(str(model), str(kinds), tmp_path / "out", settings={"round": 3})
     with pytest.raises(UserError, match=r"training\.epoch"):
         synthesize(str(model), str(kinds), tmp_path / "out", settings={"training.epoch": 3})
+    for key in ("model", "tasks", "prompt", "seed"):
+        with pytest.raises(UserError, match=rf"--set {key}: .* argument of its own"):
+            synthesize(str(model), str(kinds), tmp_path / "out", settings={key: "7"})
+    with pytest.raises(UserError, match=r"quickstart is a suite of . tasks.*: name one of qs-"):
+        synthesize(str(model), "quickstart", tmp_path / "out")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("mine")
     with pytest.raises(UserError, match="no folder of `fmn synthesize`"):
         synthesize(str(model), str(kinds), tmp_path / "mine", settings=QUICK)
+
+
+def of_folder(path: Path) -> dict[str, str]:
+    return {one.name: one.read_text() for one in path.iterdir() if one.is_file()}
+
+
+def test_a_folder_is_of_one_task_by_one_model(
+    model: Path, kinds: Path, tiny_tasks: dict[str, Path], tmp_path: Path, tiny_llama: Path
+) -> None:
+    out = synthesize(str(model), str(kinds), tmp_path / "out", settings=QUICK).path
+    before = of_folder(out)
+    with pytest.raises(UserError, match="wrote for task 'kinds', and this is task 'colour'; give another"):
+        synthesize(str(model), str(tiny_tasks["colour"]), out, settings=QUICK)
+    other = tmp_path / "other-llama"
+    AutoTokenizer.from_pretrained(model).save_pretrained(other)
+    AutoModelForCausalLM.from_pretrained(model, max_position_embeddings=4095).save_pretrained(other)
+    with pytest.raises(UserError, match=r"holds what .*roomy-llama wrote .* and this is .*other-llama"):
+        synthesize(str(other), str(kinds), out, settings=QUICK)
+    with pytest.raises(UserError, match="wrote for task 'kinds', and this is task 'general'"):
+        synthesize_general(str(model), out, settings={"count": 1})
+    assert of_folder(out) == before
+
+
+def test_where_other_settings_leave_no_row_no_task_is_left(model: Path, kinds: Path, tmp_path: Path) -> None:
+    out = synthesize(str(model), str(kinds), tmp_path / "out", settings=QUICK).path
+    with pytest.raises(UserError, match="no row is left"):
+        synthesize(str(model), str(kinds), out, settings={**QUICK, "noise": [""]})
+    assert {one.name for one in out.iterdir()} == {
+        ".lock", "candidates.jsonl", "drawn.jsonl", "synthesis.html", "synthesis.json"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("last", ["train.jsonl", "score.jsonl", "README.md", "task.yaml"])
+def test_a_task_is_whole_or_not_there(
+    last: str, model: Path, kinds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = synthesize(str(model), str(kinds), tmp_path / "out", settings=QUICK).path
+    write = RunDirectory.write_text
+
+    def killed(self: RunDirectory, name: str, text: str) -> None:
+        write(self, name, text)
+        if name == last:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(RunDirectory, "write_text", killed)
+    longer = {**QUICK, "rounds": 5}
+    with pytest.raises(KeyboardInterrupt):
+        synthesize(str(model), str(kinds), out, settings=longer)
+    assert not (out / "run.yaml").exists()
+    assert (out / "task.yaml").exists() == (last == "task.yaml")
+    if last == "task.yaml":
+        assert len(load_tasks([str(out / "task.yaml")], None)[0].train) == len(lines(out / "train.jsonl"))
+    monkeypatch.undo()
+    whole = synthesize(str(model), str(kinds), tmp_path / "whole", settings=longer).path
+    again = synthesize(str(model), str(kinds), out, settings=longer).path
+    differ = {name for name, text in of_folder(again).items() if text != of_folder(whole)[name]}
+    assert differ <= {"run.yaml", "drawn.jsonl"}  # the folder's name; what was answered twelve at once
+
+
+def test_requests_fit_the_models_positions(model: Path, kinds: Path, tmp_path: Path) -> None:
+    small = tmp_path / "small-llama"
+    AutoTokenizer.from_pretrained(model).save_pretrained(small)
+    AutoModelForCausalLM.from_pretrained(model, max_position_embeddings=700).save_pretrained(small)
+    settings = {**QUICK, "rounds": 8, "max_input_tokens": 40}
+    found = synthesize(str(small), str(kinds), tmp_path / "out", settings=settings).found
+    assert found["settings"]["context_tokens"] == 700
+    assert found["funnel"][0]["entered"] == 32
 
 
 def test_a_killed_synthesis_goes_on_without_drawing_anything_again(

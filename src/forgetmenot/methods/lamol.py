@@ -47,6 +47,7 @@ class LAMOL(Method):
 
     keeps = "what all of its prompts begin and end with, as tokens"
     preferences = False
+    rehearses = True
     weighs = True
     # A soft prompt drawn at random would begin a stage as no model that can write: see `lwf`.
     needs: ClassVar[Mapping[str, tuple[str, ...]]] = {"kind": ("lora", "full")}
@@ -76,6 +77,7 @@ class LAMOL(Method):
         self.rehearsed = {
             task: self._write(learner, stage, task, wanted)
             for task, wanted in zip(self.forms, shares, strict=True)
+            if wanted
         }
         self.tasks = {one.id: task for task, written in self.rehearsed.items() for one in written}
         return Mix(own, [one for written in self.rehearsed.values() for one in written])

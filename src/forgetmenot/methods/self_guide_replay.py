@@ -25,6 +25,7 @@ from forgetmenot.synthesis.settings import SynthesisSettings
 if TYPE_CHECKING:
     from forgetmenot.engine.learner import Learner
     from forgetmenot.prompting.encoded import Encoded
+    from forgetmenot.synthesis.subject import Subject
 
 
 class SelfGuideReplayOptions(MixOptions):
@@ -52,6 +53,16 @@ class SelfGuideReplay(Mixing):
     past_data = False
     preferences = False
 
+    def begin(self, learner: Learner, stage: Stage) -> None:
+        """See that the requests which follow the training will fit the model."""
+        from forgetmenot.synthesis.self_guide import check_fits
+        from forgetmenot.synthesis.writer import LearnerWriter
+
+        for task, examples in stage.data.items():
+            if self.room(examples) and self.options.share != 0:
+                subject = self._subject(stage, task)
+                check_fits(LearnerWriter(learner), subject, self._settings(learner, subject))
+
     def end(self, learner: Learner, stage: Stage) -> None:
         """Let the model write examples of what it has just learned."""
         for task, examples in stage.data.items():
@@ -69,17 +80,11 @@ class SelfGuideReplay(Mixing):
         """A task's examples by the model as it stands."""
         from forgetmenot.synthesis.filters import window_of
         from forgetmenot.synthesis.self_guide import synthesize_examples
-        from forgetmenot.synthesis.subject import Subject
         from forgetmenot.synthesis.writer import LearnerWriter, seed_of
 
-        wording, random = stage.wordings[task], self.random(stage, f"show {task}")
-        rows = wording.examples
-        shown = [rows[int(k)] for k in random.permutation(len(rows))[: self.options.demonstrations]]
-        subject = Subject(wording.task, wording.prompt, shown, wording.task.instruction)
-        settings = self.options.synthesis.of(wording.task.kind)
+        subject = self._subject(stage, task)
+        settings = self._settings(learner, subject)
         set_here: dict[str, Any] = {"rounds": math.ceil(self.options.candidates * count / settings.per_round)}
-        if learner.max_positions is not None:
-            set_here["context_tokens"] = min(settings.context_tokens, learner.max_positions)
         for window, texts in (("input_window", subject.inputs), ("output_window", subject.answers)):
             if getattr(settings, window) and window_of(texts).is_empty:
                 set_here[window] = False
@@ -95,4 +100,19 @@ class SelfGuideReplay(Mixing):
         )
         steps = [f"{step.name} {step.entered}, left {step.left}" for step in found.funnel]
         self.notes.append(f"{task}: {'; '.join(steps)}.")
-        return wording.encode(found.rows)
+        return stage.wordings[task].encode(found.rows)
+
+    def _subject(self, stage: Stage, task: str) -> Subject:
+        """A task with a few of the stage's examples as demonstrations."""
+        from forgetmenot.synthesis.subject import Subject
+
+        wording, random = stage.wordings[task], self.random(stage, f"show {task}")
+        rows = wording.examples
+        shown = [rows[int(k)] for k in random.permutation(len(rows))[: self.options.demonstrations]]
+        return Subject(wording.task, wording.prompt, shown, wording.task.instruction)
+
+    def _settings(self, learner: Learner, subject: Subject) -> SynthesisSettings:
+        """Those of SELF-GUIDE, within the model's positions."""
+        settings: SynthesisSettings = self.options.synthesis.of(subject.task.kind)
+        most = learner.max_positions or settings.context_tokens
+        return settings.model_copy(update={"context_tokens": min(settings.context_tokens, most)})

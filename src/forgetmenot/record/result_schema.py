@@ -215,11 +215,15 @@ class LearnedTokens(TypedDict):
 
 
 class Cost(TypedDict, total=False):
-    """What a run computed and keeps: input positions and bytes by stage, parameters of the model."""
+    """What a run computed and keeps: input positions and bytes by stage, parameters of the model.
+
+    `rehearsed` has the examples of earlier tasks in each later stage, for methods that rehearse.
+    """
 
     positions: dict[str, dict[str, dict[str, int]]]
     answer_tokens: dict[str, LearnedTokens]
     memory_kept: dict[str, int]
+    rehearsed: dict[str, int]
     parameters_added: dict[str, int]
     parameters: int
     past_data: bool

@@ -22,6 +22,8 @@ def costs(cost: Mapping[str, Any], timing: Mapping[str, Any] | None = None) -> d
         found["past data"] = "needed" if cost["past_data"] else "not needed"
     if learned := list(cost.get("answer_tokens", {}).values()):
         found["answer tokens"] = f"{sum(one['new'] for one in learned):,} new{_rehearsed(learned)}"
+    if rehearsed := cost.get("rehearsed"):
+        found["rehearsed"] = _examples(rehearsed)
     for part in ("training", "scoring"):
         counts = [stage[part] for stage in cost.get("positions", {}).values() if part in stage]
         computed, alone = (sum(one[name] for one in counts) for name in ("computed", "without_sharing"))
@@ -60,6 +62,15 @@ def rehearsed_share(phases: Sequence[Sequence[int]]) -> str:
 def _added(count: int, parameters: int | None) -> str:
     share = f" ({count / parameters:.2%} of the model's)" if count and parameters else ""
     return f"{count:,}{share}" if count else "none"
+
+
+def _examples(in_stages: Mapping[str, int]) -> str:
+    """How many examples of earlier tasks the stages trained on, and which had none."""
+    without = [name for name, count in in_stages.items() if not count]
+    if len(without) == len(in_stages):
+        return "no example in any stage"
+    none = f", none in {', '.join(without)}" if without else ""
+    return f"{sum(in_stages.values()):,} examples of earlier tasks in all{none}"
 
 
 def _kept(bytes_after: list[int]) -> str:

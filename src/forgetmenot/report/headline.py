@@ -198,6 +198,15 @@ def _warnings(results: RunResults) -> Iterator[str]:
     }
     if told := early_warning(ends):
         yield told
+    yield from _not_rehearsed(results)
+
+
+def _not_rehearsed(results: RunResults) -> Iterator[str]:
+    """That a method of rehearsal had nothing to rehearse: its scores say nothing about rehearsal then."""
+    in_stages = results.cost.get("rehearsed", {})
+    if without := [name for name, count in in_stages.items() if not count]:
+        where = "in any stage" if len(without) == len(in_stages) else f"in {listed(without)}"
+        yield f"No example of an earlier task was rehearsed {where}."
 
 
 def _moves(outcomes: Sequence[TaskOutcome]) -> str:

@@ -64,10 +64,12 @@ def _probe_tables(
 def _cost(stages: Mapping[str, Mapping[str, dict[str, int]]]) -> Cost:
     """Input positions of each stage, and what the method keeps after each trained one."""
     kept = {name: cost["kept"] for name, cost in stages.items() if "kept" in cost}
-    return Cost(
+    rehearsed = {name: one["rehearsed"] for name, one in kept.items() if "rehearsed" in one}
+    found = Cost(
         positions={
             name: {part: n for part, n in cost.items() if part != "kept"} for name, cost in stages.items()
         },
         memory_kept={name: one["bytes"] for name, one in kept.items()},
         parameters_added={name: one["parameters_added"] for name, one in kept.items()},
     )
+    return Cost(**found, rehearsed=rehearsed) if rehearsed else found

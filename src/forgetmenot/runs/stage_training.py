@@ -94,6 +94,8 @@ class StageTraining:
                 "bytes": self._save(stage, folder),
                 "parameters_added": self._parameters() - self.session.record["parameters"],
             }
+            if self.method.rehearses and stage.number > 1:
+                kept["rehearsed"] = sum(map(len, self.method.rehearsed.values()))
             write_cost(folder, {"training": self.learner.counted(), "kept": kept})
             midway.finish(folder)
             self._write_rehearsed(folder)

@@ -46,14 +46,25 @@ class DrawLog:
         decoding: Decoding,
         seeds: Sequence[int],
         draw: Callable[[], list[Drawn]],
+        *,
+        weighed: bool = False,
     ) -> list[Drawn]:
-        """What was drawn for these requests, by these seeds; drawn now if it was not before."""
+        """What was drawn for these requests, by these seeds; drawn now if it was not before.
+
+        Args:
+            requests: What to go on from.
+            decoding: How.
+            seeds: One for each.
+            draw: Draws them.
+            weighed: Whether they have their log-likelihoods: texts without do not stand for texts with them.
+        """
         asked = repr(
             (self._drawn_by, decoding, list(seeds), [(list(one.messages), one.chat) for one in requests])
         )
         digest = hashlib.sha256(asked.encode()).hexdigest()[:16]
         found = self._drawn.get(digest)
-        if found is None or len(found) != len(requests):
+        lacks_weights = weighed and any(one.log_likelihood is None for one in found or [])
+        if found is None or len(found) != len(requests) or lacks_weights:
             found = draw()
             self.now += len(found)
             if self._path is not None:

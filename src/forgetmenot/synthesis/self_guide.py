@@ -12,8 +12,9 @@ output); whatever is drawn follows from its own seed.
 """
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 from forgetmenot.engine.decoding import Decoding
 from forgetmenot.errors import UserError
@@ -91,6 +92,16 @@ def synthesize_examples(
     return Synthesis(found.rows(), funnel_of(found.candidates, subject.task.kind), found.candidates)
 
 
+def check_fits(writer: Writer, subject: Subject, settings: SynthesisSettings) -> None:
+    """See that a request for an input fits the context, before anything is drawn.
+
+    Raises:
+        UserError: Instruction and demonstrations alone are too long.
+    """
+    alone = settings.model_copy(update={"input_window": False, "output_window": False})
+    _Guide(writer, subject, alone, 0, DrawLog()).check_fits()
+
+
 class _Guide:
     """One synthesis under way."""
 
@@ -102,12 +113,16 @@ class _Guide:
         self.input_window = _window(settings.input_window, subject.inputs, "input")
         self.output_window = _window(settings.output_window, subject.answers, "output")
         self.candidates: list[Candidate] = []
-        self.known: set[str] = set()
+        self.known = {self._said(read_input(text, subject.fields)) for text in subject.inputs}
 
     @property
     def passed(self) -> list[Candidate]:
         """The inputs that nothing has dropped so far."""
         return [one for one in self.candidates if one.dropped is None]
+
+    def check_fits(self) -> None:
+        """See that a request without earlier inputs fits."""
+        self._request(self.subject.inputs, (), self._label(0), 0)
 
     def write_inputs(self, round: int) -> None:
         """A round: as many requests as are set, each with a draw of worse examples of its own."""
@@ -157,7 +172,8 @@ class _Guide:
             if not worse:
                 raise UserError(
                     f"context_tokens: instruction and demonstrations alone take {length} tokens, and prompts "
-                    f"have fewer than {self.settings.context_tokens}; raise it, or show fewer."
+                    f"have fewer than {self.settings.context_tokens}; show fewer demonstrations, or raise it "
+                    "as far as the model has positions."
                 )
             worse.pop()
 
@@ -170,13 +186,17 @@ class _Guide:
         fields = read_input(text_of_it, self.subject.fields)
         if fields is None:
             candidate.dropped = UNREADABLE
-        elif text_of_it in self.known or text_of_it in self.subject.inputs:
+        elif self._said(fields) in self.known:
             candidate.dropped = REPEAT
         elif self.writer.length(self._output_request(text_of_it)) >= self.settings.context_tokens:
             candidate.dropped = TOO_LONG
         else:
             candidate.input = text_of_it
-            self.known.add(text_of_it)
+            self.known.add(self._said(fields))
+
+    def _said(self, fields: Mapping[str, Any] | None) -> tuple[str, ...]:
+        """What an input says, however many blanks stand around its fields; of one without fields nothing."""
+        return tuple(fields.values()) if fields is not None else ()
 
     def _example(self, text: str, id: str = "") -> Example:
         fields = read_input(text, self.subject.fields)
@@ -203,7 +223,11 @@ class _Guide:
         )
         weighed = settings.best_of > settings.outputs
         drawn = self.log.drawn(
-            requests, decoding, seeds, lambda: self.writer.draw(requests, decoding, seeds, weighed=weighed)
+            requests,
+            decoding,
+            seeds,
+            lambda: self.writer.draw(requests, decoding, seeds, weighed=weighed),
+            weighed=weighed,
         )
         for place, one in enumerate(some):
             first = place * settings.best_of

@@ -1,9 +1,9 @@
 """The settings of SELF-GUIDE: the paper's parameters, and the filters of each of its official scripts."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from forgetmenot.errors import UserError, validation_sentence
 from forgetmenot.settings import NonNegativeInt, Number, PositiveFloat, PositiveInt, Settings
@@ -93,6 +93,15 @@ class SynthesisSettings(Settings):
     balance: bool = True
     """Whether all labels have as many rows as the rarest of them."""
 
+    @model_validator(mode="after")
+    def _enough_are_drawn(self) -> Self:
+        if self.best_of < self.outputs:
+            raise ValueError(
+                f"best_of: {self.best_of} outputs are drawn, and {self.outputs} of them are to be taken; set "
+                "best_of to as many, or outputs to fewer"
+            )
+        return self
+
     def of(self, kind: Kind) -> "SynthesisSettings":
         """The same, with the variant's values for a kind of task in place of what is null."""
         given = self.model_dump(exclude_none=True)
@@ -107,12 +116,6 @@ def synthesis_settings(values: Mapping[str, Any]) -> SynthesisSettings:
         UserError: A key is unknown or a value unfit; the sentence names the key.
     """
     try:
-        settings = SynthesisSettings.model_validate(values)
+        return SynthesisSettings.model_validate(values)
     except ValidationError as error:
         raise UserError(validation_sentence(error, SynthesisSettings)) from error
-    if settings.best_of < settings.outputs:
-        raise UserError(
-            f"best_of: {settings.best_of} outputs are drawn, and {settings.outputs} of them are to be taken; "
-            "set best_of to as many, or outputs to fewer."
-        )
-    return settings

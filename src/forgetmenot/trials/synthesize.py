@@ -39,8 +39,10 @@ from forgetmenot.synthesis.written_form import write_input
 from forgetmenot.tasks import Example, Task, fingerprint, load_tasks
 from forgetmenot.tasks.splits import TOO_FEW_TO_CARVE
 from forgetmenot.tasks.yaml_file import write_yaml
+from forgetmenot.trials.synthesis_folder import CARD, CONFIG, CONTENT, DRAWN, TASK, check_same, withdraw
 
-CONTENT, DRAWN, TASK, CONFIG = "synthesis.json", "drawn.jsonl", "task.yaml", "run.yaml"
+OWN_ARGUMENTS = ("model", "tasks", "prompt", "seed")
+"""Keys of a run's config that `fmn synthesize` has arguments for."""
 READ_BY = {
     "choice": "the label that the first line with something in it names, as a whole word and undenied "
     "(docs/prompts.md); the run is scored by the label that stands last in the text (last-label)",
@@ -103,12 +105,21 @@ def synthesize(
         UserError: If anything named does not exist or fit, or no row is left.
     """
     of_run = {k: v for k, v in (settings or {}).items() if k.split(".")[0] in RunConfig.model_fields}
+    for key in of_run:
+        if key.split(".")[0] in OWN_ARGUMENTS and not key.startswith("model."):
+            raise UserError(f"--set {key}: `fmn synthesize` has an argument of its own for this; use that.")
     asked = synthesis_settings({k: v for k, v in (settings or {}).items() if k not in of_run})
     named: dict[str, Any] = {"model": model, "tasks": [task], "seed": seed, "prompt": prompt}
     config = load_config(
         None, {**named, **({} if data_dir is None else {"data_dir": str(data_dir)}), **of_run}
     )
-    [loaded] = load_tasks(config.tasks, data_folder(config))
+    tasks = load_tasks(config.tasks, data_folder(config))
+    if len(tasks) > 1:
+        raise UserError(
+            f"{task} is a suite of {len(tasks)} tasks, and rows are written for one: name one of "
+            f"{', '.join(one.name for one in tasks)}."
+        )
+    (loaded,) = tasks
     subject = Subject(
         loaded,
         choose_prompt(loaded, prompt),
@@ -121,7 +132,12 @@ def synthesize(
 
     with opened(directory, console, "synthesize") as display:
         session = open_session(config)
+        revision, positions = session.identity["model_revision"], session.learner.max_positions
+        check_same(directory.path, loaded.name, loaded.kind, config.model.title, revision)
         display.say(session.computing_in_words)
+        if positions is not None and positions < full.context_tokens:
+            full = full.model_copy(update={"context_tokens": positions})
+            display.say(f"context_tokens: {positions:,}, since the model has no more positions.")
         for note in loaded.notes:
             display.say(f"{loaded.name}: {note}")
         encoder = Encoder(loaded, subject.guided, session.learner.tokenizer, session.max_length)
@@ -132,12 +148,12 @@ def synthesize(
         began = time.monotonic()
         found = synthesize_examples(writer, subject, full, seed=seed, log=log, progress=display.progress)
         display.say(_rate(log, found, time.monotonic() - began))
-        positions = session.learner.max_positions
         in_context, shown = _in_context(subject, found, full, writer, positions)
         content = {
-            **_content(config, subject, full, found, session.identity["model_revision"]),
+            **_content(config, subject, full, found, revision),
             "in_context": shown,
         }
+        withdraw(directory.path)
         _tell(directory, subject, found, content)
         if not found.rows:
             dropped = "; ".join(f"{one.name}: {one.reasons}" for one in found.funnel if one.reasons)
@@ -270,8 +286,8 @@ def _write(
     column = answer_column(subject)
     for split, rows in _splits(subject, found).items():
         directory.write_text(f"{split}.jsonl", _lines(row_of(subject, one, column) for one in rows))
+    directory.write_text(CARD, card(content))
     directory.write_text(TASK, write_yaml(task))
-    directory.write_text("README.md", card(content))
 
 
 def _lines(rows: Iterable[Mapping[str, Any]]) -> str:

@@ -25,11 +25,14 @@ from forgetmenot.synthesis.general import (
     write_conversations,
 )
 from forgetmenot.tasks.yaml_file import write_yaml
-from forgetmenot.trials.synthesize import CONTENT, DRAWN, TASK, WrittenTask
+from forgetmenot.trials.synthesis_folder import CARD, CONTENT, TASK, check_same, withdraw
+from forgetmenot.trials.synthesize import WrittenTask
 
-NAME = "general"
-"""What the task is called."""
-CARD = """\
+NAME, KIND = "general", "messages"
+"""What the task is called, and what it is made of."""
+WRITTEN = "written.jsonl"
+"""The log of what was written: another file than that of the draws for a task."""
+CARD_TEXT = """\
 # Conversations written by {model}
 
 {rows:,} conversations of one turn in train.jsonl, both turns written by the model itself from its own chat
@@ -77,8 +80,9 @@ def synthesize_general(
         display.say(session.computing_in_words)
         opening(tokens_of(session.learner.tokenizer))  # refuse before anything is written
         revision = session.identity["model_revision"]
+        check_same(directory.path, NAME, KIND, config.model.title, revision)
         drawn_by = [revision, session.identity["precision"], seed, asked.model_dump(exclude={"count"})]
-        log, said = directory.path / DRAWN, list[str]()
+        log, said = directory.path / WRITTEN, list[str]()
         lines = read_lines(log, _read, said)
         for sentence in said:
             display.say(sentence)
@@ -91,6 +95,7 @@ def synthesize_general(
                 save=lambda one: append_line(log, [drawn_by, asdict(one)], checked=True),
                 advance=advance,
             )
+        withdraw(directory.path)
         rows = [one for one in written if one.dropped is None]
         funnel = general_funnel(written)
         dropped = "; ".join(f"{one.name}: {one.reasons}" for one in funnel if one.reasons)
@@ -117,7 +122,7 @@ def _content(
     return {
         "version": 1,
         "task": NAME,
-        "kind": "messages",
+        "kind": KIND,
         "model": model,
         "model_revision": revision,
         "seed": seed,
@@ -145,11 +150,9 @@ def _write(
         for one in rows
     ]
     directory.write_text("train.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in turns))
-    task = {"name": NAME, "data": {"train": "train.jsonl"}, "messages": "messages"}
-    directory.write_text(TASK, write_yaml(task))
     directory.write_text(
-        "README.md",
-        CARD.format(
+        CARD,
+        CARD_TEXT.format(
             **{name: content[name] for name in ("model", "model_revision", "rows", "seed")},
             settings=", ".join(f"{name} {value}" for name, value in content["settings"].items()),
             count=content["settings"]["count"],
@@ -158,3 +161,5 @@ def _write(
         ),
     )
     directory.write_json(CONTENT, content)
+    task = {"name": NAME, "data": {"train": "train.jsonl"}, "messages": "messages"}
+    directory.write_text(TASK, write_yaml(task))

@@ -70,6 +70,9 @@ class Method:
     """What it stores for each task beside the weights, in a few words: "a copy of the weights"."""
     past_data: ClassVar[bool] = False
     """Whether it needs examples of tasks that it has learned before."""
+    rehearses: ClassVar[bool] = False
+    """Whether examples of earlier tasks are among those that its later stages train on; the run counts
+    them."""
     needs: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     """The adapter settings that it works with, {"per_stage": ("new", "merge")}: the first of them is taken
     where a config leaves the setting open, if it has a meaning with the kind of adapter."""

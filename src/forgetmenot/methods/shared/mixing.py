@@ -61,6 +61,8 @@ class Mixing(Rehearsal):
     holds fewer, the share is smaller, and the method says so.
     """
 
+    rehearses = True
+
     def __init__(self, options: Any = None, seed: int = 0) -> None:
         super().__init__(options, seed)
         self._moved: list[float] | None = None  # by each step of the stage, where the schedule asks for it
