@@ -24,7 +24,8 @@ from forgetmenot.runs.api import Run, run
 from forgetmenot.synthesis.data_set import IN_CONTEXT
 from forgetmenot.tasks import digest_of, load_tasks
 from forgetmenot.tasks.yaml_file import parse_yaml, write_yaml
-from forgetmenot.trials.synthesize import CONFIG, TASK, synthesize
+from forgetmenot.trials.synthesis_folder import CONFIG, TASK
+from forgetmenot.trials.synthesize import synthesize
 
 PAGE = Path(__file__).parents[1] / "docs" / "synthesis.md"
 BEGIN, END = "<!-- measured: {} -->", "<!-- end -->"

@@ -19,7 +19,8 @@ from forgetmenot.runs.api import run
 from forgetmenot.synthesis.search import Parameters, max_min
 from forgetmenot.tasks import expand
 from forgetmenot.tasks.yaml_file import parse_yaml
-from forgetmenot.trials.synthesize import CONFIG, synthesize
+from forgetmenot.trials.synthesis_folder import CONFIG
+from forgetmenot.trials.synthesize import synthesize
 
 TEMPERATURES = "0.6,0.7,0.8,0.9,1.0"
 EPOCHS = (1, 2, 3)
