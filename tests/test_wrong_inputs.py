@@ -270,7 +270,7 @@ CASES = {
     ),
     "a benchmark to be trained": Case(RUN + "sst2,piqa", ("tasks: 'piqa'", "only scored", "--watch")),
     "a benchmark that is nowhere": Case(
-        ANIMAL + "--watch piqa", ("evaluation.also_score:", "piqa", "the hub, or data_dir")
+        ANIMAL + "--watch piqa", ("evaluation.also_score, task piqa:", "the hub", "data_dir with general/")
     ),
     "what is watched, named twice": Case(
         ANIMAL + "--watch sst2 --set evaluation.also_score=cola", ("--watch", "--set evaluation.also_score")
