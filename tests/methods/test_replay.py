@@ -134,11 +134,15 @@ def test_a_share_or_a_memory_of_less_than_one_example_is_said() -> None:
         "method.share 0.01 beside 16 new examples is less than one: no past example is rehearsed. "
         "Raise method.share."
     ]
-    assert after({"one": 4}, memory=0.1).notes == [
+    few = make_method("replay", {"memory": 0.1}, seed=0)
+    few.end(Known(), stage(1, one=4))
+    assert few.notes == [
         "method.memory 0.1 of 4 examples is less than one: none is kept to be rehearsed. "
         "Raise method.memory, or give a whole number."
     ]
-    assert not after({"one": 4}, memory=0).notes
+    nothing_asked = make_method("replay", {"memory": 0}, seed=0)
+    nothing_asked.end(Known(), stage(1, one=4))
+    assert not nothing_asked.notes
     wanted_none = after({"one": 40}, share=0, memory=0.1)
     wanted_none.examples(Known(), stage(2, new=16))
     assert not wanted_none.notes
