@@ -78,7 +78,7 @@ class Mixing(Rehearsal):
         self.rehearsed = self._drawn(learner, stage, wanted) if wanted else {}
         if self.memory and share and not wanted:
             self.notes.append(
-                f"method.share {share:g} beside {new} new {self._counted} is less than one: no past example "
+                f"method.share {share:g} beside {new} new {self._counted} rounds to none: no past example "
                 "is rehearsed. Raise method.share."
             )
         if self.memory and held < wanted:

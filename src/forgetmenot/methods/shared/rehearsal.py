@@ -58,7 +58,7 @@ class Rehearsal(Method):
         count = round(size * len(examples))
         if size and not count:
             self.notes.append(
-                f"method.memory {size:g} of {len(examples)} examples is less than one: none is kept to be "
+                f"method.memory {size:g} of {len(examples)} examples rounds to none: none is kept to be "
                 "rehearsed. Raise method.memory, or give a whole number."
             )
         return count
