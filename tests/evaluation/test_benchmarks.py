@@ -286,7 +286,10 @@ def test_names_are_known_without_their_rows() -> None:
 
 
 def test_data_that_is_nowhere_is_said(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"also_score: lm-eval cannot take the task piqa .* or data_dir"):
+    with pytest.raises(
+        UserError,
+        match=r"also_score, task piqa: its rows, baber/piqa, cannot be had .* data_dir with general",
+    ):
         load_benchmarks(["piqa"], tmp_path, None)
 
 
