@@ -31,6 +31,7 @@ from forgetmenot.record.layout import (
     RESULTS,
     SCORES,
     STAGES,
+    STUDY,
     TIMING,
 )
 from forgetmenot.record.predictions import Predictions, read_predictions, write_predictions
@@ -41,7 +42,8 @@ from forgetmenot.report.html import write_report
 OF_A_RUN = (CONFIG, ENVIRONMENT, RESULTS, TIMING, EVENTS)
 OF_A_STAGE = (SCORES, COST)
 NOTE = "archive.json"
-STUDY = "study.yaml"
+ROOMS = ("runs", "pilot")
+"""The folders of a study that hold runs; the archive has the same."""
 
 
 def pack(study: Path, archive: Path) -> list[str]:
@@ -49,9 +51,10 @@ def pack(study: Path, archive: Path) -> list[str]:
     archive.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(study / STUDY, archive / STUDY)
     packed = []
-    for results in sorted(study.glob(f"runs/*/{RESULTS}")):
+    for results in sorted(one for room in ROOMS for one in study.glob(f"{room}/*/{RESULTS}")):
         run = results.parent
-        file = archive / f"{run.name}.tar.xz"
+        file = archive / run.parent.name / f"{run.name}.tar.xz"
+        file.parent.mkdir(exist_ok=True)
         if not file.exists():
             with TemporaryDirectory() as folder:
                 small = Path(folder) / run.name
@@ -63,15 +66,15 @@ def pack(study: Path, archive: Path) -> list[str]:
 
 def unpack(archive: Path, study: Path) -> list[str]:
     """Put the archived runs where a study finds them finished; those that are there are left alone."""
-    (study / "runs").mkdir(parents=True, exist_ok=True)
+    study.mkdir(parents=True, exist_ok=True)
     if not (study / STUDY).exists():
         shutil.copyfile(archive / STUDY, study / STUDY)
     unpacked = []
-    for file in sorted(archive.glob("*.tar.xz")):
-        run = study / "runs" / file.name.removesuffix(".tar.xz")
+    for file in sorted(archive.glob("*/*.tar.xz")):
+        run = study / file.parent.name / file.name.removesuffix(".tar.xz")
         if not run.exists():
             with tarfile.open(file) as tar:
-                tar.extractall(study / "runs", filter="data")
+                tar.extractall(run.parent, filter="data")
             write_report(run)
             unpacked.append(run.name)
     return unpacked
@@ -80,9 +83,11 @@ def unpack(archive: Path, study: Path) -> list[str]:
 def check(archive: Path) -> Iterator[tuple[str, str | None]]:
     """Each archived run, and why its answers do not give its scores; None where they do."""
     with TemporaryDirectory() as folder:
-        for name in unpack(archive, Path(folder)):
-            found = read_run(Path(folder) / "runs" / name, {})
-            yield name, found.unpaired or found.failed
+        unpack(archive, Path(folder))
+        for room in ROOMS:
+            for run in sorted((Path(folder) / room).glob("*")):
+                found = read_run(run, {})
+                yield run.name, found.unpaired or found.failed
 
 
 def _shrink(run: Path, small: Path) -> None:
@@ -138,7 +143,7 @@ def main() -> None:
     parsed = parser.parse_args()
     if parsed.verb == "check":
         wrong = [f"{name}: {reason}" for name, reason in check(parsed.archive) if reason]
-        count = len(list(parsed.archive.glob("*.tar.xz")))
+        count = len(list(parsed.archive.glob("*/*.tar.xz")))
         print(
             *wrong, f"{count - len(wrong)} of {count} runs have the scores that their answers give.", sep="\n"
         )

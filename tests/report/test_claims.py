@@ -14,7 +14,7 @@ from forgetmenot.report.comparison.claims import Claim, Condition, check_claims,
 from forgetmenot.report.comparison.comparison import Comparison
 from forgetmenot.report.comparison.conclusions import EXPLORATORY, conclusions
 from forgetmenot.report.comparison.page import comparison_page
-from forgetmenot.report.comparison.runs import ComparedRun, read_run
+from forgetmenot.report.comparison.runs import ComparedRun, majority, read_run
 from forgetmenot.report.comparison.weighted import END, LOST, weighted
 from tests.report.compared_runs import forgetful, write_answers
 
@@ -87,6 +87,22 @@ def test_a_bound_shifts_the_sum_and_not_its_interval(make: Make) -> None:
     assert shifted.beyond is not None
     assert shifted.beyond.difference == pytest.approx(plain.beyond.difference + 0.1)
     assert shifted.p < plain.p
+
+
+def test_the_commonest_answer_is_that_of_the_tasks_that_averages_are_over(make: Make) -> None:
+    [run, *_] = make({"sequential": 0.6}, seeds=(0,)).runs
+    assert run.results is not None
+    run.results.majority = {"a": 0.5, "b": 0.7, "watched": 0.99}
+    assert majority(run) == pytest.approx(0.6)
+    run.results.majority = {"a": 0.5, "b": None}
+    assert majority(run) is None
+
+
+def test_more_seeds_than_can_be_flipped_leave_the_exact_test_out(make: Make) -> None:
+    comparison = make({"sequential": 0.6, "replay": 0.8}, seeds=range(21))
+    [judged] = judge(comparison, [_claim({"replay": 1, "sequential": -1})])
+    assert judged.borne_out
+    assert judged.conditions[0].by_sign is None
 
 
 def test_the_wrong_sign_bears_nothing_out(make: Make) -> None:

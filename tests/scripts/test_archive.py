@@ -1,6 +1,7 @@
 """The archive of a study: small, without texts, and enough to go on and to compute every number again."""
 
 import json
+import shutil
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -37,11 +38,11 @@ def test_a_study_goes_on_from_its_archive(config: dict[str, Any], started: list[
     names = sorted(run.path.name for run in before.runs)
     assert pack(folder, archive) == names
     assert pack(folder, archive) == [], "they are there"
-    first = {file.name: file.read_bytes() for file in archive.iterdir()}
-    for file in archive.glob("*.tar.xz"):
+    first = {file.name: file.read_bytes() for file in archive.rglob("*.*")}
+    for file in archive.glob("*/*.tar.xz"):
         file.unlink()
     pack(folder, archive)
-    assert {file.name: file.read_bytes() for file in archive.iterdir()} == first, "the same bytes again"
+    assert {file.name: file.read_bytes() for file in archive.rglob("*.*")} == first, "the same bytes again"
 
     folder.rename(tmp_path / "gone")
     assert unpack(archive, folder) == names
@@ -61,7 +62,7 @@ def test_no_text_of_an_example_is_archived(
     texts = [text for one in whole.values() for text in one.prompt_text if text]
     assert texts, "there are some to leave out"
     pack(tmp_path / "study", tmp_path / "archive")
-    with tarfile.open(tmp_path / "archive" / f"{run.path.name}.tar.xz") as tar:
+    with tarfile.open(tmp_path / "archive" / "runs" / f"{run.path.name}.tar.xz") as tar:
         tar.extractall(tmp_path / "out", filter="data")
     small = tmp_path / "out" / run.path.name
     kept = b"".join(file.read_bytes() for file in small.rglob("*") if file.is_file())
@@ -86,10 +87,20 @@ def test_a_check_computes_the_scores_from_the_answers(
     assert [reason for _, reason in check(tmp_path / "archive")] == [None, None]
     results["matrix"][-1][0] = 0.123
     path.write_text(json.dumps(results), encoding="utf-8")
-    for file in (tmp_path / "archive").glob("*.tar.xz"):
+    for file in (tmp_path / "archive").glob("*/*.tar.xz"):
         file.unlink()
     (path.parent / "seal.json").unlink()
     pack(tmp_path / "study", tmp_path / "archive")
     reasons = dict(check(tmp_path / "archive"))
     assert "is not what its predictions give" in str(reasons.pop(path.parent.name))
     assert list(reasons.values()) == [None]
+
+
+def test_a_pilot_is_archived_too(config: dict[str, Any], started: list[str], tmp_path: Path) -> None:
+    finished = study(config).runs[0]
+    pilot = tmp_path / "study" / "pilot" / "joint-100"
+    shutil.copytree(finished.path, pilot)
+    assert "joint-100" in pack(tmp_path / "study", tmp_path / "archive")
+    shutil.rmtree(pilot)
+    assert unpack(tmp_path / "archive", tmp_path / "study") == ["joint-100"]
+    assert (pilot / RESULTS).is_file()

@@ -1,5 +1,6 @@
 """The pilot of a study, and a protocol that stays what it was when the first run finished."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 
 from forgetmenot.cli import main
 from forgetmenot.errors import UserError
+from forgetmenot.record.predictions import NOT_FINITE
 from forgetmenot.studies.config import StudyConfig, load_study
 from forgetmenot.studies.pilot import judge_pilot, pilot_runs
 from forgetmenot.studies.study import study
@@ -74,6 +76,22 @@ def test_a_failed_pilot_ends_the_study_with_its_reason(tmp_path: Path) -> None:
     runs = pilot_runs(_study(tmp_path, {"pilot": {"seeds": [100]}}))
     with pytest.raises(UserError, match=r"method=joint, seed=100.* failed\. It broke"):
         judge_pilot(runs, {runs[0].config.directory: (2, "It broke.")})
+
+
+def test_a_pilot_that_has_diverged_is_said_and_judges_nothing(tmp_path: Path) -> None:
+    runs = pilot_runs(_study(tmp_path, {"pilot": {"seeds": [100]}}))
+    for run in runs:
+        write_answers(run.config.directory, forgetful(seed=1))
+    file = runs[0].config.directory / "results.json"
+    results = json.loads(file.read_text())
+    results["matrix"][2][0] = None
+    gap = {"stage": results["stages"][2]["name"], "task": "a", "reason": f"{NOT_FINITE}."}
+    file.write_text(
+        json.dumps({**results, "readings": [{"matrix": results["matrix"], "missing": [gap]}]}),
+        encoding="utf-8",
+    )
+    with pytest.raises(UserError, match=r"protocol.pilot: the run joint-100 has no scores"):
+        judge_pilot(runs, {})
 
 
 def test_a_study_ends_at_a_pilot_in_which_nothing_is_learned(

@@ -1,7 +1,7 @@
 """Task scores, the score matrix and what is derived from it, and how sure all of it is."""
 
 from forgetmenot.metrics.answers import Answers
-from forgetmenot.metrics.contrast import Contrast, contrast, sign_flip
+from forgetmenot.metrics.contrast import MOST_FLIPPED, Contrast, contrast, sign_flip
 from forgetmenot.metrics.formulas import FORMULAS
 from forgetmenot.metrics.intervals import Intervals, bootstrap, cell_intervals, replicates
 from forgetmenot.metrics.label_metrics import NO_LABEL
@@ -52,6 +52,7 @@ __all__ = [
     "FORMULAS",
     "MAXIMA",
     "METRICS",
+    "MOST_FLIPPED",
     "NO_LABEL",
     "PAIRS",
     "STILL_LOST",

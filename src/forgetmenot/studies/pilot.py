@@ -6,6 +6,7 @@ from pathlib import Path
 from forgetmenot.errors import UserError
 from forgetmenot.metrics import Contrast, contrast
 from forgetmenot.paths import path_safe
+from forgetmenot.record.layout import STUDY
 from forgetmenot.report.comparison.runs import ComparedRun, majority, read_run
 from forgetmenot.report.comparison.weighted import END, UntestableError, Weighted, weighted
 from forgetmenot.report.wording import listed, number, signed
@@ -22,7 +23,7 @@ def check_unchanged(config: StudyConfig, runs: Sequence[StudyRun], directory: Ru
     Raises:
         UserError: The protocol differs from that of the directory's study, of which a run has finished.
     """
-    file = directory.path / "study.yaml"
+    file = directory.path / STUDY
     if not file.is_file() or load_study(file).protocol == config.protocol:
         return
     finished = [run for run in runs if is_finished(RunDirectory(run.config.directory), run.config)]
@@ -72,6 +73,9 @@ def judge_pilot(runs: Sequence[StudyRun], ended: Mapping[Path, tuple[int, str | 
     joint, sequential = (
         [_read(run) for run in runs if run.config.method.name == method] for method in METHODS
     )
+    for one in (*joint, *sequential):
+        if one.failed is not None:  # it has diverged
+            raise UserError(f"protocol.pilot: the run {one.name} has no scores. {one.failed}")
     try:
         alone, gap = weighted([(1, joint)], END), weighted([(1, joint), (-1, sequential)], END)
     except UntestableError as reason:

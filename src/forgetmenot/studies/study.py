@@ -103,7 +103,7 @@ class Study:
         Raises:
             UserError: A run is not there any more, or is damaged.
         """
-        config = load_study(self.path / "study.yaml")
+        config = load_study(self.path / STUDY)
         comparison, claims = _judged(self.results, config, self.path)
         write_comparison(comparison, RunDirectory(self.path), REPORT, config.published, claims)
         return self.path / f"{REPORT}.html"

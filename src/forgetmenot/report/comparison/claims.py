@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from forgetmenot.errors import UserError
-from forgetmenot.metrics import Contrast, contrast, holm, sign_flip
+from forgetmenot.metrics import MOST_FLIPPED, Contrast, contrast, holm, sign_flip
 from forgetmenot.record.results import SIGNIFICANT
 from forgetmenot.report.comparison.comparison import Comparison, Group
 from forgetmenot.report.comparison.runs import CONDITIONS
@@ -47,7 +47,8 @@ class JudgedCondition:
     Attributes:
         total: The weighted sum; None where `reason` says why it cannot be had.
         beyond: The sum less its bound, tested over seeds and examples together.
-        by_sign: The exact p of a sign-flip test over the seeds alone; None with one seed.
+        by_sign: The exact p of a sign-flip test over the seeds alone; None with one seed,
+            and with more than can be flipped in all ways.
     """
 
     condition: Condition
@@ -192,7 +193,8 @@ def _judged(comparison: Comparison, condition: Condition) -> JudgedCondition:
         beyond = contrast(total, above, found.resampled - above, by_seed)
     except (UntestableError, ValueError) as reason:
         return JudgedCondition(condition, reason=str(reason))
-    return JudgedCondition(condition, total, beyond, sign_flip(by_seed) if len(by_seed) > 1 else None)
+    exact = 1 < len(by_seed) <= MOST_FLIPPED
+    return JudgedCondition(condition, total, beyond, sign_flip(by_seed) if exact else None)
 
 
 def _named(comparison: Comparison, name: str) -> list[Group]:

@@ -78,9 +78,15 @@ def read_run(path: Path, varies: Mapping[str, Any]) -> ComparedRun:
 
 
 def majority(run: ComparedRun) -> float | None:
-    """The mean score of always the commonest answer on a run's tasks; None where a task has none."""
-    shares = list(run.results.majority.values()) if run.results else []
-    return float(np.mean([float(one or 0) for one in shares])) if shares and None not in shares else None
+    """The mean score of always the commonest answer on the tasks that its averages are over.
+
+    None where a task has none.
+    """
+    if run.results is None:
+        return None
+    shares = [run.results.majority.get(task) for task in run.results.summary.get("over", ())]
+    known = [share for share in shares if share is not None]
+    return float(np.mean(known)) if known and len(known) == len(shares) else None
 
 
 def varying(runs: Sequence[ComparedRun]) -> list[str]:
