@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from rich.console import Console
 
 from forgetmenot.config import RunConfig, read_resolved
+from forgetmenot.engine import ranks
 from forgetmenot.errors import UserError
 from forgetmenot.evaluation.evaluate import evaluate
 from forgetmenot.evaluation.readings import (
@@ -105,7 +106,7 @@ def rescore(
         about = [{key: measured.get(key) for key in ASKED}, [fingerprint(one.task) for one in scored]]
         name = f"{READINGS}/{file_name('-'.join([chosen.name or 'own', *names]), about)}.json"
         directory.write_json(name, measured)
-        if (directory.path / RESULTS).exists():
+        if ranks.writes() and (directory.path / RESULTS).exists():
             write_report(directory.path)
     return directory.path / name, measured
 
