@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from forgetmenot.engine.learner import Learner
@@ -16,6 +17,13 @@ from forgetmenot.tasks import Example, Task
 ROWS = [
     Example(f"train-{k}", {"word": word}, label="cat") for k, word in enumerate(("tabby", "kitten", "tom"))
 ]
+
+
+def test_rounds_that_would_not_count_are_refused() -> None:
+    with pytest.raises(ValidationError, match=r"synthesis\.rounds: 5 would not count: candidates"):
+        SelfGuideReplayOptions.model_validate({"synthesis": {"rounds": 5}})
+    written = SelfGuideReplayOptions().model_dump()  # as a run's config.yaml has it
+    assert SelfGuideReplayOptions.model_validate(written) == SelfGuideReplayOptions()
 
 
 @pytest.mark.parametrize(("positions", "fits"), [(300, False), (4096, True)])

@@ -246,6 +246,21 @@ def test_who_comes_later_gets_the_answers_of_the_method(
     answers_alone(tmp_path / "out", grown, 2)
 
 
+@pytest.mark.parametrize(
+    ("method", "says"),
+    [
+        ({"name": "freeze", "layers": [9]}, r"method\.layers: 9: this model has 2 layers"),
+        ({"name": "adapter-per-task", "layer": 9}, r"method\.layer: this model has 2 layers, and no layer 9"),
+    ],
+)
+def test_a_layer_that_is_not_there_is_refused_before_anything_is_scored(
+    go: Go, tmp_path: Path, method: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(UserError, match=says):
+        go("refused", {"method": method, "adapter.per_stage": "new"})
+    assert not (tmp_path / "refused/stages/00-base").exists()
+
+
 def test_options_of_a_method_are_checked(recorder: type[Recorder], go: Go) -> None:
     method = make_method("recorder", {"share": 0.1}, 7)
     assert (method.options.share, method.seed) == (0.1, 7)

@@ -31,6 +31,8 @@ from forgetmenot.tasks import Example
         ("A good film.", None),
         ("", EMPTY),
         (" \n ", EMPTY),
+        ("\u200b\ufeff \u2060", EMPTY),  # nothing of it is seen
+        ("\u200bgood", None),
         ("Of course! A good film.", NOISE),
         ("I find, of course! it good", None),  # the list is read letter by letter
         ("A film.\n\nAnother film.", NOISE),

@@ -337,7 +337,10 @@ def test_another_model_joins_those_that_are_there(
     shutil.copytree(roomy, other)
     settings = {**SMALL, "samplegen": False, "controls": []}
     first = limits(roomy, paths, tmp_path / "out", settings=settings)
+    joined = limits(str(other), paths, tmp_path / "out", settings=settings)  # by itself, in a call of its own
     both = limits([roomy, str(other)], paths, tmp_path / "out", settings=settings)
+    assert joined.found == both.found
+    assert [one["model"] for one in both.found["models"]] == [roomy, str(other)]
     assert both.found["models"][0]["scores"] == first.found["models"][0]["scores"]
     assert both.found["models"][1]["scores"] == first.found["models"][0]["scores"]  # the same weights
     assert {one["model"] for one in both.correlations.to_dict("records")} == {

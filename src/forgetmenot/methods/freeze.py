@@ -82,6 +82,19 @@ class Freeze(Method):
                 "method.share: 1 freezes everything that LoRA adapts; choose less, or adapter.kind: full."
             )
 
+    def check_model(self, learner: Learner) -> None:
+        """Layers that are named must be there."""
+        from forgetmenot.models.layers import decoder_layers
+
+        if self.options.layers is None or self.options.layers == "auto":
+            return
+        count = len(decoder_layers(learner.model))
+        if beyond := [number for number in self.options.layers if number >= count]:
+            raise UserError(
+                f"method.layers: {beyond[0]}: this model has {count} layers, counted from 0; at most "
+                f"{count - 1}."
+            )
+
     def adapt(self, learner: Learner, stage: Stage) -> None:
         """Freeze layers, adapters included; the input embeddings with the lowest of them."""
         from forgetmenot.models.layers import decoder_layers
@@ -139,11 +152,6 @@ class Freeze(Method):
         if self.options.layers == "auto":
             return half_of_the_change(self.changes)
         named: Sequence[int] = self.options.layers
-        if beyond := [number for number in named if number >= count]:
-            raise UserError(
-                f"method.layers: {beyond[0]}: this model has {count} layers, counted from 0; at most "
-                f"{count - 1}."
-            )
         return named
 
     def _states(self, learner: Learner, stage: Stage) -> dict[str, NDArray[np.float32]]:

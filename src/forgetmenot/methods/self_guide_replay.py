@@ -14,7 +14,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from forgetmenot.methods.shared.memory import choose
 from forgetmenot.methods.shared.method import Stage
@@ -43,6 +43,15 @@ class SelfGuideReplayOptions(MixOptions):
     `synthesis.rounds`."""
     synthesis: SynthesisSettings = SynthesisSettings()
     """The other settings of SELF-GUIDE; see `fmn synthesize`."""
+
+    @model_validator(mode="after")
+    def _one_way_to_count(self) -> SelfGuideReplayOptions:
+        if self.synthesis.rounds != SynthesisSettings().rounds:
+            raise ValueError(
+                f"synthesis.rounds: {self.synthesis.rounds} would not count: candidates and memory say how many "
+                "inputs are written; set those"
+            )
+        return self
 
 
 class SelfGuideReplay(Mixing):

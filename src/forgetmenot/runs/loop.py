@@ -60,6 +60,7 @@ class Loop:
         self.probes = probes or {}
         self.config, self.learner, self.method = plan.config, session.learner, plan.method
         self.learner.progress, self.learner.tell = display.progress, self._tell
+        self.method.check_model(self.learner)
         self.scored = self._scored_tasks()
         tokenizer, longest = session.learner.tokenizer, session.max_length
         self.data = {

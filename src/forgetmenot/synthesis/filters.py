@@ -49,8 +49,8 @@ def why_dropped(text: str, noise: Collection[str], window: Window | None) -> str
         noise: The strings that may not stand anywhere in it.
         window: The lengths that are kept; None for all.
     """
-    if not text.strip():
-        return EMPTY
+    if not any(letter.isprintable() and not letter.isspace() for letter in text):
+        return EMPTY  # also where characters without a width are all there is
     if window is not None and len(text.strip()) not in window:
         return WINDOW
     if any(one in text for one in noise):

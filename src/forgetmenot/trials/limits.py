@@ -85,7 +85,8 @@ def limits(
 ) -> Limits:
     """Compare models that are tuned on a mixture of tasks with their base, shown examples in context.
 
-    What was finished in this directory is not done again; further models may be asked there.
+    What was finished in this directory is not done again; further models may be asked there, and join those
+    that an earlier call has asked.
 
     Args:
         models: Each as in a config's `model.name`; base models, as the question goes.
@@ -117,12 +118,13 @@ def limits(
         learned = write_training(cases, asked, seed, directory.path / "tasks")
         for one in cases:
             display.say(f"{one.name}: {learned[one.name]:,} rows to learn, {len(one.tests):,} tests.")
-    found = []
+    of_models = {one["model"]: one for one in (directory.read_json(CONTENT) or {"models": []})["models"]}
     for name in names:
         trial = Trial(name, directory.path / "models" / folders[name], cases, asked)
         trial.tune(directory.path / "tasks", {"seed": seed, **of_runs}, console)
         with opened(directory, console, "limits") as display:
-            found.append(trial.measured(display))
+            of_models[name] = trial.measured(display)
+    found = list(of_models.values())
     correct_differences(found)
     content = {
         "version": 1,

@@ -183,7 +183,12 @@ def _demonstrations(task: Task, count: int, seed: int) -> Sequence[Example]:
     """
     if task.demonstrations:
         return task.demonstrations[:count]
-    return Demonstrations(task, DemonstrationSettings(count=count, seed=seed)).fixed
+    if task.kind not in ("choice", "answer") or not task.train:
+        return ()  # the subject says what is lacking
+    try:
+        return Demonstrations(task, DemonstrationSettings(count=count, seed=seed)).fixed
+    except UserError as error:
+        raise UserError(f"--{error}") from error
 
 
 def _content(

@@ -107,6 +107,13 @@ class Method:
             ):
                 raise UserError(f"adapter.{key}: this method works with {' or '.join(allowed)}, not {value}.")
 
+    def check_model(self, learner: Learner) -> None:
+        """Refuse, before anything is scored, options that the model has no place for.
+
+        Raises:
+            UserError: If one names what it does not have.
+        """
+
     def stages(self, tasks: Sequence[str]) -> list[Stage]:
         """The episodes; the default is one for each task, in order."""
         return [Stage(number, (task,)) for number, task in enumerate(tasks, start=1)]

@@ -56,6 +56,10 @@ class Routing(Method):
     def as_base(self, learner: Learner) -> AbstractContextManager[None]:
         """Context in which the model answers as the untouched base."""
 
+    def check_model(self, learner: Learner) -> None:
+        """The layer that embeds must be there."""
+        self._layer(learner)
+
     def begin(self, learner: Learner, stage: Stage) -> None:
         """Take the centroid of each of the stage's tasks, and how its prompts lie around it."""
         for task, examples in stage.data.items():
@@ -91,12 +95,15 @@ class Routing(Method):
                 "method.name: this method tells tasks apart by their prompts, and plain text has none. "
                 "Leave such tasks out, or choose another method."
             )
+        with self.as_base(learner):
+            return learner.hidden(prompts, self._layer(learner))
+
+    def _layer(self, learner: Learner) -> int:
         layers: int = learner.model.config.get_text_config().num_hidden_layers
-        layer = layers // 2 if self.options.layer == "middle" else self.options.layer
+        layer: int = layers // 2 if self.options.layer == "middle" else self.options.layer
         if layer > layers:
             raise UserError(f"method.layer: this model has {layers} layers, and no layer {layer}.")
-        with self.as_base(learner):
-            return learner.hidden(prompts, layer)
+        return layer
 
     def state_dict(self) -> dict[str, Any]:
         """Each task's centroid, and the covariance within the tasks."""
