@@ -22,6 +22,7 @@ from tests.report.compared_runs import forgetful, write_answers
 
 selenium = pytest.importorskip("selenium", reason="the browser tests need selenium (the dev extra)")
 
+from axe_core_python.selenium import Axe  # noqa: E402
 from selenium.common.exceptions import WebDriverException  # noqa: E402
 from selenium.webdriver import Chrome, ChromeOptions  # noqa: E402
 from selenium.webdriver.chrome.service import Service  # noqa: E402
@@ -341,3 +342,40 @@ def test_a_reader_sees_what_was_lost_first(browser: Chrome, checked: Path) -> No
     messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
     asked = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
     assert [url for url in asked if url != checked.as_uri() and not url.startswith("data:")] == []
+
+
+# What axe-core finds: names, roles, order, contrast
+
+
+@pytest.mark.parametrize(("width", "colours"), [(1400, "light"), (400, "dark")])
+@pytest.mark.parametrize("kind", ["run", "joint", "live", "compared", "checked"])
+def test_nobody_is_kept_out(
+    browser: Chrome,
+    make_run: MakeRun,
+    compared: Path,
+    checked: Path,
+    tmp_path: Path,
+    kind: str,
+    width: int,
+    colours: str,
+) -> None:
+    """By the rules of axe-core, WCAG 2.1 and good practice; the contrast of words has a test above."""
+
+    def live() -> Path:
+        (tmp_path / "live.html").write_text(
+            report_page(run := make_run(), going(run), Now(["2 of 4 are done."]))
+        )
+        return tmp_path / "live.html"
+
+    page = {
+        "run": lambda: write_report(make_run(missing=[(2, "sst2")])),
+        "joint": lambda: write_report(make_run("joint", also_score=["rte"], texts=["corpus"])),
+        "live": live,
+        "compared": lambda: compared,
+        "checked": lambda: checked,
+    }[kind]()
+    show(browser, page, width, colours)
+    browser.execute_script("for (const one of document.querySelectorAll('details')) one.open = true")
+    found = Axe().run(browser)
+    assert {"landmark-unique", "document-title"} <= {one["id"] for one in found["passes"]}
+    assert [(one["id"], one["impact"], one["nodes"][0]["html"]) for one in found["violations"]] == []
