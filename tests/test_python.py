@@ -1,5 +1,6 @@
 """The Python interface: it has whatever the command line has, and what a notebook expects."""
 
+import inspect
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,25 @@ def test_every_name_that_is_completed_is_there() -> None:
         assert getattr(fmn, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'rnu'"):
         fmn.rnu  # noqa: B018
+
+
+def test_a_path_may_be_text_wherever_one_is_asked_for() -> None:
+    asked = {
+        f"{name}({parameter.name})": str(parameter.annotation)
+        for name in fmn.__all__
+        if inspect.isfunction(function := getattr(fmn, name))
+        for parameter in inspect.signature(function).parameters.values()
+        if "Path" in str(parameter.annotation)
+    }
+    assert len(asked) > 15
+    assert [name for name, annotation in asked.items() if "str" not in annotation] == []
+
+
+def test_a_notebook_shows_a_mistake_as_one_sentence() -> None:
+    """IPython asks an exception for this in place of the traceback that it would show."""
+    with pytest.raises(UserError) as caught:
+        fmn.run(model="quickstart", taks=["qs-sentiment"])
+    assert caught.value._render_traceback_() == [f"UserError: {caught.value}"]
 
 
 @pytest.fixture(scope="module")

@@ -157,7 +157,7 @@ class RunConfig(Settings):
         return write_yaml({**values, "output": literal})
 
 
-def load_config(path: Path | None = None, overrides: Mapping[str, Any] | None = None) -> RunConfig:
+def load_config(path: str | Path | None = None, overrides: Mapping[str, Any] | None = None) -> RunConfig:
     """Read a config file and put the command line's values over it.
 
     Args:
@@ -168,6 +168,7 @@ def load_config(path: Path | None = None, overrides: Mapping[str, Any] | None = 
     Raises:
         UserError: If a key is unknown or a value unfit; the sentence names the key.
     """
+    path = None if path is None else Path(path)
     named = {key.split(".")[0] for key in overrides or {}}
     if path is None and not named & {"model", "tasks"}:
         path = BUNDLED_JOB

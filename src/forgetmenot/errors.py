@@ -26,8 +26,12 @@ _SECRET = re.compile(r"(^|[_-])(key|token|secret|password|authorization|headers?
 class UserError(Exception):
     """A wrong input: one sentence that says what is wrong, where (key, file, row) and what to do.
 
-    The command line prints the sentence alone and ends with status 2.
+    The command line prints the sentence alone and ends with status 2; a notebook shows it alone.
     """
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows in place of a traceback, which tells a user nothing."""
+        return [f"{type(self).__name__}: {self}"]
 
 
 class PeerLostError(Exception):

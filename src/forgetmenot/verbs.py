@@ -114,12 +114,12 @@ def study(parsed: argparse.Namespace) -> None:
 
 def compare(parsed: argparse.Namespace) -> None:
     """`fmn compare`: compare finished runs and studies."""
-    from forgetmenot.report.comparison.tables import print_comparison
     from forgetmenot.studies.compare import compare
 
     console = Screen()
-    print_comparison(compare(parsed.paths, parsed.output), console)
-    console.print(f"\nReport: {parsed.output / 'compare.html'}", highlight=False, soft_wrap=True)
+    compared = compare(parsed.paths, parsed.output)
+    compared.print(console)
+    console.print(f"\nReport: {compared.report()}", highlight=False, soft_wrap=True)
 
 
 def score(parsed: argparse.Namespace) -> None:

@@ -13,7 +13,6 @@ from rich.console import Console
 
 import forgetmenot
 from forgetmenot.errors import UserError
-from forgetmenot.report.comparison.tables import print_comparison
 from forgetmenot.runs.api import Run
 from forgetmenot.studies.compare import compare
 from tests.report.compared_runs import forgetful, identity_gap, write_answers
@@ -103,7 +102,10 @@ def test_what_is_no_run_and_one_run_alone_are_refused(tmp_path: Path) -> None:
 def test_the_terminal_has_the_sentences_and_the_table(tmp_path: Path) -> None:
     paths = [_written(tmp_path, name, f"{{model: {name}}}") for name in ("one", "three")]
     screen = io.StringIO()
-    print_comparison(forgetmenot.compare(paths, tmp_path), Console(file=screen, width=140))
+    compared = forgetmenot.compare([str(path) for path in paths], str(tmp_path))
+    compared.print(Console(file=screen, width=140))
+    assert compared.report() == tmp_path / "compare.html"
+    assert compared.report().is_file()
     said = " ".join(screen.getvalue().split())
     assert " loses least: 0." in said
     assert (

@@ -12,7 +12,8 @@ from scipy.stats import spearmanr
 
 import forgetmenot as fmn
 from forgetmenot.cli import main
-from forgetmenot.embedding.contrastive import PAPER
+from forgetmenot.embedding import contrastive
+from forgetmenot.embedding.contrastive import PAPER, backward
 from forgetmenot.embedding.prompt import EmbeddingSettings
 from forgetmenot.embedding.senteval import STS
 from forgetmenot.embedding.vectors import embed
@@ -332,3 +333,47 @@ def test_a_part_of_the_adapter_leaves_the_papers_rank() -> None:
     config, _ = settings_of(TuneSettings, {"model": "quickstart", **PAPER}, given, used)
     assert config.adapter.dropout == 0.05
     assert config.adapter.rank == PAPER["adapter.rank"] == 64
+
+
+def test_a_tuning_that_was_cut_off_goes_on_and_ends_the_same(
+    tiny_llama: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {
+        "training.batch_size": 3,
+        "training.epochs": 2,
+        "training.save_every": 1,
+        "adapter.rank": 4,
+        "training.learning_rate": 0.01,
+    }
+
+    def tuned(name: str, **more: Any) -> dict[str, Any]:
+        found = fmn.tune_embeddings(
+            str(tiny_llama), tmp_path / name, data_dir=data, settings={**settings, **more}
+        ).found
+        return {**found, "tuning": {**found["tuning"], "training": None}}
+
+    whole = tuned("whole")
+    made: list[int] = []
+
+    def cut(learner: Any, batch: Any, temperature: float, seed: int) -> float:
+        made.append(seed)
+        if len(made) == 3:
+            raise RuntimeError("the machine is gone")
+        return backward(learner, batch, temperature, seed)
+
+    monkeypatch.setattr(contrastive, "backward", cut)
+    with pytest.raises(RuntimeError, match="the machine is gone"):
+        tuned("cut")
+    made.extend([0] * 10)
+    assert tuned("cut") == whole
+    assert made[-2:] == [*made[2:3], made[2] + 1], "steps 3 and 4 alone are made"
+    assert not (tmp_path / "cut" / "stages").exists()
+
+    made.clear()
+    with pytest.raises(RuntimeError, match="the machine is gone"):
+        tuned("other")
+    made.extend([0] * 10)
+    other = tuned("other", temperature=0.5)  # another loss begins anew
+    assert len(made) == 3 + 10 + 4
+    assert other["tuning"]["steps"] == 4
+    assert other["tuning"]["losses"][0] != whole["tuning"]["losses"][0]

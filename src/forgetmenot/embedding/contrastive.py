@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from forgetmenot.engine.learner import Learner
+    from forgetmenot.engine.training_state import Saves
 
 PAPER = {
     "adapter.rank": 64,
@@ -95,8 +98,11 @@ def tune(
     learning_rate: float,
     seed: int,
     on_step: Callable[[int, float], None],
+    saves: Saves | None = None,
 ) -> None:
     """Train what learns in the learner's model, over permutations of the triples.
+
+    What `saves` takes up is where an earlier process stopped: the steps before are not done again.
 
     Args:
         learner: With an adapter that learns.
@@ -107,6 +113,7 @@ def tune(
         learning_rate: The highest.
         seed: Of the order, and of dropout.
         on_step: Told each step's number and loss.
+        saves: What keeps the state between steps.
 
     Raises:
         UserError: A loss is not finite.
@@ -117,6 +124,7 @@ def tune(
     from forgetmenot.engine.batches import Shuffled
     from forgetmenot.engine.precision import rounded_once
     from forgetmenot.engine.training import optimizer_of
+    from forgetmenot.engine.training_state import TrainingState
 
     assert isinstance(training.epochs, int)
     size = min(training.batch_size, len(triples))
@@ -129,9 +137,13 @@ def tune(
         num_training_steps=steps,
     )
     full = (b for b in Shuffled(len(triples), size, training.epochs, seed) if len(b) == size)
+    state = TrainingState(learner, optimizer, schedule, steps)
     learner.model.train()
-    with rounded_once(learner.model, learner.precision):
-        for step, indices in enumerate(full, 1):
+    if saves is not None:
+        saves.take_up(state)
+    stepping = saves.stepping() if saves is not None else nullcontext()
+    with rounded_once(learner.model, learner.precision), stepping:
+        for step, indices in islice(enumerate(full, 1), state.step, None):
             batch = [triples[k] for k in indices]
             loss = learner.within_memory(
                 partial(backward, learner, batch, temperature, seed * 1_000_003 + step)
@@ -147,6 +159,9 @@ def tune(
             optimizer.step()
             schedule.step()
             on_step(step, loss)
+            state.step = step
+            if saves is not None:
+                saves.stepped(state)
     learner.model.eval()
 
 

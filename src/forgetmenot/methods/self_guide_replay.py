@@ -48,8 +48,8 @@ class SelfGuideReplayOptions(MixOptions):
     def _one_way_to_count(self) -> SelfGuideReplayOptions:
         if self.synthesis.rounds != SynthesisSettings().rounds:
             raise ValueError(
-                f"synthesis.rounds: {self.synthesis.rounds} would not count: candidates and memory say how many "
-                "inputs are written; set those"
+                f"synthesis.rounds: {self.synthesis.rounds} would not count: candidates and memory say how "
+                "many inputs are written; set those"
             )
         return self
 

@@ -35,7 +35,7 @@ class Kept:
     size: int
 
 
-def kept_in_cache(folder: Path | None) -> list[Kept]:
+def kept_in_cache(folder: str | Path | None) -> list[Kept]:
     """What lies in a cache's folder, by kind."""
     found = []
     for what, patterns in KINDS.items():
@@ -47,7 +47,7 @@ def kept_in_cache(folder: Path | None) -> list[Kept]:
     return found
 
 
-def clear_cache(folder: Path | None = None) -> list[Kept]:
+def clear_cache(folder: str | Path | None = None) -> list[Kept]:
     """Remove what is kept, and say what it was. A run that reads it at the time keeps what it has opened.
 
     Args:
@@ -68,5 +68,5 @@ def clear_cache(folder: Path | None = None) -> list[Kept]:
     return removed
 
 
-def _files(folder: Path | None, patterns: Sequence[str]) -> list[Path]:
-    return [] if folder is None else [path for pattern in patterns for path in folder.glob(pattern)]
+def _files(folder: str | Path | None, patterns: Sequence[str]) -> list[Path]:
+    return [] if folder is None else [path for pattern in patterns for path in Path(folder).glob(pattern)]

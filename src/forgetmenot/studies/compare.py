@@ -4,14 +4,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from forgetmenot.config import RunConfig, differences, read_resolved
 from forgetmenot.errors import UserError
 from forgetmenot.report.comparison.claims import JudgedClaim
 from forgetmenot.report.comparison.comparison import Comparison
 from forgetmenot.report.comparison.page import comparison_page
 from forgetmenot.report.comparison.runs import ComparedRun, read_run
-from forgetmenot.report.comparison.tables import table_files
+from forgetmenot.report.comparison.tables import print_comparison, table_files
 from forgetmenot.report.published import load_published
+from forgetmenot.report.screen import Screen
 from forgetmenot.runs.directory import RunDirectory
 
 WHOLE = ("model", "method", "prompt")
@@ -22,19 +25,40 @@ TITLE = "runs side by side</title>"
 """Stands in the page of every comparison."""
 
 
-def compare(paths: Sequence[Path], output: Path = Path()) -> Comparison:
+class WrittenComparison(Comparison):
+    """A comparison of runs that is written to a directory.
+
+    Attributes:
+        path: Where compare.html and its tables are.
+    """
+
+    def __init__(self, name: str, runs: Sequence[ComparedRun], path: Path) -> None:
+        super().__init__(name, runs)
+        self.path = path
+
+    def report(self) -> Path:
+        """The page."""
+        return self.path / "compare.html"
+
+    def print(self, console: Console | None = None) -> None:
+        """Print the conclusions and the table."""
+        print_comparison(self, console or Screen())
+
+
+def compare(paths: Sequence[str | Path], output: str | Path = "") -> WrittenComparison:
     """Compare runs, and write compare.html and its tables.
 
     Args:
         paths: Directories of runs and of studies; a study stands for its runs, those that failed too.
-        output: Where to write.
+        output: Where to write; the current directory where it is empty.
 
     Raises:
         UserError: One is neither, there are fewer than two runs, or a file of another's would be replaced.
     """
+    output = Path(output)
     found: dict[Path, str | None] = {}  # each run to the sentence that says why it failed
     for path in paths:
-        for run, failed in _runs_of(path):
+        for run, failed in _runs_of(Path(path)):
             found.setdefault(run.resolve(), failed)
     if len(found) < 2:
         (only,) = found
@@ -51,7 +75,8 @@ def compare(paths: Sequence[Path], output: Path = Path()) -> Comparison:
         for path, failed in found.items()
     ]
     _check_replaceable(output, "compare")
-    comparison = Comparison(paths[0].resolve().name if len(paths) == 1 else "Comparison", runs)
+    name = Path(paths[0]).resolve().name if len(paths) == 1 else "Comparison"
+    comparison = WrittenComparison(name, runs, output)
     output.mkdir(parents=True, exist_ok=True)
     write_comparison(comparison, RunDirectory(output), "compare")
     return comparison

@@ -58,7 +58,7 @@ def compare_with_receipts(
     settings: Mapping[str, Any] | None = None,
     *,
     interpret: bool = False,
-    output: Path | None = None,
+    output: str | Path | None = None,
     console: Console | None = None,
 ) -> tuple[Path, dict[str, Any]]:
     """Ask a model, or every saved stage of a run, each task alone and with receipts.
@@ -82,7 +82,7 @@ def compare_with_receipts(
     config = _config(model, tasks, settings or {}, saved)
     kind = "interpreted-receipts" if interpret else "receipts"
     named = Path("runs") / f"{model_name(model)}-{kind}-{config.hash}"
-    directory = RunDirectory(output or (saved.path if saved else named))
+    directory = RunDirectory(Path(output or (saved.path if saved else named)))
     question = {"config": config.hash, "tasks": list(tasks), "interpret": interpret}
     _refuse_to_replace(directory, question)
     kept_by_run = saved is not None and output is None

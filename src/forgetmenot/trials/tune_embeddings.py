@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.text import Text
@@ -18,11 +20,14 @@ from forgetmenot.embedding.senteval import read_pairs
 from forgetmenot.embedding.similarity import cosines_of, similarity
 from forgetmenot.embedding.triples import read_triples
 from forgetmenot.errors import UserError
+from forgetmenot.methods import Method
 from forgetmenot.metrics import paired_difference
-from forgetmenot.record.files import folder_written_whole
+from forgetmenot.record.files import folder_written_whole, read_lines
+from forgetmenot.record.layout import stage_folder
 from forgetmenot.report.screen import Screen
 from forgetmenot.report.wording import number, signed, span
 from forgetmenot.runs.directory import RunDirectory
+from forgetmenot.runs.display import Display
 from forgetmenot.runs.opening import opened
 from forgetmenot.runs.plan import data_folder
 from forgetmenot.trials.embed import (
@@ -34,6 +39,9 @@ from forgetmenot.trials.embed import (
     settings_of,
     write_export,
 )
+
+if TYPE_CHECKING:
+    from forgetmenot.runs.midway import Midway
 
 ADAPTER = "adapter"
 OF_TUNING = ("adapter", "evaluation.limit", "seed")
@@ -83,6 +91,8 @@ def tune_embeddings(
 ) -> TunedEmbeddings:
     """Tune a model's sentence embeddings on NLI triples, with the paper's settings where none are given.
 
+    A call that was cut off goes on from where it was saved (`training.save_every`), if it is given again.
+
     With `model.quantization: nf4` it is QLoRA, as the paper's. STS-B's dev split is measured before and
     after; nothing is chosen on it.
 
@@ -115,6 +125,7 @@ def tune_embeddings(
     directory = RunDirectory(Path(output))
     with opened(directory, console, "embed") as display:
         from forgetmenot.models.adapt import adapt
+        from forgetmenot.runs.midway import Midway
 
         session = session_of(config, display, trains=True)
         learner, texts = session.learner, len({*dev.first, *dev.second})
@@ -122,48 +133,62 @@ def tune_embeddings(
             (before,) = cosines_of(learner, [dev], how, advance)
         learner.model = adapt(learner.model, config.adapter, 1, config.seed)
         encoded = encode(learner, triples, how, asked.sentence_tokens)
-        losses: list[float] = []
-        size = min(config.training.batch_size, len(encoded))
-        assert isinstance(config.training.epochs, int)  # or it was refused
-        with display.progress("tuning", len(encoded) // size * config.training.epochs) as advance:
-
-            def on_step(step: int, loss: float) -> None:
-                losses.append(loss)
-                advance(1, f"loss {loss:.3f}")
-
-            tune(
-                learner,
-                encoded,
-                asked.temperature,
-                config.training,
-                learning_rate=session.learning_rate,
-                seed=config.seed,
-                on_step=on_step,
-            )
+        made = made_with(session, how)
+        about = {
+            **asked.model_dump(mode="json", include=set(TuningSettings.model_fields)),
+            "triples": len(triples),
+            "learning_rate": session.learning_rate,
+            "seed": config.seed,
+            "adapter": config.adapter.model_dump(mode="json"),
+            "training": config.training.model_dump(mode="json"),
+        }
+        same = hashlib.sha256(json.dumps([made, about, encoded]).encode()).hexdigest()[:8]
+        place = stage_folder(directory.path, f"tuning-{same}")
+        place.parent.mkdir(exist_ok=True)
+        with Midway(place, Method(), config.training, display.say) as midway:
+            _tune(session, encoded, asked.temperature, midway, display)
+        losses = read_lines(midway.log, lambda row: float(row["loss"]))
         with display.progress("STS-B dev, after", texts) as advance:
             (after,) = cosines_of(learner, [dev], how, advance)
         change = paired_difference("spearman", dev.gold, after, before, seed=config.seed)
         content = {
-            **made_with(session, how),
+            **made,
             "similarity": [similarity(dev, after).to_json()],
             "transfer": [],
             "before": similarity(dev, before).to_json(),
             "difference": change.to_json(),
-            "tuning": {
-                **asked.model_dump(mode="json", include=set(TuningSettings.model_fields)),
-                "triples": len(triples),
-                "steps": len(losses),
-                "losses": losses,
-                "learning_rate": session.learning_rate,
-                "seed": config.seed,
-                "adapter": config.adapter.model_dump(mode="json"),
-                "training": config.training.model_dump(mode="json"),
-            },
+            "tuning": {**about, "steps": len(losses), "losses": losses},
         }
         _save_adapter(session, directory.path / ADAPTER)
         content["merged_cosine"] = write_export(session, how, directory.path)
         directory.write_json(RESULTS, content)
+        shutil.rmtree(place.parent)
     return TunedEmbeddings(directory.path, content)
+
+
+def _tune(session: Any, triples: Sequence[Any], temperature: float, midway: Midway, display: Display) -> None:
+    """Tune, or go on where an earlier call with the same settings was cut off."""
+    training, shown = session.config.training, 0
+    assert isinstance(training.epochs, int)  # or it was refused
+    steps = len(triples) // min(training.batch_size, len(triples)) * training.epochs
+    with display.progress("tuning", steps) as advance:
+
+        def on_step(step: int, loss: float) -> None:
+            nonlocal shown
+            midway.record({"step": step, "loss": loss})
+            advance(step - shown, f"loss {loss:.3f}")
+            shown = step
+
+        tune(
+            session.learner,
+            triples,
+            temperature,
+            training,
+            learning_rate=session.learning_rate,
+            seed=session.config.seed,
+            on_step=on_step,
+            saves=midway,
+        )
 
 
 def _check(config: RunConfig) -> None:
