@@ -9,10 +9,10 @@ demo: $(READY)  ## the main job on the bundled model and tasks, offline
 	$(BIN)/fmn run
 
 test: $(READY)  ## the tests, without the slow ones
-	$(BIN)/pytest --numprocesses 2 -m "not slow"
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --durations 25 -m "not slow"
 
 test-slow: $(READY)  ## the slow tests: studies in processes, Ray, kill -9 of one of several processes
-	$(BIN)/pytest --numprocesses 2 -m slow
+	$(BIN)/pytest --numprocesses 2 --dist loadfile -m slow
 
 check: $(READY)  ## style, types, and the direction of imports
 	$(BIN)/ruff format --check .
