@@ -89,6 +89,13 @@ def test_it_estimates_every_stage_and_says_what_it_leaves_out(
         assert word in text.getvalue()
 
 
+def test_probes_and_realigning_are_said_to_be_left_out(tiny: Mapping[str, Any], tmp_path: Path) -> None:
+    more = {"evaluation.probes": ["drift"], "evaluation.readings": [{"realign": 4}]}
+    found = forgetmenot.preview({**tiny, **more, "output": str(tmp_path / "run")})
+    assert "What the probes measure at each moment: drift." in found.not_counted
+    assert "The training on 12 examples before tasks are asked realigned, each time." in found.not_counted
+
+
 def test_every_method_can_be_looked_at_before_it_runs() -> None:
     """What is beside plain training is told by the hooks that a class overrides: these have other names."""
     from forgetmenot.methods import Method

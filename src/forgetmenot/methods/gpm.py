@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from pydantic import Field
 
-from forgetmenot.methods.shared.layer_inputs import extend, input_grams
+from forgetmenot.methods.shared.layer_inputs import extend, in_groups, input_grams
 from forgetmenot.methods.shared.method import Options, Stage
 from forgetmenot.methods.shared.projection import Projection
 from forgetmenot.settings import Number, PositiveInt
@@ -73,9 +73,10 @@ class GPM(Projection):
         drawn = np.random.default_rng([self.seed, stage.number]).permutation(len(examples))
         some = [examples[k] for k in drawn[: self.options.examples].tolist()]
         taken, layers = [], dict(pair for _, pair in self._layers(learner))
-        for layer, gram in input_grams(learner, some, layers).items():
-            self.basis[layer] = extend(self.basis.get(layer), gram.cpu(), self.options.threshold)
-            taken.append(self.basis[layer].shape[1] / len(gram))
+        for group in in_groups(layers):
+            for layer, gram in input_grams(learner, some, group).items():
+                self.basis[layer] = extend(self.basis.get(layer), gram.cpu(), self.options.threshold)
+                taken.append(self.basis[layer].shape[1] / len(gram))
         self.notes.append(f"{np.mean(taken):.1%} of the directions of the layers' inputs are taken.")
 
     def _layers(self, learner: Learner) -> Iterator[tuple[str, tuple[str, nn.Module]]]:

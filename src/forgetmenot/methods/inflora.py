@@ -62,15 +62,17 @@ class InfLora(PlacedLora):
         """Let A read what the task's inputs need besides, and stay there."""
         import torch
 
-        grams: dict[str, Tensor] = {}
-        for task, examples in stage.data.items():
-            for name, gram in self.moments(learner, layers, stage, task, examples).items():
-                grams[name] = grams.get(name, 0) + gram
+        found = {
+            name: free_directions(
+                torch.stack(grams).sum(0), self.kept.get(name), layers[name].r[learning(layers[name])]
+            )
+            for name, grams in self.moments(learner, layers, stage, stage.data)
+            if grams
+        }
         missing = 0.0
-        for name, gram in grams.items():
+        for name, rows in found.items():
             a = layers[name].lora_A[learning(layers[name])].weight
-            rows = free_directions(gram, self.kept.get(name), len(a))
-            missing += float((rows.norm(dim=1) == 0).double().mean()) / len(grams)
+            missing += float((rows.norm(dim=1) == 0).double().mean()) / len(found)
             with torch.no_grad():
                 a.copy_(rows / 3**0.5)
             a.requires_grad_(False)

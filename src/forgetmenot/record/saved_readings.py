@@ -9,7 +9,7 @@ from forgetmenot.record.layout import READINGS
 from forgetmenot.record.results import RunResults
 from forgetmenot.record.seal import read_json
 
-ASKED = ("metric", "prompt_hash", "scoring", "normalization", "calibration", "demonstrations", "realigned")
+APART_BY = ("metric", "prompt_hash", "scoring", "normalization", "calibration", "demonstrations", "realigned")
 """What tells readings of the same tasks from one another."""
 
 
@@ -47,7 +47,7 @@ def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Whether two readings ask the same tasks alike."""
     tasks = set(one["tasks"]) & set(other.get("n", ()))
     return tasks == set(one["tasks"]) and all(
-        _of(one.get(key), tasks) == _of(other.get(key), tasks) for key in ASKED
+        _of(one.get(key), tasks) == _of(other.get(key), tasks) for key in APART_BY
     )
 
 

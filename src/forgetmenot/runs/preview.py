@@ -301,6 +301,12 @@ def _not_counted(config: RunConfig, method: Method, scored: Sequence[ScoredTask]
     ]
     if beside:
         sentences.append(f"What method {config.method.name} adds to plain training: {', '.join(beside)}.")
+    if probes := [one.name for one in config.evaluation.probes]:
+        sentences.append(f"What the probes measure at each moment: {', '.join(probes)}.")
+    if realigned := sum(len(one.realign) for one in scored):
+        sentences.append(
+            f"The training on {realigned:,} examples before tasks are asked realigned, each time."
+        )
     if config.adapter.per_stage == "new" and len(config.tasks) > 1:
         sentences.append("The earlier stages' adapters, which every later stage passes through as well.")
     generated = sorted({one.task.name for one in scored if one.generated})

@@ -43,7 +43,16 @@ from forgetmenot.tasks import Task, fingerprint
 if TYPE_CHECKING:
     from forgetmenot.runs.session import Session
 
-ASKED = ("metric", "version", "prompt_hash", "demonstrations", "scoring", "normalization", "calibration", "n")
+NAMED_BY = (
+    "metric",
+    "version",
+    "prompt_hash",
+    "demonstrations",
+    "scoring",
+    "normalization",
+    "calibration",
+    "n",
+)
 """What tells a reading from others, beside the tasks' own rows."""
 
 
@@ -103,7 +112,7 @@ def rescore(
         }
         stages = [row.name for row in plan.rows]
         measured = cast(SavedReading, {"tasks": names, "stages": stages, **found})
-        about = [{key: measured.get(key) for key in ASKED}, [fingerprint(one.task) for one in scored]]
+        about = [{key: measured.get(key) for key in NAMED_BY}, [fingerprint(one.task) for one in scored]]
         name = f"{READINGS}/{file_name('-'.join([chosen.name or 'own', *names]), about)}.json"
         directory.write_json(name, measured)
         if ranks.writes() and (directory.path / RESULTS).exists():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from forgetmenot.prompting.encoded import Encoded
@@ -14,6 +14,24 @@ if TYPE_CHECKING:
 
 ROUNDING = 1e-12
 """An eigenvalue below this part of all is no direction."""
+MOST = 2**31
+"""The bytes of Gram matrices that are held at once: those of an 8B model's layers together take 78 GB. Each
+group of layers costs another pass of the examples."""
+
+
+def in_groups(layers: Mapping[str, nn.Module]) -> Iterator[dict[str, nn.Module]]:
+    """The layers in their order, in groups whose Gram matrices take at most `MOST` bytes, or of one layer."""
+    group: dict[str, nn.Module] = {}
+    held = 0
+    for name, layer in layers.items():
+        size = 8 * (getattr(layer, "in_features", None) or max(layer.weight.shape)) ** 2
+        if group and held + size > MOST:
+            yield group
+            group, held = {}, 0
+        group[name] = layer
+        held += size
+    if group:
+        yield group
 
 
 def input_grams(
@@ -22,7 +40,7 @@ def input_grams(
     """For each layer R Rᵀ of its inputs on what is learned and what is scored, in fp64 [width, width].
 
     R has a column for each token of each sequence, however sequences are packed, and none for padding; those
-    of the LM head are where a token is predicted.
+    of the LM head are where a token is predicted. All are held at once: ask for a group (`in_groups`).
     """
     grams: dict[str, Tensor] = {}
 

@@ -8,13 +8,13 @@ What a method keeps of them says where the next task's adapter begins.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from forgetmenot.methods.shared.layer_inputs import input_grams
+from forgetmenot.methods.shared.layer_inputs import in_groups, input_grams
 from forgetmenot.methods.shared.lora_layers import linear_layers
 from forgetmenot.methods.shared.method import Method, Options, Stage
 from forgetmenot.methods.shared.sources import learned_tasks
@@ -92,8 +92,8 @@ class PlacedLora(Method):
         data: Mapping[str, Sequence[Encoded]],
     ) -> None:
         """Add the inputs of tasks to what is kept."""
-        for task, examples in data.items():
-            for layer, gram in self.moments(learner, layers, stage, task, examples).items():
+        for layer, grams in self.moments(learner, layers, stage, data):
+            for gram in grams:
                 kept = self.kept.get(layer)
                 kept = kept if kept is None else kept.to(gram.device)
                 self.kept[layer] = self.with_one_more(kept, gram)
@@ -103,16 +103,19 @@ class PlacedLora(Method):
         learner: Learner,
         layers: Mapping[str, LoraLayer],
         stage: Stage,
-        task: str,
-        examples: Sequence[Encoded],
-    ) -> dict[str, Tensor]:
-        """Second moments of the layers' inputs on some examples of a task, of mean square 1: fp64."""
-        if not (self.options.examples and examples):
-            return {}
-        random = np.random.default_rng([self.seed, stage.number, *task.encode()])
-        drawn = random.permutation(len(examples))[: self.options.examples]
-        grams = input_grams(learner, [examples[k] for k in drawn.tolist()], layers)
-        return {layer: gram * (len(gram) / gram.trace().clamp(min=TINY)) for layer, gram in grams.items()}
+        data: Mapping[str, Sequence[Encoded]],
+    ) -> Iterator[tuple[str, list[Tensor]]]:
+        """Each layer with its inputs' second moments on each task, of mean square 1, in fp64."""
+        some = []
+        for task, examples in data.items():
+            random = np.random.default_rng([self.seed, stage.number, *task.encode()])
+            drawn = random.permutation(len(examples))[: self.options.examples].tolist()
+            some += [[examples[k] for k in drawn]] if drawn else []
+        for group in in_groups(layers):
+            of_tasks = [input_grams(learner, examples, group) for examples in some]
+            for layer in group:
+                grams = [one[layer] for one in of_tasks if layer in one]
+                yield layer, [gram * (len(gram) / gram.trace().clamp(min=TINY)) for gram in grams]
 
     def state_dict(self) -> dict[str, Any]:
         """What is kept."""
