@@ -92,6 +92,10 @@ def test_what_was_not_learned_is_said() -> None:
     changed["verdicts"]["base_own"]["c"] = a_verdict("cannot tell", 0.4, 0.45, needed=2000)
     doubtful = "c (0.400 → 0.450, +5.0 points) with 400 examples (about 2,000 would do)"
     assert f"Cannot tell whether it learned {doubtful}." in told(changed)
+    reason = "Fewer than 10 examples say too little of how they vary."
+    changed["verdicts"]["base_own"]["c"] = a_verdict("cannot tell", 0.4, 0.6, n=6, units=6, reason=reason)
+    doubtful = "c (0.400 → 0.600, +20.0 points; fewer than 10 examples say too little of how they vary)"
+    assert f"Cannot tell whether it learned {doubtful}." in told(changed)
 
 
 def test_joint_and_single() -> None:

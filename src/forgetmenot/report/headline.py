@@ -170,9 +170,12 @@ def _undecided(outcome: TaskOutcome, verdict: VerdictOf, since: str = "") -> str
     for name, value in (("before", verdict["before"]), ("after", verdict["after"])):
         if value is None:
             return f"{outcome.task}{since} (no score {name})"
-    words = cannot_tell(verdict).removeprefix("cannot tell ")
     numbers = move(verdict["before"], verdict["after"], outcome.metric)
-    return f"{outcome.task}{since} ({numbers}, {difference_words(verdict, outcome.metric)}) {words}"
+    told = f"{numbers}, {difference_words(verdict, outcome.metric)}"
+    if reason := verdict["reason"]:
+        return f"{outcome.task}{since} ({told}; {reason[0].lower()}{reason[1:].rstrip('.')})"
+    words = cannot_tell(verdict).removeprefix("cannot tell").strip()
+    return f"{outcome.task}{since} ({told}) {words}".rstrip()
 
 
 def _kept(results: RunResults) -> Iterator[str]:
