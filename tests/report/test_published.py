@@ -9,7 +9,7 @@ from forgetmenot.errors import UserError
 from forgetmenot.metrics import MatrixRow, ScoreMatrix, ability_delta, average_performance, backward_transfer
 from forgetmenot.report.published import known_published, load_published
 
-(HAQUE,) = load_published("haque-2025").tables
+HAQUE, QWEN = load_published("haque-2025").tables
 TRACE, TRACE_500, ABILITY, *_ = load_published("trace").tables
 WITH_SCORES = {f"{row['label']}": row for table in (TRACE, TRACE_500) for row in table.rows if "final" in row}
 
@@ -36,7 +36,7 @@ def test_the_papers_thirteen_rows() -> None:
 
 def test_the_papers_rows_under_the_identity_of_sums() -> None:
     """mean R[T] = mean R[0] + (ΣL − ΣF)/4 is near the training performance of all but Qwen2.5-14B."""
-    for row in HAQUE.rows:
+    for row in [*HAQUE.rows, *QWEN.rows]:
         implied = row["pretrained"] + (row["learning"] - row["forgetting"]) / 4
         assert row["implied_final"] == pytest.approx(implied, abs=1e-5)
     off = {row["label"]: row["training"] - row["implied_final"] for row in HAQUE.rows}
@@ -60,6 +60,25 @@ def test_traces_op_and_bwt_follow_from_the_scores_of_its_tasks(label: str) -> No
     assert float(backward_transfer(matrix)) == pytest.approx(row["bwt"], abs=0.0015)
 
 
+def test_the_mean_of_three_orders_is_the_printed_one() -> None:
+    large, _ = load_published("standard-cl").tables
+    with_orders: list[Any] = [row for row in large.rows if "order_1" in row]
+    assert len(with_orders) == 5
+    for row in with_orders:
+        assert row["op"] == pytest.approx(np.mean([row[f"order_{k}"] for k in (1, 2, 3)]), abs=0.0006)
+
+
+def test_no_method_of_a_paper_passes_the_bound_it_prints_but_replay_of_its_own_text() -> None:
+    """Misread figures would."""
+    for name in ("forever-2026", "standard-cl", "slao-2025"):
+        for table in load_published(name).tables:
+            rows: list[Any] = list(table.rows)
+            bound = [row["op"] for row in rows if row["label"] == "multi-task"]
+            above = [row["label"] for row in rows if bound and row["op"] > bound[0]]
+            assert above == (["SAPT (replay of text of its own)"] if name == "slao-2025" else [])
+            assert all(row["bwt"] < 0 for row in rows if "bwt" in row)
+
+
 def test_traces_general_ability_delta() -> None:
     before, *after = [
         {name: row[name] for name in ABILITY.columns if name != "delta"} for row in ABILITY.rows
@@ -71,5 +90,5 @@ def test_traces_general_ability_delta() -> None:
 
 
 def test_an_unknown_name_is_told() -> None:
-    with pytest.raises(UserError, match=r"Did you mean 'haque-2025'\? Known: haque-2025, trace"):
+    with pytest.raises(UserError, match=r"Did you mean 'haque-2025'\? Known: forever-2026, .* trace"):
         load_published("haque-2024")

@@ -167,5 +167,5 @@ def _published(comparison: Comparison, table: PublishedTable) -> dict[str, Any]:
         "columns": table.columns,
         "ours": ours if any(matching for *_, matching in rows) else {},
         "rows": rows,
-        "picture": _scatter(sized, "Published forgetting against parameters") if sized else None,
+        "picture": _scatter(sized, "Published forgetting against parameters") if len(sized) > 1 else None,
     }
