@@ -119,7 +119,10 @@ def validation_sentence(error: ValidationError, model: type[BaseModel], where: s
     if first["type"] == "extra_forbidden":
         return f"{key}: there is no such key. {nearest(path[-1], known)}"
     if first["type"] == "model_type":
-        return f"{key}: {_shown(first['input'])} is given where keys with their values belong."
+        given, fields = first["input"], section.model_fields if section else {}
+        meant = [f"{key}.{name}: {given}" for name, field in fields.items() if given in (field.examples or ())]
+        hint = f" Did you mean {meant[0]}?" if meant else ""
+        return f"{key}: {_shown(given)} is given where keys with their values belong.{hint}"
     here = first["loc"][:walked]
     said = [one["msg"] for one in error.errors() if one["loc"][: len(here)] == here]  # one by union member
     others = [wrong.removeprefix("Input should be ") for wrong in said[1:]]
