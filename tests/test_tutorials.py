@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,14 +23,16 @@ LEFT = {
 def small(path: Path, folder: Path) -> Path:
     """The tutorial with fewer examples to learn and to answer: every cell runs, and in less time."""
     text = path.read_text(encoding="utf-8")
-    whole = r'\"epochs\": 2}'
+    whole = r"\"epochs\": 2}"
     assert whole in text
-    few = text.replace(whole, r'\"epochs\": 1, \"limit\": 96}').replace(r'{\"limit\": 200}', r'{\"limit\": 40}')
+    few = text.replace(whole, r"\"epochs\": 1, \"limit\": 96}").replace(
+        r"{\"limit\": 200}", r"{\"limit\": 40}"
+    )
     (folder / path.name).write_text(few, encoding="utf-8")
     return folder / path.name
 
 
-def shown(notebook: nbformat.NotebookNode) -> list[int]:
+def shown(notebook: Any) -> list[int]:
     """The cells that show something."""
     return [number for number, cell in enumerate(notebook.cells) if cell.cell_type == "code" and cell.outputs]
 

@@ -120,7 +120,9 @@ def validation_sentence(error: ValidationError, model: type[BaseModel], where: s
         return f"{key}: there is no such key. {nearest(path[-1], known)}"
     if first["type"] == "model_type":
         given, fields = first["input"], section.model_fields if section else {}
-        meant = [f"{key}.{name}: {given}" for name, field in fields.items() if given in (field.examples or ())]
+        meant = [
+            f"{key}.{name}: {given}" for name, field in fields.items() if given in (field.examples or ())
+        ]
         hint = f" Did you mean {meant[0]}?" if meant else ""
         return f"{key}: {_shown(given)} is given where keys with their values belong.{hint}"
     here = first["loc"][:walked]

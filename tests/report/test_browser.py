@@ -367,14 +367,14 @@ def test_nobody_is_kept_out(
         )
         return tmp_path / "live.html"
 
-    page = {
+    pages: dict[str, Callable[[], Path]] = {
         "run": lambda: write_report(make_run(missing=[(2, "sst2")])),
         "joint": lambda: write_report(make_run("joint", also_score=["rte"], texts=["corpus"])),
         "live": live,
         "compared": lambda: compared,
         "checked": lambda: checked,
-    }[kind]()
-    show(browser, page, width, colours)
+    }
+    show(browser, pages[kind](), width, colours)
     browser.execute_script("for (const one of document.querySelectorAll('details')) one.open = true")
     found = Axe().run(browser)
     assert {"landmark-unique", "document-title"} <= {one["id"] for one in found["passes"]}

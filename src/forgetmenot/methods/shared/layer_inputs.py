@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from forgetmenot.prompting.encoded import Encoded
 
@@ -24,7 +24,8 @@ def in_groups(layers: Mapping[str, nn.Module]) -> Iterator[dict[str, nn.Module]]
     group: dict[str, nn.Module] = {}
     held = 0
     for name, layer in layers.items():
-        size = 8 * (getattr(layer, "in_features", None) or max(layer.weight.shape)) ** 2
+        weight: Any = layer.weight
+        size = 8 * int(getattr(layer, "in_features", 0) or max(weight.shape)) ** 2
         if group and held + size > MOST:
             yield group
             group, held = {}, 0
