@@ -130,7 +130,9 @@ CASES = {
     ),
     "a negative seed": Case(ANIMAL + "--seed -1", ("seed:", "-1")),
     "a rate that is no number": of_set("training.learning_rate=high", "training.learning_rate:", "'high'"),
-    "a kind in place of its section": of_set("adapter=full", "adapter:", "Did you mean adapter.kind: full?"),
+    "a kind in place of its section": of_set(
+        "adapter=full", "adapter:", "adapter.kind: full is how it is written"
+    ),
     "targets of a wrong kind": of_set("adapter.targets=q_proj", "adapter.targets:", "'q_proj'"),
     "no tasks at all": Case("run run.yaml", ("run.yaml: tasks:", "at least 1"), {"run.yaml": "tasks: []"}),
     "a task file where a config belongs": Case(

@@ -123,8 +123,8 @@ def validation_sentence(error: ValidationError, model: type[BaseModel], where: s
         meant = [
             f"{key}.{name}: {given}" for name, field in fields.items() if given in (field.examples or ())
         ]
-        hint = f" Did you mean {meant[0]}?" if meant else ""
-        return f"{key}: {_shown(given)} is given where keys with their values belong.{hint}"
+        hint = f"; {meant[0]} is how it is written" if meant else ""
+        return f"{key}: {_shown(given)} is given where keys with their values belong{hint}."
     here = first["loc"][:walked]
     said = [one["msg"] for one in error.errors() if one["loc"][: len(here)] == here]  # one by union member
     others = [wrong.removeprefix("Input should be ") for wrong in said[1:]]
