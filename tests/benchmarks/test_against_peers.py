@@ -69,6 +69,7 @@ def test_training_agrees_with_trl(bench: MakeBench, layers: str) -> None:
     assert found.ways[-1].work.flops <= found.ways[0].work.flops
 
 
+@pytest.mark.slow  # half an hour on a processor that has no bf16 of its own
 def test_bf16_agrees_with_the_peers(bench: MakeBench) -> None:
     row = Row("small", 0, "top", "bf16")
     assert "of 12 labels equal" in scoring.measure(bench(row)).answers
