@@ -190,7 +190,7 @@ def test_the_bundled_recipe_can_start() -> None:
 
 
 def test_the_papers_recipe_has_the_papers_models_once_each() -> None:
-    (table,) = load_published("haque-2025").tables
+    table, _ = load_published("haque-2025").tables
     short = [name.rpartition("/")[2] for name in RUNS]
     for row in table.rows:
         assert len({row["label"], *row.get("checkpoints", ())} & set(short)) == 1
