@@ -2,8 +2,8 @@
 
     python -m scripts.tutorials [NAME...]
 
-Each is executed in an empty folder. What is written to stderr is left out, and so are times and versions, so
-that a notebook changes only where what it shows does.
+Each is executed in an empty folder. What is written to stderr is left out, and so is when a cell ran and on
+which Python.
 """
 
 import sys

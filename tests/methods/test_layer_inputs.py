@@ -19,6 +19,7 @@ def test_layers_come_in_groups_that_fit(monkeypatch: pytest.MonkeyPatch) -> None
     layers = {name: nn.Linear(width, 2) for name, width in (("a", 4), ("b", 4), ("c", 8), ("d", 2))}
     monkeypatch.setattr(layer_inputs, "MOST", 8 * (16 + 16))
     assert [list(group) for group in in_groups(layers)] == [["a", "b"], ["c"], ["d"]]
+    assert [list(group) for group in in_groups(layers, 2)] == [["a"], ["b"], ["c"], ["d"]]
     assert list(in_groups({})) == []
 
 

@@ -365,9 +365,10 @@ def test_a_tuning_that_was_cut_off_goes_on_and_ends_the_same(
     with pytest.raises(RuntimeError, match="the machine is gone"):
         tuned("cut")
     made.extend([0] * 10)
-    assert tuned("cut") == whole
+    (own := tmp_path / "cut" / "stages" / "mine.txt").write_text("kept")
+    assert tuned("cut", **{"training.save_every": 3}) == whole
     assert made[-2:] == [*made[2:3], made[2] + 1], "steps 3 and 4 alone are made"
-    assert not (tmp_path / "cut" / "stages").exists()
+    assert list(own.parent.iterdir()) == [own], "what is not ours stays"
 
     made.clear()
     with pytest.raises(RuntimeError, match="the machine is gone"):
@@ -376,4 +377,5 @@ def test_a_tuning_that_was_cut_off_goes_on_and_ends_the_same(
     other = tuned("other", temperature=0.5)  # another loss begins anew
     assert len(made) == 3 + 10 + 4
     assert other["tuning"]["steps"] == 4
+    assert not (tmp_path / "other" / "stages").exists()
     assert other["tuning"]["losses"][0] != whole["tuning"]["losses"][0]

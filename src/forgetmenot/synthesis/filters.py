@@ -6,6 +6,7 @@ noise list with every call, so that a task inherits those of the tasks before it
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from unicodedata import category
 
 import numpy as np
 
@@ -49,7 +50,7 @@ def why_dropped(text: str, noise: Collection[str], window: Window | None) -> str
         noise: The strings that may not stand anywhere in it.
         window: The lengths that are kept; None for all.
     """
-    if not any(letter.isprintable() and not letter.isspace() for letter in text):
+    if all(letter.isspace() or category(letter) in ("Cc", "Cf") for letter in text):
         return EMPTY  # also where characters without a width are all there is
     if window is not None and len(text.strip()) not in window:
         return WINDOW

@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -142,8 +143,7 @@ def tune_embeddings(
             "adapter": config.adapter.model_dump(mode="json"),
             "training": config.training.model_dump(mode="json"),
         }
-        same = hashlib.sha256(json.dumps([made, about, encoded]).encode()).hexdigest()[:8]
-        place = stage_folder(directory.path, f"tuning-{same}")
+        place = stage_folder(directory.path, f"tuning-{_digest(made, about, encoded)}")
         place.parent.mkdir(exist_ok=True)
         with Midway(place, Method(), config.training, display.say) as midway:
             _tune(session, encoded, asked.temperature, midway, display)
@@ -162,8 +162,20 @@ def tune_embeddings(
         _save_adapter(session, directory.path / ADAPTER)
         content["merged_cosine"] = write_export(session, how, directory.path)
         directory.write_json(RESULTS, content)
-        shutil.rmtree(place.parent)
+        for file in place.parent.glob(
+            ".tuning-*"
+        ):  # of calls with other settings too; nothing else there is ours
+            file.unlink()
+        with suppress(OSError):
+            place.parent.rmdir()
     return TunedEmbeddings(directory.path, content)
+
+
+def _digest(made: Mapping[str, Any], about: Mapping[str, Any], triples: Sequence[Any]) -> str:
+    """What tells a tuning from others, however often they save."""
+    training = {key: value for key, value in about["training"].items() if not key.startswith("save_every")}
+    content = json.dumps([made, {**about, "training": training}, triples])
+    return hashlib.sha256(content.encode()).hexdigest()[:8]
 
 
 def _tune(session: Any, triples: Sequence[Any], temperature: float, midway: Midway, display: Display) -> None:

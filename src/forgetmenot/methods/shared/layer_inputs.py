@@ -19,13 +19,16 @@ MOST = 2**31
 group of layers costs another pass of the examples."""
 
 
-def in_groups(layers: Mapping[str, nn.Module]) -> Iterator[dict[str, nn.Module]]:
-    """The layers in their order, in groups whose Gram matrices take at most `MOST` bytes, or of one layer."""
+def in_groups(layers: Mapping[str, nn.Module], tasks: int = 1) -> Iterator[dict[str, nn.Module]]:
+    """The layers in their order, in groups of at most `MOST` bytes, or of one layer.
+
+    The bytes are those of a Gram matrix for each layer and task.
+    """
     group: dict[str, nn.Module] = {}
     held = 0
     for name, layer in layers.items():
         weight: Any = layer.weight
-        size = 8 * int(getattr(layer, "in_features", 0) or max(weight.shape)) ** 2
+        size = 8 * tasks * int(getattr(layer, "in_features", 0) or max(weight.shape)) ** 2
         if group and held + size > MOST:
             yield group
             group, held = {}, 0

@@ -111,7 +111,7 @@ class PlacedLora(Method):
             random = np.random.default_rng([self.seed, stage.number, *task.encode()])
             drawn = random.permutation(len(examples))[: self.options.examples].tolist()
             some += [[examples[k] for k in drawn]] if drawn else []
-        for group in in_groups(layers):
+        for group in in_groups(layers, len(some)):
             of_tasks = [input_grams(learner, examples, group) for examples in some]
             for layer in group:
                 grams = [one[layer] for one in of_tasks if layer in one]
