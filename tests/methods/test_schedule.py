@@ -194,6 +194,17 @@ def test_a_day_longer_than_the_stage_is_said() -> None:
     ]
 
 
+def test_chats_of_new_examples_stay_together_and_those_of_past_ones_are_spaced() -> None:
+    shuffled = Shuffled(20, 4, 1, seed=1, chats=((2, 3), (8, 9, 10, 11), (16, 17, 18)))
+    found = spaced(shuffled, range(10, 14), 2, np.random.default_rng(0), model_time=False)
+    assert found.new.chats == ((2, 3), (8, 9), (12, 13, 14))
+    drawn = [k for batch in found for k in batch]
+    assert sorted(drawn) == list(range(20))
+    new = [k for k in drawn if k not in range(10, 14)]
+    for chat in ((2, 3), (8, 9), (16, 17, 18)):
+        assert tuple(new[new.index(chat[0]) :][: len(chat)]) == chat
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

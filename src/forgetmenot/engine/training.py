@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import get_scheduler
 
 from forgetmenot.engine import ranks, shards
-from forgetmenot.engine.batches import Batches, Shuffled
+from forgetmenot.engine.batches import Batches, Shuffled, chats_among
 from forgetmenot.engine.learner import Learner
 from forgetmenot.engine.objectives import divisor, with_reference
 from forgetmenot.engine.pack import positions
@@ -95,7 +95,7 @@ def fit(
     past = examples.past if isinstance(examples, Mix) else range(0)
     examples = with_reference(learner, examples)
     if batches is None:
-        batches = Shuffled(len(examples), settings.batch_size, epochs, seed)
+        batches = Shuffled(len(examples), settings.batch_size, epochs, seed, chats_among(examples))
     steps = len(batches)
     optimizer = optimizer_of(learner, learning_rate, settings.weight_decay)
     schedule = get_scheduler(
@@ -191,7 +191,7 @@ def training_positions(
 ) -> dict[str, int]:
     """The input positions that `fit` would compute on one process, and how many one sequence at a time."""
     counts = {"computed": 0, "without_sharing": 0}
-    for indices in Shuffled(len(examples), settings.batch_size, epochs, seed):
+    for indices in Shuffled(len(examples), settings.batch_size, epochs, seed, chats_among(examples)):
         batch = [examples[k] for k in indices]
         for part in micro_batches(learner, batch, settings.micro_batch):
             learned = [s for one in part for s in (one.candidates if one.is_preference else (one.answer,))]

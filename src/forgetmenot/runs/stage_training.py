@@ -13,7 +13,7 @@ import torch
 from accelerate import Accelerator
 
 from forgetmenot.engine import ranks, shards
-from forgetmenot.engine.batches import Shuffled
+from forgetmenot.engine.batches import Shuffled, chats_among
 from forgetmenot.engine.free_memory import give_back
 from forgetmenot.engine.merging import merge
 from forgetmenot.engine.precision import rounded_once
@@ -110,7 +110,7 @@ class StageTraining:
         method.adapt(learner, stage)
         self._check_frozen(stage)
         examples, epochs = method.examples(learner, stage), epochs_of(settings, stage)
-        shuffled = Shuffled(len(examples), settings.batch_size, epochs, seed)
+        shuffled = Shuffled(len(examples), settings.batch_size, epochs, seed, chats_among(examples))
         batches = method.batches(stage, examples, shuffled)
         self._say_notes(stage)
         method.begin(learner, stage)

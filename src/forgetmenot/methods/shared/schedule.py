@@ -97,9 +97,16 @@ def spaced(
         random: Of the past examples' permutations, one for each epoch.
         model_time: Whether time is how far the weights have moved, and not the number of steps.
     """
-    new, size = replace(shuffled, count=shuffled.count - len(past)), shuffled.batch_size
+    new, size = _without(shuffled, past), shuffled.batch_size
     waiting = np.concatenate([random.permutation(past) for _ in range(shuffled.epochs)])
     reached = len(list(takewhile(lambda one: one * day <= len(new), days())))
     replays = np.array_split(waiting, min(max(1, reached), len(waiting)))
     cut = [[part.tolist() for part in np.array_split(one, -(-len(one) // size))] for one in replays]
     return Spaced(new, past, cut, day, [] if model_time else None)
+
+
+def _without(shuffled: Shuffled, past: range) -> Shuffled:
+    """The same batches of new examples alone, counted as if there were no others."""
+    new = [[k if k < past.start else k - len(past) for k in chat if k not in past] for chat in shuffled.chats]
+    chats = tuple(tuple(chat) for chat in new if len(chat) > 1)
+    return replace(shuffled, count=shuffled.count - len(past), chats=chats)
