@@ -7,7 +7,8 @@ from pathlib import Path
 
 from forgetmenot.engine.frozen_states import FrozenSet, FrozenStates, keep_states
 from forgetmenot.engine.guard import try_frozen
-from forgetmenot.engine.learner import Learner, unseen
+from forgetmenot.engine.laid_out import unseen
+from forgetmenot.engine.learner import Learner
 from forgetmenot.engine.state_files import StateFiles
 from forgetmenot.errors import UserError
 from forgetmenot.models.layers import Layers, first_learning

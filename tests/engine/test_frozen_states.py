@@ -15,7 +15,8 @@ from forgetmenot.engine import state_files
 from forgetmenot.engine.forward import edge_log_probs
 from forgetmenot.engine.frozen_states import FrozenSet, FrozenStates, keep_states
 from forgetmenot.engine.guard import try_frozen
-from forgetmenot.engine.learner import Learner, evaluating
+from forgetmenot.engine.laid_out import evaluating
+from forgetmenot.engine.learner import Learner
 from forgetmenot.engine.lower import digest_below
 from forgetmenot.engine.precision import autocast
 from forgetmenot.engine.state_files import BLOCK, StateFiles

@@ -10,7 +10,8 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor
 
 from forgetmenot.engine import learner as engine
-from forgetmenot.engine.learner import Learner, evaluating
+from forgetmenot.engine.laid_out import evaluating
+from forgetmenot.engine.learner import Learner
 from forgetmenot.prompting.encoded import Encoded, TokenSequence
 
 

@@ -114,7 +114,7 @@ def test_vllm_is_not_asked_for_a_merged_model_that_answers_otherwise(
         learner.model, LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False)
     )
     learner.model.eval()
-    monkeypatch.setattr("forgetmenot.engine.learner.merged", lambda model: model.unload())
+    monkeypatch.setattr("forgetmenot.engine.writing.merged", lambda model: model.unload())
     with pytest.raises(UserError, match="The merged model is another one than was trained"):
         learner.write_by_vllm([(5, 6, 7)], Decoding(6))
     assert "model" not in vllm

@@ -10,7 +10,8 @@ from forgetmenot.engine.attention import Attention, attention_of, use_attention
 from forgetmenot.engine.chunked import CHUNK
 from forgetmenot.engine.decoding import Answer, Decoding
 from forgetmenot.engine.frozen_states import FrozenSet, FrozenStates
-from forgetmenot.engine.learner import Learner, evaluating
+from forgetmenot.engine.laid_out import evaluating
+from forgetmenot.engine.learner import Learner
 from forgetmenot.engine.pack import Arrangement, Layout, pack, positions
 from forgetmenot.prompting.encoded import TokenSequence
 

@@ -91,7 +91,7 @@ class AnswerLog:
 
 
 class _Parts:
-    """The scored packs of one arrangement; see `forgetmenot.engine.learner.KeptParts`."""
+    """The scored packs of one arrangement; see `forgetmenot.engine.kept_parts.KeptParts`."""
 
     def __init__(self, path: Path, key: str, done: Mapping[int, Tensor]) -> None:
         self.path, self.key, self.done = path, key, done

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from forgetmenot.engine.decoding import Answer, Decoding
 from forgetmenot.engine.head import KeptHead, Read, picked
-from forgetmenot.engine.learner import Advance, Learner
+from forgetmenot.engine.laid_out import Advance
+from forgetmenot.engine.learner import Learner
 from forgetmenot.engine.pack import Arrangement
 from forgetmenot.methods import Method
 from forgetmenot.prompting import Encoded, TokenSequence

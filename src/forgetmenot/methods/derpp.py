@@ -123,7 +123,7 @@ def likeliest(learner: Learner, examples: Sequence[Encoded], count: int) -> list
     """The likeliest tokens at each answer token of each example, without gradients."""
     import torch
 
-    from forgetmenot.engine.learner import evaluating
+    from forgetmenot.engine.laid_out import evaluating
 
     found: dict[int, Logits] = {}
     with evaluating(learner.model):

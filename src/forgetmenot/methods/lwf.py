@@ -78,7 +78,7 @@ class LwF(Method):
     def _over_labels(self, learner: Learner, batch: Sequence[Encoded]) -> tuple[Tensor, Tensor]:
         import torch
 
-        from forgetmenot.engine.learner import evaluating
+        from forgetmenot.engine.laid_out import evaluating
         from forgetmenot.engine.objectives import weights
 
         answers = [example.answer for example in batch]

@@ -98,7 +98,7 @@ def _keep(
 ) -> float:
     """Let the parts begin above the layers that never learn; the seconds of a state below."""
     from forgetmenot.engine.frozen_states import FrozenSet, keep_states
-    from forgetmenot.engine.learner import unseen
+    from forgetmenot.engine.laid_out import unseen
 
     sequences = [s for part in learned for one in part for s in (*one.candidates, one.answer)]
     sequences += [s for one in asked for s in one.sequences]

@@ -68,7 +68,7 @@ def teach(learner: Learner, weights: Snapshot, sequences: Sequence[TokenSequence
     """What the model with other weights predicts, without dropout and gradients: sequence after sequence."""
     import torch
 
-    from forgetmenot.engine.learner import evaluating
+    from forgetmenot.engine.laid_out import evaluating
 
     rows: dict[int, Tensor] = {}
     with learner.with_weights(weights), evaluating(learner.model):
