@@ -11,6 +11,7 @@ import pytest
 
 from forgetmenot.record.results import RunResults
 from forgetmenot.report.check.page import page as check_page
+from forgetmenot.report.comparison.claims import Claim, Condition, judge
 from forgetmenot.report.comparison.comparison import Comparison
 from forgetmenot.report.comparison.page import comparison_page
 from forgetmenot.report.comparison.runs import ComparedRun, read_run
@@ -344,15 +345,47 @@ def test_a_reader_sees_what_was_lost_first(browser: Chrome, checked: Path) -> No
     assert [url for url in asked if url != checked.as_uri() and not url.startswith("data:")] == []
 
 
+@pytest.fixture(scope="module")
+def claimed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of a study with claims: borne out, not borne out, and not to be tested."""
+    folder, runs = tmp_path_factory.mktemp("claimed"), []
+    for m, (method, share) in enumerate({"sequential": 0.6, "replay": 0.9, "ewc": 0.6}.items()):
+        for seed in range(1 if method == "ewc" else 4):
+            run = folder / f"{method}-{seed}"
+            write_answers(run, forgetful(seed=10 * m + seed, kept=share))
+            runs.append(read_run(run, {"method": method, "seed": seed}))
+    weights = (
+        {"replay": 1.0, "sequential": -1.0},
+        {"sequential": 1.0, "replay": -1.0},
+        {"ewc": 1.0, "sequential": -1.0},
+    )
+    comparison = Comparison("claimed", runs)
+    claims = [
+        Claim(says="One keeps more.", conditions=[Condition(figure="final mean", weights=one)])
+        for one in weights
+    ]
+    page = folder / "report.html"
+    page.write_text(comparison_page(comparison, claims=judge(comparison, claims)), encoding="utf-8")
+    return page
+
+
+@pytest.mark.parametrize("width", [1400, 400])
+def test_nothing_of_the_claims_overflows(browser: Chrome, claimed: Path, width: int) -> None:
+    show(browser, claimed, width)
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    assert browser.execute_script(ESCAPED) == []
+
+
 # What axe-core finds: names, roles, order, contrast
 
 
 @pytest.mark.parametrize(("width", "colours"), [(1400, "light"), (400, "dark")])
-@pytest.mark.parametrize("kind", ["run", "joint", "live", "compared", "checked"])
+@pytest.mark.parametrize("kind", ["run", "joint", "live", "compared", "claimed", "checked"])
 def test_nobody_is_kept_out(
     browser: Chrome,
     make_run: MakeRun,
     compared: Path,
+    claimed: Path,
     checked: Path,
     tmp_path: Path,
     kind: str,
@@ -372,6 +405,7 @@ def test_nobody_is_kept_out(
         "joint": lambda: write_report(make_run("joint", also_score=["rte"], texts=["corpus"])),
         "live": live,
         "compared": lambda: compared,
+        "claimed": lambda: claimed,
         "checked": lambda: checked,
     }
     show(browser, pages[kind](), width, colours)
@@ -379,3 +413,14 @@ def test_nobody_is_kept_out(
     found = Axe().run(browser)
     assert {"landmark-unique", "document-title"} <= {one["id"] for one in found["passes"]}
     assert [(one["id"], one["impact"], one["nodes"][0]["html"]) for one in found["violations"]] == []
+
+
+@pytest.mark.parametrize(("width", "colours"), [(1400, "light"), (400, "dark")])
+def test_the_docs_home_page_keeps_nobody_out(browser: Chrome, site: Path, width: int, colours: str) -> None:
+    """The theme has faults of little weight of its own; nothing serious, and nothing wider than the page."""
+    show(browser, site / "index.html", width, colours)
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    found = Axe().run(browser)
+    assert {"document-title", "image-alt"} <= {one["id"] for one in found["passes"]}
+    serious = [one for one in found["violations"] if one["impact"] in ("serious", "critical")]
+    assert [(one["id"], one["nodes"][0]["html"]) for one in serious] == []
