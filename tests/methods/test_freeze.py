@@ -80,6 +80,24 @@ def test_with_lora_something_must_be_left_to_learn(adapted: Adapted) -> None:
     nearly = make_method("freeze", {"share": 0.9}, 0)  # of two layers both
     with pytest.raises(UserError, match=r"method\.share: 0\.9 freezes all that is trained in the 2 layers"):
         nearly.adapt(adapted(), SECOND)
+    nearly.check(AdapterSettings())
+    with pytest.raises(UserError, match=r"method\.share: 0\.9 freezes all that is trained in the 2 layers"):
+        nearly.check_model(adapted())  # before anything is scored
+
+
+def test_layers_that_learn_and_are_frozen_all_are_refused_before_the_run(adapted: Adapted) -> None:
+    method = make_method("freeze", {"layers": [1]}, 0)
+    method.check(AdapterSettings(layers={"top": 1}))
+    with pytest.raises(UserError, match=r"method\.layers: \(1,\) freezes all that is trained"):
+        method.check_model(adapted())
+    for options, adapter in (
+        ({"layers": [0]}, AdapterSettings(layers={"top": 1})),
+        ({"layers": [0, 1]}, AdapterSettings(kind="full")),
+        ({"share": 0.5}, AdapterSettings()),
+    ):
+        fine = make_method("freeze", options, 0)
+        fine.check(adapter)
+        fine.check_model(adapted())
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.1])

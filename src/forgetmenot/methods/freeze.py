@@ -71,11 +71,13 @@ class Freeze(Method):
     def __init__(self, options: Any = None, seed: int = 0) -> None:
         super().__init__(options, seed)
         self.changes: list[list[float]] = []
+        self._adapter: AdapterSettings | None = None
         self._before: dict[str, NDArray[np.float32]] = {}
 
     def check(self, adapter: AdapterSettings) -> None:
         """With every layer frozen, no LoRA adapter is left to learn."""
         super().check(adapter)
+        self._adapter = adapter
         share = self.options.layers is None and self.options.share == 1
         if share and not used_by(adapter.kind).base_learns:
             raise UserError(
@@ -83,17 +85,23 @@ class Freeze(Method):
             )
 
     def check_model(self, learner: Learner) -> None:
-        """Layers that are named must be there."""
-        from forgetmenot.models.layers import decoder_layers
+        """Layers that are named must be there, and some that LoRA adapts must be left to learn."""
+        from forgetmenot.models.layers import decoder_layers, first_learning
 
-        if self.options.layers is None or self.options.layers == "auto":
+        if self.options.layers == "auto":
             return
         count = len(decoder_layers(learner.model))
-        if beyond := [number for number in self.options.layers if number >= count]:
+        if beyond := [number for number in self.options.layers or () if number >= count]:
             raise UserError(
                 f"method.layers: {beyond[0]}: this model has {count} layers, counted from 0; at most "
                 f"{count - 1}."
             )
+        adapter, frozen = self._adapter, self._chosen(count)
+        if adapter is None or used_by(adapter.kind).base_learns:
+            return
+        first = first_learning(learner.model, adapter.layers)
+        if set(range(first, count)) <= set(frozen):
+            raise self._freezes_all(count)
 
     def adapt(self, learner: Learner, stage: Stage) -> None:
         """Freeze layers, adapters included; the input embeddings with the lowest of them."""
@@ -111,12 +119,7 @@ class Freeze(Method):
             numbers = ", ".join(map(str, frozen))
             self.notes.append(f"frozen for the earlier tasks: layers {numbers} (from 0) of {len(layers)}")
         if not learner.trainable():
-            key = "share" if self.options.layers is None else "layers"
-            value = getattr(self.options, key)
-            raise UserError(
-                f"method.{key}: {value} freezes all that is trained in the {len(layers)} layers of this "
-                "model; choose less."
-            )
+            raise self._freezes_all(len(layers))
 
     def begin(self, learner: Learner, stage: Stage) -> None:
         """For the map: the states before training, on inputs that it does not see."""
@@ -146,13 +149,24 @@ class Freeze(Method):
         self.changes = [list(row) for row in state.get("changes", [])]
 
     def _frozen(self, count: int, stage: Stage) -> Sequence[int]:
-        if self.options.layers is None:
-            below = round(self.options.share * count)
-            return range(below) if stage.number > self.options.warm_up else ()
         if self.options.layers == "auto":
             return half_of_the_change(self.changes)
+        warm = self.options.layers is None and stage.number <= self.options.warm_up
+        return () if warm else self._chosen(count)
+
+    def _chosen(self, count: int) -> Sequence[int]:
+        """The layers that the options name, of so many."""
+        if self.options.layers is None:
+            return range(round(self.options.share * count))
         named: Sequence[int] = self.options.layers
         return named
+
+    def _freezes_all(self, count: int) -> UserError:
+        key = "share" if self.options.layers is None else "layers"
+        return UserError(
+            f"method.{key}: {getattr(self.options, key)} freezes all that is trained in the {count} layers of "
+            "this model; choose less."
+        )
 
     def _states(self, learner: Learner, stage: Stage) -> dict[str, NDArray[np.float32]]:
         """The states of held-out inputs of the stage's tasks, by task: [layers + 2, inputs, width]."""
