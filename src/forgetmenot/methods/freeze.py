@@ -164,8 +164,8 @@ class Freeze(Method):
     def _freezes_all(self, count: int) -> UserError:
         key = "share" if self.options.layers is None else "layers"
         return UserError(
-            f"method.{key}: {getattr(self.options, key)} freezes all that is trained in the {count} layers of "
-            "this model; choose less."
+            f"method.{key}: {getattr(self.options, key)} freezes all that is trained in the {count} layers "
+            "of this model; choose less."
         )
 
     def _states(self, learner: Learner, stage: Stage) -> dict[str, NDArray[np.float32]]:
