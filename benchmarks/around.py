@@ -8,13 +8,13 @@ from functools import wraps
 from typing import Any
 from unittest.mock import patch
 
-from forgetmenot.engine import forward, frozen_states, learner, state_files
+from forgetmenot.engine import forward, frozen_states, laid_out, state_files
 from forgetmenot.prompting import EncodedExamples
 from forgetmenot.runs import api, directory, execution, loop, midway, stage_training
 
 PARTS: dict[str, tuple[tuple[Any, tuple[str, ...]], ...]] = {
     "packing": (
-        (learner, ("pack", "cut", "arrange")),
+        (laid_out, ("pack", "cut", "arrange")),
         (frozen_states, ("pack", "cut")),
         (frozen_states.FrozenStates, ("under",)),
     ),

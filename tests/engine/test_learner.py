@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Mapping
+from itertools import product
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch import Tensor
 
-from forgetmenot.engine import learner as engine
+from forgetmenot.engine import gradients, readings
 from forgetmenot.engine.laid_out import evaluating
 from forgetmenot.engine.learner import Learner
 from forgetmenot.prompting.encoded import Encoded, TokenSequence
@@ -211,14 +212,14 @@ def test_what_methods_and_probes_ask_is_computed_in_smaller_packs_too(
     whole = ASKED[asked](learner, examples)
     told: list[str] = []
     learner.tell = told.append
-    for name in ("log_likelihoods", "hidden_states"):
-        compute = getattr(engine, name)
+    for room, name in product((gradients, readings), ("log_likelihoods", "hidden_states")):
+        compute = getattr(room, name)
 
         def narrow(model: Any, packed: Any, *others: Any, compute: Any = compute, **named: Any) -> Any:
             if packed.nodes > 100:
                 raise MemoryError
             return compute(model, packed, *others, **named)
 
-        monkeypatch.setattr(engine, name, narrow)
+        monkeypatch.setattr(room, name, narrow)
     torch.testing.assert_close(ASKED[asked](learner, examples), whole, rtol=1e-4, atol=1e-4)
     assert told

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import forgetmenot
-from forgetmenot.engine import forward, learner
+from forgetmenot.engine import forward, gradients, readings
 from forgetmenot.errors import PeerLostError
 from forgetmenot.evaluation import answer_log
 from forgetmenot.runs import directory, loop, session
@@ -46,7 +46,8 @@ def passes(config: Config, cut_after: int | None = None) -> tuple[Run | None, in
 
     run = None
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(learner, "log_likelihoods", counted)
+        patch.setattr(gradients, "log_likelihoods", counted)
+        patch.setattr(readings, "log_likelihoods", counted)
         patch.setattr(Midway, "record", recorded)
         try:
             run = forgetmenot.run(config)

@@ -13,7 +13,7 @@ from rich.console import Console
 from safetensors import SafetensorError
 
 import forgetmenot
-from forgetmenot.engine import forward, generate, learner
+from forgetmenot.engine import forward, generate, gradients, readings
 from forgetmenot.errors import UserError
 from forgetmenot.runs import midway, stage_training
 from forgetmenot.runs.api import Run
@@ -47,7 +47,8 @@ def make_room_for(monkeypatch: pytest.MonkeyPatch, most: int, error: Callable[[]
         return write(writer, batch, *arguments)
 
     def begin(loop: Loop) -> None:
-        monkeypatch.setattr(learner, "log_likelihoods", narrow)
+        monkeypatch.setattr(gradients, "log_likelihoods", narrow)
+        monkeypatch.setattr(readings, "log_likelihoods", narrow)
         monkeypatch.setattr(generate.Writer, "_write", few)
         monkeypatch.setattr(generate, "TOKENS", 1000)  # more than the eight rows need
         run(loop)
