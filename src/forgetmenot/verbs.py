@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -258,7 +259,7 @@ def _synthesize_general(parsed: argparse.Namespace, console: Screen) -> None:
     )
     found.print(console)
     console.print(
-        "Rehearse it: fmn run --tasks YOUR_TASK,"
+        f"Rehearse it: fmn run --model {shlex.quote(parsed.model)} --tasks YOUR_TASK,"
         f"{found.path / 'task.yaml'} --method replay --set method.sources=general",
         highlight=False,
         soft_wrap=True,

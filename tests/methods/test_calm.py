@@ -1,5 +1,6 @@
 """A small model and a bridge for each task: what learns from what, and what never changes."""
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from forgetmenot.errors import UserError
 from forgetmenot.methods import Method, Stage, make_method
 from forgetmenot.methods.shared.routing import Routing
 from forgetmenot.models.adapt import adapt
+from forgetmenot.models.adapters.bridge import BRIDGE
 from forgetmenot.models.composition import Bridge, bridge_of, compose
 from forgetmenot.models.settings import AdapterSettings
 from forgetmenot.prompting import Encoded
@@ -209,6 +211,37 @@ def test_a_run_keeps_each_task_and_is_scored_anew(
     assert reading["matrix"] == run.results["matrix"]
     with pytest.raises(UserError, match=r"calm, answers each prompt with the small model and the bridge"):
         export(run.path, "3", tmp_path / "out")
+
+
+def test_a_small_model_that_is_rounded_is_tuned_and_read_back_unrounded(
+    go: Go, tiny_llama: Path, tmp_path: Path
+) -> None:
+    """It learns in fp32, and later stages hold it so, also in a process that reads it from disk."""
+    adapter = {"augmenting": {"name": str(tiny_llama), "dtype": "bf16"}, "connections": 1}
+    config = {**SMALL, "method": "calm", "adapter": adapter, "training.learning_rate": 0.01}
+    run = go("run", config)
+    _, reading = rescore(run.path)
+    assert reading["matrix"] == run.results["matrix"]
+    shutil.rmtree(run.path / "stages/03-size")
+    (run.path / "results.json").unlink()
+    whole = load_file(run.path / "stages/02-colour/bridge/augmenting/model.safetensors")
+    again = go("run", config)
+    kept = load_file(again.path / "stages/03-size/bridge/augmenting/model.safetensors")
+    assert kept.keys() == whole.keys()
+    assert all(torch.equal(kept[name], whole[name]) and kept[name].dtype == torch.float32 for name in whole)
+
+
+def test_bridges_are_read_in_the_order_of_their_numbers(
+    tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in (2, 11, 100):
+        (tmp_path / "bridge" / f"bridge-{number:02d}").mkdir(parents=True)
+    read: list[str] = []
+    monkeypatch.setattr(
+        "forgetmenot.models.adapters.bridge.read_bridge", lambda base, folder: read.append(folder.name)
+    )
+    BRIDGE.load(torch.nn.Linear(1, 1), tmp_path, trainable=False)
+    assert read == ["bridge", "bridge-02", "bridge-11", "bridge-100"]
 
 
 def test_with_no_routing_mistake_and_no_tuning_it_is_single(

@@ -90,7 +90,12 @@ def test_layers_that_learn_and_are_frozen_all_are_refused_before_the_run(adapted
     method.check(AdapterSettings(layers={"top": 1}))
     with pytest.raises(UserError, match=r"method\.layers: \(1,\) freezes all that is trained"):
         method.check_model(adapted())
+    auto = make_method("freeze", {"layers": "auto"}, 0)
+    auto.check(AdapterSettings(layers={"top": 1}))
+    with pytest.raises(UserError, match=r"method\.layers: auto .* adapter\.layers lets one learn"):
+        auto.check_model(adapted())
     for options, adapter in (
+        ({"layers": "auto"}, AdapterSettings()),
         ({"layers": [0]}, AdapterSettings(layers={"top": 1})),
         ({"layers": [0, 1]}, AdapterSettings(kind="full")),
         ({"share": 0.5}, AdapterSettings()),

@@ -72,6 +72,15 @@ def test_two_solved_examples_are_shown_and_what_is_new_is_kept() -> None:
         assert (decoding.temperature, decoding.top_p) == (0.9, 0.6)
 
 
+def test_a_request_has_room_in_the_model() -> None:
+    """Fewer solved examples are shown where all do not fit, and it is said."""
+    learner = Knows([40, 8, 9], [41, 8, 9])
+    learner.max_positions = 24  # type: ignore[assignment]
+    method = after_one(learner, memory=1, candidates=2, shots=6)
+    assert all(len(prompt) < 24 for prompt, _ in learner.asked)
+    assert "2 of 2 requests show fewer than 6 examples, since the model has 24 positions" in method.notes[0]
+
+
 def _split(tokens: tuple[int, ...], between: tuple[int, ...]) -> list[tuple[int, ...]]:
     parts, begun = [], 0
     for at in range(len(tokens) - len(between) + 1):

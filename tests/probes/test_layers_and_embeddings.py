@@ -71,7 +71,7 @@ def test_layers_are_one_for_the_base_and_less_where_weights_have_changed(
     third = probe.measure(learner, "02-y", "00-base", tmp_path / "probe")
     assert third[1].value == pytest.approx(after[1].value)
     assert third[1].more["before"] == pytest.approx(1)
-    with pytest.raises(UserError, match="four prompts or more"):
+    with pytest.raises(UserError, match="limit"):
         make_probe("layers", {"prompts": str(prompts), "limit": 3}, None)
 
 

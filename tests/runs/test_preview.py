@@ -66,6 +66,21 @@ def test_a_stage_without_examples_takes_no_time(tiny: Mapping[str, Any]) -> None
     assert [stage.seconds for stage in before.stages] == [0, 0, 0]
 
 
+def test_the_small_models_that_calm_tunes_are_counted(
+    tiny: Mapping[str, Any], tiny_llama: Path, tmp_path: Path
+) -> None:
+    adapter = {"kind": "bridge", "per_stage": "new", "augmenting": str(tiny_llama), "connections": 1}
+    config = {**tiny, "tasks": tiny["tasks"][:1], "adapter": adapter, "output": str(tmp_path / "run")}
+    tuned, fixed = (
+        forgetmenot.preview({**config, "method": {"name": "calm", "tune": tune}}) for tune in (True, False)
+    )
+    beside = tuned.parameters["trainable"] - fixed.parameters["trainable"]
+    assert tuned.memory["optimizer"] - fixed.memory["optimizer"] == 8 * beside
+    run = forgetmenot.run({**config, "method": "calm"})
+    cost = json.loads((run.path / "stages/01-animal/cost.json").read_text())
+    assert cost["kept"]["parameters_added"] == tuned.parameters["trainable"]
+
+
 def test_a_soft_prompt_is_counted_before_every_sequence(tiny: Mapping[str, Any], tmp_path: Path) -> None:
     config = {**tiny, "adapter.kind": "prompt", "output": str(tmp_path / "run")}
     before, positions = forgetmenot.preview(config), forgetmenot.run(config).results["cost"]["positions"]

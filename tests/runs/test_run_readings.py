@@ -213,6 +213,33 @@ def test_what_cannot_be_asked_is_said(tiny: dict[str, Any], overrides: dict[str,
         make_plan(load_config(None, {**tiny, **overrides}))
 
 
+def test_a_reading_leaves_out_tasks_without_its_prompt_and_says_so(
+    tiny: dict[str, Any], make_task: Callable[..., Path]
+) -> None:
+    rows = [{"n": f"n{k}", "kind": "ab"[k % 2]} for k in range(12)]
+    default = {"default": {"template": "{{ n }}", "choices": {"a": "a", "b": "b"}}}
+    plain = make_task("plain", rows, rows, label="kind", prompts=default)
+    config = {**tiny, "tasks": [tiny["tasks"][0], str(plain)], "evaluation.prompts": ["terse"]}
+    plan = make_plan(load_config(None, config))
+    assert list(plan.readings[1].prompts) == ["animal"]
+    assert "plain: it has no such prompt, so the reading terse leaves it out." in plan.notes
+    with pytest.raises(UserError, match=r"task 'plain' has no prompt 'terse'"):
+        make_plan(load_config(None, {**config, "tasks": [str(plain)]}))
+
+
+def test_more_realigning_than_a_stage_learns_is_said(tiny: dict[str, Any]) -> None:
+    config = {**tiny, "training.limit": 8, "evaluation.readings": [{"realign": 8}, {"realign": 9}]}
+    said = [note for note in make_plan(load_config(None, config)).notes if "may be learned anew" in note]
+    assert len(said) == 3
+    assert "the reading realigned-9 trains on 9 examples and the task's stage on 8" in said[0]
+
+
+def test_a_watched_task_with_rows_to_learn_is_not_said_to_have_none(tiny: dict[str, Any]) -> None:
+    first, second, *_ = tiny["tasks"]
+    plan = make_plan(load_config(None, {**tiny, "tasks": [first], "evaluation.also_score": [second]}))
+    assert not [note for note in plan.notes if "no train split" in note]
+
+
 def test_a_task_that_a_way_does_not_fit_is_named(
     tiny: dict[str, Any], make_word_task: Callable[..., Path], make_task: Callable[..., Path]
 ) -> None:

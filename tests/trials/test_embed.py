@@ -175,6 +175,15 @@ def test_a_command_that_was_killed_while_it_wrote_can_be_given_again(
         np.testing.assert_allclose(np.load(out)[:4], wanted, atol=2e-5)
 
 
+def test_vectors_of_another_kind_keep_what_is_said_of_them(
+    tiny_llama: Path, sentences: Path, tmp_path: Path
+) -> None:
+    fmn.embed(str(tiny_llama), sentences, tmp_path / "v.parquet", settings={"pooling": "mean"})
+    with pytest.raises(UserError, match=r"v\.parquet is there, and .*v\.json is about it"):
+        fmn.embed(str(tiny_llama), sentences, tmp_path / "v.npy")
+    assert json.loads((tmp_path / "v.json").read_text())["settings"]["pooling"] == "mean"
+
+
 def test_sentences_without_numbers_are_named_and_nothing_is_written(
     tiny_llama: Path, sentences: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -278,6 +287,12 @@ def test_a_tuning_is_measured_before_and_after_and_exported(
     assert found["merged_cosine"] == pytest.approx(1, abs=1e-5)
     assert "before" in capsys.readouterr().out
     assert (out / "adapter" / "adapter_config.json").is_file()
+
+    for other in (["--export"], ["--measure", "stsb", "--data-dir", data]):
+        capsys.readouterr()
+        assert command("embed", tiny_llama, out, *other) == 2
+        assert "holds a tuning already, which would be lost" in " ".join(capsys.readouterr().err.split())
+    assert json.loads((out / "embeddings.json").read_text()) == found
 
     exported = out / "sentence-transformers"
     model = AutoModelForCausalLM.from_pretrained(exported, dtype="float32", output_hidden_states=True)

@@ -333,7 +333,7 @@ def test_a_killed_trial_goes_on_and_ends_the_same(
 def test_another_model_joins_those_that_are_there(
     roomy: str, paths: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = tmp_path / "other"
+    other = tmp_path / "other" / "tiny-llama"  # the last part of its name is the first one's
     shutil.copytree(roomy, other)
     settings = {**SMALL, "samplegen": False, "controls": []}
     first = limits(roomy, paths, tmp_path / "out", settings=settings)

@@ -12,15 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from rich.console import Console
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from forgetmenot.config import load_config
 from forgetmenot.errors import UserError
-from forgetmenot.prompting import choose_prompt
+from forgetmenot.prompting import Prompt, choose_prompt
 from forgetmenot.runs.api import run
 from forgetmenot.runs.directory import RunDirectory
-from forgetmenot.tasks import load_tasks
+from forgetmenot.synthesis.subject import guided_prompt
+from forgetmenot.tasks import Example, load_tasks
+from forgetmenot.trials import synthesize as synthesize_module
 from forgetmenot.trials.synthesize import synthesize
 from forgetmenot.trials.synthesize_general import synthesize_general
 from tests.conftest import word_rows
@@ -153,6 +156,44 @@ def test_rows_in_the_prompt_leave_room_for_an_answer(
     config = load_config(found.path / "run.yaml", {"training.epochs": 1})
     assert config.training.max_length == 640
     assert "in-context" in [p for one in run(config).results["readings"] for p in one["prompt"].values()]
+
+
+def test_what_is_written_is_watched_beside_the_real_task(model: Path, kinds: Path, tmp_path: Path) -> None:
+    """The rows' prompt is that of their task alone."""
+    found = synthesize(str(model), str(kinds), tmp_path / "out", settings={**QUICK, "rounds": 8})
+    assert found.found["in_context"] > 0
+    changed = {"training.epochs": 1, "evaluation.also_score": [str(kinds)], "output": str(tmp_path / "run")}
+    ran = run(load_config(found.path / "run.yaml", changed))
+    own, in_context = (one["prompt"] for one in ran.results["readings"])
+    assert own.keys() == {"kinds-self-guide", "kinds"}
+    assert in_context == {"kinds-self-guide": "in-context"}
+    events = (ran.path / "events.jsonl").read_text()
+    assert "it has no such prompt, so the reading in-context leaves it out" in events
+
+
+def test_the_written_run_is_of_the_same_model_and_data(
+    model: Path, kinds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the current directory holds, and wherever the run is started."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "quickstart").mkdir()  # as a bundled model
+    monkeypatch.setattr(synthesize_module, "BUNDLED", {"quickstart": "", model.name: ""})
+    (tmp_path / model.name).symlink_to(model)
+    (tmp_path / "data").mkdir()
+    for name, wanted in ((model.name, model.name), (f"./{model.name}", str(tmp_path / model.name))):
+        found = synthesize(name, str(kinds), f"out-{wanted[0] == '/'}", data_dir="data", settings=QUICK)
+        written = yaml.safe_load((found.path / "run.yaml").read_text())
+        assert written["model"]["name"] == wanted
+        assert written["data_dir"] == str(tmp_path / "data")
+        assert written["output"] == str(tmp_path / found.path / "run")
+
+
+def test_a_row_that_ends_a_raw_block_stands_in_the_prompt_as_it_is() -> None:
+    prompt = Prompt("default", "{{ word }}")
+    texts = ["a {% endraw %} b", '{%- endraw %} "quoted" \\n', "{{ x }} {# note #}", "plain é 😀\nline"]
+    shown = [Example(str(k), {"word": text}, target="t") for k, text in enumerate(texts)]
+    guided = guided_prompt(prompt, shown, ["t"] * len(texts))
+    assert guided.render({"word": "last"}) == "\n\n".join([*(f"{text} t" for text in texts), "last"])
 
 
 def test_mistakes_are_named(model: Path, kinds: Path, tmp_path: Path) -> None:

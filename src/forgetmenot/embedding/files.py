@@ -62,6 +62,9 @@ def refuse_to_replace(output: Path, about: Path) -> None:
     """
     if output.suffix not in SUFFIXES:
         raise UserError(f"{output}: vectors are written as {', '.join(SUFFIXES)}.")
+    for other in (output.with_suffix(suffix) for suffix in SUFFIXES if suffix != output.suffix):
+        if other.exists():
+            raise UserError(f"{other} is there, and {about} is about it; give these vectors another name.")
     if not output.exists() and not about.exists():
         return
     try:

@@ -20,6 +20,7 @@ from forgetmenot.prompting import (
     PromptVariants,
     choose_prompt,
     encode_cached,
+    prompts_of,
 )
 from forgetmenot.tasks import Example, Task, sample
 
@@ -37,12 +38,14 @@ class Reading:
             are left out of others.
         rule: How a choice among labels is scored.
         realign: On how many training examples the model is aligned anew before a task is asked.
+        without: The names of tasks that it leaves out because they have no prompt of the name it asks for.
     """
 
     name: str
     prompts: dict[str, Prompt]
     rule: ScoringRule
     realign: int = 0
+    without: tuple[str, ...] = ()
 
 
 def own_reading(asking: Asking, tasks: Sequence[Task]) -> Reading:
@@ -102,6 +105,11 @@ def reading_of(
             raise UserError(f"{where}: realign trains on a task's own examples, and no task here has any.")
     elif settings.prompt is None and settings.demonstrations is None:
         tasks = [task for task in tasks if task.kind == "choice"]  # the others would be asked as before
+    have, without = tasks, list[Task]()
+    if isinstance(settings.prompt, str):  # where none has it, the first says so
+        have = [task for task in tasks if chosen in prompts_of(task)] or tasks
+        without = [task for task in tasks if task not in have]
+    tasks = have
     prompts = {task.name: prompt_for(task, chosen, shown) for task in tasks}
     named = settings.model_dump(include={"scoring", "normalization", "calibration"}, exclude_none=True)
     if "scoring" in named and ScoringRule(named["scoring"]).generates:
@@ -109,7 +117,8 @@ def reading_of(
         named = {"normalization": "none", "calibration": "none", **named}
     evaluation = asking.evaluation.model_copy(update=named)
     rule = scoring_rule_of(evaluation, tasks, prompts, where)
-    return Reading(name, prompts, rule, settings.realign or 0)
+    left_out = tuple(task.name for task in without)
+    return Reading(name, prompts, rule, settings.realign or 0, left_out)
 
 
 def title(settings: ReadingSettings) -> str:

@@ -68,6 +68,13 @@ class Calm(Routing):
             bridge.augmenting.float().requires_grad_(True)
             bridge.tuned = True
 
+    def learns_beside(self, learner: Learner) -> Sequence[Tensor]:
+        """The small model."""
+        from forgetmenot.models.composition import bridge_of
+
+        bridge = bridge_of(learner.model)
+        return [*bridge.augmenting.parameters()] if bridge is not None and self.options.tune else []
+
     def loss(self, learner: Learner, batch: Sequence[Encoded]) -> Tensor:
         """The composed model's negative log-likelihood of the answers, and the small model's own."""
         from forgetmenot.engine.augmenting_alone import augmenting_alone

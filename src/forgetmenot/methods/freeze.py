@@ -33,6 +33,7 @@ from forgetmenot.tasks import sample
 
 if TYPE_CHECKING:
     from forgetmenot.engine.learner import Learner
+    from forgetmenot.models.layers import Layers
 
 SHARE, WARM_UP = 0.5, 1
 INPUTS = 100
@@ -71,15 +72,16 @@ class Freeze(Method):
     def __init__(self, options: Any = None, seed: int = 0) -> None:
         super().__init__(options, seed)
         self.changes: list[list[float]] = []
-        self._adapter: AdapterSettings | None = None
+        self._adapted: Layers | None = None
+        """Which layers LoRA adapts; None where the model itself learns, or nothing is known."""
         self._before: dict[str, NDArray[np.float32]] = {}
 
     def check(self, adapter: AdapterSettings) -> None:
         """With every layer frozen, no LoRA adapter is left to learn."""
         super().check(adapter)
-        self._adapter = adapter
+        self._adapted = None if used_by(adapter.kind).base_learns else adapter.layers
         share = self.options.layers is None and self.options.share == 1
-        if share and not used_by(adapter.kind).base_learns:
+        if share and self._adapted is not None:
             raise UserError(
                 "method.share: 1 freezes everything that LoRA adapts; choose less, or adapter.kind: full."
             )
@@ -88,19 +90,21 @@ class Freeze(Method):
         """Layers that are named must be there, and some that LoRA adapts must be left to learn."""
         from forgetmenot.models.layers import decoder_layers, first_learning
 
+        count, adapted = len(decoder_layers(learner.model)), self._adapted
+        learning = set() if adapted is None else set(range(first_learning(learner.model, adapted), count))
         if self.options.layers == "auto":
+            if len(learning) == 1:
+                raise UserError(
+                    "method.layers: auto freezes a layer that earlier tasks rewrote, and adapter.layers lets "
+                    "one learn; let more layers learn."
+                )
             return
-        count = len(decoder_layers(learner.model))
         if beyond := [number for number in self.options.layers or () if number >= count]:
             raise UserError(
                 f"method.layers: {beyond[0]}: this model has {count} layers, counted from 0; at most "
                 f"{count - 1}."
             )
-        adapter, frozen = self._adapter, self._chosen(count)
-        if adapter is None or used_by(adapter.kind).base_learns:
-            return
-        first = first_learning(learner.model, adapter.layers)
-        if set(range(first, count)) <= set(frozen):
+        if learning and learning <= set(self._chosen(count)):
             raise self._freezes_all(count)
 
     def adapt(self, learner: Learner, stage: Stage) -> None:

@@ -107,7 +107,10 @@ class SelfGuideReplay(Mixing):
             seed=seed_of(self.seed, stage.number, task),
             progress=learner.progress,
         )
-        steps = [f"{step.name} {step.entered}, left {step.left}" for step in found.funnel]
+        steps = [
+            f"{step.name} {step.entered}, left {step.left}" + (f" ({step.reasons})" if step.reasons else "")
+            for step in found.funnel
+        ]
         self.notes.append(f"{task}: {'; '.join(steps)}.")
         return stage.wordings[task].encode(found.rows)
 

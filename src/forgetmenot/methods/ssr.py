@@ -24,6 +24,7 @@ The demonstrations are the stage's own; none is kept, so that later stages need 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -115,7 +116,7 @@ class SSR(Mixing):
                 kept = self._chosen(learner, task, bodies, count)
             self.notes.append(
                 f"{len(kept)} of them are kept to be rehearsed."
-                + ("" if kept else " The base model does not go on from examples of this task; try lamol.")
+                + ("" if kept else " The base model does not go on from examples of this task.")
             )
             if kept:
                 self.memory[task] = [
@@ -130,10 +131,21 @@ class SSR(Mixing):
         pool = random.permutation(len(examples))[: draw.demonstrations]
         shots = min(draw.shots, len(pool))
         between = self._between(learner, form)
-        contexts = []
+        room = (learner.max_positions or 10**9) - form.room - len(form.tail) - len(form.begin)
+        contexts, fewer = [], 0
         for _ in range(count):
-            shown = [examples[k] for k in random.choice(pool, shots, replace=False)]
-            contexts.append((*form.begin, *(t for one in shown for t in (*_solved(form, one), *between))))
+            shown = [
+                (*_solved(form, examples[k]), *between) for k in random.choice(pool, shots, replace=False)
+            ]
+            while len(shown) > 1 and sum(map(len, shown)) > room:
+                shown.pop()
+            fewer += len(shown) < shots
+            contexts.append((*form.begin, *(token for one in shown for token in one)))
+        if fewer:
+            self.notes.append(
+                f"{task}: {fewer} of {count} requests show fewer than {shots} examples, since the model has "
+                f"{learner.max_positions} positions; set method.shots lower."
+            )
         bodies = write_bodies(
             learner,
             form,
@@ -221,7 +233,9 @@ def nearest_to_centres(features: Tensor, count: int, clusters: int, seed: int) -
     from scipy.cluster.vq import kmeans2
 
     unit = F.normalize(features.double(), dim=1).numpy()
-    centres, labels = kmeans2(unit, min(clusters, count), iter=100, minit="++", seed=seed)
+    with warnings.catch_warnings():  # where rows are alike a cluster may be empty, and stands for none
+        warnings.filterwarnings("ignore", "One of the clusters is empty", UserWarning)
+        centres, labels = kmeans2(unit, min(clusters, count), iter=100, minit="++", seed=seed)
     distance = np.linalg.norm(unit - centres[labels], axis=1)
     members = [np.flatnonzero(labels == cluster) for cluster in range(len(centres))]
     exact = np.array([len(one) for one in members]) * count / len(unit)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from forgetmenot.errors import UserError
 from forgetmenot.metrics.alignment import Alignment, alignment, biased_cka, own_change
@@ -20,7 +20,7 @@ from forgetmenot.probes.shared.probe import NOT_FINITE, Part, Probe, ProbeOption
 from forgetmenot.probes.shared.prompt_sets import read_prompts
 from forgetmenot.prompting import encode_cached
 from forgetmenot.prompting.tokens import tokens_of
-from forgetmenot.settings import Names, PositiveInt
+from forgetmenot.settings import Names
 from forgetmenot.tasks import sample
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class LayersOptions(ProbeOptions):
 
     tasks: Names = ()
     """Names of tasks that the run scores; empty for all of them that have prompts."""
-    limit: PositiveInt = 100
+    limit: Annotated[int, Field(ge=LEAST)] = 100
     """Take a fixed random sample of so many inputs of each task; of `prompts` the first so many."""
     controls: str | None = None
     """The directory of a finished run of the method `single` with this probe and the same tasks and limit:

@@ -62,8 +62,21 @@ class Plan:
                 split = self.config.evaluation.split
                 notes.append(f"{task.name}: it has no {split} split, so it is trained on and has no column.")
             watched = task.name in self.config.evaluation.also_score or task.kind == "benchmark"
-            if task not in self.trained and not watched:
+            if not task.train and not watched:
                 notes.append(f"{task.name}: it has no train split, so it is only scored.")
+        notes += [
+            f"{task}: it has no such prompt, so the reading {reading.name} leaves it out."
+            for reading in self.readings
+            for task in reading.without
+        ]
+        notes += [
+            f"{task.name}: the reading {reading.name} trains on {again:,} examples and the task's stage on "
+            f"{learned:,}: what it brings back may be learned anew."
+            for reading in self.readings
+            for task in self.trained
+            if (again := min(reading.realign, len(task.train)))
+            > (learned := len(sample(task.name, task.train, for_task(self.config.training.limit, task.name))))
+        ]
         return notes
 
 

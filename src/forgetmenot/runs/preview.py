@@ -208,7 +208,8 @@ def preview(config: RunConfig | Mapping[str, Any] | str | Path | None = None) ->
         rates = calibrate(session, examples, scored, kept)
     learner.model.train()  # what is counted of each stage depends on it
     learning = [p for p in learner.model.parameters() if p.requires_grad]
-    bytes_learning = sum(p.nbytes for p in learning)
+    beside = plan.method.learns_beside(learner)
+    bytes_learning = sum(p.nbytes for p in learning) + sum(4 * p.numel() for p in beside)  # those in fp32
     return Preview(
         directory=config.directory,
         stages=tuple(
@@ -226,7 +227,7 @@ def preview(config: RunConfig | Mapping[str, Any] | str | Path | None = None) ->
         },
         parameters={
             "all": session.record["parameters"],
-            "trainable": sum(p.numel() for p in learning),
+            "trainable": sum(p.numel() for p in (*learning, *beside)),
         },
         machine=_machine(session),
         not_counted=tuple(_not_counted(config, plan.method, scored)),

@@ -114,10 +114,10 @@ class Synthesis:
 
     @property
     def remedies(self) -> str:
-        """What helps against what dropped most in each step, in the order of the steps."""
+        """What helps against what dropped most in each step, the one that left nothing first."""
         found = dict.fromkeys(
             REMEDIES[step.name][reason]
-            for step in self.funnel
+            for step in sorted(self.funnel, key=lambda step: step.left > 0 or step.entered == 0)
             for reason, count in Counter(step.dropped).most_common(1)
             if count and reason in REMEDIES[step.name]
         )

@@ -7,6 +7,7 @@ are the paper's: the instruction, the demonstrations' inputs as good ones, earli
 for classification the label that the new input is to have.
 """
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -175,15 +176,11 @@ def guided_prompt(
 
 
 def _literal(text: str) -> str:
-    """A text as Jinja that writes it.
-
-    Raises:
-        UserError: It closes the block that keeps it literal.
-    """
+    """A text as Jinja that writes it."""
     if not any(mark in text for mark in ("{{", "{%", "{#")):
         return text
     if re.search(r"\{%[-+]?\s*endraw", text):
-        raise UserError("a demonstration holds {% endraw %}, which cannot be written into a template.")
+        return f"{{{{ {json.dumps(text, ensure_ascii=False)} }}}}"
     return f"{{% raw %}}{text}{{% endraw %}}"
 
 

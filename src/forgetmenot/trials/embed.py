@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ValidationError
 from rich.console import Console
@@ -36,7 +37,7 @@ from forgetmenot.settings import PositiveInt
 if TYPE_CHECKING:
     from forgetmenot.runs.session import Session
 
-RESULTS, EXPORTED = "embeddings.json", "sentence-transformers"
+RESULTS, EXPORTED, ADAPTER = "embeddings.json", "sentence-transformers", "adapter"
 GROUPS = {"all": (*PUBLISHED, *FIELDS), "sts": PUBLISHED, "transfer": tuple(FIELDS)}
 """What names of several sets stand for."""
 OF_EVERY_RUN = ("model", "training", "data_dir")
@@ -163,6 +164,7 @@ def measure_embeddings(
         )
     dev = read_pairs("stsb", folder).sample(asked.limit) if candidates is not None else None
     directory = RunDirectory(Path(output))
+    refuse_other(directory.path, "figures")
     with opened(directory, console, "embed") as display:
         session = session_of(config, display)
         for sentence in left_out.values():
@@ -217,11 +219,29 @@ def export_embeddings(
     """
     config, asked = settings_of(EmbeddingSettings, {"model": model}, settings or {})
     directory = RunDirectory(Path(output))
+    refuse_other(directory.path, "an export")
     with opened(directory, console, "embed") as display:
         session = session_of(config, display)
         write_export(session, asked, directory.path)
         directory.write_json(RESULTS, {**made_with(session, asked), "similarity": [], "transfer": []})
     return directory.path / EXPORTED
+
+
+def refuse_other(folder: Path, wanted: Literal["figures", "an export", "a tuning"]) -> None:
+    """See that a directory holds nothing that another of `fmn embed`'s three tasks has left there.
+
+    Raises:
+        UserError: It does.
+    """
+    if (folder / ADAPTER).is_dir():
+        there = "a tuning"
+    elif not (folder / RESULTS).is_file():
+        return
+    else:
+        content = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
+        there = "figures" if content.get("similarity") or content.get("transfer") else "an export"
+    if there != wanted:
+        raise UserError(f"{folder} holds {there} already, which would be lost; name another directory.")
 
 
 def write_export(session: Session, settings: EmbeddingSettings, folder: Path) -> float:

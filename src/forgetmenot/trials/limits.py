@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from forgetmenot.config import load_config
+from forgetmenot.config import load_config, read_resolved
 from forgetmenot.errors import UserError
 from forgetmenot.paths import model_name, path_safe
+from forgetmenot.record.layout import CONFIG
 from forgetmenot.report.limits_tables import limits_markdown, print_limits
 from forgetmenot.report.screen import Screen
 from forgetmenot.report.wording import listed
@@ -27,7 +28,7 @@ from forgetmenot.runs.plan import data_folder
 from forgetmenot.tasks import Task, fingerprint, load_tasks
 from forgetmenot.trials.limits_figures import correct_differences, correlations_of, paper_interval
 from forgetmenot.trials.limits_settings import LimitsSettings, limits_settings
-from forgetmenot.trials.limits_tasks import Case, make_cases, write_training
+from forgetmenot.trials.limits_tasks import DIRECT, Case, make_cases, write_training
 from forgetmenot.trials.limits_trial import Trial
 
 if TYPE_CHECKING:
@@ -105,11 +106,12 @@ def limits(
     names = [models] if isinstance(models, str) else list(models)
     if not names:
         raise UserError("models: name one or more.")
+    if len({*names}) < len(names):
+        raise UserError("a model is named twice; name each once.")
     placed = {} if data_dir is None else {"data_dir": str(data_dir)}
     config = load_config(None, {"model": names[0], "tasks": tasks, "seed": seed, **placed, **of_runs})
     loaded = load_tasks(config.tasks, data_folder(config))
     cases = make_cases(loaded, hold_out, asked, seed)
-    folders = _folders(names)
     question = _question(asked, of_runs, loaded, hold_out, seed)
     directory = RunDirectory(Path(output) if output is not None else _directory(question))
     with opened(directory, console, "limits") as display:
@@ -120,7 +122,7 @@ def limits(
             display.say(f"{one.name}: {learned[one.name]:,} rows to learn, {len(one.tests):,} tests.")
     of_models = {one["model"]: one for one in (directory.read_json(CONTENT) or {"models": []})["models"]}
     for name in names:
-        trial = Trial(name, directory.path / "models" / folders[name], cases, asked)
+        trial = Trial(name, _folder(directory.path / "models", name), cases, asked)
         trial.tune(directory.path / "tasks", {"seed": seed, **of_runs}, console)
         with opened(directory, console, "limits") as display:
             of_models[name] = trial.measured(display)
@@ -140,14 +142,12 @@ def limits(
     return Limits(directory.path, content)
 
 
-def _folders(models: Sequence[str]) -> dict[str, str]:
-    """A folder's name for each model: the last part of its own, where that tells them apart."""
-    if len({*models}) < len(models):
-        raise UserError("a model is named twice; name each once.")
-    short = {name: model_name(name) for name in models}
-    if len({*short.values()}) == len(models):
-        return short
-    return {name: path_safe(name) for name in models}
+def _folder(models: Path, name: str) -> Path:
+    """A model's folder: by the last part of its name, or by all of it where another model has that."""
+    short = models / model_name(name)
+    begun = short / f"run-{DIRECT}" / CONFIG
+    free = not begun.exists() or read_resolved(begun).model.name == name
+    return short if free else models / path_safe(name)
 
 
 def _question(

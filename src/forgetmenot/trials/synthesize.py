@@ -14,6 +14,7 @@ from rich.console import Console
 from forgetmenot.config import RunConfig, load_config, put
 from forgetmenot.errors import UserError
 from forgetmenot.evaluation.scoring import SPARE_TOKENS
+from forgetmenot.models.settings import BUNDLED
 from forgetmenot.prompting import Demonstrations, DemonstrationSettings, Encoder, Prompt, choose_prompt
 from forgetmenot.report.screen import Screen
 from forgetmenot.report.synthesis_tables import print_synthesis, synthesis_page
@@ -255,10 +256,14 @@ def _fine_tune(
     changed: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The content of run.yaml, with what the user changed in it."""
-    model = config.model.model_dump(mode="json", exclude_defaults=True)
-    if isinstance(name := model.get("name"), str) and Path(name).exists():
-        model["name"] = str(Path(name).absolute())
-    written = run_config(subject, model, str(folder / "run"), config.seed, positions, in_context)
+    name = config.model.name
+    if name not in BUNDLED and Path(name).exists():
+        name = str(Path(name).absolute())
+    model = {"name": name, **config.model.model_dump(mode="json", exclude_defaults=True, exclude={"name"})}
+    output = str((folder / "run").absolute())
+    written = run_config(subject, model, output, config.seed, positions, in_context)
+    if (data := data_folder(config)) is not None:
+        written["data_dir"] = str(data.absolute())
     for key, value in changed.items():
         put(written, key.split("."), value)
     return written

@@ -41,7 +41,7 @@ template (the way of Magpie, Xu et al. 2024, arXiv 2406.08464). No person has re
 - Model: {model} ({model_revision}); seed {seed}; {settings}
 - Dropped of {count:,}: {dropped}
 - Use: as a source of rehearsal, so that tuning this model keeps how it answers:
-  `fmn run --tasks YOUR_TASK,{path} --method replay --set method.sources=general`
+  `fmn run --model {model} --tasks YOUR_TASK,{path} --method replay --set method.sources=general`
 - Not for measuring: what the model cannot do, it does not ask itself. The model's terms apply.
 """
 

@@ -32,10 +32,12 @@ from forgetmenot.runs.display import Display
 from forgetmenot.runs.opening import opened
 from forgetmenot.runs.plan import data_folder
 from forgetmenot.trials.embed import (
+    ADAPTER,
     EXPORTED,
     OF_EVERY_RUN,
     RESULTS,
     made_with,
+    refuse_other,
     session_of,
     settings_of,
     write_export,
@@ -44,7 +46,6 @@ from forgetmenot.trials.embed import (
 if TYPE_CHECKING:
     from forgetmenot.runs.midway import Midway
 
-ADAPTER = "adapter"
 OF_TUNING = ("adapter", "evaluation.limit", "seed")
 """What of a run's config has an effect beside what every embedding takes."""
 SEED = 42
@@ -124,6 +125,7 @@ def tune_embeddings(
         raise UserError("training.limit: 0 leaves no triple to tune on; give one or more.")
     dev = read_pairs("stsb", folder).sample(config.evaluation.limit)
     directory = RunDirectory(Path(output))
+    refuse_other(directory.path, "a tuning")
     with opened(directory, console, "embed") as display:
         from forgetmenot.models.adapt import adapt
         from forgetmenot.runs.midway import Midway
@@ -159,6 +161,7 @@ def tune_embeddings(
             "difference": change.to_json(),
             "tuning": {**about, "steps": len(losses), "losses": losses},
         }
+        (directory.path / RESULTS).unlink(missing_ok=True)  # an earlier tuning's, whose adapter goes now
         _save_adapter(session, directory.path / ADAPTER)
         content["merged_cosine"] = write_export(session, how, directory.path)
         directory.write_json(RESULTS, content)

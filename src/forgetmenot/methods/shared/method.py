@@ -129,6 +129,10 @@ class Method:
     def adapt(self, learner: Learner, stage: Stage) -> None:
         """Choose what learns, after the configured adapter is in place: freeze, or add parameters."""
 
+    def learns_beside(self, learner: Learner) -> Sequence[Tensor]:
+        """What `adapt` lets learn beside the adapter, for the preview, which does not adapt."""
+        return ()
+
     def examples(self, learner: Learner, stage: Stage) -> Sequence[Encoded]:
         """What the stage trains on; the default is its own tasks' examples."""
         if len(stage.data) == 1:

@@ -84,7 +84,9 @@ class BridgeToModel(AdapterKind):
 
     def load(self, base: Any, stage: Path, *, trainable: bool) -> Any:
         """Build the bridges between the base and the models that their configs name, and use the last."""
-        for folder in (stage / self.folder, *sorted((stage / self.folder).glob("bridge-*"))):
+        further = (stage / self.folder).glob("bridge-*")
+        numbered = sorted(further, key=lambda folder: int(folder.name.removeprefix("bridge-")))
+        for folder in (stage / self.folder, *numbered):
             read_bridge(base, folder)
         return base.requires_grad_(False).eval()
 
@@ -121,7 +123,8 @@ def read_bridge(anchor: Any, folder: Path) -> Bridge:
     except (OSError, ValueError, RecursionError, LookupError, TypeError, ValidationError) as error:
         raise UserError(f"{path} is no config of a bridge ({str(error).splitlines()[0]}).") from error
     if tuned:
-        own = settings.augmenting.model_copy(update={"name": str(folder / AUGMENTING), "gguf_file": None})
+        where = {"name": str(folder / AUGMENTING), "gguf_file": None}
+        own = settings.augmenting.model_copy(update={**where, "dtype": "fp32"})  # as it was tuned and written
         loaded = _augmenting(settings.model_copy(update={"augmenting": own}))
         bridge = _install(anchor, settings, seed=0, loaded=loaded)
         bridge.about |= {"augmenting_revision": trained_with}
