@@ -59,6 +59,10 @@ def test_a_base_model_learns_chats_by_the_template_that_it_is_given(
         go("none", settings)
     with pytest.raises(UserError, match=r"'chatlm' cannot be read .*; name a Jinja file, or chatml or plain"):
         go("wrong", {**settings, "model.chat_template": "chatlm"})
+    with pytest.raises(
+        UserError, match=r"chatml ends a turn with <\|im_end\|>, .* does not know; take plain"
+    ):
+        go("chatml", {**settings, "model.chat_template": "chatml"})
     run = go("plain", {**settings, "model.chat_template": "plain"})
     [[before], [after]] = run.results["matrix"]
     assert before is not None

@@ -19,7 +19,7 @@ from transformers.utils.hub import extract_commit_hash
 
 from forgetmenot.errors import UserError
 from forgetmenot.hub import NotThereError, answers
-from forgetmenot.models.chat_templates import chat_template
+from forgetmenot.models.chat_templates import CHATML, CHATML_END, chat_template
 from forgetmenot.models.gguf import dequantized, gguf_path, reading
 from forgetmenot.models.revision import hash_of, revision_of
 from forgetmenot.models.settings import BUNDLED, ModelSettings
@@ -56,11 +56,17 @@ def load_model(settings: ModelSettings, *, trainable: bool, device: torch.device
         device: Where to put it.
 
     Raises:
-        UserError: If there is no such model, its files are damaged, or they need a permission not given.
+        UserError: If there is no such model, its files are damaged, they need a permission not given, or the
+            tokenizer does not know what the chat template ends a turn with.
     """
     template = chat_template(settings)
     loaded = _loaded(settings, trainable=trainable, device=device)
     if template is not None:
+        if settings.chat_template == CHATML and CHATML_END not in loaded.tokenizer.get_vocab():
+            raise UserError(
+                f"model.chat_template: {CHATML} ends a turn with {CHATML_END}, which the tokenizer of "
+                f"{settings.title} does not know; take plain, or a Jinja file."
+            )
         loaded.tokenizer.chat_template = template
     return loaded
 

@@ -53,11 +53,13 @@ def layer_sentences(one: LayerMap, own: int | None) -> list[str]:
     last = max((i for i, row in enumerate(one.base) if any(value is not None for value in row)), default=0)
     if own is not None and own <= last:
         if written := one.rewritten(own):
-            said.append(f"Training on {one.task} changed {numbered(written)} most by themselves.")
+            own_doing = "by itself" if len(written) == 1 else "by themselves"
+            said.append(f"Training on {one.task} changed {numbered(written)} most {own_doing}.")
         if held := one.holds(own):
+            is_or_are = "is" if len(held) == 1 else "are"
             said.append(
-                f"After it, {numbered(held)} are more like a model tuned on {one.task} alone than the "
-                "base is."
+                f"After it, {numbered(held)} {is_or_are} more like a model tuned on {one.task} alone than "
+                "the base is."
             )
         if cuts := one.transitions(own):
             said.append(f"That likeness changes its level at {numbered(cuts)} (a rule of ours).")

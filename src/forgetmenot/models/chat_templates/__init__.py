@@ -6,6 +6,7 @@ from forgetmenot.errors import UserError
 from forgetmenot.models.settings import ModelSettings
 
 FOLDER = Path(__file__).parent
+CHATML, CHATML_END = "chatml", "<|im_end|>"
 
 
 def chat_template(settings: ModelSettings) -> str | None:
