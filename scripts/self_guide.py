@@ -3,9 +3,9 @@
     python -m scripts.self_guide MODEL OUT --data-dir D --tasks sst2,agnews,super-ni-1615 [--write]
 
 Each task is synthesized and trained as `fmn synthesize --train` does it, and once more on as many real rows
-of each label. The first three are scored on the same real rows, the last on rows of its own, since a sample is
-drawn by the task's name. With --write the tables go into docs/synthesis.md; every
-number there is read from the runs' results.json.
+of each label. The first three are scored on the same real rows, the last on rows of its own, since a sample
+is drawn by the task's name. With --write the tables go into docs/synthesis.md; every number there is read
+from the runs' results.json.
 """
 
 import argparse
