@@ -46,3 +46,21 @@ def test_the_terminal_shows_values_deltas_and_reasons() -> None:
     assert ["own", "after", "02-b:", "no", "reply", "has", "a", "verdict"] in lines
     assert ["layers:", "sst2,", "9", "inputs"] in lines
     assert ["01-a", "▁▇", "layer", "2:", "0.200", "0.100", "to", "0.300", "layer", "1"] in lines
+
+
+def test_many_parts_stand_below_one_another_where_a_row_of_them_has_no_room() -> None:
+    parts = [f"qs-acceptability part {k}" for k in range(8)]
+    wide = {
+        **FOUND["safety"],
+        "parts": parts,
+        "metrics": dict.fromkeys(parts, "nats per token"),
+        "values": [[stage + k / 10 for k in range(8)] for stage in range(3)],
+        "missing": [],
+        "delta": {"name": "drift", "values": [0.0, -0.5, None]},
+    }
+    screen = StringIO()
+    print_probes({"drift": wide}, Console(file=screen, width=80))
+    lines = [line.split() for line in screen.getvalue().splitlines()]
+    assert ["drift", "00-base", "01-a", "02-b"] in lines
+    assert ["qs-acceptability", "part", "3", "0.300", "1.300", "2.300"] in lines
+    assert ["drift", "delta", "+0.000", "−0.500", "–"] in lines
