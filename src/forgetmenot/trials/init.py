@@ -52,7 +52,8 @@ class NewTask:
         """Show what the task is, what the model reads of the first row, and what to do next."""
         console, task = console or Screen(), self.task
         sizes = ", ".join(f"{len(getattr(task, split)):,} {split}" for split in ("train", "select", "score"))
-        console.print(f"{self.path}: a task of kind {task.kind}, scored by {task.metric}; rows: {sizes}.")
+        what = "answers" if task.kind == "messages" else "rows"  # a chat has one for each assistant turn
+        console.print(f"{self.path}: a task of kind {task.kind}, scored by {task.metric}; {what}: {sizes}.")
         for note in task.notes:
             console.print(f"  {note}", highlight=False)
         asked, answer = _first(task)
@@ -101,7 +102,8 @@ def init(
         files, rows = {"train": _place_for_rows(path, fresh)}, _rows_of(data)
     if len(rows) < (1 if "score" in files else FEWEST):
         raise UserError(
-            f"{files['train']} has {len(rows)} rows; {FEWEST} are the fewest, so that one is scored."
+            f"{files['train']} has {len(rows)} rows; {FEWEST} are the fewest, so that one is scored. "
+            "Add rows, or write the task file by hand with `data.score` (docs/data.md)."
         )
     folder = path.absolute().parent
     places = {
