@@ -173,6 +173,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("study", type=Path)
     folder: Path = parser.parse_args().study / "runs"
+    if not folder.is_dir():
+        parser.error(f"{folder.parent} holds no runs: begin with fmn study recipes/rehearsal.yaml.")
     groups: dict[str, list[Path]] = {}
     for run in sorted(one for one in folder.iterdir() if (one / RESULTS).is_file()):
         config: RunConfig = read_resolved(run / CONFIG)

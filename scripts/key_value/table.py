@@ -4,7 +4,7 @@ A cell is the share of right answers in percent, the mean over the seeds. In bra
 highest end of the seeds' 95 % intervals (Wilson).
 """
 
-import sys
+import argparse
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,8 +20,8 @@ from forgetmenot.tasks.yaml_file import read_yaml
 AUGMENTING, ANCHOR = "augmenting model", "anchor"
 COMPOSED = {
     "augmenting": "composed",
-    "random": "composed, random augmenting model",
-    "encoder": "composed, augmenting model as encoder",
+    "random": "random augmenting model",
+    "encoder": "augmenting model as encoder",
 }
 LORA = "LoRA of the same size"
 LEARNED = {"learn-substitution": "substitution learned", "learn-arithmetic": "arithmetic learned"}
@@ -53,7 +53,7 @@ def table(study: Path) -> list[str]:
 
 def _place(name: str) -> tuple[int, bool]:
     """Where a row stands: in the order of the names above, the paper's data first."""
-    kind = name.partition(";")[0]
+    kind = name.partition(";")[0].partition(",")[0]
     return (AUGMENTING, ANCHOR, *COMPOSED.values(), LORA).index(kind), LEARNED["learn-arithmetic"] in name
 
 
@@ -68,7 +68,14 @@ def rows_of(run: Path) -> Iterator[tuple[str, dict[str, Cell]]]:
     adapter = config["adapter"]
     bridged = adapter["kind"] == "bridge"
     kind = COMPOSED[Path(adapter["augmenting"]["name"]).name] if bridged else LORA
-    yield f"{kind}; {LEARNED[Path(config['tasks'][0]).stem]}", _cells(results, -1)
+    joined = f", {_connections(adapter['connections'])}" if bridged else ""
+    learned = LEARNED[Path(config["tasks"][0]).stem]
+    precise = " (fp32)" if config["training"]["precision"] == "fp32" else ""
+    yield f"{kind}{joined}; {learned}{precise}", _cells(results, -1)
+
+
+def _connections(count: int | str) -> str:
+    return f"{count} connection{'' if count == 1 else 's'}"
 
 
 def _cells(results: Results, stage: int) -> dict[str, Cell]:
@@ -88,7 +95,12 @@ def _written(seeds: Sequence[Cell]) -> str:
 
 def main() -> None:
     """Print the table."""
-    print("\n".join(table(Path(sys.argv[1]))))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("study", type=Path)
+    try:
+        print("\n".join(table(parser.parse_args().study)))
+    except UserError as error:
+        parser.error(str(error))
 
 
 if __name__ == "__main__":

@@ -241,7 +241,7 @@ def test_one_command_makes_what_the_study_needs_and_the_table_has_every_bar(
     lines = table(study.directory)
     names = [line.split(" | ")[0].strip("| ") for line in lines[2:]]
     first, second = (f"; {words}" for words in LEARNED_IN_WORDS.values())
-    composed, random, encoder = COMPOSED.values()
+    composed, random, encoder = (f"{kind}, 4 connections" for kind in COMPOSED.values())
     assert names == [
         AUGMENTING, ANCHOR, composed + first,
         *(kind + second for kind in (composed, random, encoder, LORA)),
