@@ -136,7 +136,7 @@ def test_the_schema_refuses_what_a_run_refuses(values: dict[str, Any]) -> None:
         {"method": {"name": "of-another-package", "any": 1}, "training": {"epochs": {"sst2": 3}}},
         {"adapter": {"layers": {"top": 2}}, "training": {"save_every": None}},
         {"adapter": {"kind": "bridge", "augmenting": "quickstart"}},
-        {"evaluation": {"probes": ["drift", {"name": "layers", "limit": 3}], "margin": {"sst2": 0.1}}},
+        {"evaluation": {"probes": ["drift", {"name": "layers", "limit": 30}], "margin": {"sst2": 0.1}}},
         {"evaluation": {"readings": [{"demonstrations": 2}, {"realign": 16}]}},
     ],
 )
