@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from forgetmenot.methods import METHODS
 from forgetmenot.report.markdown_table import markdown_table
 from forgetmenot.report.wording import number, setting
 
@@ -51,7 +52,6 @@ STRENGTH: dict[str, tuple[str, float, float] | None] = {
 }
 """Each method to its strength and that one's range."""
 PAST_DATA = ("joint", "replay", "der++")
-NEW_ADAPTERS = ("o-lora", "adapter-per-task")
 BEGIN, END = "<!-- {}: begin -->", "<!-- {}: end -->"
 CHOSEN_BEGIN, CHOSEN_END = "    # chosen: begin", "    # chosen: end"
 
@@ -80,7 +80,7 @@ def _drawn(low: float, high: float, draw: random.Random | None, *, far_from_one:
 
 def row(method: str, options: Mapping[str, Any], rate: float) -> list[Any]:
     """A row of the grid `method, adapter.per_stage, training.learning_rate`."""
-    per_stage = "new" if method in NEW_ADAPTERS else "continue"
+    per_stage = METHODS[method].needs.get("per_stage", ("continue",))[0]
     return [{"name": method, **options} if options else method, per_stage, rate]
 
 

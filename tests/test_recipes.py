@@ -24,6 +24,7 @@ import forgetmenot
 from forgetmenot.config import RunConfig
 from forgetmenot.errors import UserError
 from forgetmenot.evaluation.readings import scored_task
+from forgetmenot.methods import make_method
 from forgetmenot.models.adapt import adapt
 from forgetmenot.models.load import load_model
 from forgetmenot.prompting import choose_prompt, known_prompts
@@ -168,6 +169,13 @@ def test_every_run_of_a_recipe_has_its_tasks_and_prompts(path: Path) -> None:
                 continue
             own = {"default"} if task in trace_tasks() else prompts[task]  # TRACE's come with its data
             assert run.config.prompt in own, f"{task} has no prompt {run.config.prompt}"
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.name)
+def test_every_run_of_a_recipe_has_an_adapter_that_its_method_takes(path: Path) -> None:
+    for run in expand_study(load_study(path)):
+        config = run.config
+        make_method(config.method.name, config.method.options, config.seed).check(config.adapter)
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.name)

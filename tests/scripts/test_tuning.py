@@ -101,7 +101,8 @@ def test_choices_go_into_the_page_and_the_recipe(tmp_path: Path, monkeypatch: py
         options, rate = trials(method)[1 if method == "kl" else 2]
         assert config.training.learning_rate == rate
         assert config.method.options == options
-        assert config.adapter.per_stage == ("new" if method in tuning.NEW_ADAPTERS else "continue")
+        wanted = {"o-lora": "new", "adapter-per-task": "new", "weight-averaging": "merge"}
+        assert config.adapter.per_stage == wanted.get(method, "continue")
     assert study.base_config.training.learning_rate == by_method["sequential"].training.learning_rate
     second = study.protocol.claims[1]
     assert set(second.conditions[0].weights) == {"sequential", "kl"}
