@@ -5,6 +5,7 @@ import re
 import shutil
 from collections.abc import Callable, Mapping
 from html import unescape
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,19 @@ def test_stages_without_weights_are_null_with_a_reason(go: Go) -> None:
         (stage, task) for stage in STAGES[1:3] for task in run.results["tasks"]
     }
     assert all("no longer on disk" in one["reason"] for one in reading["missing"])
+
+
+def test_tasks_without_the_prompt_are_left_out_and_it_is_said(
+    go: Go, tiny: dict[str, Any], make_task: Callable[..., Path]
+) -> None:
+    rows = [{"n": f"n{k}", "kind": "ab"[k % 2]} for k in range(12)]
+    prompts = {"default": {"template": "{{ n }}", "choices": {"a": "a", "b": "b"}}}
+    plain = make_task("plain", rows, rows, label="kind", prompts=prompts)
+    run = go("two", {**SMALL, "tasks": [tiny["tasks"][0], str(plain)]})
+    screen = StringIO()
+    _, reading = rescore(run.path, prompt="terse", console=Console(file=screen, width=200))
+    assert reading["tasks"] == ["animal"]
+    assert "plain: it has no such prompt, so the reading terse leaves it out." in screen.getvalue()
 
 
 def test_what_cannot_be_scored_is_said(go: Go, make_word_task: Callable[..., Path], tmp_path: Path) -> None:

@@ -47,6 +47,14 @@ class Reading:
     realign: int = 0
     without: tuple[str, ...] = ()
 
+    @property
+    def notes(self) -> list[str]:
+        """Messages to the user about what is not asked."""
+        return [
+            f"{task}: it has no such prompt, so the reading {self.name} leaves it out."
+            for task in self.without
+        ]
+
 
 def own_reading(asking: Asking, tasks: Sequence[Task]) -> Reading:
     """The run's own: its prompts, in which it trains too, and how it scores choices.

@@ -64,11 +64,7 @@ class Plan:
             watched = task.name in self.config.evaluation.also_score or task.kind == "benchmark"
             if not task.train and not watched:
                 notes.append(f"{task.name}: it has no train split, so it is only scored.")
-        notes += [
-            f"{task}: it has no such prompt, so the reading {reading.name} leaves it out."
-            for reading in self.readings
-            for task in reading.without
-        ]
+        notes += [note for reading in self.readings for note in reading.notes]
         notes += [
             f"{task.name}: the reading {reading.name} trains on {again:,} examples and the task's stage on "
             f"{learned:,}: what it brings back may be learned anew."

@@ -96,6 +96,8 @@ def rescore(
         if not asked:
             raise UserError(f"--tasks: none of {', '.join(tasks)} has a {config.evaluation.split} split.")
         chosen = _reading(config.asking, asked, prompt, settings or {})
+        for note in chosen.notes:
+            display.say(note)
         if chosen.realign:
             check_realign(plan.method, config.method.name)
         session = open_saved(directory, config, display)
