@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -164,7 +163,7 @@ def measure_embeddings(
         )
     dev = read_pairs("stsb", folder).sample(asked.limit) if candidates is not None else None
     directory = RunDirectory(Path(output))
-    refuse_other(directory.path, "figures")
+    refuse_other(directory, "figures")
     with opened(directory, console, "embed") as display:
         session = session_of(config, display)
         for sentence in left_out.values():
@@ -219,7 +218,7 @@ def export_embeddings(
     """
     config, asked = settings_of(EmbeddingSettings, {"model": model}, settings or {})
     directory = RunDirectory(Path(output))
-    refuse_other(directory.path, "an export")
+    refuse_other(directory, "an export")
     with opened(directory, console, "embed") as display:
         session = session_of(config, display)
         write_export(session, asked, directory.path)
@@ -227,21 +226,22 @@ def export_embeddings(
     return directory.path / EXPORTED
 
 
-def refuse_other(folder: Path, wanted: Literal["figures", "an export", "a tuning"]) -> None:
+def refuse_other(directory: RunDirectory, wanted: Literal["figures", "an export", "a tuning"]) -> None:
     """See that a directory holds nothing that another of `fmn embed`'s three tasks has left there.
 
     Raises:
         UserError: It does.
     """
-    if (folder / ADAPTER).is_dir():
+    if (directory.path / ADAPTER).is_dir():
         there = "a tuning"
-    elif not (folder / RESULTS).is_file():
-        return
-    else:
-        content = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
+    elif content := directory.read_json(RESULTS):
         there = "figures" if content.get("similarity") or content.get("transfer") else "an export"
+    else:
+        return
     if there != wanted:
-        raise UserError(f"{folder} holds {there} already, which would be lost; name another directory.")
+        raise UserError(
+            f"{directory.path} holds {there} already, which would be lost; name another directory."
+        )
 
 
 def write_export(session: Session, settings: EmbeddingSettings, folder: Path) -> float:

@@ -125,7 +125,7 @@ def tune_embeddings(
         raise UserError("training.limit: 0 leaves no triple to tune on; give one or more.")
     dev = read_pairs("stsb", folder).sample(config.evaluation.limit)
     directory = RunDirectory(Path(output))
-    refuse_other(directory.path, "a tuning")
+    refuse_other(directory, "a tuning")
     with opened(directory, console, "embed") as display:
         from forgetmenot.models.adapt import adapt
         from forgetmenot.runs.midway import Midway
@@ -165,9 +165,7 @@ def tune_embeddings(
         _save_adapter(session, directory.path / ADAPTER)
         content["merged_cosine"] = write_export(session, how, directory.path)
         directory.write_json(RESULTS, content)
-        for file in place.parent.glob(
-            ".tuning-*"
-        ):  # of calls with other settings too; nothing else there is ours
+        for file in place.parent.glob(".tuning-*"):  # of other settings too; nothing else there is ours
             file.unlink()
         with suppress(OSError):
             place.parent.rmdir()
