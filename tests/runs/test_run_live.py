@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,9 @@ from urllib.parse import urlsplit
 import pytest
 
 import forgetmenot
+from forgetmenot.config import RunConfig
 from forgetmenot.errors import UserError
+from forgetmenot.metrics import MatrixRow
 from forgetmenot.record.layout import log_in_training
 from forgetmenot.record.predictions import read_predictions, write_predictions
 from forgetmenot.record.so_far import NOT_YET, results_so_far
@@ -136,6 +138,29 @@ def test_the_page_says_where_the_run_stands(cut: Cut) -> None:
         assert "02-colour is trained, and is to be scored." in pages.page()
         assert "fmn resume" not in pages.page()
     assert f"No process works on it now; go on with: fmn resume {run_dir}" in pages.page()
+
+
+@pytest.mark.parametrize("moment", ["it begins", "it ends"])
+def test_a_run_that_begins_or_ends_while_it_is_looked_at_is_not_left_alone(
+    cut: Cut, moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_dir, work = cut(2), ExitStack()
+    if moment == "it ends":
+        work.enter_context(held(run_dir))
+
+    def plan_meanwhile(path: Path) -> tuple[RunConfig | None, list[MatrixRow]]:
+        plan = plan_of(path)
+        if moment == "it ends":
+            work.close()
+        else:
+            work.enter_context(held(run_dir))
+        return plan
+
+    monkeypatch.setattr("forgetmenot.runs.live.plan_of", plan_meanwhile)
+    with work:
+        page = RunPages(run_dir).page()
+    assert "02-colour is next" in page
+    assert "No process works on it" not in page
 
 
 def test_the_page_is_the_runs_report_as_far_as_it_goes(cut: Cut, finished: Run) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from forgetmenot.config import RunConfig
 from forgetmenot.errors import UserError
-from forgetmenot.record.layout import CONFIG, REPORT, SCORES, log_in_training, stage_folder
+from forgetmenot.record.layout import REPORT, SCORES, log_in_training, stage_folder
 from forgetmenot.record.results import RunResults, load_results
 from forgetmenot.record.so_far import finished, results_so_far
 from forgetmenot.report.html import Now, report_page
@@ -41,10 +41,11 @@ class RunPages:
 
     def page(self, *, held: bool = False) -> str:
         """The page of this moment; whatever cannot be read is said on it, and asked for again."""
+        at_work = in_use(self.run_dir)  # asked first: the run may end while its files are read
         try:
             if is_over(self.run_dir):
                 return self._report()
-            return self._so_far(held)
+            return self._so_far(held, at_work)
         except (UserError, OSError) as error:  # a file may go while it is read: a stage is being replaced
             return plain_page(self.run_dir.name, _now([f"Its files cannot be read now: {error}"], held))
 
@@ -55,9 +56,12 @@ class RunPages:
             return path.read_text(encoding="utf-8")
         return report_page(self.run_dir, load_results(self.run_dir))
 
-    def _so_far(self, held: bool) -> str:
+    def _so_far(self, held: bool, at_work: bool) -> str:
         config, rows = plan_of(self.run_dir)
-        now = _now([stands_at(self.run_dir, rows), *_how_to_go_on(self.run_dir)], held)
+        said = [stands_at(self.run_dir, rows)]
+        if not (at_work or in_use(self.run_dir)) and config is not None:  # again: it may have begun by now
+            said.append(f"No process works on it now; go on with: fmn resume {quote(str(self.run_dir))}")
+        now = _now(said, held)
         if config is None or not (done := finished(self.run_dir, rows)):
             title = config.model.title if config is not None else str(self.run_dir)
             return plain_page(f"Waiting for {title}", now)
@@ -74,13 +78,6 @@ class RunPages:
 
 def _now(sentences: Sequence[str], held: bool) -> Now:
     return Now(tuple(sentences), None if held else EVERY, held)
-
-
-def _how_to_go_on(run_dir: Path) -> list[str]:
-    """Where no process works on a run that was begun: how to go on."""
-    if in_use(run_dir) or not (run_dir / CONFIG).is_file():
-        return []
-    return [f"No process works on it now; go on with: fmn resume {quote(str(run_dir))}"]
 
 
 def _described(config: RunConfig) -> dict[str, Any]:

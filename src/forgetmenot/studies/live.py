@@ -112,6 +112,7 @@ class StudyPages:
 
 def _stands(run_dir: Path) -> str:
     """Where a run stands, in a few words."""
+    at_work = in_use(run_dir)  # asked first and last: it may begin or end while its files are read
     if is_over(run_dir):
         return "done"
     if not run_dir.is_dir():
@@ -120,4 +121,4 @@ def _stands(run_dir: Path) -> str:
         said = stands_at(run_dir, plan_of(run_dir)[1])
     except (UserError, OSError) as error:
         return str(error)
-    return said if in_use(run_dir) else f"not at work. {said}"
+    return said if at_work or in_use(run_dir) else f"not at work. {said}"
