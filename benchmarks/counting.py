@@ -62,11 +62,12 @@ def counted(model: Any) -> Iterator[Work]:
     def attention_backward(out: Shape, query: Shape, key: Shape, value: Shape, *_: Any, **__: Any) -> int:
         return int(sdpa_backward_flop_count(out, query, key, value))  # type: ignore[no-untyped-call]
 
-    # PyTorch's counter does not know the CPU's fused attention.
+    # PyTorch's counter does not know the CPU's fused attention, nor a product that is added in its place.
     formulas = {
         aten.embedding: look_up,
         aten.mm: mm,
         aten.addmm: addmm,
+        aten.addmm_: addmm,
         aten._scaled_dot_product_flash_attention_for_cpu: attention,
         aten._scaled_dot_product_flash_attention_for_cpu_backward: attention_backward,
     }

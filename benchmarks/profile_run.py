@@ -29,8 +29,8 @@ from benchmarks.around import watched
 from forgetmenot.runs import loop
 
 KERNELS = {
-    "matrix products": ("mm", "addmm", "bmm", "baddbmm", "mkldnn", "mkl"),
-    "attention": ("_scaled_dot_product",),
+    "matrix products": ("mm", "addmm", "mkldnn", "mkl"),
+    "attention": ("_scaled_dot_product", "bmm", "_softmax"),
     "optimizer and clipping": ("_fused_adamw", "_foreach", "linalg_vector_norm"),
     "norms, activations, loss, sums": (
         *(

@@ -64,6 +64,10 @@ def test_an_adapter_is_no_head_and_a_backward_pass_counts(model: Any) -> None:
     assert forward.head_rows == both.head_rows == 1
     assert forward.flops > 3 * LINEAR + HEAD + attention(1, 3)
     assert both.flops > 2 * forward.flops - 3 * LINEAR
+    rounded = Learner(adapted, tokenizer=None, budget=64, precision="bf16")
+    with counted(adapted) as added_in_place:
+        rounded.log_likelihoods(sequences)
+    assert added_in_place.flops == forward.flops
 
 
 def test_trl_multiplies_the_head_at_every_position_and_again_in_the_backward_pass(model: Any) -> None:

@@ -11,6 +11,7 @@ from peft import LoraConfig, get_peft_model
 from forgetmenot.engine.guard import TOLERANCE, choose_layout
 from forgetmenot.engine.learner import Learner
 from forgetmenot.engine.precision import Precision, autocast, choose_precision, rounded_once
+from forgetmenot.models.rounded_lora import rounded_lora
 from forgetmenot.prompting.encoded import TokenSequence
 
 CPU = torch.device("cpu")
@@ -113,7 +114,7 @@ def test_rounding_once_changes_no_number(adapted: bool, llama: Any, sequences: l
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     slow = gradient_by_passes()
     with torch.no_grad():
-        scored = torch.cat([learner.forward([sequences[k] for k in indices]) for indices in packs])
+        by_peft = torch.cat([learner.forward([sequences[k] for k in indices]) for indices in packs])
     with rounded_once(model, "bf16"):
         dtypes = {name: p.dtype for name, p in model.named_parameters()}
         assert torch.equal(gradient(), slow)
@@ -123,7 +124,10 @@ def test_rounding_once_changes_no_number(adapted: bool, llama: Any, sequences: l
     assert rounded == {name for name in frozen if "proj" in name}
     assert bool(rounded) == adapted
     order = [k for indices in packs for k in indices]
+    with rounded_once(model, "bf16"), rounded_lora(model), torch.no_grad():
+        scored = torch.cat([learner.forward([sequences[k] for k in indices]) for indices in packs])
     assert torch.equal(learner.log_likelihoods(sequences)[order].float(), scored)
+    assert torch.allclose(scored, by_peft, rtol=0.01) if adapted else torch.equal(scored, by_peft)
     after = dict(model.named_parameters())
     assert all(torch.equal(after[name], value) for name, value in before.items()), "all is as it was"
 

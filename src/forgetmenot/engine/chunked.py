@@ -2,8 +2,9 @@
 
 In depth-first order a node attends to itself and its ancestors, so the queries a … b−1 need the nodes
 a … b−1 and the ancestors of a: a chunk and one branch, however large the trie, where a dense mask costs all
-n keys for each query. Attention so costs each node the same in packs of any size. All chunks are one call of
-PyTorch's fused kernel; what is left out is what the mask would have hidden.
+n keys for each query. Attention so costs each node the same in packs of any size. All chunks are one call, of
+`forgetmenot.engine.attended` or, with many keys, of PyTorch's fused kernel; what is left out is what the
+mask would have hidden.
 """
 
 from typing import Any
@@ -14,6 +15,8 @@ from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
+
+from forgetmenot.engine.attended import MOST, attend
 
 CHUNK = 64
 """Queries at a time. Fewer leave out more; of 32, 64 and 128 this was the fastest or near it."""
@@ -77,15 +80,22 @@ def _chunked_over_sdpa(
     chunks, _, size, _ = attention_mask.shape
     n = query.shape[2]
     filled = F.pad(query, (0, 0, 0, chunks * size - n))[0]
-    attended = F.scaled_dot_product_attention(
-        filled.reshape(filled.shape[0], chunks, size, -1).transpose(0, 1),
-        _taken(key, attention_mask.keys),
-        _taken(value, attention_mask.keys),
-        attn_mask=attention_mask.as_subclass(Tensor),
-        dropout_p=options.get("dropout", 0.0),
-        scale=options.get("scaling"),
-        enable_gqa=key.shape[1] != query.shape[1],
-    )
+    queries = filled.reshape(filled.shape[0], chunks, size, -1).transpose(0, 1)
+    keys, values = _taken(key, attention_mask.keys), _taken(value, attention_mask.keys)
+    mask, dropout = attention_mask.as_subclass(Tensor), options.get("dropout", 0.0)
+    scale = options.get("scaling") or query.shape[-1] ** -0.5
+    if dropout == 0 and mask.numel() * queries.shape[1] <= MOST:
+        attended = attend(queries, keys, values, mask, scale)
+    else:
+        attended = F.scaled_dot_product_attention(
+            queries,
+            keys,
+            values,
+            attn_mask=mask,
+            dropout_p=dropout,
+            scale=scale,
+            enable_gqa=key.shape[1] != query.shape[1],
+        )
     return attended.transpose(1, 2).flatten(0, 1)[None, :n].contiguous(), None
 
 

@@ -20,6 +20,7 @@ from forgetmenot.errors import UserError
 from forgetmenot.machine import fault
 from forgetmenot.models.adapters.prompt import soft_prompt
 from forgetmenot.models.folding import folded
+from forgetmenot.models.rounded_lora import rounded_lora
 from forgetmenot.prompting.encoded import TokenSequence
 
 LEAST_BUDGET = 32  # positions, below which packs are not made smaller; ours
@@ -205,8 +206,8 @@ class LaidOut:
     @contextmanager
     def _computing(self) -> Iterator[None]:
         """The context of many passes with the same weights, which are rounded once, or hold LoRA's part."""
-        fold = folded(self.model) if self.precision == "fp32" else nullcontext()
-        with fold, rounded_once(self.model, self.precision), autocast(self.device, self.precision):
+        lora = (folded if self.precision == "fp32" else rounded_lora)(self.model)
+        with lora, rounded_once(self.model, self.precision), autocast(self.device, self.precision):
             yield
 
 

@@ -23,6 +23,7 @@ from forgetmenot.engine.settings import TrainingSettings
 from forgetmenot.engine.training_state import Saves, TrainingState
 from forgetmenot.errors import UserError
 from forgetmenot.models.folding import learning_folded
+from forgetmenot.models.rounded_lora import rounded_lora
 from forgetmenot.prompting import Mix
 from forgetmenot.prompting.encoded import Encoded
 
@@ -109,8 +110,10 @@ def fit(
     if saves is not None:
         saves.take_up(state)
     drawn = enumerate(batches, 1)
-    folding = learning_folded(model) if learner.precision == "fp32" else nullcontext(lambda: None)
-    with folding as weights_changed, saves.stepping() if saves is not None else nullcontext():
+    with (
+        (learning_folded if learner.precision == "fp32" else rounded_lora)(model) as weights_changed,
+        saves.stepping() if saves is not None else nullcontext(),
+    ):
         for step, indices in islice(drawn, state.step, None):
             batch = [examples[k] for k in indices]
             loss = learner.within_memory(

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from forgetmenot.models.lora_forward import LoraForward, Part, answering_by, drops, hooked, plain_lora
 
 FOLDED_BELOW = 1024
 """Up to which width LoRA is folded into a layer: beyond, its products cost a hundredth or two."""
@@ -43,23 +45,14 @@ def folded(model: Any) -> Iterator[None]:
 def _foldable(model: Any) -> Iterator[LoraLinear]:
     """The layers of a model whose adapters can be folded into their weights."""
     uses = Counter(id(p) for _, p in model.named_parameters(remove_duplicate=False))
-    for layer in model.modules():
-        if type(layer) is LoraLinear and not (layer.merged or layer.disable_adapters or layer.lora_variant):
-            weight = layer.get_base_layer().weight
-            narrow = min(weight.shape) < FOLDED_BELOW
-            if weight.dtype == torch.float32 and narrow and uses[id(weight)] == 1 and not _hooked(layer):
-                yield layer
+    for layer in plain_lora(model):
+        weight = layer.get_base_layer().weight
+        narrow = min(weight.shape) < FOLDED_BELOW
+        if weight.dtype == torch.float32 and narrow and uses[id(weight)] == 1 and not hooked(layer):
+            yield layer
 
 
-def _hooked(layer: LoraLinear) -> bool:
-    """Whether something listens to a layer's parts or changes what they give, forward or backward."""
-    parts = (layer.get_base_layer(), *layer.lora_A.values(), *layer.lora_B.values())
-    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    return any(getattr(part, kind) for part in parts for kind in kinds)
-
-
-@contextmanager
-def learning_folded(model: Any) -> Iterator[Callable[[], None]]:
+def learning_folded(model: Any) -> AbstractContextManager[Callable[[], None]]:
     """Let adapters learn through the layers' own weights plus what LoRA adds: W + s BA.
 
     A layer then is one product forward and one for its input's gradient, where PEFT has three and four with
@@ -70,66 +63,33 @@ def learning_folded(model: Any) -> Iterator[Callable[[], None]]:
     Yields:
         What is to be called after each step of an optimizer, which PyTorch does not count as a change.
     """
-    held = []
-    for layer in _foldable(model):
-        dropouts = any(isinstance(one, torch.nn.Dropout) for one in layer.lora_dropout.values())
-        if not (layer.fan_in_fan_out or dropouts):
-            held.append((layer, vars(layer).get("forward"), _FoldedForward(layer, layer.forward)))
-
-    def stepped() -> None:
-        for *_, forward in held:
-            forward.state = ()
-
-    for layer, _, forward in held:
-        layer.forward = forward
-    try:
-        yield stepped
-    finally:
-        for layer, before, _ in held:
-            if before is None:  # its class's: set on the layer it would hold the layer's weights for long
-                del layer.forward
-            else:
-                layer.forward = before
+    layers = (one for one in _foldable(model) if not (one.fan_in_fan_out or drops(one)))
+    return answering_by(_FoldedForward, layers)
 
 
-class _FoldedForward:
-    """A layer's forward with its adapters in its weight, which it keeps until one of them changes."""
+class _FoldedForward(LoraForward):
+    """x W'ᵀ with the adapters in W'."""
 
-    def __init__(self, layer: LoraLinear, plain: Callable[..., Tensor]) -> None:
-        self.layer, self.plain = layer, plain
-        self.weight: Tensor | None = None
-        self.state: tuple[Any, ...] = ()  # of what the weight was formed; empty after a step
+    weight: Tensor | None = None
 
-    def __call__(self, x: Tensor, *positional: Any, **named: Any) -> Tensor:
-        layer = self.layer
-        if layer.merged or layer.disable_adapters or positional or named or _hooked(layer):
-            return self.plain(x, *positional, **named)
-        base = layer.get_base_layer()
-        parts = [
-            (layer.scaling[name], layer.lora_A[name].weight, layer.lora_B[name].weight)
-            for name in layer.active_adapters
-            if name in layer.lora_A
-        ]
-        values = [base.weight, *(value for _, *pair in parts for value in pair)]
-        state = (*((value.data_ptr(), value._version) for value in values), *(scale for scale, *_ in parts))
-        if state != self.state:
-            # In its place after a step; where two take turns within one, a graph may hold the other's.
-            self._form(base.weight, parts, anew=self.state != ())
-            self.state = state
-        learning = [part for part in parts if any(value.requires_grad for value in part[1:])]
-        pairs = [value for _, *pair in learning for value in pair]
+    def takes(self, x: Tensor, weight: Tensor) -> bool:
+        return True
+
+    def form(self, weight: Tensor, parts: list[Part], *, anew: bool) -> None:
+        with torch.no_grad():
+            whole = torch.empty_like(weight) if anew or self.weight is None else self.weight
+            whole.copy_(weight)
+            for scale, a, b in parts:
+                whole.addmm_(b, a, alpha=scale)
+        self.weight = whole
+
+    def answer(self, x: Tensor, base: torch.nn.Linear, parts: list[Part]) -> Tensor:
+        learning = [part for part in parts if part.learns]
+        pairs = [value for part in learning for value in part[1:]]
         found: Tensor = _Folded.apply(  # type: ignore[no-untyped-call]
-            x, self.weight, base.bias, [scale for scale, *_ in learning], *pairs
+            x, self.weight, base.bias, [part.scale for part in learning], *pairs
         )
         return found
-
-    def _form(self, base: Tensor, parts: list[tuple[float, Tensor, Tensor]], *, anew: bool) -> None:
-        with torch.no_grad():
-            weight = torch.empty_like(base) if anew or self.weight is None else self.weight
-            weight.copy_(base)
-            for scale, a, b in parts:
-                weight.addmm_(b, a, alpha=scale)
-        self.weight = weight
 
 
 class _Folded(torch.autograd.Function):
