@@ -3,9 +3,9 @@
     python -m benchmarks.memory --data-dir DATA --models MODELS --rows smollm2/0
 
 Each side trains over a few batches in a fresh process, once with every setting of the workload: TRL with and
-without gradient checkpointing, ours with every `training.micro_batch`. The peer's leanest setting is what we
-are compared with, and ours is the leanest of those that take no longer than the workload allows beside it.
-That both learn the same is what `benchmarks.training` shows.
+without gradient checkpointing, ours with `training.micro_batch` and `training.activation_checkpointing`.
+The peer's leanest setting is what we are compared with, and ours is the leanest of those that take no longer
+than the workload allows beside it. That both learn the same is what `benchmarks.training` shows.
 """
 
 import sys
@@ -37,7 +37,7 @@ COLUMNS = (
     *ROW,
     "ours (MiB)",
     "ours (s)",
-    "micro_batch",
+    "settings",
     "TRL (MiB)",
     "TRL (s)",
     "its flags",
@@ -94,7 +94,7 @@ class Peaks:
             *row_cells(bench.machine, bench.called, bench.layers, bench.row),
             f"{self.ours.mib:.0f}",
             f"{self.ours.seconds:.1f}",
-            str(self.ours.flags["micro_batch"]),
+            in_words(self.ours.flags),
             *theirs,
             f"**{better.mib / self.ours.mib:.1f}**",
             f"{better.seconds / self.ours.seconds:.1f}",
@@ -123,7 +123,7 @@ def measure(bench: Bench) -> Peaks:
     plain, checkpointing = (
         leanest([one for one in peers if one.flags.get(CHECKPOINTING, False) is on]) for on in (False, True)
     )
-    own = [tried(ours, job, {"micro_batch": size}) for size in workload.memory.micro_batch]
+    own = [tried(ours, job, settings) for settings in workload.memory.ours]
     longest_allowed = workload.memory.slower * leanest([plain, checkpointing]).seconds
     return Peaks(bench, chosen(own, longest_allowed), plain, checkpointing)
 
@@ -151,6 +151,8 @@ def ours(job: Job, flags: Flags) -> tuple[float, float]:
     workload, learner = job.workload, job.learner()
     training = workload.training.model_copy(update=dict(flags))
     workload = workload.model_copy(update={"training": training})
+    if training.activation_checkpointing is True:
+        learner.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if workload.adapter.layers != "all":
         asked = {"training": [one.answer for one in job.examples]}
         LowerLayers.of(learner, workload.adapter.layers, asked, job.folder / "lower-layers").read()

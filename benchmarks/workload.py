@@ -68,7 +68,7 @@ class Memory(_Part):
 
     train: PositiveInt
     slower: float = Field(ge=1)
-    micro_batch: list[PositiveInt | Literal["auto"]]
+    ours: list[dict[str, Any]]
     trl: list[dict[str, Any]]
 
 

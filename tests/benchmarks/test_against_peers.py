@@ -126,7 +126,7 @@ def test_memory_is_measured_with_every_setting(bench: MakeBench, layers: str) ->
     one = bench(Row("small", 0, "top" if layers == "top" else "all"))
     settings = one.workload.memory.model_copy(
         update={
-            "micro_batch": [2],
+            "ours": [{"micro_batch": 2, "activation_checkpointing": True}],
             "trl": [
                 {"gradient_checkpointing": on, "padding_free": True, "per_device_train_batch_size": 4}
                 for on in (False, True)
@@ -135,7 +135,7 @@ def test_memory_is_measured_with_every_setting(bench: MakeBench, layers: str) ->
     )
     one = replace(one, workload=one.workload.model_copy(update={"memory": settings}))
     cells = dict(zip(memory.COLUMNS, memory.measure(one).cells(), strict=True))
-    assert cells["micro_batch"] == "2"
+    assert cells["settings"] == "micro_batch=2, activation_checkpointing=True"
     assert float(cells["TRL, checkpointing (MiB)"]) > 0
     assert cells["layers"] == one.layers
 

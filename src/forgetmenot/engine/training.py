@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -111,7 +111,7 @@ def fit(
         saves.take_up(state)
     drawn = enumerate(batches, 1)
     with (
-        (learning_folded if learner.precision == "fp32" else rounded_lora)(model) as weights_changed,
+        _lora(learner) as weights_changed,
         saves.stepping() if saves is not None else nullcontext(),
     ):
         for step, indices in islice(drawn, state.step, None):
@@ -147,6 +147,15 @@ def fit(
                 saves.stepped(state)
     ranks.check_alike(learner.trainable().values())
     model.eval()
+
+
+def _lora(learner: Learner) -> AbstractContextManager[Callable[[], None]]:
+    """How LoRA layers compute in training; where memory is short, without a second copy of their weights."""
+    if learner.precision == "bf16":
+        return rounded_lora(learner.model)
+    if any(getattr(part, "gradient_checkpointing", False) for part in learner.model.modules()):
+        return nullcontext(lambda: None)
+    return learning_folded(learner.model)
 
 
 def _backward(
