@@ -342,6 +342,32 @@ def test_what_a_method_makes_of_the_weights_is_learned_from(llama: Any, examples
     assert relative(seen.weights, truth.weights) == 0
 
 
+@dataclass
+class Replaced(Answers):
+    """Counts, at each step, the layers that answer by another forward than PEFT's."""
+
+    counts: list[int] = field(default_factory=list)
+
+    def gradients(self, learner: Learner) -> None:
+        super().gradients(learner)
+        self.counts.append(sum("forward" in vars(part) for part in learner.model.modules()))
+
+
+def test_where_activations_are_computed_again_no_second_copy_of_the_weights_is_held(
+    llama: Any, examples: list[Encoded]
+) -> None:
+    model = get_peft_model(llama, LoraConfig(r=4, target_modules=["q_proj", "up_proj"]))
+    found = []
+    for again in (False, True):
+        objective = Replaced()
+        if again:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        found.append(train(model, examples, CONSTANT, objective=objective))
+        assert all((count == 0) == again for count in objective.counts)
+        assert objective.counts
+    assert relative(found[1].weights, found[0].weights) < 1e-4
+
+
 def test_training_ends_in_evaluation_with_no_gradients_left(llama: Any, examples: list[Encoded]) -> None:
     model = train(llama, examples, CONSTANT).learner.model
     assert not model.training
