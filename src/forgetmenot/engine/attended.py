@@ -1,7 +1,7 @@
-"""Attention as plain products, for few keys: PyTorch's fused kernel for CPUs is made for long sequences.
+"""Attention as plain products, for few keys in bf16: PyTorch's fused kernel for CPUs is made for many.
 
-The heads that share keys are one product of many rows. Scores are in fp32 also where all else is in bf16, as
-in the fused kernel, and the weights of the keys are computed again in the backward pass, not kept.
+The heads that share keys are one product of many rows. Scores are in fp32, as in the fused kernel, and the
+weights of the keys are computed again in the backward pass, not kept.
 """
 
 from typing import Any
@@ -10,8 +10,18 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-MOST = 6_000_000
-"""Up to how many weights (queries × heads × keys) the products take; beyond, the fused kernel is as fast."""
+MOST = 4_000_000
+"""Up to how many weights (queries × heads × keys) the products are the faster; `benchmarks/attention.py`."""
+
+
+def is_faster(query: Tensor, mask: Tensor) -> bool:
+    """Whether the products take less time than the fused kernel: in bf16, and with few keys.
+
+    Args:
+        query: [chunks, heads, queries, head size]
+        mask: [chunks, 1, queries, keys]
+    """
+    return _dtype(query) == torch.bfloat16 and query.shape[1] * mask.numel() <= MOST
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float) -> Tensor:
@@ -28,12 +38,15 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float
     Returns:
         [chunks, heads, queries, head size]
     """
-    device = query.device.type
-    if torch.is_autocast_enabled(device):
-        dtype = torch.get_autocast_dtype(device)
-        query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
+    query, key, value = (one.to(_dtype(query)) for one in (query, key, value))
     found: Tensor = _Attention.apply(query, key, value, mask, scale)  # type: ignore[no-untyped-call]
     return found
+
+
+def _dtype(query: Tensor) -> torch.dtype:
+    """The dtype of what goes into products here."""
+    device = query.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else query.dtype
 
 
 class _Attention(torch.autograd.Function):

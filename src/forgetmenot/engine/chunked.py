@@ -3,8 +3,8 @@
 In depth-first order a node attends to itself and its ancestors, so the queries a … b−1 need the nodes
 a … b−1 and the ancestors of a: a chunk and one branch, however large the trie, where a dense mask costs all
 n keys for each query. Attention so costs each node the same in packs of any size. All chunks are one call, of
-`forgetmenot.engine.attended` or, with many keys, of PyTorch's fused kernel; what is left out is what the
-mask would have hidden.
+PyTorch's fused kernel or, where it is the faster, of `forgetmenot.engine.attended`; what is left out is what
+the mask would have hidden.
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from forgetmenot.engine.attended import MOST, attend
+from forgetmenot.engine.attended import attend, is_faster
 
 CHUNK = 64
 """Queries at a time. Fewer leave out more; of 32, 64 and 128 this was the fastest or near it."""
@@ -84,7 +84,7 @@ def _chunked_over_sdpa(
     keys, values = _taken(key, attention_mask.keys), _taken(value, attention_mask.keys)
     mask, dropout = attention_mask.as_subclass(Tensor), options.get("dropout", 0.0)
     scale = options.get("scaling") or query.shape[-1] ** -0.5
-    if dropout == 0 and mask.numel() * queries.shape[1] <= MOST:
+    if dropout == 0 and is_faster(queries, mask):
         attended = attend(queries, keys, values, mask, scale)
     else:
         attended = F.scaled_dot_product_attention(
