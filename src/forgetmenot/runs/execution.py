@@ -95,8 +95,8 @@ def carry_out(
 def deterministic() -> Iterator[None]:
     """Let PyTorch choose the kernels that always sum in the same order.
 
-    It then also fills what it allocates, for programs that read what nobody has written; it takes a twentieth
-    of a run, and no kernel of ours reads such memory.
+    It would also fill all that it allocates, for programs that read what nobody has written; that takes time,
+    and no kernel of ours reads such memory.
     """
     settings: Any = torch.utils.deterministic
     before = torch.are_deterministic_algorithms_enabled(), settings.fill_uninitialized_memory
