@@ -12,6 +12,8 @@ from forgetmenot.metrics.resampling import Interval
 from forgetmenot.report.wording import MINUS
 
 Axis = Callable[[float], float]
+Box = tuple[float, float, float, float]
+"""What something covers: its left, its top, its width and its height."""
 
 CHARACTER = 6.8  # width of one character of an axis label, in SVG units
 
@@ -67,3 +69,36 @@ def svg(name: str, width: int, height: int, label: str, parts: Sequence[str]) ->
         f'<svg class="{name}" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}">'
         f"{''.join(parts)}</svg>"
     )
+
+
+def label(name: str, at: float, up: float, boxes: list[Box], left: float, right: float) -> str:
+    """A point's name where it covers nothing that is there, beside, above or below; at worst beside.
+
+    Args:
+        name: The words.
+        at: The point's place from the left.
+        up: The point's place from the top.
+        boxes: What is there already; what the name covers is added.
+        left: Where the figure begins.
+        right: Where it ends.
+    """
+    wide = len(name) * CHARACTER
+    places = [("start", at + 9, up + 4), ("end", at - 9, up + 4)]
+    places += [
+        (side, at + dx, up + dy) for dy in (-11, 19, -24, 32) for side, dx in (("start", -4), ("end", 4))
+    ]
+    fitting = []
+    for anchor, x, y in places:
+        start = x if anchor == "start" else x - wide
+        if start >= left and start + wide <= right:
+            fitting.append((anchor, x, y, (start, y - 11.0, wide, 13.0)))
+    free = [place for place in fitting if not any(_overlap(place[3], box) for box in boxes)]
+    anchor, x, y, box = (
+        free or fitting or [("middle", at, up - 11, (at - wide / 2, up - 22.0, wide, 13.0))]
+    )[0]
+    boxes.append(box)
+    return words("tick", x, y, anchor, name)
+
+
+def _overlap(a: Box, b: Box) -> bool:
+    return a[0] < b[0] + b[2] and b[0] < a[0] + a[2] and a[1] < b[1] + b[3] and b[1] < a[1] + a[3]

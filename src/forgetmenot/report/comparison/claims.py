@@ -200,9 +200,4 @@ def _judged(comparison: Comparison, condition: Condition) -> JudgedCondition:
 def _named(comparison: Comparison, name: str) -> list[Group]:
     """The rows that a name stands for: the one of that name, otherwise those of that method."""
     whole = [group for group in comparison.groups if group.name == name]
-    return whole or [group for group in comparison.groups if _method(group) == name]
-
-
-def _method(group: Group) -> str | None:
-    method = group.runs[0].varies.get("method")
-    return method.get("name") if isinstance(method, dict) else method
+    return whole or [group for group in comparison.groups if group.method == name]

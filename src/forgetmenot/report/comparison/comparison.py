@@ -88,6 +88,12 @@ class Group:
         return {task: _means(task, [one for one in results if task in one.tasks]) for task in tasks}
 
     @property
+    def method(self) -> str | None:
+        """The method's name; None where the rows do not differ in it."""
+        method = self.runs[0].varies.get("method")
+        return method.get("name") if isinstance(method, Mapping) else method
+
+    @property
     def parameters(self) -> int | None:
         """How many parameters its model has; None where its runs differ, or do not say."""
         counts = {run.results.cost.get("parameters") for run in self.finished if run.results}

@@ -45,7 +45,7 @@ def scatter(points: Sequence[Point], label: str) -> Markup:
             low, high = y(point.value - point.deviation), y(point.value + point.deviation)
             parts.append(drawing.line("whisker", at, low, at, high))
         parts.append(drawing.dot("dot own", at, up, 5, f"{point.name}: {number(point.value)}"))
-        parts.append(_label(point.name, at, up, boxes, left, width - right))
+        parts.append(drawing.label(point.name, at, up, boxes, left, width - right))
     return drawing.svg("scatter", width, height, label, parts)
 
 
@@ -93,30 +93,3 @@ def size_text(parameters: float) -> str:
         if parameters >= unit:
             return f"{parameters / unit:.3g}{letter}"
     return f"{parameters:.0f}"
-
-
-Box = tuple[float, float, float, float]
-
-
-def _label(name: str, at: float, up: float, boxes: list[Box], left: float, right: float) -> str:
-    """A point's name where it covers nothing that is there, beside, above or below; at worst beside."""
-    wide = len(name) * drawing.CHARACTER
-    places = [("start", at + 9, up + 4), ("end", at - 9, up + 4)]
-    places += [
-        (side, at + dx, up + dy) for dy in (-11, 19, -24, 32) for side, dx in (("start", -4), ("end", 4))
-    ]
-    fitting = []
-    for anchor, x, y in places:
-        start = x if anchor == "start" else x - wide
-        if start >= left and start + wide <= right:
-            fitting.append((anchor, x, y, (start, y - 11.0, wide, 13.0)))
-    free = [place for place in fitting if not any(_overlap(place[3], box) for box in boxes)]
-    anchor, x, y, box = (
-        free or fitting or [("middle", at, up - 11, (at - wide / 2, up - 22.0, wide, 13.0))]
-    )[0]
-    boxes.append(box)
-    return drawing.words("tick", x, y, anchor, name)
-
-
-def _overlap(a: Box, b: Box) -> bool:
-    return a[0] < b[0] + b[2] and b[0] < a[0] + a[2] and a[1] < b[1] + b[3] and b[1] < a[1] + a[3]

@@ -10,9 +10,10 @@ from markupsafe import Markup
 from forgetmenot.metrics import FORMULAS
 from forgetmenot.record.layout import REPORT
 from forgetmenot.report.comparison.claims import JudgedClaim
-from forgetmenot.report.comparison.comparison import FINAL, Comparison, TaskMeans
+from forgetmenot.report.comparison.comparison import FINAL, Comparison, Group, TaskMeans
 from forgetmenot.report.comparison.conclusions import conclusions, significant
 from forgetmenot.report.comparison.figures import Point, scatter, size_text, strips
+from forgetmenot.report.comparison.learned_and_kept import Balance, JointEnd, balance_picture
 from forgetmenot.report.comparison.learned_and_left import Bar, bars_picture
 from forgetmenot.report.comparison.runs import ComparedRun, majority
 from forgetmenot.report.comparison.tables import failed_names, group_rows, groups_markdown
@@ -46,6 +47,7 @@ def comparison_page(
             formulas=[FORMULAS[figure] for figure in comparison.columns],
             claims=claims,
             bars=_bars(comparison),
+            balance=_balance(comparison),
             tasks=_tasks(comparison),
             links={run.name: _link(run, folder) for run in comparison.finished},
             as_csv=csv_text(group_rows(comparison)),
@@ -71,12 +73,39 @@ def _bars(comparison: Comparison) -> Markup | None:
     for group in comparison.matched_groups:
         learned, left = group.spread("learning_accuracy"), group.spread(FINAL)
         if learned and left:
-            bars.append(Bar(group.name, learned.mean, left.mean, left.interval))
+            bars.append(Bar(short_name(comparison, group), learned.mean, left.mean, left.interval))
     if len(bars) < 2:
         return None
     shares = [share for run in comparison.finished if (share := majority(run)) is not None]
     same = shares[0] if shares and len(set(shares)) == 1 else None
     return bars_picture(sorted(bars, key=lambda bar: -(bar.left or 0.0)), same)
+
+
+def _balance(comparison: Comparison) -> Markup | None:
+    """What each row learned against what it kept of it, where at least two learned tasks in turn."""
+    rows, joint, shapes = list[Balance](), None, set[tuple[int, int]]()
+    for group in comparison.matched_groups:
+        learned, kept, end = (
+            group.spread(name) for name in ("learning_accuracy", "backward_transfer", FINAL)
+        )
+        if learned and kept:
+            name = short_name(comparison, group)
+            rows.append(Balance(name, learned.mean, kept.mean, learned.interval, kept.interval))
+            shapes |= {(len(run.tasks), run.measured - 1) for one in group.finished if (run := one.results)}
+        elif group.method == "joint" and end:
+            joint = end.mean
+    if len(rows) < 2:
+        return None
+    tasks, stages = shapes.pop()
+    if joint is None or shapes or tasks != stages:
+        return balance_picture(rows)
+    return balance_picture(rows, JointEnd(joint, tasks))
+
+
+def short_name(comparison: Comparison, group: Group) -> str:
+    """A row's name in a picture: its method, where that is the row's own, otherwise the whole name."""
+    others = [one.method for one in comparison.groups if one.name != group.name]
+    return group.name if group.method is None or group.method in others else group.method
 
 
 def _tasks(comparison: Comparison) -> list[tuple[str, dict[str, TaskMeans]]]:

@@ -1,0 +1,94 @@
+"""Learning against retention: a picture of two axes, a point for each method."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from forgetmenot.metrics.resampling import Interval
+from forgetmenot.report import drawing
+from forgetmenot.report.wording import number, signed
+
+WIDTH, HEIGHT = 760, 460
+LEFT, RIGHT, TOP, BOTTOM = 52, 16, 30, 46
+LABEL = "What each method learned, against the change of a task since it was learned"
+
+
+@dataclass(frozen=True)
+class Balance:
+    """One method: its mean learning accuracy, its mean backward transfer, and their intervals."""
+
+    name: str
+    learned: float
+    kept: float
+    learned_interval: Interval | None = None
+    kept_interval: Interval | None = None
+
+
+@dataclass(frozen=True)
+class JointEnd:
+    """Where learning all tasks at once ends, among methods that learn as many tasks, one at each stage.
+
+    These end equally well on one falling line: their average performance is their learning accuracy plus
+    (tasks − 1) / tasks times their backward transfer.
+    """
+
+    performance: float
+    tasks: int
+
+    def kept(self, learned: float) -> float:
+        """The backward transfer with which a method of this learning accuracy ends there."""
+        return (self.performance - learned) * self.tasks / (self.tasks - 1)
+
+    def learned(self, kept: float) -> float:
+        """The learning accuracy with which a method of this backward transfer ends there."""
+        return self.performance - kept * (self.tasks - 1) / self.tasks
+
+
+def balance_picture(
+    methods: Sequence[Balance], joint: JointEnd | None = None, under: Sequence[str] = ()
+) -> Markup:
+    """Learning accuracy to the right and backward transfer upwards, as SVG: the best is up and right.
+
+    Args:
+        methods: At least one.
+        joint: A dashed line of the methods that end as well.
+        under: Elements below all others.
+    """
+    right, bottom = WIDTH - RIGHT, HEIGHT - BOTTOM
+    across = _scale([end for one in methods for end in (one.learned, *(one.learned_interval or ()))])
+    upwards = _scale([0.0, *(end for one in methods for end in (one.kept, *(one.kept_interval or ())))])
+    x, y = drawing.axis(*across, LEFT, right), drawing.axis(*upwards, bottom, TOP)
+    parts = [*under, *drawing.grid(upwards, y, LEFT, right)]
+    for value, text in drawing.ticks(*across):
+        parts.append(drawing.line("grid", x(value), TOP, x(value), bottom))
+        parts.append(drawing.words("tick", x(value), bottom + 16, "middle", text))
+    parts.append(drawing.words("tick", (LEFT + right) / 2, HEIGHT - 10, "middle", "learning accuracy →"))
+    parts.append(drawing.words("tick", LEFT, TOP - 12, "start", "↑ backward transfer"))
+    boxes = [(x(one.learned) - 6, y(one.kept) - 6, 12.0, 12.0) for one in methods]
+    if joint is not None:
+        first, last = max(joint.learned(upwards[1]), across[0]), min(joint.learned(upwards[0]), across[1])
+        if first < last:
+            ends = [(x(learned), y(joint.kept(learned))) for learned in (first, last)]
+            parts.append(drawing.line("majority", *ends[0], *ends[1]))
+            parts.append(drawing.label("joint", ends[0][0] + 4, ends[0][1] + 14, boxes, LEFT, right))
+    for one in methods:
+        if one.learned_interval is not None:
+            low, high = one.learned_interval
+            parts.append(drawing.line("whisker", x(low), y(one.kept), x(high), y(one.kept)))
+        if one.kept_interval is not None:
+            low, high = one.kept_interval
+            parts.append(drawing.line("whisker", x(one.learned), y(low), x(one.learned), y(high)))
+    for one in methods:
+        told = f"{one.name}: {number(one.learned)} learned, {signed(one.kept)} since"
+        parts.append(drawing.dot("left", x(one.learned), y(one.kept), 5, told))
+    for one in sorted(methods, key=lambda one: -one.kept):
+        parts.append(drawing.label(one.name, x(one.learned), y(one.kept), boxes, LEFT, right))
+    return drawing.svg("balance", WIDTH, HEIGHT, LABEL, parts)
+
+
+def _scale(values: Sequence[float]) -> Interval:
+    """An axis that holds all values with some room at both ends."""
+    low, high = min(values), max(values)
+    margin = (high - low) * 0.08 or 0.05
+    return low - margin, high + margin
