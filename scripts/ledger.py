@@ -1,113 +1,144 @@
-"""The ledger of methods: write docs/methods.md from the runs of studies, every method on every sequence.
+"""The ledger of methods: write docs/methods.md from the runs of studies, and from what papers say.
 
-    fmn study recipes/methods.yaml --workers 2
-    python -m scripts.ledger studies/methods-*
+    python -m scripts.archive unpack evidence/ledger studies/ledger    # or `fmn study recipes/ledger.yaml …`
+    python -m scripts.ledger studies/ledger                            # without a study: papers alone
 
 Uses the runs that have finished: a study that is still running gives a page of its results so far. The text
-under "Reading" on the page is written by hand and is kept.
+under "Reading" on the page is written by hand and is kept. What papers say, what is done otherwise here and
+which tests check it stands in `papers.yaml`.
 """
 
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from forgetmenot.methods import METHODS
-from forgetmenot.metrics import holm
+from forgetmenot.metrics import Contrast
 from forgetmenot.metrics.spread import Spread
 from forgetmenot.models.settings import AdapterSettings
 from forgetmenot.paths import path_safe
-from forgetmenot.record.results import SIGNIFICANT
+from forgetmenot.report.comparison.claims import JudgedClaim
+from forgetmenot.report.comparison.learned_and_kept import LABEL as BALANCE
+from forgetmenot.report.comparison.learned_and_kept import Balance, JointEnd
 from forgetmenot.report.comparison.learned_and_left import LABEL, Bar
-from forgetmenot.report.wording import MINUS, NONE, byte_size, listed, number, setting, signed
-from scripts.ledger_chart import chart
+from forgetmenot.report.comparison.weighted import LOST
+from forgetmenot.report.markdown_table import markdown_table
+from forgetmenot.report.wording import MINUS, NONE, byte_size, listed, number, p_value, setting, signed
+from scripts.ledger_chart import balance_chart, chart
+from scripts.ledger_methods import between, methods, title
 from scripts.ledger_runs import (
-    BASELINES,
+    Difference,
     Entry,
     Ledger,
+    differences,
     gap_closed,
-    learned_more,
     read_study,
-    saved,
     times,
 )
-from scripts.papers import PAPER_SAYS
 
 PAGE = Path(__file__).parents[1] / "docs" / "methods.md"
 PICTURES = PAGE.with_suffix("")
 READING = "## Reading"
 NOTHING_READ = "Not written yet."
 FIGURES = {
-    "average_performance": "AP",
-    "backward_transfer": "BWT",
-    "forgetting": "forgetting",
+    "average_performance": "final mean",
+    "backward_transfer": "change since learned",
     "learning_accuracy": "learning accuracy",
 }
 ABOUT = """\
 # All methods compared
 
-Written by `python -m scripts.ledger` from the runs of `fmn study` with `recipes/methods.yaml` and the other
-`recipes/methods-*.yaml`; the first lines of each recipe have the commands. All methods of a table have the
-same base model, data, epochs and seeds. An option beside a method's name was chosen on the bundled tasks'
-`select` splits (`recipes/methods-select.yaml`), or is what the study varies; all other options are defaults.
-`methods-glue4` also has `ewc` and `si` with the strengths chosen on its own `select`.
+Written by `python -m scripts.ledger` from the runs of studies in `evidence/`, and from
+`scripts/papers.yaml`. All methods of a table have the same base model, data, order, epochs and seeds; how
+options and learning rates were chosen, and what was asked before the runs, says [the
+protocol](protocol.md).
 
-- In the pictures a line goes from the learning accuracy (ring) to the final AP (dot): the distance is what
-  was forgotten. The thin line is the 95 % interval of AP.
-- A figure is its mean over the seeds ± half of the 95 % interval of that mean (Student's t).
-- **saved**: how much less a task dropped between its own stage and the end (−BWT, which takes no maximum)
-  than under `sequential` with the same adapter and seed.
-- **gap closed**: (AP − AP of `sequential`) / (AP of `joint` − AP of `sequential`); only where the interval of
-  the denominator excludes zero.
-- **time**: seconds of training and scoring, divided by those of `sequential`; the median over the seeds. It
-  is approximate, since the machine had other work.
-- **kept**: what the method stores in the end beside the weights. **added**: parameters beside the model's.
-- `single` learns each task from the base model, so its learning accuracy is what one task alone gives.
-  The task-vector methods scale and merge what was learned before it is scored: theirs is the merged model's.
-- † marks an average performance that is not above always giving the commonest answer: whatever such a row
-  "saved" or "closed" is a share of what was not learned.
+- **Final mean**: average performance, the mean score of all tasks after the last. **Change since learned**:
+  backward transfer, the mean change of a task from its own stage to the end. **Learning accuracy**: the
+  mean score of a task after its own stage. ± is half of the 95 % interval over the seeds (Student's t).
+- **Saved**: how much less a task dropped than under `sequential`, with the interval over seeds and examples
+  ([statistics](statistics.md)).
+- **Gap closed**: (final mean − that of `sequential`) / (that of `joint` − that of `sequential`), only where
+  the interval of the denominator excludes zero.
+- **Time**: seconds of training and scoring, divided by those of `sequential`; the median over the seeds.
+  Two runs went on at a time. **Rehearsed**: the share of the answer tokens trained on that were learned
+  before. **Kept**: what the method stores in the end beside the weights. **Added**: parameters beside the
+  model's.
+- † marks a final mean that is not above always giving the commonest answer: whatever such a row "saved" or
+  "closed" is a share of what was not learned.
 """
-COMPARED = """\
-Seen are mean differences to `sequential` with the same adapter and seeds, named by study: in the drop since a
-task was learned, and in learning accuracy. Sure is what a t test over the seeds finds after Holm's correction
-over all tests of this page; the scored examples are the same with every seed, so that it speaks of these
-examples."""
-FORGETS = {1: "forgets less", -1: "forgets more", 0: "no sure difference in forgetting"}
-LEARNS = {-1: "learns less", 1: "learns more", 0: ""}
-TABLE = ("method", *FIGURES.values(), "saved", "gap closed", "time", "kept", "added", "past data")
+TABLE = (
+    "method",
+    *FIGURES.values(),
+    "saved",
+    "gap closed",
+    "time",
+    "rehearsed",
+    "kept",
+    "added",
+    "past data",
+)
 
 
 def page(ledgers: Sequence[Ledger], reading: str) -> str:
     """The whole page as Markdown."""
+    found = differences(ledgers)
     parts = [ABOUT.rstrip(), READING, reading.strip()]
-    for ledger in ledgers:
+    for i, ledger in enumerate(ledgers):
         parts += [f"## {ledger.name}", about(ledger)]
         for group in by_adapter(ledger):
-            parts += [f"![{LABEL}]({PICTURES.name}/{_file(ledger, group)})", table(ledger, group)]
-    parts += ["## What the papers say, and what we see", comparison(ledgers)]
+            parts += [f"![{LABEL}]({PICTURES.name}/{_file(ledger, group)})"]
+            if _balances(group):
+                parts += [f"![{BALANCE}]({PICTURES.name}/{_file(ledger, group, 'balance')})"]
+            saved = [found.get((i, ledger.entries.index(entry), LOST)) for entry in group]
+            parts += [table(ledger, group, saved)]
+        if ledger.claims:
+            parts += ["### What was stated before the runs", claims_table(ledger.claims)]
+    parts += ["## Method by method", methods(ledgers, found)]
     return "\n\n".join(parts) + "\n"
 
 
 def pictures(ledgers: Sequence[Ledger]) -> dict[str, str]:
-    """File name to what it holds: each table as a picture (SVG)."""
-    return {
-        _file(ledger, group): chart([_bar(ledger, entry) for entry in group], group[0].majority)
-        for ledger in ledgers
-        for group in by_adapter(ledger)
-    }
+    """File name to what it holds: each table as two pictures (SVG)."""
+    drawn = {}
+    for ledger in ledgers:
+        for group in by_adapter(ledger):
+            drawn[_file(ledger, group)] = chart([_bar(ledger, entry) for entry in group], group[0].majority)
+            if balances := _balances(group):
+                drawn[_file(ledger, group, "balance")] = balance_chart(balances, _joint(group))
+    return drawn
 
 
 def _bar(ledger: Ledger, entry: Entry) -> Bar:
     left = entry.over_seeds("average_performance")
     return Bar(
-        name=_title(entry, len(ledger.seeds)).replace("`", ""),
+        name=title(entry, ledger.stated).replace("`", ""),
         learned=_mean(entry, "learning_accuracy"),
         left=left.mean if left else None,
         interval=left.interval if left else None,
     )
 
 
-def _file(ledger: Ledger, group: Sequence[Entry]) -> str:
-    return f"{ledger.name}-{path_safe(_what_learns(group[0].config.adapter))}.svg"
+def _balances(entries: Sequence[Entry]) -> list[Balance]:
+    """What learned tasks in turn, where that are at least two methods."""
+    found = []
+    for entry in entries:
+        learned, kept = entry.over_seeds("learning_accuracy"), entry.over_seeds("backward_transfer")
+        if learned and kept:
+            found.append(Balance(entry.name, learned.mean, kept.mean, learned.interval, kept.interval))
+    return found if len(found) > 1 else []
+
+
+def _joint(entries: Sequence[Entry]) -> JointEnd | None:
+    """Where `joint` ends, among methods that learn each task at a stage of its own."""
+    for entry in entries:
+        if entry.name == "joint" and (end := entry.over_seeds("average_performance")):
+            return JointEnd(end.mean, len(entry.tasks))
+    return None
+
+
+def _file(ledger: Ledger, group: Sequence[Entry], kind: str = "") -> str:
+    parts = [ledger.name, path_safe(_what_learns(group[0].config.adapter)), *([kind] if kind else [])]
+    return f"{'-'.join(parts)}.svg"
 
 
 def about(ledger: Ledger) -> str:
@@ -118,9 +149,13 @@ def about(ledger: Ledger) -> str:
         f"`{Path(config.model.name).name}` on {', '.join(f'`{name}`' for name in config.tasks)}: "
         f"learned from {_at_most(training.limit)}; epochs {setting(training.epochs)}, batches of "
         f"{training.batch_size}, {_rates(ledger.entries)}, texts cut to fit {training.max_length:,} tokens; "
-        f"scored on {_at_most(evaluation.limit)}. Seeds {', '.join(map(str, ledger.seeds))}. "
+        f"scored on {_at_most(evaluation.limit)} (`{evaluation.split}`). Seeds {_seeds(ledger)}. "
         f"Machine: {'; '.join(ledger.machines)}."
     )
+
+
+def _seeds(ledger: Ledger) -> str:
+    return ", ".join(map(str, sorted({seed for entry in ledger.entries for seed in entry.runs})))
 
 
 def _rates(entries: Sequence[Entry]) -> str:
@@ -144,77 +179,56 @@ def by_adapter(ledger: Ledger) -> list[list[Entry]]:
     return [sorted(group, key=lambda e: -_mean(e, "average_performance")) for group in groups.values()]
 
 
-def table(ledger: Ledger, entries: Sequence[Entry]) -> str:
-    """One table of methods with the same kind of adapter, and the score of always the commonest answer."""
-    kind = _what_learns(entries[0].config.adapter)
-    lines = [f"**{kind}**, {_rates(entries)}", "", _line(TABLE), _line(["---"] * len(TABLE))]
-    for entry in entries:
+def table(ledger: Ledger, entries: Sequence[Entry], saved: Sequence[Difference | None]) -> str:
+    """One table of methods with the same kind of adapter, and the score of always the commonest answer.
+
+    Args:
+        ledger: Their study.
+        entries: From the top down.
+        saved: The difference of each one's drop to that of `sequential`.
+    """
+    rows = [list(TABLE)]
+    for entry, difference in zip(entries, saved, strict=True):
         added = entry.cost["parameters_added"]
-        cells = [
-            _title(entry, len(ledger.seeds)) + _mark(entry),
-            *(_figure(entry.over_seeds(name)) for name in FIGURES),
-            _difference(saved(ledger, entry)),
-            _share(gap_closed(ledger, entry)),
-            _factor(times(ledger, entry)),
-            _kept(list(entry.cost["memory_kept"].values())[-1]),
-            f"{list(added.values())[-1]:,}",
-            "yes" if entry.cost["past_data"] else "no",
-        ]
-        lines.append(_line(cells))
+        rows.append(
+            [
+                title(entry, ledger.stated) + _mark(entry),
+                *(_figure(entry.over_seeds(name)) for name in FIGURES),
+                NONE if difference is None else _saved(difference.contrast),
+                _share(gap_closed(ledger, entry)),
+                _factor(times(ledger, entry)),
+                _share(entry.rehearsed) if entry.rehearsed else NONE,
+                _kept(list(entry.cost["memory_kept"].values())[-1]),
+                f"{list(added.values())[-1]:,}",
+                "yes" if entry.cost["past_data"] else "no",
+            ]
+        )
     majority = entries[0].majority
     if majority is not None:
-        lines.append(_line([" *majority class*", number(majority), *[""] * (len(TABLE) - 2)]))
-    return "\n".join(lines)
+        rows.append(["*majority class*", number(majority), *[""] * (len(TABLE) - 2)])
+    kind = _what_learns(entries[0].config.adapter)
+    return f"**{kind}**, {_rates(entries)}\n\n{markdown_table(rows)}"
 
 
-def comparison(ledgers: Sequence[Ledger]) -> str:
-    """For each method what it keeps, what its paper claims, and what came of it here."""
-    lines = [_line(("method", "keeps", "paper says", "we see")), _line(["---"] * 4)]
-    tests = corrected(ledgers)
-    for name, method in METHODS.items():
-        if name not in BASELINES:
-            lines.append(_line([f"`{name}`", method.keeps, PAPER_SAYS[name], _seen(name, ledgers, tests)]))
-    return "\n".join([COMPARED, "", *lines])
-
-
-Found = dict[tuple[int, int, str], tuple[Spread, float | None]]
-
-
-def corrected(ledgers: Sequence[Ledger]) -> Found:
-    """Every difference to `sequential` on the page with its p, corrected for their number.
-
-    Keyed by the places of the ledger and of its entry, and "forgets" or "learns"; p is None with one seed.
-    """
-    found = {
-        (i, k, what): difference
-        for i, ledger in enumerate(ledgers)
-        for k, entry in enumerate(ledger.entries)
-        for what, find in (("forgets", saved), ("learns", learned_more))
-        if (difference := find(ledger, entry)) is not None
-    }
-    p = {key: value for key, one in found.items() if (value := one.p) is not None}
-    by_key = dict(zip(p, holm(list(p.values())), strict=True))
-    return {key: (one, by_key.get(key)) for key, one in found.items()}
-
-
-def _seen(name: str, ledgers: Sequence[Ledger], tests: Found) -> str:
-    """Where a method forgets less than `sequential` for sure and where not, and where it pays in learning."""
-    places: dict[str, list[str]] = {}
-    for i, ledger in enumerate(ledgers):
-        named = [k for k, entry in enumerate(ledger.entries) if entry.name == name]
-        for k in named:
-            where = ledger.name + (ledger.entries[k].title.removeprefix(name) if len(named) > 1 else "")
-            for what, words, sign in (("forgets", FORGETS, -1), ("learns", LEARNS, 1)):
-                difference, p = tests.get((i, k, what), (None, None))
-                if difference is not None and (said := words[_sign(difference, p)]):
-                    places.setdefault(said, []).append(f"{where} {signed(sign * difference.mean)}")
-    in_order = [words for words in (*FORGETS.values(), *LEARNS.values()) if words in places]
-    return "<br>".join(f"{words}: {', '.join(places[words])}" for words in in_order) or NONE
-
-
-def _sign(difference: Spread, p: float | None) -> int:
-    """1 or −1 where the corrected p is below .05, else 0."""
-    return 0 if p is None or p >= SIGNIFICANT else 1 if difference.mean > 0 else -1
+def claims_table(claims: Sequence[JudgedClaim]) -> str:
+    """Each claim with its sums, their intervals and what came of it."""
+    rows = [["stated", "asked", "found (95 % interval)", "p (Holm)", "p of the sign-flip test", ""]]
+    for claim in claims:
+        flips = [one.by_sign for one in claim.conditions]
+        rows.append(
+            [
+                claim.claim.says,
+                "<br>".join(one.asks for one in claim.conditions),
+                "<br>".join(
+                    one.reason or f"{signed(one.total or 0.0)} ({between(one.interval)})"
+                    for one in claim.conditions
+                ),
+                p_value(claim.p_holm).removeprefix("p = ") if claim.tested else NONE,
+                "<br>".join(NONE if p is None else number(p) for p in flips),
+                "**borne out**" if claim.borne_out else "not borne out" if claim.tested else "not tested",
+            ]
+        )
+    return markdown_table(rows)
 
 
 def _mark(entry: Entry) -> str:
@@ -236,14 +250,6 @@ def _what_learns(adapter: AdapterSettings) -> str:
     return f"LoRA, rank {adapter.rank}, α {adapter.alpha:g}"
 
 
-def _title(entry: Entry, seeds: int) -> str:
-    adapter = entry.config.adapter
-    words = f"`{entry.name}`" + entry.title.removeprefix(entry.name)
-    if adapter.per_stage != "continue":
-        words += f", {adapter.per_stage} {'prompt' if adapter.kind == 'prompt' else 'adapter'} a stage"
-    return words + (f" ({len(entry.results)} of {seeds} seeds)" if len(entry.results) < seeds else "")
-
-
 def _share(value: float | None) -> str:
     return NONE if value is None else f"{value:.0%}".replace("-", MINUS)
 
@@ -256,8 +262,10 @@ def _figure(found: Spread | None) -> str:
     return NONE if found is None else number(found.mean) + _half(found)
 
 
-def _difference(found: Spread | None) -> str:
-    return NONE if found is None else signed(found.mean) + _half(found)
+def _saved(difference: Contrast) -> str:
+    """How much less was dropped: the drop's difference with its sign turned."""
+    half = (difference.interval[1] - difference.interval[0]) / 2
+    return f"{signed(0.0 - difference.difference)} ± {number(half)}"
 
 
 def _half(found: Spread) -> str:
@@ -268,10 +276,6 @@ def _kept(count: int) -> str:
     return byte_size(count) if count else "nothing"
 
 
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-
 def written_reading(text: str) -> str:
     """The text written by hand under "Reading" on a page."""
     _, found, rest = text.partition(f"{READING}\n")
@@ -279,8 +283,6 @@ def written_reading(text: str) -> str:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 2:
-        sys.exit("usage: python -m scripts.ledger STUDY_DIR...")
     before = PAGE.read_text(encoding="utf-8") if PAGE.is_file() else ""
     ledgers = [ledger for folder in sys.argv[1:] if (ledger := read_study(Path(folder))).entries]
     PAGE.write_text(page(ledgers, written_reading(before)), encoding="utf-8")

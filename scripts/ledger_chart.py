@@ -1,7 +1,11 @@
-"""One table of the ledger as a picture in a file of its own, with its colours."""
+"""Tables of the ledger as pictures in files of their own, with their colours."""
 
 from collections.abc import Sequence
 
+from markupsafe import Markup
+
+from forgetmenot.report.comparison import learned_and_kept
+from forgetmenot.report.comparison.learned_and_kept import Balance, JointEnd, balance_picture
 from forgetmenot.report.comparison.learned_and_left import WIDTH, Bar, bars_picture, picture_height
 
 STYLE = """<style>
@@ -33,6 +37,18 @@ def chart(bars: Sequence[Bar], majority: float | None) -> str:
         bars: From the top down; at least one.
         majority: The mean score of always the commonest answer; dashed.
     """
-    paper = f'<rect class="paper" width="{WIDTH}" height="{picture_height(bars)}"/>'
-    svg = str(bars_picture(bars, majority, [STYLE, paper]))
-    return svg.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1) + "\n"
+    return _file(bars_picture(bars, majority, _under(WIDTH, picture_height(bars))))
+
+
+def balance_chart(methods: Sequence[Balance], joint: JointEnd | None) -> str:
+    """An SVG file: learning accuracy to the right, backward transfer upwards, a dot for each method."""
+    under = _under(learned_and_kept.WIDTH, learned_and_kept.HEIGHT)
+    return _file(balance_picture(methods, joint, under))
+
+
+def _under(width: int, height: int) -> list[str]:
+    return [STYLE, f'<rect class="paper" width="{width}" height="{height}"/>']
+
+
+def _file(picture: Markup) -> str:
+    return str(picture).replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1) + "\n"

@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -12,9 +13,11 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 from forgetmenot.engine.learner import Learner
+from forgetmenot.engine.objectives import batch_loss, divisor
 from forgetmenot.errors import UserError
 from forgetmenot.methods import Method, Stage, make_method
 from forgetmenot.methods.gem import dual
+from forgetmenot.methods.shared.gradient_memory import GradientMemory
 from forgetmenot.prompting import Encoded, TokenSequence
 
 Floats = NDArray[np.float64]
@@ -30,9 +33,13 @@ class Pulled(Learner):
         self.pulls = pulls
         self.asked: list[list[str]] = []
 
-    def gradient_of(self, examples: Sequence[Encoded]) -> dict[str, Tensor]:
+    def gradient_of(
+        self, examples: Sequence[Encoded], weights: Sequence[float] | None = None
+    ) -> dict[str, Tensor]:
         self.asked.append([example.id for example in examples])
-        return _parts(np.sum([self.pulls[example.id] for example in examples], axis=0))
+        counted = weights or [1.0] * len(examples)
+        pulls = [w * self.pulls[one.id] for w, one in zip(counted, examples, strict=True)]
+        return _parts(np.sum(pulls, axis=0))
 
 
 def _parts(flat: Floats) -> dict[str, Tensor]:
@@ -176,3 +183,29 @@ def test_each_step_draws_anew() -> None:
 def test_options_are_checked(name: str, option: str) -> None:
     with pytest.raises(UserError, match=rf"^method\.{option}: .*greater"):
         make_method(name, {option: -1}, 0)
+
+
+@pytest.mark.parametrize("average", ["token", "example"])
+@pytest.mark.parametrize("name", ["gem", "agem"])
+def test_the_reference_is_the_gradient_that_a_step_on_the_remembered_batch_would_take(
+    name: str,
+    average: Literal["token", "example"],
+    learner: Learner,
+    stage: Stage,
+    examples: list[Encoded],
+) -> None:
+    """Of answers of one to three tokens, so that a mean over tokens and one over examples differ."""
+    remembered = [
+        replace(one, answer=TokenSequence((*one.answer.tokens, *(7,) * (k % 3)), one.answer.start))
+        for k, one in enumerate(examples)
+    ]
+    learner.loss_average = average
+    method = make_method(name, {"batch": len(remembered)}, seed=0)
+    assert isinstance(method, GradientMemory)
+    method.begin(learner, stage)
+    found = method.reference(learner, remembered)
+    torch.autograd.backward(batch_loss(learner, remembered) / divisor(learner, remembered))
+    step = learner.gathered()
+    assert found.keys() == step.keys()
+    difference = {name: found[name] - step[name] for name in step}
+    assert learner.norm(difference) < 1e-5 * learner.norm(step)

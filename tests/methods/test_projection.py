@@ -36,7 +36,7 @@ class Pulled(Learner):
         super().__init__(nn.Linear(2, 3), None, 512)
         self.pulls = torch.from_numpy(pulls).float()
 
-    def gradient_of(self, examples: Any) -> dict[str, Tensor]:
+    def gradient_of(self, examples: Any, weights: Any = None) -> dict[str, Tensor]:
         weight, bias = torch.split(self.pulls[int(examples[0].id)], [6, 3])
         return {"weight": weight.view(3, 2).clone(), "bias": bias.clone()}
 

@@ -114,10 +114,16 @@ class Gradients(LaidOut):
         """What the step's backward passes left in `.grad`, by parameter that learns; to change in place."""
         return {name: p.grad for name, p in self.trainable().items() if p.grad is not None}
 
-    def gradient_of(self, examples: Sequence[Encoded]) -> dict[str, Tensor]:
+    def gradient_of(
+        self, examples: Sequence[Encoded], weights: Sequence[float] | None = None
+    ) -> dict[str, Tensor]:
         """Gradient of the summed negative log-likelihood of the examples' answers, by parameter that learns.
 
         What `.grad` holds stays as it is.
+
+        Args:
+            examples: With answers.
+            weights: What each example's sum counts; 1 unless given.
 
         Raises:
             UserError: If the model is sharded: PyTorch sums its gradients into `.grad` alone.
@@ -127,15 +133,19 @@ class Gradients(LaidOut):
                 "This method takes gradients of its own, which a sharded model does not give; "
                 "launch without --use_fsdp."
             )
-        total = self.within_memory(lambda: self._gradient_of([example.answer for example in examples]))
+        answers = [example.answer for example in examples]
+        counted = weights or [1.0] * len(answers)
+        total = self.within_memory(lambda: self._gradient_of(answers, counted))
         return {name: ranks.all_reduce(gradient) for name, gradient in total.items()}
 
-    def _gradient_of(self, answers: Sequence[TokenSequence]) -> dict[str, Tensor]:
+    def _gradient_of(self, answers: Sequence[TokenSequence], weights: Sequence[float]) -> dict[str, Tensor]:
         parameters = self.trainable()
         total = {name: torch.zeros_like(p) for name, p in parameters.items()}
-        packs = [[answers[k] for k in indices] for indices in self.cut(answers)]
-        for turn in self.turns(packs):
-            loss = -self.forward(packs[turn.pack]).sum()
+        packs = self.cut(answers)
+        for turn in self.turns([[answers[k] for k in indices] for indices in packs]):
+            indices = packs[turn.pack]
+            counted = torch.tensor([weights[k] for k in indices], device=self.device)
+            loss = -(self.forward([answers[k] for k in indices]) * counted).sum()
             found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
             for name, gradient in zip(parameters, found, strict=True):
                 if gradient is not None:

@@ -145,7 +145,9 @@ class RoutedLearner(Learner):
         """Refused as `forward` is."""
         raise TypeError(WITHOUT_GRADIENTS)
 
-    def gradient_of(self, examples: Sequence[Encoded]) -> dict[str, Tensor]:
+    def gradient_of(
+        self, examples: Sequence[Encoded], weights: Sequence[float] | None = None
+    ) -> dict[str, Tensor]:
         """Refused as `forward` is."""
         raise TypeError(WITHOUT_GRADIENTS)
 

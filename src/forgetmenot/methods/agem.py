@@ -33,7 +33,7 @@ class AGEM(GradientMemory):
     def changed(self, learner: Learner) -> bool:
         """Project the gradient off the reference if they point apart."""
         past = [example for examples in self.memory.values() for example in examples]
-        reference = learner.gradient_of(self.drawn(past))
+        reference = self.reference(learner, past)
         gradient = learner.gathered()
         against = learner.dot(gradient, reference)
         if against >= 0:

@@ -56,8 +56,7 @@ class EWC(Importances):
 
         strength: NonNegativeFloat = 1000.0
         """The weight λ of the penalty; 0 is `sequential`. The paper chose it for each experiment, and so
-        should you, on the `select` split (`recipes/methods-select.yaml` does); our default comes from no such
-        search."""
+        should you, on the `select` split (docs/protocol.md has a search); our default comes from none."""
         fisher: Literal["sampled", "empirical"] = "sampled"
         """Whether the Fisher information is that of answers that the model draws, or of the data's own."""
         fisher_per: Literal["answer", "token"] = "answer"

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from forgetmenot.methods.shared.gradient_memory import GradientMemory
-from forgetmenot.methods.shared.memory import answer_lengths
 from forgetmenot.methods.shared.method import Options
 from forgetmenot.methods.shared.rehearsal import RehearsalOptions
 from forgetmenot.metrics.metric import Floats
-from forgetmenot.prompting.encoded import Encoded
 from forgetmenot.settings import NonNegativeFloat, PositiveInt
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from forgetmenot.engine.learner import Learner
 
 RANK_TOLERANCE = 1e-10
@@ -46,7 +41,7 @@ class GEM(GradientMemory):
 
     def changed(self, learner: Learner) -> bool:
         """Project the gradient onto what no past task objects to."""
-        references = [self._mean_gradient(learner, examples) for examples in self.memory.values()]
+        references = [self.reference(learner, examples) for examples in self.memory.values()]
         gradient = learner.gathered()
         against = np.array([learner.dot(gradient, reference) for reference in references])
         if (against >= 0).all():
@@ -56,12 +51,6 @@ class GEM(GradientMemory):
             for name, value in gradient.items():
                 value.add_(reference[name], alpha=float(weight))
         return True
-
-    def _mean_gradient(self, learner: Learner, examples: Sequence[Encoded]) -> dict[str, Tensor]:
-        """Of the loss per answer token, as the step's own gradient is: the margin depends on that."""
-        batch = self.drawn(examples)
-        tokens = sum(answer_lengths(batch))
-        return {name: value / tokens for name, value in learner.gradient_of(batch).items()}
 
 
 def dual(gram: Floats, against: Floats) -> Floats:

@@ -1,6 +1,6 @@
 """Each task learns in a subspace of its own: a new LoRA adapter, kept orthogonal to those before.
 
-O-LoRA (Wang et al., RunResults of EMNLP 2023, "Orthogonal Subspace Learning for Language Model Continual
+O-LoRA (Wang et al., Findings of EMNLP 2023, "Orthogonal Subspace Learning for Language Model Continual
 Learning", arXiv 2310.14152). The rows of a layer's A (as PEFT names it: W + B A) span what its update reads
 from the input; the paper adds λ Σ_{i<t} ‖A_i A_tᵀ‖² to the loss of task t, an unbounded sum that grows with
 width, depth, rank and the number of tasks. Here it is normalised. With Q the orthonormal basis of the span of

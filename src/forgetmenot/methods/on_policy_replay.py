@@ -5,8 +5,9 @@ each stage the model answers the prompts that are remembered of each earlier tas
 and those with the highest reward are trained on beside the new examples, by the plain likelihood.
 
 The paper's and its code's: one answer to each prompt, drawn at temperature .1; the best in equal parts of all
-past tasks, 1 % as many as there are new examples; two rewards, `rule`, what the answer scores against the
+past tasks; two rewards, `rule`, what the answer scores against the
 right one, and `confidence`, the mean log-probability of its tokens. Ours:
+- The share is of the mix: 1 % of it is n·.01/.99 examples beside n new ones, where the code takes n·.01.
 - The code asks all past training prompts; here those are asked that `memory` keeps.
 - `rule` is ROUGE-L over tokens: the F-measure of the longest common subsequence, which is 1 for the right
   label and 0 for one of other tokens. The code takes each task's own metric.
@@ -39,7 +40,7 @@ class OnPolicyReplayOptions(MixOptions, RehearsalOptions):
     """How past prompts come into a stage."""
 
     share: Annotated[float, Field(ge=0, lt=1)] = 0.01
-    """The part of the mix that they are. By default the code's 1 % of the new examples."""
+    """The part of the mix that they are; the code's 1 % is of the new examples, about the same number."""
     reward: Literal["rule", "confidence"] = "rule"
     """What orders the answers: `rule`, against the right answer, or the model's `confidence`."""
     temperature: NonNegativeFloat = 0.1

@@ -38,7 +38,7 @@ class SI(Importances):
 
         strength: NonNegativeFloat = 1.0
         """The weight c of the penalty; 0 is `sequential`. Our default comes from no search; choose it on the
-        `select` split (`recipes/methods-select.yaml` does)."""
+        `select` split (docs/protocol.md has a search)."""
         damping: PositiveFloat = 0.001
         """The damping ξ, against division by nothing where a parameter hardly moved. The authors' experiments
         have 0.1 and 0.001."""

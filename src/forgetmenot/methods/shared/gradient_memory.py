@@ -6,11 +6,14 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from forgetmenot.methods.shared.memory import answer_lengths
 from forgetmenot.methods.shared.method import Stage
 from forgetmenot.methods.shared.rehearsal import Rehearsal
 from forgetmenot.prompting.encoded import Encoded
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from forgetmenot.engine.learner import Learner
 
 
@@ -32,10 +35,17 @@ class GradientMemory(Rehearsal):
         self._draws = self.random(stage, "draw")
         self._steps = self._changed = 0
 
-    def drawn(self, examples: Sequence[Encoded]) -> list[Encoded]:
-        """A batch of remembered examples for this step."""
+    def reference(self, learner: Learner, examples: Sequence[Encoded]) -> dict[str, Tensor]:
+        """The gradient of the loss on a batch of remembered examples, the mean that the step's own loss is.
+
+        Over answer tokens, or over examples, each the mean over its own tokens (`training.loss_average`).
+        """
         order = self._draws.permutation(len(examples))[: self.options.batch]
-        return [examples[k] for k in order]
+        batch = [examples[k] for k in order]
+        lengths = answer_lengths(batch)
+        averaged = learner.loss_average == "example"
+        found = learner.gradient_of(batch, [1 / length for length in lengths] if averaged else None)
+        return {name: value / (len(batch) if averaged else sum(lengths)) for name, value in found.items()}
 
     def gradients(self, learner: Learner) -> None:
         """Ask the past, if there is one."""
