@@ -149,7 +149,10 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("study", type=Path, metavar="STUDY.yaml", help="a base config, and a grid over it")
     verb.add_argument("--output", metavar="DIR", help="the study's directory")
     verb.add_argument(
-        "--workers", type=int, default=1, metavar="N", help="how many runs at the same time on a machine"
+        "--workers",
+        type=int,
+        metavar="N",
+        help="how many runs at the same time on a machine; by default two where there is no GPU and they fit",
     )
     verb.add_argument(
         "--ray", action="store_true", help="start the runs with Ray; without --ray-address on this machine"

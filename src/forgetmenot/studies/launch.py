@@ -67,7 +67,7 @@ def this_machine(resources: Resources, workers: int) -> Iterator[Place]:
     """
     if resources.gpus is not None:
         raise UserError("resources.gpus: only Ray assigns GPUs to runs; add --ray, or leave it out.")
-    threads, why = threads_of(resources, workers, _cores())
+    threads, why = threads_of(resources, workers, cores_here())
     yield Place(workers, threads, Process, why)
 
 
@@ -82,13 +82,24 @@ def threads_of(resources: Resources, workers: int, cores: int) -> tuple[int, str
     Raises:
         UserError: OMP_NUM_THREADS is no number.
     """
+    if given := threads_given(resources):
+        return given
+    return max(1, cores // workers), f"{cores} cores shared by {workers}" if workers > 1 else "all cores"
+
+
+def threads_given(resources: Resources) -> tuple[int, str] | None:
+    """How many threads each run has where somebody says so, and who.
+
+    Raises:
+        UserError: OMP_NUM_THREADS is no number.
+    """
     if resources.cpus:
         return resources.cpus, "resources.cpus"
     if wanted := os.environ.get(THREADS, "").partition(",")[0].strip():  # a list is of nested levels
         if not wanted.isdecimal() or not int(wanted):
             raise UserError(f"{THREADS}: {wanted!r} is no number of threads; set another, or unset it.")
         return int(wanted), THREADS
-    return max(1, cores // workers), f"{cores} cores shared by {workers}" if workers > 1 else "all cores"
+    return None
 
 
 @contextmanager
@@ -132,7 +143,9 @@ def _connect(ray: Any, address: str | None) -> None:
             ray.init(address, **quiet)
         else:  # nothing travels through its object store, whose default is 30 % of the memory
             store = 100 << 20
-            ray.init("local", num_cpus=_cores(), include_dashboard=False, object_store_memory=store, **quiet)
+            ray.init(
+                "local", num_cpus=cores_here(), include_dashboard=False, object_store_memory=store, **quiet
+            )
     except Exception as error:  # Ray raises bare ones where it does not start in time
         where = (
             f"--ray-address: Ray cannot be reached at {address!r}" if address else "--ray: it cannot start"
@@ -201,6 +214,6 @@ def _room(node: dict[str, float], cpus: int, gpus: float) -> int:
     return min(most, int(node.get("GPU", 0) // gpus)) if gpus else most
 
 
-def _cores() -> int:
+def cores_here() -> int:
     """The cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -35,18 +35,21 @@ from forgetmenot.runs.api import Run, is_finished
 from forgetmenot.runs.directory import RunDirectory
 from forgetmenot.runs.plan import check_trackers, make_plan
 from forgetmenot.studies.compare import compare_study, write_comparison
-from forgetmenot.studies.config import StudyConfig, StudyRun, expand_study, load_study
+from forgetmenot.studies.config import Resources, StudyConfig, StudyRun, expand_study, load_study
 from forgetmenot.studies.display import StudyDisplay, print_plan
 from forgetmenot.studies.launch import (
     DONE,
     MISTAKE,
     Place,
     Started,
+    cores_here,
     ray_cluster,
     status_and_sentence,
     this_machine,
+    threads_given,
 )
 from forgetmenot.studies.pilot import check_unchanged, judge_pilot, pilot_runs
+from forgetmenot.studies.workers import default_workers
 from forgetmenot.tasks import Task, expand, load_tasks
 
 if TYPE_CHECKING:
@@ -116,7 +119,7 @@ class Study:
 def study(
     config: StudyConfig | Mapping[str, Any] | str | Path,
     *,
-    workers: int = 1,
+    workers: int | None = None,
     ray: bool | str = False,
     console: Console | None = None,
 ) -> Study:
@@ -126,14 +129,15 @@ def study(
 
     Args:
         config: A study, a path to one, or the content of its file.
-        workers: Runs at a time on a machine, which share its cores unless `resources` says otherwise.
+        workers: Runs at a time on a machine, which share its cores unless `resources` says otherwise. Unless
+            given: two where there is no GPU and they fit, otherwise one; with Ray one on each node.
         ray: Start them by Ray: True on this machine, an address on a running cluster.
         console: Where to show progress; None shows nothing.
 
     Raises:
         UserError: If anything that the study names is not there or does not fit, before a run is started.
     """
-    if workers < 1:
+    if workers is not None and workers < 1:
         raise UserError(f"--workers: give a number of at least 1 (given: {workers}).")
     if not isinstance(config, StudyConfig):
         config = load_study(config)
@@ -151,9 +155,9 @@ def study(
             print_plan(some, to_do, console)
             if not to_do:
                 return {}
-            address = ray if isinstance(ray, str) else None
-            resources = config.resources
-            room = ray_cluster(resources, workers, address) if ray else this_machine(resources, workers)
+            address, resources = ray if isinstance(ray, str) else None, config.resources
+            slots = workers or (1 if ray else _default_workers(to_do, resources, console))
+            room = ray_cluster(resources, slots, address) if ray else this_machine(resources, slots)
             with room as place:
                 console.print(Text(f"Threads of each run: {place.threads} ({place.why})", style="dim"))
                 with StudyDisplay(console, len(some), len(to_do)) as display:
@@ -175,6 +179,14 @@ def study(
         directory.write_text("study.md", study_markdown(results))
         write_comparison(comparison, directory, REPORT, config.published, claims)
     return Study(directory.path)
+
+
+def _default_workers(runs: Sequence[StudyRun], resources: Resources, console: Console) -> int:
+    """How many of some runs go on at a time, which is said."""
+    threads, _ = threads_given(resources) or (1, "")
+    count, why = default_workers([run.config for run in runs], threads, cores_here())
+    console.print(Text(f"Runs at a time: {count} ({why}; --workers N for another number)", style="dim"))
+    return count
 
 
 def _judged(

@@ -90,7 +90,7 @@ class Group:
     @property
     def method(self) -> str | None:
         """The method's name; None where the rows do not differ in it."""
-        method = self.runs[0].varies.get("method")
+        method = self.runs[0].varies.get("method") if self.runs else None
         return method.get("name") if isinstance(method, Mapping) else method
 
     @property
