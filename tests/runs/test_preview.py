@@ -231,3 +231,9 @@ def test_it_is_data_on_request(
         main(["run", str(path), "--json"])
     assert ended.value.code == 2
     assert "--json is for --preview" in capsys.readouterr().err
+
+
+def test_it_refuses_what_the_run_would_refuse_of_a_probe(tiny: Mapping[str, Any], tmp_path: Path) -> None:
+    probe = {"name": "layers", "controls": str(tmp_path / "nothing")}
+    with pytest.raises(UserError, match="is not the directory of a finished run"):
+        forgetmenot.preview({**tiny, "evaluation.probes": [probe], "output": str(tmp_path / "run")})

@@ -30,6 +30,7 @@ from forgetmenot.runs.directory import RunDirectory, begun_with
 from forgetmenot.runs.display import Display
 from forgetmenot.runs.ownership import check_ours
 from forgetmenot.runs.plan import check_trackers, make_plan
+from forgetmenot.runs.probing import make_probes
 from forgetmenot.runs.receipt_loader import ReceiptLoader
 
 if TYPE_CHECKING:
@@ -184,6 +185,7 @@ def preview(config: RunConfig | Mapping[str, Any] | str | Path | None = None) ->
     check_ours(config.directory, "run")
     with TemporaryDirectory() as folder:  # receipts are kept where they are issued; here, not for long
         plan = make_plan(config, ReceiptLoader(config, RunDirectory(Path(folder))))
+    make_probes(plan, config.evaluation.probes)  # what they need is here, or a sentence says what is not
     from forgetmenot.models.layers import first_learning
     from forgetmenot.runs.calibration import calibrate
     from forgetmenot.runs.execution import deterministic
