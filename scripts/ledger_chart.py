@@ -25,6 +25,7 @@ text { font: 12px system-ui, sans-serif; fill: var(--soft); }
 .drop { stroke: var(--rust); stroke-width: 3; }
 .gain { stroke: var(--blue); stroke-width: 3; opacity: .5; }
 .whisker { stroke: var(--soft); stroke-width: 1; }
+.series { stroke: var(--blue); stroke-width: 1.5; opacity: .45; }
 .learned { fill: var(--paper); stroke: var(--blue); stroke-width: 2; }
 .left { fill: var(--blue); }
 </style>"""

@@ -104,3 +104,29 @@ def test_a_study_shows_it_with_short_names_and_the_line_of_joint(tmp_path: Path)
         "mine", [*runs[:2], read_run(runs[2].path or folder, {"method": "sequential", "seed": 0})]
     )
     assert [short_name(twice, group) for group in twice.groups] != ["sequential", "sequential"]
+
+
+def test_one_method_at_several_learning_rates_is_one_line_with_one_name(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    runs = []
+    for method in ("sequential", {"name": "replay", "share": 0.1}):
+        for rate in (0.001, 0.002, 0.004):
+            folder = tmp_path / f"{method if isinstance(method, str) else 'replay'}-{rate}"
+            write_answers(folder, {task: rng.random((4, 50)) < 0.7 for task in "abc"})
+            runs.append(read_run(folder, {"method": method, "training.learning_rate": rate, "seed": 0}))
+    picture = comparison_page(Comparison("mine", runs)).partition('svg class="balance"')[2]
+    picture = picture.partition("</svg>")[0]
+    assert picture.count('class="series"') == 4, "two lines of three points"
+    assert picture.count('class="left"') == 6
+    assert picture.count(">sequential<") == picture.count(">replay<") == 1
+
+
+def test_methods_with_a_rate_of_their_own_are_no_series(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    runs = []
+    for method, rate in (("sequential", 0.001), ("ewc", 0.002)):
+        write_answers(tmp_path / method, {task: rng.random((4, 50)) < 0.7 for task in "abc"})
+        runs.append(
+            read_run(tmp_path / method, {"method": method, "training.learning_rate": rate, "seed": 0})
+        )
+    assert 'class="series"' not in comparison_page(Comparison("mine", runs))

@@ -19,6 +19,7 @@ from forgetmenot.report.comparison.runs import (
     varying,
 )
 from forgetmenot.report.comparison.weighted import END, LOST, UntestableError, matched, weighted
+from forgetmenot.report.wording import setting
 
 HAQUE = {
     "haque_pretrained_mean": "pretrained",
@@ -43,6 +44,7 @@ USUAL = {
 """The columns of every other comparison."""
 
 FINAL = "average_performance"  # and Haque's final mean, which is the same
+RATE = "training.learning_rate"
 TESTED = (END, LOST)
 """The figures by which every pair is tested."""
 
@@ -92,6 +94,14 @@ class Group:
         """The method's name; None where the rows do not differ in it."""
         method = self.runs[0].varies.get("method") if self.runs else None
         return method.get("name") if isinstance(method, Mapping) else method
+
+    @property
+    def but_rate(self) -> str | None:
+        """What it has in common with rows of other learning rates; None where the rate does not vary."""
+        if not self.runs or RATE not in self.runs[0].varies:
+            return None
+        varies = {k: v for k, v in self.runs[0].varies.items() if k not in (RATE, *CONDITIONS)}
+        return ", ".join(setting(value) for value in varies.values()) or None
 
     @property
     def parameters(self) -> int | None:

@@ -1,5 +1,6 @@
 """Learning against retention: a picture of two axes, a point for each method."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,13 +17,18 @@ LABEL = "What each method learned, against the change of a task since it was lea
 
 @dataclass(frozen=True)
 class Balance:
-    """One method: its mean learning accuracy, its mean backward transfer, and their intervals."""
+    """One method: its mean learning accuracy, its mean backward transfer, and their intervals.
+
+    Those of one `series`, such as one method at several learning rates, are joined by a line in their order,
+    and the name of the series stands once.
+    """
 
     name: str
     learned: float
     kept: float
     learned_interval: Interval | None = None
     kept_interval: Interval | None = None
+    series: str | None = None
 
 
 @dataclass(frozen=True)
@@ -79,11 +85,18 @@ def balance_picture(
         if one.kept_interval is not None:
             low, high = one.kept_interval
             parts.append(drawing.line("whisker", x(one.learned), y(low), x(one.learned), y(high)))
+    series: dict[str, list[Balance]] = {}
+    for one in methods:
+        series.setdefault(one.series or one.name, []).append(one)
+    for joined in series.values():
+        for one, following in itertools.pairwise(joined):
+            ends = [(x(place.learned), y(place.kept)) for place in (one, following)]
+            parts.append(drawing.line("series", *ends[0], *ends[1]))
     for one in methods:
         told = f"{one.name}: {number(one.learned)} learned, {signed(one.kept)} since"
         parts.append(drawing.dot("left", x(one.learned), y(one.kept), 5, told))
-    for one in sorted(methods, key=lambda one: -one.kept):
-        parts.append(drawing.label(one.name, x(one.learned), y(one.kept), boxes, LEFT, right))
+    for name, joined in sorted(series.items(), key=lambda item: -item[1][0].kept):
+        parts.append(drawing.label(name, x(joined[0].learned), y(joined[0].kept), boxes, LEFT, right))
     return drawing.svg("balance", WIDTH, HEIGHT, LABEL, parts)
 
 

@@ -83,14 +83,23 @@ def _bars(comparison: Comparison) -> Markup | None:
 
 def _balance(comparison: Comparison) -> Markup | None:
     """What each row learned against what it kept of it, where at least two learned tasks in turn."""
+    series = _series(comparison.matched_groups)
     rows, joint, shapes = list[Balance](), None, set[tuple[int, int]]()
     for group in comparison.matched_groups:
         learned, kept, end = (
             group.spread(name) for name in ("learning_accuracy", "backward_transfer", FINAL)
         )
         if learned and kept:
-            name = short_name(comparison, group)
-            rows.append(Balance(name, learned.mean, kept.mean, learned.interval, kept.interval))
+            rows.append(
+                Balance(
+                    short_name(comparison, group),
+                    learned.mean,
+                    kept.mean,
+                    learned.interval,
+                    kept.interval,
+                    series=series.get(group.name),
+                )
+            )
             shapes |= {(len(run.tasks), run.measured - 1) for one in group.finished if (run := one.results)}
         elif group.method == "joint" and end:
             joint = end.mean
@@ -100,6 +109,21 @@ def _balance(comparison: Comparison) -> Markup | None:
     if joint is None or shapes or tasks != stages:
         return balance_picture(rows)
     return balance_picture(rows, JointEnd(joint, tasks))
+
+
+def _series(groups: Sequence[Group]) -> dict[str, str]:
+    """Rows that differ in their learning rate alone to what they share, in short: the method."""
+    alike: dict[str, list[Group]] = {}
+    for group in groups:
+        if group.but_rate:
+            alike.setdefault(group.but_rate, []).append(group)
+    several = {name: rows for name, rows in alike.items() if len(rows) > 1}
+    methods = [rows[0].method for rows in several.values()]
+    return {
+        row.name: (row.method if row.method and methods.count(row.method) == 1 else name)
+        for name, rows in several.items()
+        for row in rows
+    }
 
 
 def short_name(comparison: Comparison, group: Group) -> str:
