@@ -18,7 +18,7 @@ from forgetmenot.report.comparison.comparison import Comparison
 from forgetmenot.report.comparison.conclusions import conclusions
 from forgetmenot.report.comparison.page import comparison_page
 from forgetmenot.report.comparison.runs import ComparedRun, level_name, read_run
-from forgetmenot.report.comparison.tables import print_comparison, table_files
+from forgetmenot.report.comparison.tables import group_rows, print_comparison, table_files
 from forgetmenot.report.comparison.weighted import END, LOST
 from tests.report.compared_runs import forgetful, identity_gap, write_answers
 
@@ -479,3 +479,34 @@ def test_the_page_shows_each_task_and_links_each_run(tmp_path: Path) -> None:
     assert "| sequential | 0." in page
     assert "method,parameters,runs" in page
     assert "href=" not in comparison_page(comparison).partition("<body>")[2], "nothing to link from nowhere"
+
+
+def test_a_row_is_named_by_what_tells_it_and_the_rest_is_a_detail(tmp_path: Path) -> None:
+    """Each method of a grid of methods and rates has its own rate: its name says enough."""
+
+    def compared(*rows: tuple[Any, float]) -> Comparison:
+        runs = []
+        for k, (method, rate) in enumerate(rows):
+            write_answers(tmp_path / f"{len(rows)}-{k}", forgetful(seed=k, kept=0.7))
+            varies = {"method": method, "training.learning_rate": rate, "seed": 0}
+            runs.append(read_run(tmp_path / f"{len(rows)}-{k}", varies))
+        return Comparison("mine", runs)
+
+    own = compared(("sequential", 0.001), ({"name": "replay", "share": 0.1}, 0.002))
+    assert [one.name for one in own.groups] == ["sequential", "replay (share 0.1)"]
+    assert [one.details for one in own.groups] == [
+        "training.learning_rate 0.001",
+        "training.learning_rate 0.002",
+    ]
+    assert own.kind == "method"
+    assert group_rows(own)[1]["details"] == "training.learning_rate 0.002"
+    page = comparison_page(own).replace("<wbr>", "")
+    assert '<span class="metric">training.learning_rate 0.002</span>' in page
+    both = compared(("sequential", 0.001), ("sequential", 0.002), ("joint", 0.001))
+    assert [one.name for one in both.groups][:2] == [
+        "sequential, training.learning_rate 0.001",
+        "sequential, training.learning_rate 0.002",
+    ]
+    assert both.kind == "setting"
+    assert not any(one.details for one in both.groups)
+    assert "details" not in group_rows(both)[0]

@@ -72,7 +72,7 @@ def svg(name: str, width: int, height: int, label: str, parts: Sequence[str]) ->
 
 
 def label(name: str, at: float, up: float, boxes: list[Box], left: float, right: float) -> str:
-    """A point's name where it covers nothing that is there, beside, above or below; at worst beside.
+    """A point's name, beside, above or below, where it covers nothing that is there, or least.
 
     Args:
         name: The words.
@@ -84,6 +84,7 @@ def label(name: str, at: float, up: float, boxes: list[Box], left: float, right:
     """
     wide = len(name) * CHARACTER
     places = [("start", at + 9, up + 4), ("end", at - 9, up + 4)]
+    places += [(side, at + dx, up + dy) for dy in (-7, 16) for side, dx in (("start", 7), ("end", -7))]
     places += [
         (side, at + dx, up + dy) for dy in (-11, 19, -24, 32) for side, dx in (("start", -4), ("end", 4))
     ]
@@ -92,13 +93,14 @@ def label(name: str, at: float, up: float, boxes: list[Box], left: float, right:
         start = x if anchor == "start" else x - wide
         if start >= left and start + wide <= right:
             fitting.append((anchor, x, y, (start, y - 11.0, wide, 13.0)))
-    free = [place for place in fitting if not any(_overlap(place[3], box) for box in boxes)]
-    anchor, x, y, box = (
-        free or fitting or [("middle", at, up - 11, (at - wide / 2, up - 22.0, wide, 13.0))]
-    )[0]
+    if not fitting:
+        fitting = [("middle", at, up - 11, (at - wide / 2, up - 22.0, wide, 13.0))]
+    anchor, x, y, box = min(fitting, key=lambda place: sum(_covered(place[3], there) for there in boxes))
     boxes.append(box)
     return words("tick", x, y, anchor, name)
 
 
-def _overlap(a: Box, b: Box) -> bool:
-    return a[0] < b[0] + b[2] and b[0] < a[0] + a[2] and a[1] < b[1] + b[3] and b[1] < a[1] + a[3]
+def _covered(a: Box, b: Box) -> float:
+    """The area that two boxes have in common."""
+    wide, high = (min(a[k] + a[k + 2], b[k] + b[k + 2]) - max(a[k], b[k]) for k in (0, 1))
+    return max(wide, 0.0) * max(high, 0.0)

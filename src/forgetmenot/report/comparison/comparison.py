@@ -61,10 +61,16 @@ class TaskMeans:
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """What is compared with others of its kind: a model, a method, or any setting but a run's conditions."""
+    """What is compared with others of its kind: a model, a method, or any setting but a run's conditions.
+
+    Attributes:
+        name: What tells it from the others, as shortly as that can be said.
+        details: What else is its own, as a method's learning rate; empty where the name says all.
+    """
 
     name: str
     runs: Sequence[ComparedRun]
+    details: str = ""
 
     @property
     def finished(self) -> list[ComparedRun]:
@@ -206,13 +212,18 @@ class Comparison:
         }
         self.keys = varying(runs)
         kinds = [key for key in self.keys if key not in CONDITIONS]
-        self.kind = kinds[0] if len(kinds) == 1 else "setting" if kinds else "run"
+        naming = _telling(self.runs, kinds)
+        self.kind = naming[0] if len(naming) == 1 else "setting" if naming else "run"
         alone = next((run.results.name for run in runs if run.results), name)
         groups: dict[str, list[ComparedRun]] = {}
         for run in self.runs:
-            named = ", ".join(self.level(run, key) for key in kinds)
+            named = ", ".join(self.level(run, key) for key in naming)
             groups.setdefault(named or alone, []).append(run)
-        self.groups = [Group(*group) for group in groups.items()]
+        rest = kinds[len(naming) :]
+        self.groups = [
+            Group(named, some, ", ".join(self.level(some[0], key) for key in rest))
+            for named, some in groups.items()
+        ]
         self.matched_groups = _alike(self.groups)
 
     def level(self, run: ComparedRun, key: str) -> str:
@@ -329,6 +340,14 @@ class Comparison:
         return float(np.sqrt(np.mean(variances))) if variances else None
 
 
+def _telling(runs: Sequence[ComparedRun], kinds: Sequence[str]) -> list[str]:
+    """The fewest first keys by which rows that differ in any of `kinds` are told apart."""
+    rows = len({run.key(kinds) for run in runs})
+    return next(
+        list(kinds[:n]) for n in range(len(kinds) + 1) if len({run.key(kinds[:n]) for run in runs}) == rows
+    )
+
+
 def _means(task: str, results: Sequence[RunResults]) -> TaskMeans:
     """One task's scores over several runs."""
     learned, ends, since = list[float](), list[float](), list[float]()
@@ -352,7 +371,9 @@ def _alike(groups: Sequence[Group]) -> list[Group]:
     common = set.intersection(*keys) if keys else set()
     if not common:
         return list(groups)
-    return [Group(one.name, [run for run in one.finished if run.key(CONDITIONS) in common]) for one in groups]
+    return [
+        replace(one, runs=[run for run in one.finished if run.key(CONDITIONS) in common]) for one in groups
+    ]
 
 
 def _test(

@@ -72,19 +72,23 @@ def balance_picture(
     parts.append(drawing.words("tick", (LEFT + right) / 2, HEIGHT - 10, "middle", "learning accuracy →"))
     parts.append(drawing.words("tick", LEFT, TOP - 12, "start", "↑ backward transfer"))
     boxes = [(x(one.learned) - 6, y(one.kept) - 6, 12.0, 12.0) for one in methods]
+    for one in methods:
+        at, up = x(one.learned), y(one.kept)
+        if one.learned_interval is not None:
+            first, last = (x(end) for end in one.learned_interval)
+            parts.append(drawing.line("whisker", first, up, last, up))
+            boxes.append((first, up - 1, last - first, 2))
+        if one.kept_interval is not None:
+            last, first = (y(end) for end in one.kept_interval)
+            parts.append(drawing.line("whisker", at, first, at, last))
+            boxes.append((at - 1, first, 2, last - first))
     if joint is not None:
         first, last = max(joint.learned(upwards[1]), across[0]), min(joint.learned(upwards[0]), across[1])
         if first < last:
             ends = [(x(learned), y(joint.kept(learned))) for learned in (first, last)]
             parts.append(drawing.line("majority", *ends[0], *ends[1]))
-            parts.append(drawing.label("joint", ends[0][0] + 4, ends[0][1] + 14, boxes, LEFT, right))
-    for one in methods:
-        if one.learned_interval is not None:
-            low, high = one.learned_interval
-            parts.append(drawing.line("whisker", x(low), y(one.kept), x(high), y(one.kept)))
-        if one.kept_interval is not None:
-            low, high = one.kept_interval
-            parts.append(drawing.line("whisker", x(one.learned), y(low), x(one.learned), y(high)))
+            parts.append(drawing.words("tick", ends[0][0] + 8, ends[0][1] - 3, "start", "joint"))
+            boxes.append((ends[0][0] + 8, ends[0][1] - 14, 5 * drawing.CHARACTER, 13.0))
     series: dict[str, list[Balance]] = {}
     for one in methods:
         series.setdefault(one.series or one.name, []).append(one)

@@ -30,7 +30,9 @@ def group_rows(comparison: Comparison) -> list[dict[str, Any]]:
     """One row for each group: every figure, its deviation and its noise floor."""
     rows = []
     for group in comparison.groups:
-        row: dict[str, Any] = {comparison.kind: group.name, "parameters": group.parameters}
+        row: dict[str, Any] = {comparison.kind: group.name}
+        row |= {"details": group.details} if any(one.details for one in comparison.groups) else {}
+        row |= {"parameters": group.parameters}
         row |= {"runs": len(group.finished), "failed": len(group.runs) - len(group.finished)}
         for figure in ALL:
             found = group.spread(figure)
