@@ -89,6 +89,27 @@ def test_calibrated_and_normalised_scores_go_on(tiny: Config, tmp_path: Path, sa
     same(undisturbed, resumed)
 
 
+@pytest.mark.parametrize(
+    "kind", [{}, {"adapter.per_stage": "merge"}, {"adapter.kind": "full"}], ids=["lora", "merge", "full"]
+)
+def test_answers_after_a_training_for_one_task_are_not_taken_for_the_stages(
+    kind: Config, tiny: Config, tmp_path: Path, same: Same
+) -> None:
+    """The weights change from cell to cell; cut off in the base's first cells, and in the last stage's."""
+    config = {**tiny, **SMALL, **kind, "tasks": tiny["tasks"][:2], "training.learning_rate": 0.01}
+    config["evaluation.readings"] = [{"realign": 8}]
+    undisturbed, whole, _ = passes({**config, "output": str(tmp_path / "undisturbed")})
+    assert undisturbed is not None
+    told = [path.read_bytes() for path in sorted(undisturbed.path.rglob("predictions*.parquet"))]
+    for cut in (4, whole // 8, whole - 3, whole // 5 * 4):
+        config["output"] = str(tmp_path / f"cut-{cut}")
+        passes(config, cut)
+        resumed, _, _ = passes(config)
+        assert resumed is not None
+        assert [path.read_bytes() for path in sorted(resumed.path.rglob("predictions*.parquet"))] == told
+        same(undisturbed, resumed)
+
+
 def test_each_of_two_processes_keeps_its_own(
     tiny: Config, tmp_path: Path, same: Same, in_processes: InProcesses
 ) -> None:

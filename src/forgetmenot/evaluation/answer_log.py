@@ -83,8 +83,20 @@ class AnswerLog:
         finally:
             parts.write()
 
+    @contextmanager
+    def with_other_weights(self) -> Iterator[None]:
+        """What is kept within is of weights that are not the stage's, as after a training for one task."""
+        of_the_stage, self._weights = self._weights, None
+        try:
+            yield
+        finally:
+            self._weights = of_the_stage
+
     def _begun(self, model: Any, *described: Any) -> Any:
-        """A hash of the weights, which stay while a stage is scored, of who answers, and of what is asked."""
+        """A hash of the weights, of who answers, and of what is asked.
+
+        The weights stay while a stage is scored but `with_other_weights`, so they are read once.
+        """
         if self._weights is None:
             self._weights = repr(_sums(model))
         return hashlib.sha256(repr((self._weights, self.part, described)).encode())

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -236,8 +236,7 @@ class Loop:
             for file, tasks in asked.items():
                 answers = []
                 for one in tasks:
-                    with realigned(self.session, one):
-                        answers.append(evaluate(self.learner, self.method, one, done, kept))
+                    answers.append(self._answers(one, done, kept))
                     give_back()
                 names = [one.task.name for one in tasks]
                 write_predictions(folder / file, dict(zip(names, answers, strict=True)))
@@ -248,6 +247,13 @@ class Loop:
         write_cost(folder, {**read_cost(folder), "scoring": counted})
         path.write_text(json.dumps(cells, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         return time.perf_counter() - began
+
+    def _answers(self, one: ScoredTask, done: Callable[[int], None], kept: AnswerLog) -> Predictions:
+        """A task's answers; where it is realigned, of the weights after that."""
+        if not len(one.realign):
+            return evaluate(self.learner, self.method, one, done, kept)
+        with kept.with_other_weights(), realigned(self.session, one), kept.with_other_weights():
+            return evaluate(self.learner, self.method, one, done, kept)
 
     def _ask_again(self, folder: Path, tasks: Sequence[ScoredTask], answers: Sequence[Predictions]) -> None:
         """Keep what the base answers otherwise when it is asked again, beside what was kept before."""
