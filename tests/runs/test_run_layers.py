@@ -1,6 +1,7 @@
 """The layers probe in runs: controls from another run, what a page shows of it, and a planted change."""
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from rich.console import Console
+from safetensors.torch import load_file, save_file
 
 from forgetmenot.config import load_config
 from forgetmenot.engine.learner import Learner
@@ -114,15 +116,52 @@ def test_a_saved_run_is_measured_as_it_would_have_been(go: Go) -> None:
 
 
 def test_what_does_not_fit_is_refused_in_a_sentence(go: Go, tmp_path: Path) -> None:
+    """Before the base is scored, all but what only the tokens tell."""
     plain = go("plain", SMALL)
-    with pytest.raises(UserError, match="has not measured these inputs of animal"):
+    with pytest.raises(UserError, match=r"plain was not measured by the probe `layers`; begin it anew"):
         go("order", controlled(plain))
+    assert not list((tmp_path / "order").glob("stages/*"))
+    fewer = go("fewer", {**SMALL, "evaluation.probes": [{"name": "layers", "limit": 8}]})
+    with pytest.raises(UserError, match=r"fewer was measured with limit: 8, and this run has 12"):
+        go("order", controlled(fewer))
+    rewritten = go("rewritten", {**WATCHED, "prompt": "terse"})
+    with pytest.raises(UserError, match="has not measured these inputs of animal"):
+        go("order", controlled(rewritten))
     with pytest.raises(UserError, match="not the directory of a finished run"):
         make_probe("layers", {"controls": str(tmp_path)}, None)
     with pytest.raises(UserError, match="prompts takes the place of the tasks"):
         make_probe("layers", {"prompts": "lima", "tasks": ["a"]}, None)
     with pytest.raises(UserError, match=r"this run scores no task 'anymal'.*animal"):
         go("misspelt", {"evaluation.probes": [{"name": "layers", "tasks": ["anymal"]}]})
+
+
+def test_controls_of_another_model_are_refused(go: Go, tiny: Mapping[str, Any], tmp_path: Path) -> None:
+    """With the same tokens and layers, so that its states alone tell it."""
+    other = tmp_path / "other"
+    shutil.copytree(tiny["model"], other)
+    weights = load_file(other / "model.safetensors")
+    generator = torch.Generator().manual_seed(0)
+    save_file(
+        {name: one + 0.5 * torch.randn(one.shape, generator=generator) for name, one in weights.items()},
+        other / "model.safetensors",
+        {"format": "pt"},
+    )
+    single = go("single", {**WATCHED, "method": "single", "model": str(other)})
+    with pytest.raises(UserError, match=r"single was tuned from another model: its base has other states"):
+        go("order", controlled(single))
+
+
+def test_a_task_of_too_few_inputs_is_left_out_and_said(tiny_tasks: Mapping[str, Path]) -> None:
+    tasks = load_tasks([str(tiny_tasks["animal"]), str(tiny_tasks["size"])], None)
+    few = [
+        RunTask(task, choose_prompt(task, "default"), task.score[:count], 128)
+        for task, count in zip(tasks, (3, 4), strict=True)
+    ]
+    probe = make_probe("layers", {}, None)
+    probe.take_tasks(few)
+    assert probe.notes == ["Probe layers: no map of animal (3 scored examples; it takes 4)."]
+    with pytest.raises(UserError, match=r"layers: animal \(3 scored examples; it takes 4\)"):
+        make_probe("layers", {"tasks": ["animal"]}, None).take_tasks(few)
 
 
 def test_the_page_and_the_terminal_show_the_map(go: Go) -> None:

@@ -28,8 +28,12 @@ if TYPE_CHECKING:
 
 LEAST = 4
 """Inputs, which the debiased estimate takes."""
+LIMIT = 100
 LEVEL = 0.95
 METRIC = "debiased linear CKA with the base model"
+CONTROLS = "evaluation.probes.layers.controls"
+SAME = 0.1
+"""How far states of one model may lie apart, as a share: those in bf16 have roundings of 2^-8 each."""
 ALIKE = "all inputs have the same state there, or all states are equally far apart"
 
 NO_BASE = "the base model's states on these inputs are not kept: the task was added to the run later"
@@ -44,7 +48,7 @@ class LayersOptions(ProbeOptions):
 
     tasks: Names = ()
     """Names of tasks that the run scores; empty for all of them that have prompts."""
-    limit: Annotated[int, Field(ge=LEAST)] = 100
+    limit: Annotated[int, Field(ge=LEAST)] = LIMIT
     """Take a fixed random sample of so many inputs of each task; of `prompts` the first so many."""
     controls: str | None = None
     """The directory of a finished run of the method `single` with this probe and the same tasks and limit:
@@ -92,7 +96,7 @@ class Layers(Probe):
                 raise UserError("evaluation.probes.layers: it needs four prompts or more to compare layers.")
         self.controls: Mapping[str, Control] = {}
         if options.controls is not None:
-            self.controls = controls_of(Path(options.controls), "evaluation.probes.layers.controls")
+            self.controls = controls_of(Path(options.controls), options.limit, LIMIT, CONTROLS)
 
     def take_tasks(self, tasks: Sequence[RunTask]) -> None:
         """Choose among the run's tasks.
@@ -103,18 +107,18 @@ class Layers(Probe):
         if self.texts:
             return
         named = chosen_tasks(tasks, self.options.tasks, "layers")
-        self.tasks = [one for one in named if one.task.kind != "text" and len(one.examples) >= LEAST]
-        left_out = [one.task.name for one in named if one not in self.tasks]
-        if not self.tasks or (left_out and self.options.tasks):
-            raise UserError(
-                f"evaluation.probes.layers: {', '.join(left_out)}: a task needs prompts, which plain text "
-                "has not, and four scored examples or more."
-            )
+        why = {one.task.name: reason for one in named if (reason := _unfit(one)) is not None}
+        self.tasks = [one for one in named if one.task.name not in why]
+        left_out = "; ".join(f"{name} {reason}" for name, reason in why.items())
+        if not self.tasks or (why and self.options.tasks):
+            raise UserError(f"evaluation.probes.layers: {left_out}.")
+        if why:
+            self.notes = [f"Probe layers: no map of {left_out}."]
         if self.options.controls is not None and not any(
             one.task.name in self.controls for one in self.tasks
         ):
             raise UserError(
-                f"evaluation.probes.layers.controls: {self.options.controls} was tuned on none of "
+                f"{CONTROLS}: {self.options.controls} was tuned on none of "
                 f"{', '.join(one.task.name for one in self.tasks)} alone."
             )
 
@@ -160,14 +164,33 @@ class Layers(Probe):
             states = KeptStates(control.folder, name, prompts)
             if control.stage not in states.stages():
                 raise UserError(
-                    f"evaluation.probes.layers.controls: {self.options.controls} has not measured these "
-                    f"inputs of {name} by the probe `layers`: run it with the same tasks, prompts, limit and "
-                    "tokenizer."
+                    f"{CONTROLS}: {self.options.controls} has not measured these inputs of {name} by the "
+                    "probe `layers`: run it with the same tasks, prompts, limit and tokenizer."
                 )
             others["control"] = (states, control.stage)
+            both = base in kept.stages() and control.base in states.stages()
+            if both and _differ(kept.of(base, 1), states.of(control.base, 1)):
+                raise UserError(
+                    f"{CONTROLS}: {self.options.controls} was tuned from another model: its base has other "
+                    f"states on the inputs of {name}."
+                )
         for states, other in others.values():
             states.check(other)
         return others
+
+
+def _unfit(one: RunTask) -> str | None:
+    """Why a task has no map; None where it has one."""
+    if one.task.kind == "text":
+        return "(plain text, which has no prompts)"
+    if (count := len(one.examples)) < LEAST:
+        return f"({count} scored examples; it takes {LEAST})"
+    return None
+
+
+def _differ(one: Floats, other: Floats) -> bool:
+    """Whether states are those of two models."""
+    return bool(np.linalg.norm(one - other) > SAME * np.linalg.norm(one))
 
 
 def _part(name: str, models: Mapping[str, Model], layer: int, layers: int) -> Part:
@@ -190,7 +213,7 @@ def _part(name: str, models: Mapping[str, Model], layer: int, layers: int) -> Pa
     raw, shown, below = (_rows(some, whole) for some in (raw, shown, below))
     found = {key: alignment(shown["own"], shown[key]) for key in models if key != "own"}
     more["biased"] = found["base"].biased
-    for key in found.keys() - {"base"}:
+    for key in (key for key in found if key != "base"):
         more |= _numbers(key, found[key].debiased, found[key].resampled, n)
         more[f"{key} biased"] = found[key].biased
     if "control" in found:

@@ -337,6 +337,8 @@ def _go_on(config: RunConfig, directory: RunDirectory, display: Display, fresh: 
     for note in plan.notes:
         display.say(note)
     probes = make_probes(plan, config.evaluation.probes)
+    for note in (note for probe in probes.values() for note in probe.notes):
+        display.say(note)
     from forgetmenot.runs.execution import carry_out
 
     carry_out(plan, receipts, probes, directory, display, fresh=fresh)

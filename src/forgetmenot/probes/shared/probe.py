@@ -72,6 +72,7 @@ class Probe:
     Attributes:
         delta: What the mean change of its parts against the base model is called; empty where such a mean
             says nothing.
+        notes: Sentences for the user on what it leaves out, said before anything is computed.
     """
 
     Options: ClassVar[type[ProbeOptions]] = ProbeOptions
@@ -88,6 +89,7 @@ class Probe:
             UserError: If something that it needs is not there.
         """
         self.options, self.data_dir = options, data_dir
+        self.notes: list[str] = []
 
     def take_tasks(self, tasks: Sequence[RunTask]) -> None:
         """Get the tasks that the run scores, before any model is loaded; by default they are of no use.
