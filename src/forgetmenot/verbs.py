@@ -288,6 +288,7 @@ def limits(parsed: argparse.Namespace) -> None:
 def embed(parsed: argparse.Namespace) -> None:
     """`fmn embed`: vectors of sentences, what a model's vectors are worth, tuning, and export."""
     from forgetmenot.trials import embed
+    from forgetmenot.trials.embedding_folder import RESULTS
 
     modes = {"--measure": parsed.measure, "--train": parsed.train, "--export": parsed.export}
     chosen = [name for name, given in {"FILE": parsed.file, **modes}.items() if given]
@@ -321,7 +322,7 @@ def embed(parsed: argparse.Namespace) -> None:
             console=console,
         )
         found.print(console)
-        console.print(f"\nResults: {found.path / embed.RESULTS}", highlight=False, soft_wrap=True)
+        console.print(f"\nResults: {found.path / RESULTS}", highlight=False, soft_wrap=True)
     else:
         from forgetmenot.trials.tune_embeddings import tune_embeddings
 

@@ -93,6 +93,12 @@ def test_vectors_are_those_of_the_sentences_in_their_order(
     assert str(out) in capsys.readouterr().out
 
 
+def test_a_column_of_numbers_holds_no_sentences(tiny_llama: Path, tmp_path: Path) -> None:
+    (tmp_path / "s.jsonl").write_text('{"id": 7, "text": "A cat"}\n')
+    with pytest.raises(UserError, match=r"line 1: the value of 'id' is no text \(given: 7\)"):
+        fmn.embed(str(tiny_llama), tmp_path / "s.jsonl", tmp_path / "out.npy", column="id")
+
+
 def test_a_table_needs_the_column_of_its_sentences(tiny_llama: Path, tmp_path: Path) -> None:
     table, out = tmp_path / "rows.csv", tmp_path / "out.npy"
     table.write_text("id,text\n1,A cat\n2,It is red.\n")
@@ -115,6 +121,11 @@ def test_a_table_needs_the_column_of_its_sentences(tiny_llama: Path, tmp_path: P
         (["s.txt", "out.npy", "--set", "pooling=max"], "pooling"),
         (["s.txt", "out.npy", "--set", "tasks=glue4"], "tasks: it has no effect here; leave it out"),
         (["out", "--measure", "stsb", "--set", "evaluation.limit=3"], "evaluation.limit: it has no effect"),
+        (["s.txt", "out.npy", "--set", "training.epochs=2"], "training.epochs: it has no effect here"),
+        (
+            ["s.txt", "out.npy", "--set", "pooling=mean", "--set", "demonstration=opt-125m"],
+            "demonstration stands in front of the one-word prompt, which pooling: mean has not",
+        ),
         (["s.txt", "out.npy", "--set", "demonstration=[a, ' ']"], "demonstration"),
         (["s.txt", "s.txt"], "s.txt holds the sentences; give another name"),
         (["s.txt", "out.npy", "--data-dir", "."], "--data-dir has no effect with FILE"),
@@ -223,6 +234,34 @@ def test_a_measurement_is_spearmans_and_the_transfer_that_was_asked_for(
     assert "Mean of the 2 similarities" in said
 
 
+@pytest.mark.parametrize(
+    ("other", "differing"),
+    [
+        (["--measure", "sts13"], "sets"),
+        (["--measure", "stsb", "--set", "limit=5"], "settings"),
+        (["--measure", "stsb", "--set", "training.precision=bf16"], "training"),
+    ],
+)
+def test_figures_of_another_request_are_not_replaced(
+    tiny_llama: Path,
+    data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    other: list[str],
+    differing: str,
+) -> None:
+    out = tmp_path / "out"
+    for _ in range(2):  # the same again writes over its own
+        assert command("embed", tiny_llama, out, "--measure", "stsb", "--data-dir", data) == 0
+    kept = (out / "embeddings.json").read_bytes()
+    assert command("embed", tiny_llama, out, *other, "--data-dir", data) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"holds figures already, made otherwise ({differing})" in said
+    assert command("embed", "quickstart-small", out, "--measure", "stsb", "--data-dir", data) == 2
+    assert "made otherwise (model)" in " ".join(capsys.readouterr().err.split())
+    assert (out / "embeddings.json").read_bytes() == kept
+
+
 def test_a_group_leaves_out_sick_where_its_file_is_missing_and_says_so(
     tiny_llama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -292,6 +331,10 @@ def test_a_tuning_is_measured_before_and_after_and_exported(
         capsys.readouterr()
         assert command("embed", tiny_llama, out, *other) == 2
         assert "holds a tuning already, which would be lost" in " ".join(capsys.readouterr().err.split())
+    for changed in ("temperature=0.1", "training.epochs=3", "adapter.rank=2", "seed=1"):
+        anew = [*given, "--set", changed]
+        assert command("embed", tiny_llama, out, "--train", "--data-dir", data, *anew) == 2
+        assert "holds a tuning already, made otherwise" in " ".join(capsys.readouterr().err.split())
     assert json.loads((out / "embeddings.json").read_text()) == found
 
     exported = out / "sentence-transformers"

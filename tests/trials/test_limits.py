@@ -364,6 +364,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"settings": {"evaluation.limit": 4}}, "evaluation.limit"),
     ({"models": ["quickstart", "quickstart"]}, "named twice"),
     ({"models": []}, "models: name one or more"),
+    ({"settings": {"examples": 1001}}, "examples: input should be less than or equal to 1000"),
+    ({"settings": {"rows": 2}}, r"rows: of 2 rows in all none are of .*; raise it, or hold these out"),
 ]
 
 

@@ -50,7 +50,12 @@ def _cells(path: Path, column: str | None) -> list[tuple[str, str]]:
     found = []
     for number, row in table.rows:
         text = row.get(column)
-        found.append((text if isinstance(text, str) else "", table.at(number)))
+        if text is not None and not isinstance(text, str):
+            raise UserError(
+                f"{table.at(number)}: the value of {column!r} is no text (given: {text!r}); name the column "
+                "of the sentences."
+            )
+        found.append((text or "", table.at(number)))
     return found
 
 

@@ -7,7 +7,7 @@ before the last quote; the paper prints it the other way round.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from forgetmenot.settings import Settings
 
@@ -60,6 +60,15 @@ class EmbeddingSettings(Settings):
     demonstration: Demonstration | None = None
     """A sentence and its word, put in front of the prompt: ["A jockey riding a horse.", "Equestrian"], or
     `opt-2.7b`, whose it is in the paper."""
+
+    @model_validator(mode="after")
+    def _of_a_prompt(self) -> "EmbeddingSettings":
+        if self.demonstration is not None and self.pooling != "prompt":
+            raise ValueError(
+                f"demonstration stands in front of the one-word prompt, which pooling: {self.pooling} has "
+                "not; leave one of the two out"
+            )
+        return self
 
 
 def around(settings: EmbeddingSettings) -> tuple[str, str]:

@@ -119,13 +119,13 @@ def _candidates(data_dir: Path | None) -> list[Path]:
 
 
 def _downstream(name: str, data_dir: Path | None) -> Path:
-    tried = _candidates(data_dir)
-    for folder in tried:
-        if (folder / ("SICK" if name == "sick-r" else "STS")).is_dir():
+    part = "SICK" if name == "sick-r" else "STS"
+    for folder in _candidates(data_dir):
+        if (folder / part).is_dir():
             return folder
     raise UserError(
         f"The set {name!r} is read from SentEval's files: set data_dir to a folder that holds "
-        f"senteval/downstream/, with the files of {WHERE}."
+        f"senteval/downstream/{part}/, with the files of {WHERE}."
     )
 
 

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 from rich.console import Console
@@ -32,14 +32,15 @@ from forgetmenot.runs.display import Display
 from forgetmenot.runs.opening import opened
 from forgetmenot.runs.plan import data_folder
 from forgetmenot.settings import PositiveInt
+from forgetmenot.trials.embedding_folder import RESULTS, refuse_other, request
 
 if TYPE_CHECKING:
     from forgetmenot.runs.session import Session
 
-RESULTS, EXPORTED, ADAPTER = "embeddings.json", "sentence-transformers", "adapter"
+EXPORTED = "sentence-transformers"
 GROUPS = {"all": (*PUBLISHED, *FIELDS), "sts": PUBLISHED, "transfer": tuple(FIELDS)}
 """What names of several sets stand for."""
-OF_EVERY_RUN = ("model", "training", "data_dir")
+OF_EVERY_RUN = ("model", "training.precision", "training.attention", "training.max_length", "data_dir")
 """The parts of a run's config that have an effect wherever a model embeds."""
 GUARD = ("A man is dancing.", "A woman is reading a book.", "It rains.", "A man is dancing on the stage.")
 """The sentences that the guard looks at, and an export is held against; ours."""
@@ -163,7 +164,10 @@ def measure_embeddings(
         )
     dev = read_pairs("stsb", folder).sample(asked.limit) if candidates is not None else None
     directory = RunDirectory(Path(output))
-    refuse_other(directory, "figures")
+    wanted = request(
+        config, asked, sets=names, demonstrations=None if demonstrations is None else str(demonstrations)
+    )
+    refuse_other(directory, "figures", wanted)
     with opened(directory, console, "embed") as display:
         session = session_of(config, display)
         for sentence in left_out.values():
@@ -185,6 +189,7 @@ def measure_embeddings(
         values = [one.value for one in measured if one.value is not None]
         content = {
             **made_with(session, how),
+            "request": wanted,
             "limit": asked.limit,
             "similarity": [one.to_json() for one in measured],
             "mean": sum(values) / len(values) if len(values) == len(measured) > 1 else None,
@@ -218,30 +223,14 @@ def export_embeddings(
     """
     config, asked = settings_of(EmbeddingSettings, {"model": model}, settings or {})
     directory = RunDirectory(Path(output))
-    refuse_other(directory, "an export")
+    wanted = request(config, asked)
+    refuse_other(directory, "an export", wanted)
     with opened(directory, console, "embed") as display:
         session = session_of(config, display)
         write_export(session, asked, directory.path)
-        directory.write_json(RESULTS, {**made_with(session, asked), "similarity": [], "transfer": []})
+        content = {**made_with(session, asked), "request": wanted, "similarity": [], "transfer": []}
+        directory.write_json(RESULTS, content)
     return directory.path / EXPORTED
-
-
-def refuse_other(directory: RunDirectory, wanted: Literal["figures", "an export", "a tuning"]) -> None:
-    """See that a directory holds nothing that another of `fmn embed`'s three tasks has left there.
-
-    Raises:
-        UserError: It does.
-    """
-    if (directory.path / ADAPTER).is_dir():
-        there = "a tuning"
-    elif content := directory.read_json(RESULTS):
-        there = "figures" if content.get("similarity") or content.get("transfer") else "an export"
-    else:
-        return
-    if there != wanted:
-        raise UserError(
-            f"{directory.path} holds {there} already, which would be lost; name another directory."
-        )
 
 
 def write_export(session: Session, settings: EmbeddingSettings, folder: Path) -> float:

@@ -1,9 +1,9 @@
 """The settings of `fmn limits`: what is tuned on, what is shown, and what is tested."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator
 
 from forgetmenot.errors import UserError, nearest, validation_sentence
 from forgetmenot.prompting.solved_examples import CONTROLS
@@ -18,7 +18,7 @@ class LimitsSettings(Settings):
 
     tests: PositiveInt = 100
     """The test examples of each task, a fixed random sample; the same in every condition."""
-    examples: PositiveInt = 2
+    examples: Annotated[int, Field(ge=1, le=1000)] = 2
     """Solved examples in a prompt, and those that a SampleGen model writes: the paper's 2."""
     balanced: bool = False
     """Whether labels take turns among the examples that are shown; the paper draws at random."""

@@ -77,7 +77,8 @@ def make_cases(
     """Cut tasks alike, and choose their prompts.
 
     Raises:
-        UserError: A task does not choose among labels or lacks a split, or none is left to tune on.
+        UserError: A task does not choose among labels or lacks a split, none is left to tune on, or so few
+            rows are learned in all that one has none.
     """
     names = [task.name for task in tasks]
     for name in held_out:
@@ -87,7 +88,13 @@ def make_cases(
         raise UserError("--hold-out: it names every task, so that none is left to tune on.")
     if "irrelevant" in settings.controls and len(tasks) < 2:
         raise UserError("controls: irrelevant shows examples of another task, and there is only one.")
-    return [_case(task, task.name not in held_out, settings, seed) for task in tasks]
+    cases = [_case(task, task.name not in held_out, settings, seed) for task in tasks]
+    if nothing := [name for name, count in rows_of(cases, settings).items() if not count]:
+        raise UserError(
+            f"rows: of {settings.rows} rows in all none are of {listed(nothing)}; raise it, or hold these "
+            "out (--hold-out)."
+        )
+    return cases
 
 
 def _case(task: Task, trained: bool, settings: LimitsSettings, seed: int) -> Case:
@@ -156,6 +163,13 @@ def mixture(sizes: Sequence[int], rows: int, cap: int) -> list[int]:
     return [int(count) for count in whole]
 
 
+def rows_of(cases: Sequence[Case], settings: LimitsSettings) -> dict[str, int]:
+    """The training rows of each task that is not held out."""
+    trained = [one for one in cases if one.trained]
+    counts = mixture([len(one.task.train) for one in trained], settings.rows, settings.cap)
+    return dict(zip([one.name for one in trained], counts, strict=True))
+
+
 def write_training(
     cases: Sequence[Case], settings: LimitsSettings, seed: int, folder: Path
 ) -> dict[str, int]:
@@ -164,8 +178,7 @@ def write_training(
     Returns:
         The training rows of each task.
     """
-    counts = mixture([len(one.task.train) for one in cases if one.trained], settings.rows, settings.cap)
-    of_task = dict(zip([one.name for one in cases if one.trained], counts, strict=True))
+    of_task = rows_of(cases, settings)
     for case in cases:
         draw = np.random.default_rng([seed, zlib.crc32(case.name.encode())])
         places = draw.permutation(len(case.task.train))[: of_task.get(case.name, 0)]

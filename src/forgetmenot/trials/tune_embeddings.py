@@ -32,16 +32,14 @@ from forgetmenot.runs.display import Display
 from forgetmenot.runs.opening import opened
 from forgetmenot.runs.plan import data_folder
 from forgetmenot.trials.embed import (
-    ADAPTER,
     EXPORTED,
     OF_EVERY_RUN,
-    RESULTS,
     made_with,
-    refuse_other,
     session_of,
     settings_of,
     write_export,
 )
+from forgetmenot.trials.embedding_folder import ADAPTER, RESULTS, refuse_other, request
 
 if TYPE_CHECKING:
     from forgetmenot.runs.midway import Midway
@@ -114,7 +112,7 @@ def tune_embeddings(
         _require_lora(given["adapter.kind"])  # before the paper's rank is found to fit no other kind
     named = {"model": model, "seed": SEED, **PAPER, **WARMUP}
     named |= {} if data_dir is None else {"data_dir": str(data_dir)}
-    config, asked = settings_of(TuneSettings, named, given, (*OF_EVERY_RUN, *OF_TUNING))
+    config, asked = settings_of(TuneSettings, named, given, (*OF_EVERY_RUN, "training", *OF_TUNING))
     _check(config)
     how = EmbeddingSettings(**{name: getattr(asked, name) for name in EmbeddingSettings.model_fields})
     folder = data_folder(config)
@@ -125,7 +123,9 @@ def tune_embeddings(
         raise UserError("training.limit: 0 leaves no triple to tune on; give one or more.")
     dev = read_pairs("stsb", folder).sample(config.evaluation.limit)
     directory = RunDirectory(Path(output))
-    refuse_other(directory, "a tuning")
+    adapter = config.adapter.model_dump(mode="json")
+    wanted = request(config, asked, adapter=adapter, seed=config.seed, pairs=config.evaluation.limit)
+    refuse_other(directory, "a tuning", wanted)
     with opened(directory, console, "embed") as display:
         from forgetmenot.models.adapt import adapt
         from forgetmenot.runs.midway import Midway
@@ -142,7 +142,7 @@ def tune_embeddings(
             "triples": len(triples),
             "learning_rate": session.learning_rate,
             "seed": config.seed,
-            "adapter": config.adapter.model_dump(mode="json"),
+            "adapter": adapter,
             "training": config.training.model_dump(mode="json"),
         }
         place = stage_folder(directory.path, f"tuning-{_digest(made, about, encoded)}")
@@ -155,6 +155,7 @@ def tune_embeddings(
         change = paired_difference("spearman", dev.gold, after, before, seed=config.seed)
         content = {
             **made,
+            "request": wanted,
             "similarity": [similarity(dev, after).to_json()],
             "transfer": [],
             "before": similarity(dev, before).to_json(),
