@@ -38,8 +38,9 @@ def test_the_template_is_the_codes_or_the_papers() -> None:
 
 def test_other_poolings_read_the_sentence_alone() -> None:
     for pooling in ("mean", "last"):
-        settings = EmbeddingSettings(pooling=pooling, demonstration=DEMONSTRATION)
-        assert asked('Is  he "in"?', settings) == 'Is he "in"?'
+        assert asked('Is  he "in"?', EmbeddingSettings(pooling=pooling)) == 'Is he "in"?'
+        with pytest.raises(ValidationError, match=f"which pooling: {pooling} has not"):
+            EmbeddingSettings(pooling=pooling, demonstration=DEMONSTRATION)
 
 
 def test_a_demonstration_may_be_named_as_in_the_paper() -> None:

@@ -26,8 +26,10 @@ def alone(learner: Learner, text: str, pooling: str) -> Tensor:
     return found
 
 
-@pytest.mark.parametrize("demonstration", [None, DEMONSTRATION])
-@pytest.mark.parametrize("pooling", ["prompt", "mean", "last"])
+@pytest.mark.parametrize(
+    ("pooling", "demonstration"),
+    [("prompt", None), ("prompt", DEMONSTRATION), ("mean", None), ("last", None)],
+)
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_vector_is_that_of_the_sentence_alone(
     learner: Learner, pooling: Any, demonstration: Any, precision: Literal["fp32", "bf16"]

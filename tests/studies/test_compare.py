@@ -68,9 +68,10 @@ def test_models_methods_and_other_keys_make_groups(tmp_path: Path) -> None:
     comparison = compare(paths, tmp_path)
     assert comparison.kind == "setting"
     assert [one.name for one in comparison.groups] == [
-        "one, ewc (strength 2.0), training.epochs 1",
-        "two, sequential, training.epochs 3",
+        "one, ewc (strength 2.0)",
+        "two, sequential",
     ]
+    assert [one.details for one in comparison.groups] == ["training.epochs 1", "training.epochs 3"]
 
 
 def test_a_study_stands_for_its_runs_and_a_directory_for_itself(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ class Group:
     """What is compared with others of its kind: a model, a method, or any setting but a run's conditions.
 
     Attributes:
-        name: What tells it from the others, as shortly as that can be said.
+        name: Its model and method, if they tell it from the others, otherwise all that differs.
         details: What else is its own, as a method's learning rate; empty where the name says all.
     """
 
@@ -219,7 +219,7 @@ class Comparison:
         for run in self.runs:
             named = ", ".join(self.level(run, key) for key in naming)
             groups.setdefault(named or alone, []).append(run)
-        rest = kinds[len(naming) :]
+        rest = [key for key in kinds if key not in naming]
         self.groups = [
             Group(named, some, ", ".join(self.level(some[0], key) for key in rest))
             for named, some in groups.items()
@@ -341,11 +341,10 @@ class Comparison:
 
 
 def _telling(runs: Sequence[ComparedRun], kinds: Sequence[str]) -> list[str]:
-    """The fewest first keys by which rows that differ in any of `kinds` are told apart."""
-    rows = len({run.key(kinds) for run in runs})
-    return next(
-        list(kinds[:n]) for n in range(len(kinds) + 1) if len({run.key(kinds[:n]) for run in runs}) == rows
-    )
+    """By what rows are named: model and method where these tell them apart, otherwise by all that differs."""
+    first = [key for key in kinds if key in ("model", "method")]
+    rows = [len({run.key(keys) for run in runs}) for keys in (first, kinds)]
+    return first if rows[0] == rows[1] else list(kinds)
 
 
 def _means(task: str, results: Sequence[RunResults]) -> TaskMeans:
