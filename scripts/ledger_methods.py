@@ -39,7 +39,7 @@ def papers() -> dict[str, Paper]:
 def methods(ledgers: Sequence[Ledger], found: Mapping[tuple[int, int, str], Difference]) -> str:
     """Each method: what it keeps, its paper, what is otherwise here, what checks it, and what was seen."""
     said = papers()
-    parts = [SEEN.format(count=len(found))]
+    parts = [SEEN.format(count=len(found))] if found else []
     for name, method in METHODS.items():
         if name in BASELINES:
             continue

@@ -32,7 +32,13 @@ def test_more_learned_lies_to_the_right_and_more_kept_above() -> None:
 def test_whiskers_end_where_the_intervals_do() -> None:
     figure = _drawn(Balance("a", 0.6, -0.3, (0.5, 0.7), (-0.4, -0.2)), Balance("b", 0.8, -0.1))
     (across, upright) = (line for line in figure.iter("line") if line.attrib["class"] == "whisker")
-    dot = _place(next(figure.iter("circle")))
+    dot, other = (_place(one) for one in figure.iter("circle"))
+    assert float(across.attrib["x2"]) - float(across.attrib["x1"]) == pytest.approx(
+        other[0] - dot[0], abs=0.2
+    )
+    assert float(upright.attrib["y2"]) - float(upright.attrib["y1"]) == pytest.approx(
+        dot[1] - other[1], abs=0.2
+    )
     assert float(across.attrib["y1"]) == float(across.attrib["y2"]) == pytest.approx(dot[1], abs=0.1)
     assert (float(across.attrib["x1"]) + float(across.attrib["x2"])) / 2 == pytest.approx(dot[0], abs=0.1)
     assert float(upright.attrib["x1"]) == float(upright.attrib["x2"]) == pytest.approx(dot[0], abs=0.1)

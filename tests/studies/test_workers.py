@@ -76,8 +76,9 @@ def test_weights_are_counted_in_all_layouts(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(bytes(5))
     assert weights_size(ModelSettings(name=str(tmp_path))) == 10
     (tmp_path / "a.gguf").write_bytes(bytes(3))
-    assert weights_size(ModelSettings(name=str(tmp_path), gguf_file="a.gguf")) == 3
-    assert weights_size(ModelSettings(name=str(tmp_path / "a.gguf"))) == 3
+    assert weights_size(ModelSettings(name=str(tmp_path), gguf_file="a.gguf")) == 12, "four bits become 16"
+    assert weights_size(ModelSettings(name=str(tmp_path / "a.gguf"))) == 12
+    assert weights_size(ModelSettings(name=str(tmp_path))) == 10, "what is not loaded does not count"
     assert weights_size(ModelSettings(name=str(tmp_path / "nothing" / "yet"))) is None
 
 

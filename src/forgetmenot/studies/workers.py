@@ -13,7 +13,9 @@ from forgetmenot.models.settings import BUNDLED, ModelSettings
 ROOM = 8
 """How many times its weights' files a run may take of the memory: fp32 of files in 16 bits, what learns with
 its gradients and moments, activations. A run with LoRA takes less."""
-WEIGHTS = ("*.safetensors", "*.bin", "*.gguf")
+WEIGHTS = ("*.safetensors", "*.bin")
+DEQUANTIZED = 4
+"""How many times a GGUF file its weights may be in 16 bits: they are in four."""
 
 
 def default_workers(configs: Iterable[RunConfig], threads: int, cores: int) -> tuple[int, str]:
@@ -43,14 +45,14 @@ def default_workers(configs: Iterable[RunConfig], threads: int, cores: int) -> t
 
 
 def weights_size(model: ModelSettings) -> int | None:
-    """Bytes of a model's weights on the disk; None where they are not there yet."""
+    """Bytes of a model's weights in 16 bits, from its files; None where they are not there yet."""
     if model.name in BUNDLED:
         return 0  # a few MB
     path = Path(model.name).expanduser()
     if model.gguf_file is not None and path.is_dir():
         path = path / model.gguf_file
     if path.is_file():
-        return path.stat().st_size
+        return path.stat().st_size * DEQUANTIZED
     if path.is_dir():
         return sum(file.stat().st_size for pattern in WEIGHTS for file in path.glob(pattern))
     from huggingface_hub import try_to_load_from_cache
@@ -61,4 +63,6 @@ def weights_size(model: ModelSettings) -> int | None:
         found = try_to_load_from_cache(model.name, file, revision=model.revision)
     except HFValidationError:  # a path at which nothing is yet
         return None
-    return Path(found).stat().st_size if isinstance(found, str) else None
+    if not isinstance(found, str):
+        return None
+    return Path(found).stat().st_size * (DEQUANTIZED if model.gguf_file else 1)
