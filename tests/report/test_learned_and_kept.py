@@ -106,6 +106,14 @@ def test_a_study_shows_it_with_short_names_and_the_line_of_joint(tmp_path: Path)
     assert picture.count('class="majority"') == 1
     assert ">joint<" in picture
     assert "Learning against retention" in page
+    models = [
+        read_run(run.path or folder, {"model": model, "method": run.varies["method"], "seed": 0})
+        for model, run in (("a", runs[0]), ("b", runs[2]))
+    ]
+    both = Comparison("mine", models)
+    assert [short_name(both, one) for one in both.groups] == [one.name for one in both.groups], (
+        "of two models"
+    )
     twice = Comparison(
         "mine", [*runs[:2], read_run(runs[2].path or folder, {"method": "sequential", "seed": 0})]
     )

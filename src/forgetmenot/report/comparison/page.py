@@ -127,9 +127,10 @@ def _series(groups: Sequence[Group]) -> dict[str, str]:
 
 
 def short_name(comparison: Comparison, group: Group) -> str:
-    """A row's name in a picture: its method, where that is the row's own, otherwise the whole name."""
+    """A row's name in a picture: its method alone, where rows are methods and each has its own."""
     others = [one.method for one in comparison.groups if one.name != group.name]
-    return group.name if group.method is None or group.method in others else group.method
+    alone = comparison.kind == "method" and group.method not in others
+    return group.method if alone and group.method else group.name
 
 
 def _tasks(comparison: Comparison) -> list[tuple[str, dict[str, TaskMeans]]]:
