@@ -15,6 +15,7 @@ from transformers import get_scheduler
 
 from forgetmenot.engine import ranks, shards
 from forgetmenot.engine.batches import Batches, Shuffled, chats_among
+from forgetmenot.engine.free_memory import given_back_at_once
 from forgetmenot.engine.learner import Learner
 from forgetmenot.engine.objectives import divisor, with_reference
 from forgetmenot.engine.pack import positions
@@ -110,8 +111,10 @@ def fit(
     if saves is not None:
         saves.take_up(state)
     drawn = enumerate(batches, 1)
+    lean = any(getattr(part, "gradient_checkpointing", False) for part in model.modules())
     with (
-        _lora(learner) as weights_changed,
+        given_back_at_once() if lean else nullcontext(),
+        _lora(learner, lean=lean) as weights_changed,
         saves.stepping() if saves is not None else nullcontext(),
     ):
         for step, indices in islice(drawn, state.step, None):
@@ -149,13 +152,11 @@ def fit(
     model.eval()
 
 
-def _lora(learner: Learner) -> AbstractContextManager[Callable[[], None]]:
+def _lora(learner: Learner, *, lean: bool) -> AbstractContextManager[Callable[[], None]]:
     """How LoRA layers compute in training; where memory is short, without a second copy of their weights."""
     if learner.precision == "bf16":
         return rounded_lora(learner.model)
-    if any(getattr(part, "gradient_checkpointing", False) for part in learner.model.modules()):
-        return nullcontext(lambda: None)
-    return learning_folded(learner.model)
+    return nullcontext(lambda: None) if lean else learning_folded(learner.model)
 
 
 def _backward(
