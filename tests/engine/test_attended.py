@@ -20,8 +20,21 @@ SCALE = 0.3
 Inputs = list[Tensor]
 
 
-def inputs(seed: int, chunks: int, heads: int, groups: int, queries: int, keys: int, size: int) -> Inputs:
-    """Queries, keys, values, a mask that hides about half, and the gradient of what comes out."""
+def inputs(
+    seed: int,
+    chunks: int,
+    heads: int,
+    groups: int,
+    queries: int,
+    keys: int,
+    size: int,
+    values: int | None = None,
+) -> Inputs:
+    """Queries, keys, values, a mask that hides about half, and the gradient of what comes out.
+
+    Args:
+        values: The size of values, where it is another than that of keys.
+    """
     draw = torch.Generator().manual_seed(seed)
 
     def drawn(*shape: int) -> Tensor:
@@ -31,8 +44,9 @@ def inputs(seed: int, chunks: int, heads: int, groups: int, queries: int, keys: 
     mask = mask.masked_fill_(drawn(*mask.shape) < 0, float("-inf"))
     mask[..., 0] = 0
     # keys and values lie as `_taken` gives them: the heads within the positions
-    within = (drawn(chunks, keys, groups, size).transpose(1, 2) for _ in range(2))
-    return [2 * drawn(chunks, heads, queries, size), *within, mask, drawn(chunks, heads, queries, size)]
+    sizes = (size, values or size)
+    within = (drawn(chunks, keys, groups, one).transpose(1, 2) for one in sizes)
+    return [2 * drawn(chunks, heads, queries, size), *within, mask, drawn(chunks, heads, queries, sizes[1])]
 
 
 def fused(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float) -> Tensor:
@@ -62,8 +76,9 @@ def apart(one: Tensor, truth: Tensor) -> float:
     queries=st.integers(1, 9),
     keys=st.integers(1, 12),
     size=st.sampled_from([1, 4, 8]),
+    values=st.sampled_from([None, 3, 16]),
 )
-def test_it_is_the_attention_of_pytorch(seed: int, groups: int, shared: int, **shape: int) -> None:
+def test_it_is_the_attention_of_pytorch(seed: int, groups: int, shared: int, **shape: Any) -> None:
     given = inputs(seed, heads=groups * shared, groups=groups, **shape)
     truth = found(fused, given, torch.float64)
     for one, true in zip(found(attend, given, torch.float32), truth, strict=True):

@@ -360,7 +360,12 @@ def test_where_activations_are_computed_again_nothing_is_held_that_need_not_be(
 ) -> None:
     """No second copy of the weights, and no freed memory."""
     given_back: list[bool] = []
-    monkeypatch.setattr(training, "given_back_at_once", lambda: nullcontext(given_back.append(True)))
+
+    def noted() -> nullcontext[None]:
+        given_back.append(True)
+        return nullcontext()
+
+    monkeypatch.setattr(training, "given_back_at_once", noted)
     model = get_peft_model(llama, LoraConfig(r=4, target_modules=["q_proj", "up_proj"]))
     found = []
     for again in (False, True):

@@ -31,12 +31,12 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float
         query: [chunks, heads, queries, head size]
         key: [chunks, groups, keys, head size], of which each serves heads / groups heads that follow one
             another, as in PyTorch's `enable_gqa`.
-        value: As `key`.
+        value: Of the same heads and keys [chunks, groups, keys, value size].
         mask: [chunks, 1, queries, keys] in fp32; each query sees a key.
         scale: What products of queries and keys are multiplied by.
 
     Returns:
-        [chunks, heads, queries, head size]
+        [chunks, heads, queries, value size]
     """
     query, key, value = (one.to(_dtype(query)) for one in (query, key, value))
     found: Tensor = _Attention.apply(query, key, value, mask, scale)  # type: ignore[no-untyped-call]
@@ -52,13 +52,13 @@ def _dtype(query: Tensor) -> torch.dtype:
 class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float) -> Tensor:
-        ctx.queries, ctx.keys = query.shape, key.shape
+        ctx.queries, ctx.keys, ctx.values = query.shape, key.shape, value.shape
         rows, keys, values = (_grouped(one, key.shape) for one in (query, key, value))
         ctx.save_for_backward(rows, keys, values, mask)
         ctx.scale = scale
         with torch.autocast(query.device.type, enabled=False):
             weights = _weights(rows, keys, mask, scale, query.shape)
-            found = torch.empty_like(query, memory_format=torch.contiguous_format)  # no view
+            found = query.new_empty(*query.shape[:-1], value.shape[-1])  # no view
             torch.bmm(_grouped(weights.to(rows.dtype), key.shape), values, out=_grouped(found, key.shape))
         return found
 
@@ -74,7 +74,7 @@ class _Attention(torch.autograd.Function):
             of_scores = torch.ops.aten._softmax_backward_data(of_weights, weights, -1, torch.float32)
             scaled = _grouped(of_scores.mul_(ctx.scale).to(rows.dtype), ctx.keys)
             of_query, of_keys = torch.bmm(scaled, keys), torch.bmm(scaled.mT, rows)
-        return of_query.view(ctx.queries), of_keys.view(ctx.keys), of_values.view(ctx.keys), None, None
+        return of_query.view(ctx.queries), of_keys.view(ctx.keys), of_values.view(ctx.values), None, None
 
 
 def _grouped(values: Tensor, keys: torch.Size) -> Tensor:

@@ -11,7 +11,7 @@ from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from forgetmenot.models.lora_forward import LoraForward, Part, answering_by, drops, hooked, plain_lora
+from forgetmenot.models.lora_forward import LoraForward, Part, altered, answering_by, drops, plain_lora
 
 FOLDED_BELOW = 1024
 """Up to which width LoRA is folded into a layer: beyond, its products cost a hundredth or two."""
@@ -48,7 +48,7 @@ def _foldable(model: Any) -> Iterator[LoraLinear]:
     for layer in plain_lora(model):
         weight = layer.get_base_layer().weight
         narrow = min(weight.shape) < FOLDED_BELOW
-        if weight.dtype == torch.float32 and narrow and uses[id(weight)] == 1 and not hooked(layer):
+        if weight.dtype == torch.float32 and narrow and uses[id(weight)] == 1 and not altered(layer):
             yield layer
 
 
@@ -76,11 +76,10 @@ class _FoldedForward(LoraForward):
         return True
 
     def form(self, weight: Tensor, parts: list[Part], *, anew: bool) -> None:
-        with torch.no_grad():
-            whole = torch.empty_like(weight) if anew or self.weight is None else self.weight
-            whole.copy_(weight)
-            for scale, a, b in parts:
-                whole.addmm_(b, a, alpha=scale)
+        whole = torch.empty_like(weight) if anew or self.weight is None else self.weight
+        whole.copy_(weight)
+        for scale, a, b in parts:
+            whole.addmm_(b, a, alpha=scale)
         self.weight = whole
 
     def answer(self, x: Tensor, base: torch.nn.Linear, parts: list[Part]) -> Tensor:

@@ -7,6 +7,12 @@ from typing import Any, NamedTuple
 import torch
 from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor
+from torch.nn.modules.module import _has_any_global_hook
+from transformers.pytorch_utils import Conv1D
+
+LINEAR = (torch.nn.Linear.forward, Conv1D.forward)
+SAME_AS_LINEAR = ("FalconLinear",)
+"""Classes whose own `forward` says the same."""
 
 
 class Part(NamedTuple):
@@ -31,13 +37,20 @@ class LoraForward:
     def __init__(self, layer: LoraLinear, plain: Callable[..., Tensor]) -> None:
         self.layer, self.plain = layer, plain
         self.state: tuple[Any, ...] = ()  # of what was formed; empty after a step
+        self._held: list[Tensor] = []  # of what: else its memory could come to hold other values
 
     def __call__(self, x: Tensor, *positional: Any, **named: Any) -> Tensor:
         """What the layer gives, in place of its `forward`."""
         layer = self.layer
         base = layer.get_base_layer()
-        odd = layer.merged or layer.disable_adapters or positional or named or hooked(layer)
-        if odd or not self.takes(x, base.weight):
+        odd = layer.merged or layer.disable_adapters or positional or named or x.dim() < 2
+        if (
+            odd
+            or layer.lora_variant
+            or learns_itself(base)
+            or altered(layer)
+            or not self.takes(x, base.weight)
+        ):
             return self.plain(x, *positional, **named)
         parts = [
             Part(layer.scaling[name], layer.lora_A[name].weight, layer.lora_B[name].weight)
@@ -48,7 +61,9 @@ class LoraForward:
         state = (*((value.data_ptr(), value._version) for value in values), *(part.scale for part in parts))
         if state != self.state:
             # In its place after a step; where two take turns within one, a graph may hold the other's.
-            self.form(base.weight, parts, anew=self.state != ())
+            with torch.inference_mode(mode=False), torch.no_grad():  # what learns later may take it too
+                self.form(base.weight, parts, anew=self.state != ())
+                self._held = [value.detach() for value in values]
             self.state = state
         return self.answer(x, base, parts)
 
@@ -99,7 +114,12 @@ def answering_by(forward: type[LoraForward], layers: Iterator[LoraLinear]) -> It
 def plain_lora(model: Any) -> Iterator[LoraLinear]:
     """The layers of a model that have LoRA as its paper says, in use and on a weight of its own."""
     for layer in model.modules():
-        if type(layer) is LoraLinear and not (layer.merged or layer.disable_adapters or layer.lora_variant):
+        if type(layer) is not LoraLinear or layer.merged or layer.disable_adapters or layer.lora_variant:
+            continue
+        base = layer.get_base_layer()
+        linear = type(base).forward in LINEAR or type(base).__name__ in SAME_AS_LINEAR
+        biased = any(b.bias is not None for b in layer.lora_B.values())
+        if linear and not biased and base is layer.base_layer:  # which may be another adapter's layer
             yield layer
 
 
@@ -108,8 +128,19 @@ def drops(layer: LoraLinear) -> bool:
     return any(isinstance(one, torch.nn.Dropout) for one in layer.lora_dropout.values())
 
 
-def hooked(layer: LoraLinear) -> bool:
+def learns_itself(base: torch.nn.Module) -> bool:
+    """Whether a layer's own weight or bias has gradients."""
+    return any(value.requires_grad for value in base.parameters(recurse=False))
+
+
+def altered(layer: LoraLinear) -> bool:
     """Whether something listens to a layer's parts or changes what they give, forward or backward."""
-    parts = (layer.get_base_layer(), *layer.lora_A.values(), *layer.lora_B.values())
+    parts = (
+        layer.get_base_layer(),
+        *layer.lora_A.values(),
+        *layer.lora_B.values(),
+        *layer.lora_dropout.values(),
+    )
     kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    return any(getattr(part, kind) for part in parts for kind in kinds)
+    hooked = any(getattr(part, kind) for part in parts for kind in kinds)
+    return hooked or any("forward" in vars(part) for part in parts) or _has_any_global_hook()  # type: ignore[no-untyped-call]

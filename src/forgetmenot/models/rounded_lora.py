@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from forgetmenot.models.lora_forward import LoraForward, Part, answering_by, drops, plain_lora
+from forgetmenot.models.lora_forward import LoraForward, Part, answering_by, plain_lora
 
 
 def rounded_lora(model: Any) -> AbstractContextManager[Callable[[], None]]:
@@ -39,14 +39,14 @@ class _RoundedForward(LoraForward):
         return (
             torch.is_autocast_enabled(x.device.type)
             and weight.dtype == torch.get_autocast_dtype(x.device.type) == torch.bfloat16
-            and not weight.requires_grad
-            and not (self.layer.training and drops(self.layer))
+            and not any(
+                isinstance(d, torch.nn.Dropout) and d.training for d in self.layer.lora_dropout.values()
+            )
         )
 
     def form(self, weight: Tensor, parts: list[Part], *, anew: bool) -> None:
-        with torch.no_grad():
-            self.a = torch.cat([weight[:0], *(part.a.bfloat16() for part in parts)])
-            self.b = torch.cat([weight[:, :0], *((part.scale * part.b).bfloat16() for part in parts)], dim=1)
+        self.a = torch.cat([weight[:0], *(part.a.bfloat16() for part in parts)])
+        self.b = torch.cat([weight[:, :0], *((part.scale * part.b).bfloat16() for part in parts)], dim=1)
 
     def answer(self, x: Tensor, base: torch.nn.Linear, parts: list[Part]) -> Tensor:
         pairs = [value for part in parts for value in part[1:]]
@@ -74,7 +74,8 @@ class _Beside(torch.autograd.Function):
         inner = rows @ a.T
         found = F.linear(x16, weight, bias)  # no view, which a model may not change in its place
         found.view(-1, len(weight)).addmm_(inner, b.T)
-        ctx.save_for_backward(rows, inner, weight, a, b)
+        of_a, of_b = any(ctx.needs_input_grad[6::2]), any(ctx.needs_input_grad[7::2])
+        ctx.save_for_backward(rows if of_a else None, inner if of_b else None, weight, a, b)
         ctx.scales, ctx.ranks = scales, [len(one) for one in pairs[::2]]
         ctx.dtype, ctx.shape = x.dtype, x.shape
         return found
