@@ -49,7 +49,8 @@ class Options(BaseOptions):
     input embeddings are frozen as well, and with them an LM head that is tied to them. 0 freezes nothing. The
     default is ours."""
     warm_up: NonNegativeInt = WARM_UP
-    """How many first stages learn with everything: 1 is SEQ*'s; 0 freezes from the start."""
+    """How many first stages learn with everything: 1 is SEQ*'s, and that of Freeze where the first task
+    learns with everything; 0 freezes from the start."""
     layers: tuple[NonNegativeInt, ...] | Literal["auto"] | None = None
     """Instead of a share, from the start: the numbers of the layers, counted from 0 as in `adapter.layers`;
     or `auto`, before each later stage the fewest layers that hold half of what the earlier stages changed by

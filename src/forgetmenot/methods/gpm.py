@@ -24,7 +24,7 @@ class GpmOptions(Options):
 
     threshold: Number = Field(default=0.97, ge=0, le=1)
     """The part ε of the squared norm of each layer's inputs that is protected. 0 is `sequential`; at 1
-    nothing changes that these inputs see. The default is our own."""
+    nothing changes that these inputs see. The default is where the authors' code begins on CIFAR-100."""
     examples: PositiveInt = 64
     """How many examples of a stage the inputs are taken from. The default is our own."""
 

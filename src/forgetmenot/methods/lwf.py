@@ -6,9 +6,9 @@ Li and Hoiem (2016), "Learning without Forgetting", ECCV, arXiv 1606.09282; for 
 
 The teacher is the model of the stage before (in the first stage the base model), put to the new task's
 prompts: no old example is needed. A soft prompt begins at random and changes every answer, so the weights at
-the stage's start would be another teacher; it is refused. p^T is softmax(logits / T). The paper writes the
-cross-entropy, whose gradient is that of the divergence from teacher to student; T² keeps its size over
-temperatures (Hinton et al. 2015, arXiv 1503.02531).
+the stage's start would be another teacher; it is refused. p^T is softmax(logits / T). T² keeps the size of
+the gradient over temperatures (Hinton et al. 2015, arXiv 1503.02531); the paper has the cross-entropy without
+it, whose gradient is that of the divergence.
 
 `over: vocabulary` compares the next token's distribution at each answer token, the label words of earlier
 tasks included. `over: labels` compares the distribution over the task's own candidates, once an example.
@@ -44,7 +44,8 @@ class LwF(Method):
         """The settings of `lwf`."""
 
         strength: NonNegativeFloat = 1.0
-        """The weight λ of the distillation; 0 is `sequential`. The default is the paper's."""
+        """The weight of the distillation; 0 is `sequential`. The default is our own: the paper's λ of 1 has
+        no T² beside it, and so is 0.25 here at its temperature."""
         temperature: PositiveFloat = 2.0
         """The temperature T of both distributions. The default is the paper's."""
         over: Literal["vocabulary", "labels"] = "vocabulary"

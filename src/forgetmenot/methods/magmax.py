@@ -24,7 +24,8 @@ class MagMax(TaskVectors):
         """The settings of `magmax`."""
 
         scale: NonNegativeFloat = 1.0
-        """The factor λ of what is merged; 0 is the base model. The default is our own."""
+        """The factor λ of what is merged; 0 is the base model. The default is our own; the authors'
+        code has 0.5."""
 
     def merged(self, vectors: Sequence[Vector]) -> Stream:
         """The entries of largest magnitude."""

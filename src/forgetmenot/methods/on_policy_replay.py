@@ -7,7 +7,8 @@ and those with the highest reward are trained on beside the new examples, by the
 The paper's and its code's: one answer to each prompt, drawn at temperature .1; the best in equal parts of all
 past tasks; two rewards, `rule`, what the answer scores against the
 right one, and `confidence`, the mean log-probability of its tokens. Ours:
-- The share is of the mix: 1 % of it is n·.01/.99 examples beside n new ones, where the code takes n·.01.
+- The share is of the mix: 1 % of it is n·.01/.99 examples beside n new ones, where the code takes 1 % of a
+  task's training set, 50 of 5,000.
 - The code asks all past training prompts; here those are asked that `memory` keeps.
 - `rule` is ROUGE-L over tokens: the F-measure of the longest common subsequence, which is 1 for the right
   label and 0 for one of other tokens. The code takes each task's own metric.
@@ -40,7 +41,7 @@ class OnPolicyReplayOptions(MixOptions, RehearsalOptions):
     """How past prompts come into a stage."""
 
     share: Annotated[float, Field(ge=0, lt=1)] = 0.01
-    """The part of the mix that they are; the code's 1 % is of the new examples, about the same number."""
+    """The part of the mix that they are; the code's 1 % is of one task's training set, about as many."""
     reward: Literal["rule", "confidence"] = "rule"
     """What orders the answers: `rule`, against the right answer, or the model's `confidence`."""
     temperature: NonNegativeFloat = 0.1

@@ -41,7 +41,7 @@ class Options(BaseOptions):
 
     preserved: float = Field(default=0.5, gt=0, lt=1)
     """The share p of a matrix's rank that the first stage leaves as it is, and each later one of what is
-    still free. PEFT's default."""
+    still free. The default is PEFT's, for the one stage that it knows."""
 
 
 class OSF(Method):
