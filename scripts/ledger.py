@@ -61,7 +61,7 @@ protocol](protocol.md).
   the interval of the denominator excludes zero.
 - **Time**: seconds of training and scoring, divided by those of `sequential`; the median over the seeds.
   Two runs went on at a time. **Rehearsed**: the share of the answer tokens trained on that were learned
-  before. **Kept**: what the method stores in the end beside the weights. **Added**: parameters beside the
+  before. **Stored**: what the method stores in the end beside the weights. **Added**: parameters beside the
   model's.
 - † marks a final mean that is not above always giving the commonest answer: whatever such a row "saved" or
   "closed" is a share of what was not learned.
@@ -73,7 +73,7 @@ TABLE = (
     "gap closed",
     "time",
     "rehearsed",
-    "kept",
+    "stored",
     "added",
     "past data",
 )

@@ -46,7 +46,7 @@ def methods(ledgers: Sequence[Ledger], found: Mapping[tuple[int, int, str], Diff
         paper = said[name]
         lines = [
             f"### `{name}`\n",
-            f"- **Keeps** {method.keeps}.",
+            f"- **Stores** {method.keeps}.",
             f"- **Its paper:** {paper['says']}.",
             f"- **Differs from it:** {paper['differs']}.",
             f"- **Checked by** {', '.join(f'`{test}`' for test in paper['checked'])}.",

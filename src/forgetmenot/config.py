@@ -94,7 +94,7 @@ class RunConfig(Settings):
     """A small model's prediction in the prompt (docs/receipts.md)."""
     data_dir: str | None = None
     """A folder that holds `glue/`, `trace/`, `standard-cl/`, `super-ni/` or `general/`, or one of these
-    folders itself; null reads the hub."""
+    folders itself; null reads the hub, which has GLUE's tasks and those of lm-evaluation-harness alone."""
     checkpoints: Literal["all", "last", "none"] = "all"
     """Which stages' weights stay on disk after the run: `all` stages', the `last` one's, or `none`."""
     trackers: Names = ()

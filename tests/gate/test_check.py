@@ -198,13 +198,16 @@ def test_the_control_is_told_of_a_plain_base_alone(
     assert stages.content["control"] == {}
 
 
+@pytest.mark.parametrize("named", ["/gone/model", "models/{name}"])
 def test_an_adapter_of_a_base_that_is_not_here_is_put_on_the_base(
-    checked: Callable[..., Check], tiny_llama: Path, tmp_path: Path
+    checked: Callable[..., Check], tiny_llama: Path, tmp_path: Path, named: str
 ) -> None:
-    elsewhere = adapter(tiny_llama, tmp_path / "adapter", base_model_name_or_path="/gone/model")
+    """By a path that is one, or by the name of the base's folder, where it was tuned from another place."""
+    named = named.format(name=tiny_llama.name)
+    elsewhere = adapter(tiny_llama, tmp_path / "adapter", base_model_name_or_path=named)
     found = checked(tiny_llama, elsewhere)
     assert found.content["notes"]
-    assert "/gone/model" in found.content["notes"][0]
+    assert named in found.content["notes"][0]
 
 
 def test_the_baseline_is_asked_once(

@@ -157,6 +157,29 @@ def test_packed_files_are_read(tmp_path: Path) -> None:
         init(tmp_path / "bad.jsonl.gz")
 
 
+@pytest.mark.parametrize("column", ["note", "text", "answer"])
+def test_a_single_column_is_plain_text_whatever_its_name(tmp_path: Path, column: str) -> None:
+    rows = [{column: f"Note number {k} is a text."} for k in range(30)]
+    made = init(jsonl(tmp_path / "mine.jsonl", rows))
+    assert (made.task.kind, made.task.metric) == ("text", "loss")
+    assert str(made.task.score[0].fields["text"]).startswith("Note number")
+
+
+def test_of_plain_text_it_says_what_is_not_read(tmp_path: Path) -> None:
+    rows = [{"subject": f"About {k}", "body": f"The text of {k}."} for k in range(30)]
+    made = init(jsonl(tmp_path / "mine.jsonl", rows))
+    assert made.task.kind == "text"
+    assert "# not read: subject" in made.path.read_text(encoding="utf-8")
+
+
+def test_the_file_says_what_is_held_out(tmp_path: Path) -> None:
+    made = init(jsonl(tmp_path / "mine.jsonl", 7 * TICKETS))
+    assert "10% of them are scored, and never trained on; a tenth of the rest is for choices" in (
+        made.path.read_text(encoding="utf-8")
+    )
+    assert made.task.select
+
+
 @pytest.mark.parametrize(
     ("rows", "answer", "sentence"),
     [

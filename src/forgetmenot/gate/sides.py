@@ -166,7 +166,8 @@ def _adapter(given: str, path: Path, base: ModelSettings | None) -> Side:
         named = base.name if base is not None else ""
     if not named:
         raise UserError(f"check: {given} does not say which model it belongs to (base_model_name_or_path).")
-    local = str(named).startswith((".", "/", "~"))
+    alike = base is not None and Path(base.name).is_dir() and Path(base.name).name == Path(str(named)).name
+    local = alike or str(named).startswith((".", "/", "~"))
     if local and not Path(named).exists():
         if base is None:
             raise UserError(

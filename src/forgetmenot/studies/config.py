@@ -56,7 +56,8 @@ class StudyConfig(Settings):
     resources: Resources = Resources()
     """What each run gets."""
     published: str | None = None
-    """Figures of a paper that the report shows beside the study's own: haque-2025 or trace."""
+    """Figures of a paper that the report shows beside the study's own, by the name of its file in
+    `report/published/`: haque-2025, trace, forever-2026, standard-cl, slao-2025 or gainlora-2025."""
     output: str = "studies/{name}-{hash}"
     """The study's directory; `{hash}` stands for the base, so that a larger grid continues in the same
     one."""

@@ -22,6 +22,7 @@ def draft(name: str, data: Mapping[str, str], rows: int, guess: Guess) -> str:
     """
     splits = {**data, "score": data.get("score", ONE_FILE)}
     held = "" if "score" in data else f"; {ONE_FILE} of them are scored, and never trained on"
+    held += "; a tenth of the rest is for choices, as of a prompt (select: 0 for none)"
     lines = [
         "# Written by `fmn init`. Read it, correct it, and run: fmn run --model MODEL --tasks THIS_FILE",
         "# docs/tasks.md explains every key.",
@@ -32,6 +33,8 @@ def draft(name: str, data: Mapping[str, str], rows: int, guess: Guess) -> str:
     ]
     if guess.rejected:
         lines.append(f"rejected: {_scalar(guess.rejected)}")
+    if guess.key == "text" and guess.left_out:
+        lines.append(f"# not read: {', '.join(guess.left_out)}")
     if guess.cluster:
         lines.append(f"cluster: {_scalar(guess.cluster)}  # parts of one are held out and drawn together")
     if guess.key == "label":

@@ -77,7 +77,7 @@ def guess(rows: Sequence[Row], answer: str | None = None) -> Guess:
     if chat := _named([answer] if answer else columns, CHATS, lambda name: _are_turns(rows, name)):
         return Guess("messages", chat, f"{chat!r} holds lists of turns")
     column, why = (answer, "you named it") if answer else _answer(rows, columns)
-    if column in TEXTS and not answer:
+    if (column in TEXTS or len(columns) == 1) and not answer:
         return Guess("text", column, why, left_out=tuple(name for name in columns if name != column))
     inputs, left_out = _inputs(rows, columns, column)
     gaps = _gaps(rows, inputs)
@@ -100,6 +100,8 @@ def _answer(rows: Sequence[Row], columns: Sequence[str]) -> tuple[str, str]:
     texts = [name for name in columns if isinstance(rows[0].get(name), str) and name not in labelled]
     if not labelled and (named := _named(texts, TEXTS, lambda name: True)):
         return named, "its name, and no column looks like an answer"
+    if len(columns) == 1 and texts:
+        return texts[0], "it is the only column"
     could = labelled or columns
     raise UserError(
         "It cannot be told which column holds the answer: name it with --answer, as --answer "
