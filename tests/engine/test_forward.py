@@ -140,6 +140,20 @@ def test_the_states_of_all_layers_equal_those_of_one_prompt_at_a_time(
         for place, alone in zip((*range(layers), layers + 1), out, strict=True):
             assert torch.allclose(states[place], alone[0, -1], atol=1e-5)
     assert not torch.allclose(found[:, layers], found[:, layers + 1], atol=1e-2), "a norm lies between"
+    for layer in range(layers):
+        assert torch.equal(learner.hidden(prompts, layer), found[:, layer])
+
+
+def test_what_lies_above_an_asked_layer_is_not_computed(build: Build, sequences: list[TokenSequence]) -> None:
+    model = build(ON_THE_TRIE["llama"]()).eval()
+    passed: list[int] = []
+    for number, layer in enumerate(model.model.layers):
+        layer.register_forward_hook(lambda *_, number=number: passed.append(number))
+    learner = Learner(model, tokenizer=None, budget=4096)
+    for layer, expected in ((1, [0]), (2, [0, 1]), (-1, [0, 1, 2])):
+        passed.clear()
+        learner.hidden([s.tokens for s in sequences], layer)
+        assert passed == expected
 
 
 @pytest.mark.parametrize("name", ON_THE_TRIE)

@@ -11,6 +11,7 @@ from sklearn.covariance import oas
 from forgetmenot.engine.learner import Learner
 from forgetmenot.errors import UserError
 from forgetmenot.methods import Method, Stage, make_method
+from forgetmenot.methods.shared import routing
 from forgetmenot.methods.shared.routing import shrunk
 from forgetmenot.models.adapt import adapt
 from forgetmenot.models.adapters.lora import answering_with
@@ -155,6 +156,32 @@ def test_a_centroid_is_taken_over_prompts_that_are_evenly_spaced(adapted: Adapte
         exact = make_method("adapter-per-task", {}, 0)
         exact.begin(learner, Stage(1, ("near",), data={"near": chosen}))
         assert torch.equal(few.state_dict()["centroid.near"], exact.state_dict()["centroid.near"])
+
+
+def test_the_base_is_asked_once_for_the_same_prompts_and_no_more_is_kept_than_is_allowed(
+    adapted: Adapted, few_examples: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learner, method = adapted(per_stage="new"), make_method("adapter-per-task", {}, 0)
+    for number, (task, examples) in enumerate(few_examples.items(), start=1):
+        method.begin(learner, Stage(number, (task,), data={task: examples[:8]}))
+    asked: list[int] = []
+    hidden = Learner.hidden
+
+    def counted(self: Learner, prompts: Any, layer: int = -1) -> torch.Tensor:
+        asked.append(len(prompts))
+        return hidden(self, prompts, layer)
+
+    monkeypatch.setattr(Learner, "hidden", counted)
+    prompts = [example.prompt for example in few_examples["near"]]
+    first = method.route(learner, prompts)
+    assert method.route(learner, prompts) == first
+    assert asked == [12]
+    assert method.route(learner, prompts[:6]) == list(first or ())[:6]
+    assert asked == [12, 6]
+    monkeypatch.setattr(routing, "MOST_KEPT", 0)
+    for _ in range(2):
+        method.route(learner, prompts[:7])
+    assert asked == [12, 6, 7, 7]
 
 
 def test_before_anything_is_learned_nothing_is_routed(adapted: Adapted, few_examples: Any) -> None:

@@ -93,8 +93,12 @@ def predicting_states(model: Any, pack: Pack) -> tuple[Tensor, type[Any] | None,
 def hidden_states(model: Any, pack: Pack, layer: int) -> Tensor:
     """The hidden states that predict each predicted token, sequence after sequence, in fp32.
 
-    Layers count as in Transformers: 0 is the embeddings, −1 what goes into the LM head.
+    Layers count as in Transformers: 0 is the embeddings, −1 what goes into the LM head. What lies above
+    a layer in the middle is not computed.
     """
+    if pack.end is not None and not is_sharded(model) and 0 < layer < len(decoder_layers(model)):
+        states = lower_states(model, pack, layer).read()
+        return states[on_device(pack.sources[pack.edges], states.device)].float()
     return _all_states(model, pack, lambda states: [states[layer]])[:, 0]
 
 

@@ -38,13 +38,13 @@ class _Reached(Exception):  # noqa: N818 (no error: the way out of a pass)
 
 @contextmanager
 def ending_below(model: Any, first: int) -> Iterator[list[LowerStates]]:
-    """Let a pass end where it enters a layer; a list to which it appends what enters there, of one row."""
+    """Let a pass end where it enters a layer; a list to which it appends what enters there, row after row."""
     found: list[LowerStates] = []
     layers = decoder_layers(decoder(model))
     in_tuple: list[bool] = []
 
     def stop(_: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
-        states = (inputs[0] if inputs else named["hidden_states"])[0]
+        states = (inputs[0] if inputs else named["hidden_states"]).flatten(0, 1)
         found.append(LowerStates(first, in_tuple[-1], lambda: states))
         raise _Reached
 

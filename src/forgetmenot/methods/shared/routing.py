@@ -14,6 +14,7 @@ far more than in all others, and without Σ (`euclidean`; Mensink et al. 2013) t
 
 from __future__ import annotations
 
+import hashlib
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from forgetmenot.engine.learner import Learner
+
+
+MOST_KEPT = 2**26
+"""Numbers in the base model's views of prompts that are kept from one stage to the next: 256 MiB; ours."""
 
 
 class RoutingOptions(Options):
@@ -51,6 +56,7 @@ class Routing(Method):
         self.centroids: dict[str, Tensor] = {}
         self.scatter: Tensor | None = None  # the sum over prompts of (h − μ)(h − μ)ᵀ, fp64 [width, width]
         self.counted = 0
+        self._views: dict[bytes, Tensor] = {}
 
     @abstractmethod
     def as_base(self, learner: Learner) -> AbstractContextManager[None]:
@@ -95,8 +101,16 @@ class Routing(Method):
                 "method.name: this method tells tasks apart by their prompts, and plain text has none. "
                 "Leave such tasks out, or choose another method."
             )
-        with self.as_base(learner):
-            return learner.hidden(prompts, self._layer(learner))
+        # The base never changes, and every stage asks the same. Prompts are known by the call that asks them
+        # together: packed with others they would differ in their last bits.
+        layer = self._layer(learner)
+        key = hashlib.sha256(repr((layer, [*map(tuple, prompts)])).encode()).digest()
+        if (found := self._views.get(key)) is None:
+            with self.as_base(learner):
+                found = learner.hidden(prompts, layer)
+            if found.numel() + sum(one.numel() for one in self._views.values()) <= MOST_KEPT:
+                self._views[key] = found
+        return found
 
     def _layer(self, learner: Learner) -> int:
         layers: int = learner.model.config.get_text_config().num_hidden_layers
