@@ -173,9 +173,13 @@ def test_the_base_is_asked_once_for_the_same_prompts_and_no_more_is_kept_than_is
 
     monkeypatch.setattr(Learner, "hidden", counted)
     prompts = [example.prompt for example in few_examples["near"]]
+    learner.reset_counts()
     first = method.route(learner, prompts)
+    once = learner.counted()
     assert method.route(learner, prompts) == first
     assert asked == [12]
+    assert learner.counted() == {name: 2 * n for name, n in once.items()}, "as if it had been asked again"
+    assert once["computed"] > 0
     assert method.route(learner, prompts[:6]) == list(first or ())[:6]
     assert asked == [12, 6]
     monkeypatch.setattr(routing, "MOST_KEPT", 0)

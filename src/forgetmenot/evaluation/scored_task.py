@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from forgetmenot.engine.decoding import Decoding
 from forgetmenot.evaluation.scoring import BY_LIKELIHOOD, ScoringRule, is_graded
-from forgetmenot.metrics import metric_named
+from forgetmenot.metrics import MatrixRow, metric_named
 from forgetmenot.prompting import EncodedExamples, Prompt, TokenSequence
 from forgetmenot.record.assemble import AskedTask
 from forgetmenot.record.predictions import Predictions
@@ -158,7 +158,16 @@ class ScoredTask:
             **columns,
         )
 
-    def asked(self, answers: Sequence[Predictions | None]) -> AskedTask:
+    def begins(self, rows: Sequence[MatrixRow]) -> int:
+        """The number of the first stage after the base that is asked; 0 for all.
+
+        Where the model is aligned anew before it is asked, that is the task's own: before, there is nothing
+        that could be brought back.
+        """
+        own = (i for i, row in enumerate(rows) if len(self.realign) and self.task.name in row.trains_on)
+        return next(own, 0)
+
+    def asked(self, answers: Sequence[Predictions | None], rows: Sequence[MatrixRow]) -> AskedTask:
         """What results.json needs to know, with the answers after each stage."""
         shown = self.prompt.demonstrations
         written = None
@@ -177,6 +186,7 @@ class ScoredTask:
             written=self.rule.generates,
             truncated=self.encoded.truncated,
             realigned=len(self.realign),
+            begins=self.begins(rows),
         )
 
     @property

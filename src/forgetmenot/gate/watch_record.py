@@ -148,7 +148,7 @@ class WatchRecord:
         rows = [MatrixRow(stage.name) for stage in self.stages]
         folders = [self.directory.stage(stage.name) for stage in self.stages]
         answers = [read_predictions(folder / PREDICTIONS) for folder in folders]
-        asked = [one.asked([stage.get(one.task.name) for stage in answers]) for one in scored]
+        asked = [one.asked([stage.get(one.task.name) for stage in answers], rows) for one in scored]
         described = {**self._about["described"], "margins": dict(margins)}
         cost = Cost(
             positions={row.name: read_cost(folder) for row, folder in zip(rows, folders, strict=True)}

@@ -36,6 +36,7 @@ from forgetmenot.record.result_schema import (
 )
 
 NOT_ASKED = "The stage's weights were no longer on disk when this task was added."
+NOT_LEARNED = "Realigned, a task is asked of the base model and from its own stage on."
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class AskedTask:
         written: Whether labels were read off what the model wrote.
         truncated: How many examples were cut to fit, and by how many tokens.
         realigned: On how many training examples the model was aligned anew before it was asked.
+        begins: The first stage after the base that was to be asked.
     """
 
     task: str
@@ -67,6 +69,7 @@ class AskedTask:
     written: bool = False
     truncated: Mapping[str, int] = field(default_factory=lambda: {"examples": 0, "tokens": 0})
     realigned: int = 0
+    begins: int = 0
 
     @property
     def n(self) -> int:
@@ -80,7 +83,10 @@ class AskedTask:
     @property
     def unmeasured(self) -> list[Measured | None]:
         """Why a stage's answers have no score, whatever the metric; None where they have one."""
-        return [_unmeasured(one) for one in self.answers]
+        return [
+            Measured(None, NOT_LEARNED, 0) if one is None and 0 < k < self.begins else _unmeasured(one)
+            for k, one in enumerate(self.answers)
+        ]
 
 
 def assemble(

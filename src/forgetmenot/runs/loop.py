@@ -164,7 +164,7 @@ class Loop:
 
     def _score_base(self) -> None:
         with self.directory.committing(BASE) as folder:
-            seconds = self._score(folder, BASE, self.scored)
+            seconds = self._score(folder, BASE, self._due(BASE))
         self.directory.sweep(BASE)
         self.directory.record_time(0, {"train_s": 0.0, "eval_s": seconds})
         self.directory.event("committed", stage=BASE)
@@ -197,7 +197,7 @@ class Loop:
                 load_method_state(self.method, left)
                 write_cost(folder, trained.cost)
                 seconds = trained.seconds
-            eval_s = self._score(folder, stage.name, self.scored)
+            eval_s = self._score(folder, stage.name, self._due(stage.name))
         self.directory.sweep(stage.name)
         self.directory.record_time(stage.number, {"train_s": seconds, "eval_s": eval_s})
         self.directory.event("committed", stage=stage.name)
@@ -210,6 +210,15 @@ class Loop:
                 self.config.asking, reading, self.plan.scored, learner, longest
             )
             for reading in self.plan.readings
+        }
+
+    def _due(self, name: str) -> dict[str, list[ScoredTask]]:
+        """What is scored after a stage."""
+        rows = self.plan.rows
+        number = next(i for i, row in enumerate(rows) if row.name == name)
+        return {
+            file: [one for one in tasks if not 0 < number < one.begins(rows)]
+            for file, tasks in self.scored.items()
         }
 
     def _score(self, folder: Path, name: str, asked: dict[str, list[ScoredTask]]) -> float:
@@ -273,7 +282,7 @@ class Loop:
         """
         folder = self.directory.stage(name)
         asked: dict[str, list[ScoredTask]] = {}
-        for file, tasks in self.scored.items():
+        for file, tasks in self._due(name).items():
             there = read_predictions(folder / file)
             new = [one for one in tasks if one.task.name not in there]
             if new:

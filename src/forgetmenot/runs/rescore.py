@@ -104,9 +104,12 @@ def rescore(
         learner, longest = session.learner, session.max_length
         scored = scored_tasks(config.asking, chosen, asked, learner, longest)
         session.examine(scored[0].first_sequences())
-        answers = [_answers(directory, session, plan.method, row.name, scored, display) for row in plan.rows]
+        answers = []
+        for number, row in enumerate(plan.rows):
+            due = [one for one in scored if not 0 < number < one.begins(plan.rows)]
+            answers.append(_answers(directory, session, plan.method, row.name, due, display) if due else {})
         names = [one.task.name for one in scored]
-        recorded = [one.asked([stage.get(one.task.name) for stage in answers]) for one in scored]
+        recorded = [one.asked([stage.get(one.task.name) for stage in answers], plan.rows) for one in scored]
         metrics = {one.task.name: one.task.metric for one in scored}
         found = {
             **reading(plan.rows, recorded, metrics, names),
@@ -182,7 +185,9 @@ def _recovered(
     plain = scored_tasks(config.asking, plan.readings[0], again, session.learner, session.max_length)
     there = [read_predictions(directory.stage(row.name) / PREDICTIONS) for row in plan.rows]
     columns = {
-        one.task.name: one.asked([stage.get(one.task.name) for stage in there]).column(one.task.metric)
+        one.task.name: one.asked([stage.get(one.task.name) for stage in there], plan.rows).column(
+            one.task.metric
+        )
         for one in plain
     }
     margins = {

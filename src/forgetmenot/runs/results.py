@@ -37,7 +37,7 @@ def read_results(
     readings = []
     for file, tasks in scored.items():
         answers = [read_predictions(directory.stage(row.name) / file) for row in rows]
-        readings.append([one.asked([stage.get(one.task.name) for stage in answers]) for one in tasks])
+        readings.append([one.asked([stage.get(one.task.name) for stage in answers], rows) for one in tasks])
     costs = {row.name: read_cost(directory.stage(row.name)) for row in rows}
     learned = {row.name: learned_tokens(directory.stage(row.name)) for row in rows}
     cost = Cost(

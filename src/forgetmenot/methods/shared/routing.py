@@ -56,7 +56,7 @@ class Routing(Method):
         self.centroids: dict[str, Tensor] = {}
         self.scatter: Tensor | None = None  # the sum over prompts of (h − μ)(h − μ)ᵀ, fp64 [width, width]
         self.counted = 0
-        self._views: dict[bytes, Tensor] = {}
+        self._views: dict[bytes, tuple[Tensor, dict[str, int]]] = {}  # and the positions that each took
 
     @abstractmethod
     def as_base(self, learner: Learner) -> AbstractContextManager[None]:
@@ -102,14 +102,18 @@ class Routing(Method):
                 "Leave such tasks out, or choose another method."
             )
         # The base never changes, and every stage asks the same. Prompts are known by the call that asks them
-        # together: packed with others they would differ in their last bits.
-        layer = self._layer(learner)
+        # together: packed with others they would differ in their last bits. Positions count always: a
+        # resumed run tells the same.
+        layer, before = self._layer(learner), dict(learner.counts)
         key = hashlib.sha256(repr((layer, [*map(tuple, prompts)])).encode()).digest()
-        if (found := self._views.get(key)) is None:
-            with self.as_base(learner):
-                found = learner.hidden(prompts, layer)
-            if found.numel() + sum(one.numel() for one in self._views.values()) <= MOST_KEPT:
-                self._views[key] = found
+        if key in self._views:
+            found, taken = self._views[key]
+            learner.counts |= {name: before[name] + more for name, more in taken.items()}
+            return found
+        with self.as_base(learner):
+            found = learner.hidden(prompts, layer)
+        if found.numel() + sum(one.numel() for one, _ in self._views.values()) <= MOST_KEPT:
+            self._views[key] = found, {name: learner.counts[name] - n for name, n in before.items()}
         return found
 
     def _layer(self, learner: Learner) -> int:
