@@ -174,7 +174,9 @@ def test_without_a_difference_claims_are_seldom_borne_out() -> None:
         ps = []
         for _claim_number in range(5):
             by_seed = draw.normal(0.02, 0.03, 6)
-            found = contrast(float(by_seed.mean()), 0.02, draw.normal(0, 0.001, 50), list(by_seed - 0.02))
+            found = contrast(
+                float(by_seed.mean()), 0.02, draw.normal(0, 0.001, (6, 50)), list(by_seed - 0.02)
+            )
             ps.append(1.0 if found.p is None or found.difference <= 0 else found.p)
         hits += [min(ps) < 0.05, min(holm(ps)) < 0.05]
     one_sided, corrected = hits / trials

@@ -19,7 +19,7 @@ from forgetmenot.report.comparison.conclusions import conclusions
 from forgetmenot.report.comparison.page import comparison_page
 from forgetmenot.report.comparison.runs import ComparedRun, level_name, read_run
 from forgetmenot.report.comparison.tables import group_rows, print_comparison, table_files
-from forgetmenot.report.comparison.weighted import END, LOST
+from forgetmenot.report.comparison.weighted import END, LOST, weighted
 from tests.report.compared_runs import forgetful, identity_gap, write_answers
 
 Make = Callable[..., Comparison]
@@ -510,3 +510,54 @@ def test_a_row_is_named_by_what_tells_it_and_the_rest_is_a_detail(tmp_path: Path
     assert both.kind == "setting"
     assert not any(one.details for one in both.groups)
     assert "details" not in group_rows(both)[0]
+
+
+def _seeded(folder: Path, method: str, seeds: Sequence[int], kept: float) -> list[ComparedRun]:
+    runs = []
+    for seed in seeds:
+        path = write_answers(folder / f"{method}-{seed}", forgetful(seed=seed + 50 * len(method), kept=kept))
+        runs.append(read_run(path, {"method": method, "seed": seed}))
+    return runs
+
+
+def test_a_group_with_few_seeds_takes_no_runs_from_the_others(tmp_path: Path) -> None:
+    full = [*_seeded(tmp_path, "a", range(6), 0.7), *_seeded(tmp_path, "bb", range(6), 0.8)]
+    few = _seeded(tmp_path, "ccc", range(2), 0.9)
+    alone, beside = Comparison("mine", full), Comparison("mine", [*full, *few])
+    assert [one.name for one in beside.ranked] == [one.name for one in alone.ranked] == ["bb", "a"]
+    assert [len(one.finished) for one in beside.ranked] == [6, 6]
+    said = conclusions(beside)
+    assert said[0].startswith(
+        "Not ranked, because of too few orders, prompts and seeds beside the others’: ccc (2 runs)"
+    )
+    assert said[1] == conclusions(alone)[0]
+    assert beside.test("bb", "ccc", LOST).contrast.seeds == 2  # type: ignore[union-attr]
+    half = Comparison("mine", [*full, *_seeded(tmp_path, "dddd", range(3), 0.9)])
+    assert {len(one.finished) for one in half.ranked} == {3}, "half of them is enough"
+
+
+def test_one_seed_in_common_is_told_as_checkpoints_though_others_have_more(tmp_path: Path) -> None:
+    three, one = _seeded(tmp_path, "a", range(3), 0.7), _seeded(tmp_path, "bb", [0], 0.95)
+    found = Comparison("mine", [*three, *one])
+    test = found.test("a", "bb", LOST)
+    assert test.contrast is not None
+    assert test.contrast.seeds == 1
+    assert not any("over 3 seeds" in sentence for sentence in conclusions(found))
+    two = Comparison("mine", [*three, *_seeded(tmp_path / "more", "bb", range(2), 0.95)])
+    assert any("over 2 seeds and the examples together" in sentence for sentence in conclusions(two))
+
+
+def test_seeds_count_alike_however_many_runs_each_has(tmp_path: Path) -> None:
+    """Two orders of seed 0 have finished and one of seed 1: the mean is over the seeds' means."""
+    runs: dict[str, list[ComparedRun]] = {"a": [], "bb": []}
+    for method, kept in (("a", (0.6, 0.6, 0.9)), ("bb", (0.9, 0.9, 0.6))):
+        for k, (seed, order) in enumerate(((0, "x"), (0, "y"), (1, "x"))):
+            path = write_answers(tmp_path / f"{method}-{k}", forgetful(seed=k, kept=kept[k]))
+            runs[method].append(read_run(path, {"method": method, "seed": seed, "order": [order]}))
+    found = weighted([(1.0, runs["a"]), (-1.0, runs["bb"])], END)
+    assert found.means[0] - found.means[1] == pytest.approx(np.mean(found.by_seed))
+    assert found.resampled.shape[0] == 2
+    by_hand = [
+        np.mean([v for v, s in zip(found.values[0], (0, 0, 1), strict=True) if s == k]) for k in (0, 1)
+    ]
+    assert found.means[0] == pytest.approx(np.mean(by_hand))

@@ -9,13 +9,14 @@ from pydantic import Field
 from forgetmenot.errors import UserError
 from forgetmenot.metrics import MOST_FLIPPED, Contrast, contrast, holm, sign_flip
 from forgetmenot.record.results import SIGNIFICANT
-from forgetmenot.report.comparison.comparison import Comparison, Group
+from forgetmenot.report.comparison.comparison import NO_SPREAD, Comparison, Group
 from forgetmenot.report.comparison.runs import CONDITIONS
 from forgetmenot.report.comparison.weighted import UntestableError, matched, weighted
 from forgetmenot.report.wording import MINUS, listed, p_value, signed
 from forgetmenot.settings import Settings
 
 MOST = 5
+ONE_SEED = "Only one seed has finished for all that it speaks of."
 
 
 class Condition(Settings):
@@ -45,8 +46,9 @@ class JudgedCondition:
     """A condition and what the runs say.
 
     Attributes:
-        total: The weighted sum; None where `reason` says why it cannot be had.
+        total: The weighted sum; None where it cannot be had.
         beyond: The sum less its bound, tested over seeds and examples together.
+        reason: Why it is not tested.
         by_sign: The exact p of a sign-flip test over the seeds alone; None with one seed,
             and with more than can be flipped in all ways.
     """
@@ -61,7 +63,9 @@ class JudgedCondition:
     def p(self) -> float:
         """The p of the condition, 1 where it could not be tested or points the other way."""
         beyond = self.beyond
-        return 1.0 if beyond is None or beyond.p is None or beyond.difference <= 0 else beyond.p
+        if beyond is None or beyond.p is None or self.reason is not None or beyond.difference <= 0:
+            return 1.0
+        return beyond.p
 
     @property
     def interval(self) -> tuple[float, float] | None:
@@ -105,7 +109,7 @@ class JudgedClaim:
     @property
     def tested(self) -> bool:
         """Whether every condition could be tested."""
-        return all(one.beyond is not None for one in self.conditions)
+        return all(one.beyond is not None and one.reason is None for one in self.conditions)
 
     def to_json(self) -> dict[str, Any]:
         """What study.json holds of it."""
@@ -179,7 +183,10 @@ def _numbers(one: JudgedCondition) -> str:
     if one.total is None or one.interval is None:
         return f"{one.asks}: {one.reason}"
     low, high = one.interval
-    return f"{one.asks}: {signed(one.total)}, {signed(low)} to {signed(high)}"
+    seeds = one.beyond.seeds if one.beyond else 1
+    over = f" over {seeds} seeds" if seeds > 1 else ""
+    why = f" (not tested: {one.reason})" if one.reason else ""
+    return f"{one.asks}: {signed(one.total)}, {signed(low)} to {signed(high)}{over}{why}"
 
 
 def _judged(comparison: Comparison, condition: Condition) -> JudgedCondition:
@@ -194,7 +201,8 @@ def _judged(comparison: Comparison, condition: Condition) -> JudgedCondition:
     except (UntestableError, ValueError) as reason:
         return JudgedCondition(condition, reason=str(reason))
     exact = 1 < len(by_seed) <= MOST_FLIPPED
-    return JudgedCondition(condition, total, beyond, sign_flip(by_seed) if exact else None)
+    why = NO_SPREAD if beyond.p is None else ONE_SEED if beyond.seeds == 1 < comparison.seeds else None
+    return JudgedCondition(condition, total, beyond, sign_flip(by_seed) if exact else None, why)
 
 
 def _named(comparison: Comparison, name: str) -> list[Group]:

@@ -45,6 +45,7 @@ USUAL = {
 
 FINAL = "average_performance"  # and Haque's final mean, which is the same
 RATE = "training.learning_rate"
+NO_SPREAD = "No seed and no draw of the examples differs from another, so that nothing measures chance."
 TESTED = (END, LOST)
 """The figures by which every pair is tested."""
 
@@ -225,6 +226,8 @@ class Comparison:
             for named, some in groups.items()
         ]
         self.matched_groups = _alike(self.groups)
+        ranked = {one.name for one in self.matched_groups}
+        self.not_ranked = [one for one in self.groups if one.finished and one.name not in ranked]
 
     def level(self, run: ComparedRun, key: str) -> str:
         """A run's value of a key as the page calls it."""
@@ -361,17 +364,21 @@ def _means(task: str, results: Sequence[RunResults]) -> TaskMeans:
 
 
 def _alike(groups: Sequence[Group]) -> list[Group]:
-    """The groups, each with the runs whose order, prompt and seed all groups have finished with.
+    """The groups, each with the runs whose order, prompt and seed all of them have finished with.
 
-    So a mean over the runs of one is never compared with one over other conditions. Where nothing is common
-    to all, the groups stay as they are.
+    So a mean over the runs of one is never compared with one over other conditions. A group with fewer than
+    half of the conditions of the one that has most is left out: it would take the others' runs away. Where
+    nothing is common to the rest, the groups stay as they are.
     """
-    keys = [{run.key(CONDITIONS) for run in group.finished} for group in groups if group.finished]
-    common = set.intersection(*keys) if keys else set()
+    keys = {one.name: {run.key(CONDITIONS) for run in one.finished} for one in groups}
+    most = max(map(len, keys.values()), default=0)
+    there = [one for one in groups if not one.finished or 2 * len(keys[one.name]) >= most]
+    some = [keys[one.name] for one in there if one.finished]
+    common = set.intersection(*some) if some else set()
     if not common:
         return list(groups)
     return [
-        replace(one, runs=[run for run in one.finished if run.key(CONDITIONS) in common]) for one in groups
+        replace(one, runs=[run for run in one.finished if run.key(CONDITIONS) in common]) for one in there
     ]
 
 
@@ -394,6 +401,8 @@ def _test(
         judged = contrast(*values, found.resampled, found.by_seed)
     except ValueError as reason:
         return replace(none, values=values, reason=str(reason))
+    if judged.p is None:
+        return replace(none, values=values, reason=NO_SPREAD)
     a, b = found.values
     lower, higher = (sum(x < y for x, y in zip(*pair, strict=True)) for pair in ((a, b), (b, a)))
     return replace(none, values=values, contrast=judged, lower=lower, higher=higher)

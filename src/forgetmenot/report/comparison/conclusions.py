@@ -21,6 +21,7 @@ def conclusions(comparison: Comparison, claims: Sequence[JudgedClaim] = ()) -> l
     found = [
         *([*sentences(claims), EXPLORATORY] if claims else ()),
         *([comparison.left_out] if comparison.left_out else ()),
+        *_not_ranked(comparison),
         *_least_lost(comparison),
         *_significance(comparison),
         *_forgotten(comparison),
@@ -39,16 +40,34 @@ def significant(test: PairedTest) -> bool:
     return test.p_holm is not None and test.p_holm < SIGNIFICANT
 
 
+def _not_ranked(comparison: Comparison) -> Iterator[str]:
+    """Which groups stand beside the ranking, and in it would have taken runs away from the others."""
+    if comparison.not_ranked:
+        named = [f"{one.name} ({_count(len(one.finished), 'run')})" for one in comparison.not_ranked]
+        yield (
+            f"Not ranked, because of too few orders, prompts and seeds beside the others’: {_some(named)}. "
+            "Their tests are over the runs that they share with each."
+        )
+
+
+def _seeds(comparison: Comparison) -> int:
+    """Over how many training seeds the ranked means are."""
+    return len({run.key(["seed"]) for one in comparison.matched_groups for run in one.finished})
+
+
 def _named(comparison: Comparison, name: str) -> str:
     """What a sentence speaks of: with one training seed of a checkpoint, with several of what made them."""
-    return name if comparison.seeds > 1 else f"The checkpoint of {name}"
+    return name if _seeds(comparison) > 1 else f"The checkpoint of {name}"
 
 
-def _over(comparison: Comparison) -> str:
-    """What a test was over."""
-    if comparison.seeds > 1:
-        return f"over {comparison.seeds} seeds and the examples together"
-    return "over the same examples and with one training seed, so that it speaks of these checkpoints alone"
+def _over(seeds: Sequence[int]) -> str:
+    """What tests were over, of which each has a number of seeds."""
+    few, many = min(seeds), max(seeds)
+    if many == 1:
+        return (
+            "over the same examples and with one training seed, so that it speaks of these checkpoints alone"
+        )
+    return f"over {many if few == many else f'{few} to {many}'} seeds and the examples together"
 
 
 def _alike(named: list[tuple[str, float]]) -> list[str]:
@@ -59,7 +78,7 @@ def _alike(named: list[tuple[str, float]]) -> list[str]:
 def _all_named(comparison: Comparison, names: list[str]) -> str:
     """What a sentence speaks of where several are alike."""
     several = _several(names)
-    return several if comparison.seeds > 1 else f"The checkpoints of {several}"
+    return several if _seeds(comparison) > 1 else f"The checkpoints of {several}"
 
 
 def _least_lost(comparison: Comparison) -> Iterator[str]:
@@ -127,10 +146,15 @@ def _significance(comparison: Comparison) -> Iterator[str]:
     if len(others) == 1:
         yield _one_test(comparison, comparison.test(first.name, others[0].name, LOST))
         return
-    better, worse, open_, untested = [list[str]() for _ in range(4)]
-    for test in (comparison.test(first.name, other.name, LOST) for other in others):
+    better, worse, open_, untested, alone = [list[str]() for _ in range(5)]
+    tests = [comparison.test(first.name, other.name, LOST) for other in others]
+    seeds = [test.contrast.seeds for test in tests if test.contrast]
+    several = [count for count in seeds if count > 1]
+    for test in tests:
         if test.contrast is None:
             untested.append(test.second)
+        elif several and test.contrast.seeds == 1:
+            alone.append(test.second)
         elif not significant(test):
             open_.append(test.second)
         else:
@@ -144,10 +168,13 @@ def _significance(comparison: Comparison) -> Iterator[str]:
     if open_:
         of = "" if it == "it" else f" of {it}"
         clauses.append(f"no difference{of} to {_some(open_)} can be told from chance")
+    if alone:
+        clauses.append(f"with {_some(alone)} it shares one seed, and by that only checkpoints are compared")
     if untested:
         clauses.append(f"{_some(untested)} could not be tested against {it}")
+    over = _over(several or seeds or [1])
     yield (
-        f"By what each task lost since it was learned, {_over(comparison)}, {'; '.join(clauses)} "
+        f"By what each task lost since it was learned, {over}, {'; '.join(clauses)} "
         f"(Holm’s correction over {len(comparison.tests)} tests)."
     )
 
@@ -175,7 +202,7 @@ def _one_test(comparison: Comparison, test: PairedTest) -> str:
         how = "Tested without a maximum" if comparison.haque else "Over the matched runs"
         verdict = f"{how} it is significantly the other way round"
     return (
-        f"{verdict}, {_over(comparison)}: "
+        f"{verdict}, {_over([judged.seeds])}: "
         f"{test.first} lost {number(mine)} a task since learning it and "
         f"{test.second} {number(theirs)}, a difference of {signed(judged.difference)} (95 % interval "
         f"{signed(judged.interval[0])} to {signed(judged.interval[1])}, {p_value(test.p_holm)} after Holm’s "

@@ -77,6 +77,7 @@ def paired_test_rows(comparison: Comparison) -> list[dict[str, Any]]:
                 "high": high,
                 "p": judged and judged.p,
                 "p_holm": test.p_holm,
+                "seeds": judged and judged.seeds,
                 "matched_runs": test.matched,
                 "first_lower_in": test.lower,
                 "reason": test.reason,

@@ -37,18 +37,16 @@ class Weighted:
 
     Attributes:
         values: The figure of every run, one list for each group, the runs in one order.
-        resampled: The sum in each bootstrap draw of the examples, the mean over the runs.
+        means: The figure of each group: the mean over what else varies among the runs of a seed, and then
+            over the seeds.
         by_seed: The sum with each training seed, the mean over what else varies among the runs.
+        resampled: The same in each bootstrap draw of the examples [seeds, resamples].
     """
 
     values: Sequence[Sequence[float]]
-    resampled: Floats
+    means: tuple[float, ...]
     by_seed: Sequence[float]
-
-    @property
-    def means(self) -> tuple[float, ...]:
-        """The figure of each group, the mean over its runs."""
-        return tuple(float(np.mean(values)) for values in self.values)
+    resampled: Floats
 
 
 def weighted(groups: Sequence[tuple[float, Sequence[ComparedRun]]], figure: str) -> Weighted:
@@ -74,16 +72,18 @@ def weighted(groups: Sequence[tuple[float, Sequence[ComparedRun]]], figure: str)
     except UndefinedError as reason:
         raise UntestableError(str(reason)) from None
     weights = [weight for weight, _ in groups]
-    values = [[value for value, _ in runs] for runs in found]
-    draws = [np.mean([drawn for _, drawn in runs], axis=0) for runs in found]
-    sums = [float(np.dot(weights, one)) for one in zip(*values, strict=True)]
-    by_seed: dict[str, list[float]] = {}
-    for run, value in zip(first, sums, strict=True):
-        by_seed.setdefault(run.key(["seed"]), []).append(value)
+    of_seed: dict[str, list[int]] = {}
+    for place, run in enumerate(first):
+        of_seed.setdefault(run.key(["seed"]), []).append(place)
+    values = np.array([[value for value, _ in runs] for runs in found])  # [groups, runs]
+    drawn = np.array([[each for _, each in runs] for runs in found])  # [groups, runs, resamples]
+    seeds = np.stack([values[:, places].mean(axis=1) for places in of_seed.values()], axis=1)
+    resampled = np.stack([drawn[:, places].mean(axis=1) for places in of_seed.values()], axis=1)
     return Weighted(
-        values,
-        np.dot(weights, draws),
-        [float(np.mean(one)) for one in by_seed.values()],
+        values=values.tolist(),
+        means=tuple(seeds.mean(axis=1).tolist()),
+        by_seed=np.dot(weights, seeds).tolist(),
+        resampled=np.tensordot(weights, resampled, axes=1),
     )
 
 
