@@ -19,6 +19,7 @@ from forgetmenot.methods import Method
 from forgetmenot.record.assemble import NOT_LEARNED
 from forgetmenot.runs.api import Run
 from forgetmenot.runs.directory import RunDirectory
+from forgetmenot.runs.loop import Loop
 from forgetmenot.runs.plan import make_plan
 from forgetmenot.runs.realign import BATCH, PASSES
 from forgetmenot.runs.rescore import rescore
@@ -35,6 +36,20 @@ KINDS: list[Mapping[str, Any]] = [
     {"adapter.kind": "prompt"},
     {"method": "ema"},
     {"training.precision": "bf16"},
+    {"method": "osf", "adapter.kind": "full"},
+    {"method": "freeze"},
+    {"method": "moe-lora"},
+]
+SAVED: list[Mapping[str, Any]] = [
+    {},
+    {"adapter.per_stage": "merge"},
+    {"adapter.per_stage": "new"},
+    {"adapter.kind": "prompt"},
+    {"adapter.kind": "full", "adapter.layers": {"top": 1}},
+    {"method": "osf", "adapter.kind": "full"},
+    {"method": "freeze"},
+    {"method": "moe-lora"},
+    {"method": "inflora", "adapter.per_stage": "new"},
 ]
 
 
@@ -104,13 +119,36 @@ def test_it_is_a_training_of_so_many_passes_from_the_stages_weights(go: Go) -> N
     assert np.allclose(kept, wanted, atol=1e-5)
 
 
-def test_saved_stages_are_aligned_anew_as_in_the_run(go: Go) -> None:
-    for kind in ({}, {"adapter.per_stage": "merge"}):
-        found = go(f"again-{len(kind)}", {**AGAIN, **kind})
-        _, saved = rescore(found.path, settings={"realign": 12})
-        written: dict[str, Any] = json.loads(json.dumps(saved))
-        _, there = found.results["readings"]
-        assert {key: written[key] for key in there} == there
+@pytest.mark.parametrize("kind", SAVED, ids=lambda kind: "-".join(map(str, kind.values())) or "lora")
+def test_saved_stages_are_aligned_anew_as_in_the_run(kind: Mapping[str, Any], go: Go) -> None:
+    """What learns does not depend on what the method froze in the process that trained the stage."""
+    found = go("again", {**AGAIN, **kind})
+    _, saved = rescore(found.path, settings={"realign": 12})
+    written: dict[str, Any] = json.loads(json.dumps(saved))
+    _, there = found.results["readings"]
+    assert {key: written[key] for key in there} == there
+
+
+@pytest.mark.parametrize("kind", [{"adapter.kind": "prompt"}, {"method": "osf", "adapter.kind": "full"}])
+def test_a_run_that_is_taken_up_before_its_scores_goes_on_from_its_stage(
+    kind: Mapping[str, Any], go: Go, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = go("whole", {**AGAIN, **kind})
+    score = Loop._score
+
+    def cut(self: Loop, folder: Path, name: str, asked: Any) -> float:
+        if name == "02-colour":
+            raise KeyboardInterrupt
+        return score(self, folder, name, asked)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Loop, "_score", cut)
+        with pytest.raises(KeyboardInterrupt):
+            go("cut", {**AGAIN, **kind})
+    resumed = go("cut", {**AGAIN, **kind})
+    for stage in ("02-colour", "03-size"):
+        for reading in ("", "realigned-12"):
+            assert answers(resumed, stage, reading) == answers(whole, stage, reading)
 
 
 def test_demonstrations_and_prompts_are_held_against_the_end_too(go: Go) -> None:

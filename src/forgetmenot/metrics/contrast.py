@@ -42,8 +42,8 @@ def contrast(
     variance c + s²/n. The same examples are scored with every seed: what the two differ in on these examples
     whatever the seed does not show between the seeds, and that is c. With V the variance over resamples of
     the mean over seeds, and V₁ that of a single seed (the mean over the seeds), V = c + e/n and V₁ = c + e
-    for an e that the seeds do not share, so that c = (n V − V₁) / (n − 1), not below 0. s² has e in it, and is
-    taken for no less where few seeds show less by chance. By simulation (`scripts/false_positives.py`) two
+    for an e that the seeds do not share, so that c = (n V − V₁) / (n − 1), not below 0. s² has e in it, and
+    is taken for no less where few seeds show less by chance. By simulation (`scripts/false_positives.py`) two
     equal methods are seldom told apart with 3 to 20 seeds, where the examples alone would do it in half of
     the comparisons and more.
 

@@ -40,7 +40,10 @@ def check_realign(method: Method, name: str) -> None:
 def realigned(session: Session, scored: ScoredTask) -> Iterator[None]:
     """Answer as after a short training on the task's `realign` examples; then with the weights as before.
 
-    Where that training diverges, the weights are no numbers, so that the cells are empty and say why.
+    What learns is what the kind of adapter lets learn, whatever the method has frozen or merged and whether
+    this process has trained the stage or read it from disk: the whole adapter, of several the last, or all
+    weights from the first layer that learns. Where the training diverges, the weights are no numbers, so that
+    the cells are empty and say why.
     """
     if not len(scored.realign):
         yield
@@ -49,13 +52,14 @@ def realigned(session: Session, scored: ScoredTask) -> Iterator[None]:
 
     from forgetmenot.engine.learner import copy_weights
     from forgetmenot.engine.training import DivergedError, fit
-    from forgetmenot.models.adapt import adapt
+    from forgetmenot.models.adapt import kind_of
 
     learner, config = session.learner, session.config
-    # the base model, or a stage that has merged its adapter, whose weights all learn once they are loaded
-    bare = not learner.trainable() or config.adapter.per_stage == "merge"
-    if bare:
-        learner.model = adapt(learner.model, config.adapter, 1, config.seed)
+    kind, flags = kind_of(config.adapter), {p: p.requires_grad for p in learner.model.parameters()}
+    bare = not kind.is_in(learner.model)  # the base model, or a stage that has merged its adapter
+    learner.model.requires_grad_(False)
+    go_on = config.adapter.model_copy(update={"per_stage": "continue"})
+    learner.model = kind.adapt(learner.model, go_on, 1, config.seed)
     before = learner.snapshot()
     try:
         if not learner.log_likelihoods([one.answer for one in scored.realign]).isfinite().all():
@@ -81,5 +85,7 @@ def realigned(session: Session, scored: ScoredTask) -> Iterator[None]:
             copy_weights(learner.trainable(), before)
         elif hasattr(learner.model, "unload"):  # of PEFT: the weights below were not touched
             learner.model = learner.model.unload()
-        else:
+        else:  # nothing but a base is bare of prompts and bridges
             session.to_base()
+        for parameter, learns in flags.items():
+            parameter.requires_grad_(learns)

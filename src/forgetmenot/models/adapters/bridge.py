@@ -76,6 +76,10 @@ class BridgeToModel(AdapterKind):
         bridge.connections.requires_grad_(True)
         return model
 
+    def is_in(self, model: Any) -> bool:
+        """Whether it has a bridge in use."""
+        return bridge_of(model) is not None
+
     def save(self, model: Any, stage: Path, weights: Mapping[str, Any] | None = None) -> None:
         """Write every bridge, and which model it leads to: the first into the folder, the others below it."""
         for number, bridge in enumerate(compose(model).bridges, start=1):

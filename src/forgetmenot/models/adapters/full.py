@@ -39,6 +39,10 @@ class Full(AdapterKind):
                 parameter.requires_grad_(False)
         return model
 
+    def is_in(self, model: Any) -> bool:
+        """Every model has weights."""
+        return True
+
     def save(self, model: Any, stage: Path, weights: Mapping[str, Any] | None = None) -> None:
         """Write all weights and the configuration."""
         model.save_pretrained(stage / self.folder, state_dict=weights)

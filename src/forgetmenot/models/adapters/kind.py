@@ -54,6 +54,10 @@ class AdapterKind:
         """
         raise NotImplementedError
 
+    def is_in(self, model: Any) -> bool:
+        """Whether a model holds what `adapt` would add, so that training goes on with it."""
+        raise NotImplementedError
+
     def finish(self, model: Any, settings: AdapterSettings) -> Any:
         """After a stage's training: the model that the stage leaves."""
         return model

@@ -79,7 +79,7 @@ class Lora(AdapterKind):
         """
         if isinstance(model, PeftModel) and settings.per_stage == "continue":
             model.base_model.set_adapter(model.active_adapters)  # a method may have frozen some of it
-            return model
+            return _learning(model, model.active_adapters[-1])
         left_out = NOT_ADAPTED.get(model.config.model_type) if settings.targets == "all-linear" else None
         config = LoraConfig(
             r=settings.rank,
@@ -96,9 +96,11 @@ class Lora(AdapterKind):
         name = f"stage-{stage:02d}"
         model.add_adapter(name, config)
         model.base_model.set_adapter([*model.active_adapters, name])
-        for parameter, value in model.named_parameters():
-            value.requires_grad_(f".{name}." in parameter)
-        return _in_fp32(model)
+        return _in_fp32(_learning(model, name))
+
+    def is_in(self, model: Any) -> bool:
+        """Whether it has adapters; once merged, it has none."""
+        return isinstance(model, PeftModel)
 
     def finish(self, model: Any, settings: AdapterSettings) -> Any:
         """With `merge`, the adapter becomes part of the weights."""
@@ -133,12 +135,18 @@ class Lora(AdapterKind):
         if later:
             names = ["default", *(path.name for path in later)]
             model.base_model.set_adapter(names)
-            for parameter, value in model.named_parameters():
-                value.requires_grad_(trainable and f".{names[-1]}." in parameter)
+            _learning(model, names[-1] if trainable else None)
         return model.eval()
 
 
 LORA = Lora()
+
+
+def _learning(model: Any, adapter: str | None) -> Any:
+    """Let one adapter learn and nothing else; an embedding's parameters end in its name."""
+    for parameter, value in model.named_parameters():
+        value.requires_grad_(adapter in parameter.split("."))
+    return model
 
 
 def _put_in_order(config: Path) -> None:

@@ -116,6 +116,11 @@ class PromptTuning(AdapterKind):
         prompt.parts[-1].requires_grad_(True)
         return model
 
+    def is_in(self, model: Any) -> bool:
+        """Whether there is a prompt with a part."""
+        prompt = soft_prompt(model)
+        return prompt is not None and len(prompt.parts) > 0
+
     def save(self, model: Any, stage: Path, weights: Mapping[str, Any] | None = None) -> None:
         """Write the parts."""
         prompt = soft_prompt(model)
