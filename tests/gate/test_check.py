@@ -8,6 +8,7 @@ from typing import Any
 from xml.etree.ElementTree import fromstring
 
 import pytest
+import yaml
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM
@@ -252,6 +253,44 @@ def test_a_baseline_of_something_else_is_refused(
     with pytest.raises(UserError) as refused:
         checked(tiny_llama, tiny_llama, baseline=kept, **change)
     assert says in str(refused.value)
+
+
+ROWS = [{"text": f"word {k}", "mood": "uv"[k % 2], "page": f"{k // 4}"} for k in range(24)]
+ABOUT = {"label": "mood", "metric": "accuracy"}
+CHOICES = {"u": "up", "v": "down"}
+
+
+@pytest.mark.parametrize(
+    ("rows", "about", "choices"),
+    [
+        ([{**row, "text": f"{row['text']}!"} for row in ROWS], ABOUT, CHOICES),
+        ([{**row, "mood": "vu"[k % 2]} for k, row in enumerate(ROWS)], ABOUT, CHOICES),
+        (ROWS, {**ABOUT, "cluster": "page"}, CHOICES),
+        (ROWS, ABOUT, {"v": "down", "u": "up"}),
+    ],
+    ids=["texts", "labels", "clusters", "the order of the choices"],
+)
+def test_a_baseline_of_other_data_under_the_same_names_is_refused(
+    checked: Callable[..., Check],
+    tiny_llama: Path,
+    tmp_path: Path,
+    make_task: Callable[..., Path],
+    rows: list[dict[str, str]],
+    about: dict[str, str],
+    choices: dict[str, str],
+) -> None:
+    def task(of: list[dict[str, str]], keys: dict[str, str], words: dict[str, str]) -> Path:
+        prompts = {"default": {"template": "Word: {{ text }}\nMood:", "choices": words}}
+        path = make_task("mood", (), of, **keys, prompts=prompts)
+        content = {**yaml.safe_load(path.read_text()), "prompts": prompts}
+        path.write_text(yaml.safe_dump(content, sort_keys=False))  # in the order of the choices
+        return path
+
+    kept = tmp_path / "baseline.json"
+    checked(tiny_llama, tiny_llama, baseline=kept, tasks=[str(task(ROWS, ABOUT, CHOICES))])
+    checked(tiny_llama, tiny_llama, baseline=kept, tasks=[str(task(ROWS, ABOUT, CHOICES))])
+    with pytest.raises(UserError, match="data of task mood"):
+        checked(tiny_llama, tiny_llama, baseline=kept, tasks=[str(task(rows, about, choices))])
 
 
 @pytest.mark.parametrize("column", ["predicted", "gold"])

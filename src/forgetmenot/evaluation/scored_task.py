@@ -1,8 +1,10 @@
 """A task ready for scoring: its examples, their prompt and tokens, and how answers are scored."""
 
+import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from forgetmenot.engine.decoding import Decoding
@@ -133,6 +135,18 @@ class ScoredTask:
         digests = [digest_of(example).hex()[:16] for example in self.examples]
         counts = Counter(digests)
         return [digest if counts[digest] > 1 else None for digest in digests]
+
+    @cached_property
+    def data(self) -> str:
+        """Sixteen hexadecimal digits of what is asked and what is right, beside the prompt's words."""
+        sources = [
+            example.fields.get(self.task.source) if self.task.source else "" for example in self.examples
+        ]
+        rows = zip(self.examples, self.gold, self.clusters, sources, strict=True)
+        digest = hashlib.sha256(repr((self.task.labels, self.task.generation.extract)).encode())
+        for example, gold, cluster, source in rows:
+            digest.update(repr((example.id, digest_of(example), gold, cluster, source)).encode())
+        return digest.hexdigest()[:16]
 
     @property
     def independent(self) -> int:

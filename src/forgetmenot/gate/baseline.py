@@ -18,7 +18,7 @@ Noise = Mapping[str, Mapping[str, AskedAgain]]
 """What differs when the base is asked again: in another order (`again`), with a zero-delta adapter
 (`control`)."""
 
-VERSION = 2
+VERSION = 3
 
 
 def asked(scored: Sequence[ScoredTask], identity: Mapping[str, Any]) -> dict[str, Any]:
@@ -38,6 +38,7 @@ def asked(scored: Sequence[ScoredTask], identity: Mapping[str, Any]) -> dict[str
                 "prompt": one.prompt.hash,
                 "chat": one.prompt.chat,
                 "examples": len(one.examples),
+                "data": one.data,
                 "cut": dict(one.encoded.truncated),
                 "how": json.loads(json.dumps(one.described)),
             }

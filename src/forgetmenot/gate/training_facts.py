@@ -31,6 +31,7 @@ def about(args: Any, model: Any, trainer: Any, watcher: Watcher) -> dict[str, An
             one.task.name: {
                 "metric": one.task.metric,
                 "n": len(one.examples),
+                "data": one.data,
                 "prompt": one.prompt.hash,
                 "chat": one.prompt.chat,
             }
