@@ -8,8 +8,8 @@ from typing import Any
 from xml.etree.ElementTree import fromstring
 
 import pytest
-import yaml
 import torch
+import yaml
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM
 

@@ -68,7 +68,9 @@ def test_a_template_has_no_chance(template: str) -> None:
 
 
 def test_a_missing_field_is_named_beside_those_there_are() -> None:
-    with pytest.raises(UserError, match=r"'sentense' is undefined. The example has: n, sentence"):
+    with pytest.raises(
+        UserError, match=r"'sentense', which is not there. Did you mean 'sentence'\? Known: n, s"
+    ):
         Prompt("default", "{{ sentense }}").render(FIELDS)
 
 

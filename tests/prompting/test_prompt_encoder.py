@@ -329,6 +329,19 @@ def test_labels_and_choices_must_be_the_same(
         encoder_of(tokenizer_named("gpt2-like"), Prompt("default", "x", choices), review("fine"))
 
 
+def test_a_field_that_the_template_can_do_without_may_be_missing(
+    tokenizer_named: Callable[[str], Any],
+) -> None:
+    for template in (
+        "{% if more is defined and more %}{{ more }}: {% endif %}{{ sentence }}",
+        "{{ more | default('') }}{{ sentence }}",
+    ):
+        encoder = encoder_of(
+            tokenizer_named("gpt2-like"), Prompt("default", template, CHOICES), review("fine")
+        )
+        assert encoder is not None
+
+
 def test_mistakes_are_found_before_anything_is_encoded(tokenizer_named: Callable[[str], Any]) -> None:
     tokenizer = tokenizer_named("gpt2-like")
     missing = Prompt("default", "{{ sentense }}", CHOICES)

@@ -206,3 +206,11 @@ def test_published_figures_are_known_before_anything_runs() -> None:
         UserError, match=r"published: there are no figures 'haque'. .*Known: .*haque-2025, .*trace"
     ):
         load_study({"grid": {"seed": [0]}, "published": "haque"})
+
+
+def test_a_key_of_the_base_that_is_overridden_hides_no_other_one() -> None:
+    study = load_study(
+        {"base": {"training.limit": 100, "training.epochs": 3, "tasks": "quickstart"}, "grid": {"seed": [0]}},
+        {"base.training.epochs": 1},
+    )
+    assert (study.base_config.training.limit, study.base_config.training.epochs) == (100, 1)

@@ -46,6 +46,24 @@ def test_the_runs_of_a_pilot_are_apart_from_the_study(tmp_path: Path) -> None:
         pilot_runs(_study(tmp_path, {"pilot": {"seeds": [1, 100]}}))
 
 
+def test_seeds_are_the_runs_own_wherever_they_are_named(tmp_path: Path) -> None:
+    def pilot(grid: Mapping[str, Any], seeds: list[int]) -> list[Any]:
+        content = {
+            "base": {"tasks": "qs-sentiment"},
+            "grid": dict(grid),
+            "protocol": {"pilot": {"seeds": seeds}},
+        }
+        return pilot_runs(load_study({**content, "output": str(tmp_path / "study")}))
+
+    joined = {"method, seed": [["sequential", 5], ["joint", 6]]}
+    with pytest.raises(UserError, match="5 is a seed of the study too"):
+        pilot(joined, [5])
+    assert len(pilot({"seed": [1, 2]}, [0])) == 2, "the base's seed is none of the study's"
+    for varied in ({"tasks": ["qs-sentiment", "qs-inference"]}, {"model, seed": [["quickstart", 3]]}):
+        with pytest.raises(UserError, match=r"the grid varies (tasks|model), and a pilot has one"):
+            pilot(varied, [7])
+
+
 @pytest.mark.parametrize(
     ("kept", "joint", "said"),
     [

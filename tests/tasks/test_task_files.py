@@ -273,6 +273,19 @@ WRONG_ROWS: list[tuple[str, dict[str, Any], str]] = [
     (MESSAGES, {"chat": [USER, {"from": "gpt"}]}, "turn 2 of 'chat' needs a role"),
     (MESSAGES, {"chat": [USER, {"role": "assistant", "content": None}]}, "turn 2 of 'chat' needs"),
     (MESSAGES, {"chat": "not json"}, "'chat' is not JSON"),
+    (MESSAGES, {"chat": [{"from": ["a"], "value": "x"}]}, "turn 1 of 'chat' needs a role"),
+    (
+        MESSAGES,
+        {"chat": [USER, {**ASSISTANT, "tool_calls": "look_up"}]},
+        "'tool_calls' of turn 2 of 'chat' must",
+    ),
+    (MESSAGES, {"chat": [USER, {**ASSISTANT, "tool_calls": 3}]}, "'tool_calls' of turn 2 of 'chat' must"),
+    (MESSAGES, {"chat": [USER, {**ASSISTANT, "tool_calls": ["x"]}]}, "'tool_calls' of turn 2 of 'chat' must"),
+    (
+        MESSAGES,
+        {"chat": [USER, {**ASSISTANT, "tool_calls": [{"function": {"name": "f", "arguments": "{x"}}]}]},
+        "the arguments '{x' are not JSON",
+    ),
     (MESSAGES, {"chat": {"role": "user"}}, "'chat' must be a list of turns"),
     (TEXT, {"body": "  "}, "not a text with something in it"),
     (TEXT, {"body": 3}, "'body' is 3"),
@@ -401,6 +414,15 @@ def test_tools_and_calls_are_read(tmp_path: Path) -> None:
         assert fields["messages"][1]["content"] == ""
         assert fields["messages"][1]["tool_calls"][0]["function"]["arguments"] == {"word": "fern"}
         assert [one.fields["messages"][-1]["role"] for one in task.train] == ["assistant", "assistant"]
+    said = {"name": "look_up", "arguments": json.dumps({"word": "fern"})}
+    for calls in ([{"type": "function", "function": said}], json.dumps([{"function": said}]), [dict(said)]):
+        again: list[Any] = [talk[0], {"role": "assistant", "content": None, "tool_calls": calls}, *talk[2:]]
+        [read] = (
+            load(tmp_path, yaml, train=[{"chat": again, "tools": tools}])
+            .train[-1]
+            .fields["messages"][1]["tool_calls"]
+        )
+        assert read.get("function", read)["arguments"] == {"word": "fern"}, "as an object, in every form"
     with pytest.raises(UserError, match="says nothing that a written answer"):
         load(tmp_path, yaml + "metric: exact_match\n", train=[{"chat": talk[:2], "tools": tools}])
     with pytest.raises(UserError, match="'tools' must be a list"):

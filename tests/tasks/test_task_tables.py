@@ -114,12 +114,25 @@ MALFORMED = [
     ("a.csv", b'x,y\n1,2\n"a" b,2\n', "line 3: this is not CSV"),
     ("a.csv", b'x,y\n1,"never closed\n1,2\n', "line 2: this is not CSV"),
     ("a.jsonl", b'{"x": 1}\n{"x": \n', "line 2: this is not JSON"),
+    ("a.jsonl", b'{"x": 1}\n{"x": "a\\ud83d"}\n', "line 2: this is not JSON (half a character"),
+    (
+        "a.jsonl",
+        b'{"x": 1}\n{"x": ' + b"9" * 5000 + b"}\n",
+        "line 2: this is not JSON (a number has too many",
+    ),
+    ("a.jsonl", b'{"x": 1}\n{"x": ' + b"[" * 100_000 + b"}\n", "line 2: this is not JSON (nested too deep)"),
+    ("a.json", b'[{"x": "\\uDE00"}]', "this is not JSON (half a character"),
     ("a.jsonl", b'{"x": 1}\n3\n', "line 2: a row must be a JSON object"),
     ("a.json", b'[{"x": 1},\n{"x": }]', "line 2: this is not JSON"),
     ("a.json", b'[{"x": 1}, 3]', "row 2: a row must be a JSON object"),
     ("a.parquet", b"PAR1 and then nothing", "could not be read as parquet"),
     ("a.xlsx", b"", "Known: .csv, .json, .jsonl, .md, .parquet, .tsv, .txt"),
 ]
+
+
+def test_an_emoji_that_is_whole_is_read_however_it_is_written(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(b'{"x": "\\ud83d\\ude00"}\n{"x": "\xf0\x9f\x98\x80"}\n')
+    assert [row["x"] for _, row in read_table(tmp_path / "a.jsonl").rows] == ["😀", "😀"]
 
 
 @pytest.mark.parametrize(("name", "body", "sentence"), MALFORMED)

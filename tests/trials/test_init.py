@@ -172,6 +172,39 @@ def test_of_plain_text_it_says_what_is_not_read(tmp_path: Path) -> None:
     assert "# not read: subject" in made.path.read_text(encoding="utf-8")
 
 
+def test_many_labels_are_labels_where_the_column_is_named_so(tmp_path: Path) -> None:
+    rows = [{"text": f"Word {k}.", "label": f"intent {k % 77}"} for k in range(400)]
+    made = init(jsonl(tmp_path / "mine.jsonl", rows))
+    assert (made.task.kind, len(made.task.labels)) == ("choice", 77)
+
+
+@pytest.mark.parametrize(
+    ("label", "why"),
+    [
+        (lambda k: None if k == 18 else "ab"[k % 2], "row 19 has none"),
+        (lambda k: (1.0, 1.5, 2.0)[k % 3], "1.5 is no whole number"),
+        (lambda k: f"label {k}", "60 values in 60 rows"),
+    ],
+)
+def test_a_column_of_labels_is_not_dropped_in_silence(tmp_path: Path, label: Any, why: str) -> None:
+    rows = [{"text": f"Word {k}.", "label": label(k)} for k in range(60)]
+    with pytest.raises(UserError, match=why):
+        init(jsonl(tmp_path / "mine.jsonl", rows))
+
+
+@pytest.mark.parametrize("column", ["id", "ID", "ticket_id", "url", "", "Unnamed: 0", "uuid"])
+def test_what_says_the_same_is_held_out_together_whatever_names_the_rows(tmp_path: Path, column: str) -> None:
+    table = tmp_path / "mine.csv"
+    rows = [f"row {k},Text number {k % 10}.,{'ab'[k % 2]}" for k in range(100)]
+    table.write_text("\n".join([f"{column},text,label", *rows]) + "\n", encoding="utf-8")
+    task = init(table).task
+    train, other = (
+        {str(one.fields["text"]) for one in rows} for rows in (task.train, (*task.score, *task.select))
+    )
+    assert other
+    assert not train & other
+
+
 def test_the_file_says_what_is_held_out(tmp_path: Path) -> None:
     made = init(jsonl(tmp_path / "mine.jsonl", 7 * TICKETS))
     assert "10% of them are scored, and never trained on; a tenth of the rest is for choices" in (

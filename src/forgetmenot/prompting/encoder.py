@@ -5,7 +5,7 @@ from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from forgetmenot.errors import UserError, nearest
+from forgetmenot.errors import UserError
 from forgetmenot.prompting.encoded import Encoded, TokenSequence
 from forgetmenot.prompting.examples import EncodedExamples
 from forgetmenot.prompting.prompt import Prompt
@@ -304,11 +304,6 @@ class Encoder:
 
     def _check_fields(self, example: Example) -> None:
         with naming(self._task, example):
-            for missing in sorted(self._prompt.fields - example.fields.keys()):
-                raise UserError(
-                    f"the template of prompt {self._prompt.name!r} names the field {missing!r}, "
-                    f"which is not there. {nearest(missing, example.fields)}"
-                )
             if self._task.kind != "messages":  # the chat template writes these
                 self._prompt.render(example.fields)
 

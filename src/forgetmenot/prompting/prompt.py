@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property, lru_cache
@@ -10,7 +11,7 @@ from typing import Any, Literal
 from jinja2 import StrictUndefined, Template, TemplateSyntaxError, Undefined
 from jinja2.exceptions import SecurityError, UndefinedError
 
-from forgetmenot.errors import UserError
+from forgetmenot.errors import UserError, nearest
 from forgetmenot.prompting.demonstrations import Demonstrations
 from forgetmenot.prompting.sandbox import FAILURES, LimitedSandbox, why_it_fails
 
@@ -172,6 +173,11 @@ class Prompt:
                 "A template may only read the example's fields."
             ) from error
         except UndefinedError as error:
+            if missing := re.match(r"'(\w+)' is undefined", str(error.message)):
+                raise UserError(
+                    f"the template of prompt {self.name!r} names the field {missing[1]!r}, which is not "
+                    f"there. {nearest(missing[1], fields)}"
+                ) from error
             raise UserError(
                 f"prompt {self.name!r}: {error.message}. The example has: {', '.join(sorted(fields))}."
             ) from error

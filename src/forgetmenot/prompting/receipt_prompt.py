@@ -48,7 +48,7 @@ def with_receipt(prompt: Prompt, *, confidence: bool = True, interpret: bool = F
     if confidence:
         lines.append(parts["confidence"])
     lines.append(parts["interpreter"] if interpret else cue)
-    words = json.dumps(dict(prompt.choices))
+    words = json.dumps(dict(prompt.choices), ensure_ascii=False)
     template = f"{{% set receipt_words = {words} %}}" + "\n".join(line for line in lines if line)
     truncate = tuple(sorted(prompt.fields)) if prompt.truncate is None else prompt.truncate
     return replace(prompt, template=template, truncate=truncate)

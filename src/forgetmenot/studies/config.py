@@ -115,6 +115,8 @@ def load_study(
         where = f"{source}: "
         sections = {name: values[name] for name in ("base", "grid") if isinstance(values.get(name), Mapping)}
         values |= {name: placed(section, Path(source).parent) for name, section in sections.items()}
+    if isinstance(values.get("base"), Mapping):
+        values["base"] = _dotted(values["base"])  # or `base.training.epochs` would hide `training.limit`
     for key, value in (overrides or {}).items():
         section, _, rest = key.partition(".")
         # What follows `grid` is one key, dots and all.

@@ -12,7 +12,7 @@ from forgetmenot.report.comparison.weighted import END, UntestableError, Weighte
 from forgetmenot.report.wording import listed, number, signed
 from forgetmenot.runs.api import is_finished
 from forgetmenot.runs.directory import RunDirectory
-from forgetmenot.studies.config import StudyConfig, StudyRun, load_study, run_of
+from forgetmenot.studies.config import StudyConfig, StudyRun, expand_study, load_study, run_of
 
 METHODS = ("joint", "sequential")
 
@@ -38,12 +38,20 @@ def pilot_runs(study: StudyConfig) -> list[StudyRun]:
     """The runs of a study's pilot; none where it has none.
 
     Raises:
-        UserError: A seed of the pilot is one of the study's own.
+        UserError: A seed of the pilot is one of the study's own, or the study has several models or lists
+            of tasks, of which one pilot says nothing.
     """
     pilot = study.protocol.pilot
     if pilot is None:
         return []
-    own = {study.base_config.seed, *study.grid.get("seed", ())}
+    for axis in study.grid:
+        for key in (one.strip() for one in axis.split(",")):
+            if key.split(".")[0] in ("model", "tasks", "data_dir"):
+                raise UserError(
+                    f"protocol.pilot: the grid varies {key}, and a pilot has one model and one list of "
+                    "tasks; leave it out, or make a study of each."
+                )
+    own = {run.config.seed for run in expand_study(study)}
     if both := sorted(own & set(pilot.seeds)):
         raise UserError(
             f"protocol.pilot.seeds: {listed(list(map(str, both)))} is a seed of the study too; take others."

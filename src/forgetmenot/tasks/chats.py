@@ -68,6 +68,8 @@ def turns_in(row: Row, column: str) -> list[dict[str, Any]]:
         raise BadRowError(f"{column!r} must be a list of turns such as {{'role': 'user', 'content': '…'}}.")
     turns = [_renamed(_filled(turn)) for turn in value]
     for number, turn in enumerate(turns, 1):
+        if turn.get("tool_calls"):
+            turn["tool_calls"] = _calls(turn["tool_calls"], f"'tool_calls' of turn {number} of {column!r}")
         if not turn.get("tool_calls"):
             turn.pop("tool_calls", None)
         elif turn.get("role") == "assistant":
@@ -77,6 +79,33 @@ def turns_in(row: Row, column: str) -> list[dict[str, Any]]:
                 f"turn {number} of {column!r} needs a role ({', '.join(ROLES)}) and a content of text."
             )
     return turns
+
+
+def _calls(value: Any, what: str) -> list[dict[str, Any]]:
+    """Calls of tools, or that list as JSON, with their arguments as objects.
+
+    In OpenAI's form these are JSON text; Transformers' chat templates write them as JSON themselves.
+    """
+    calls = _filled(json.loads(value)) if isinstance(value, str) and _is_json(value) else value
+    if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):
+        raise BadRowError(
+            f"{what} must be a list of calls such as {{'function': {{'name': …, 'arguments': …}}}}."
+        )
+    for call in calls:
+        function = call.get("function", call)
+        if isinstance(function, dict) and isinstance(text := function.get("arguments"), str):
+            if not _is_json(text):
+                raise BadRowError(f"{what}: the arguments {text[:40]!r} are not JSON.")
+            function["arguments"] = json.loads(text)
+    return calls
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _answered(turns: list[dict[str, Any]], column: str) -> list[dict[str, Any]]:
@@ -92,7 +121,9 @@ def _renamed(turn: dict[str, Any]) -> dict[str, Any]:
     if "from" not in turn or "role" in turn:
         return turn
     others = {key: value for key, value in turn.items() if key not in ("from", "value")}
-    return {"role": SHARE_GPT.get(turn["from"], turn["from"]), "content": turn.get("value"), **others}
+    speaker = turn["from"]
+    role = SHARE_GPT.get(speaker, speaker) if isinstance(speaker, str) else None
+    return {"role": role, "content": turn.get("value"), **others}
 
 
 def _parsed(value: Any, column: str) -> Any:

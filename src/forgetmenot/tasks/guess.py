@@ -8,7 +8,7 @@ from typing import Any
 from forgetmenot.errors import UserError, nearest
 from forgetmenot.tasks.documents import DOCUMENT, TEXT
 from forgetmenot.tasks.rows import BadRowError, plain
-from forgetmenot.tasks.splits import NAMES_OF_ROWS
+from forgetmenot.tasks.splits import names_rows
 from forgetmenot.tasks.tables import Row
 
 CHATS = ("messages", "conversations", "conversation", "dialog", "dialogue", "turns", "chat")
@@ -17,7 +17,8 @@ TARGETS = ("output", "completion", "response", "answer", "target", "summary", "s
 TEXTS = ("text", "content", "body", "document")
 """Names that people give to the column of each kind, the likeliest first."""
 
-MOST_LABELS = 50
+MOST_LABELS, MOST_NAMED = 50, 1000
+"""The most labels of a column that its values alone, and that its name, tells to be one of labels; ours."""
 LEAST_OF_EACH = 3
 """Of so few values, each in so many rows on average, a column is taken for one of labels; ours."""
 
@@ -81,7 +82,7 @@ def guess(rows: Sequence[Row], answer: str | None = None) -> Guess:
         return Guess("text", column, why, left_out=tuple(name for name in columns if name != column))
     inputs, left_out = _inputs(rows, columns, column)
     gaps = _gaps(rows, inputs)
-    if labels := _labels(rows, column):
+    if labels := _labels(rows, column, MOST_NAMED):
         return Guess("label", column, why, inputs, left_out, labels=labels, gaps=gaps)
     answers = [str(row[column]) for row in rows if row.get(column) is not None]
     short = 2 * sum(len(text.split()) <= 5 for text in answers) > len(answers)
@@ -90,13 +91,22 @@ def guess(rows: Sequence[Row], answer: str | None = None) -> Guess:
 
 def _answer(rows: Sequence[Row], columns: Sequence[str]) -> tuple[str, str]:
     """The column of the answer, and what it was told by."""
-    labelled = [name for name in columns if name.lower() not in NAMES_OF_ROWS and _labels(rows, name)]
+    labelled = [
+        name
+        for name in columns
+        if not names_rows(name) and _labels(rows, name, MOST_NAMED if name.lower() in LABELS else MOST_LABELS)
+    ]
     if named := _named(labelled, LABELS, lambda name: True):
         return named, "its name, and few values that many rows share"
     if named := _named(columns, TARGETS, lambda name: len(columns) > 1):
         return named, "its name"
     if len(labelled) == 1 and len(columns) > 1:
         return labelled[0], "few values that many rows share"
+    if odd := next((name for name in columns if name.lower() in LABELS and len(columns) > 1), None):
+        raise UserError(
+            f"The column {odd!r} looks like the answer by its name, and not by its values: "
+            f"{_why_no_labels(rows, odd)}. Mend it, or name the answer with --answer."
+        )
     texts = [name for name in columns if isinstance(rows[0].get(name), str) and name not in labelled]
     if not labelled and (named := _named(texts, TEXTS, lambda name: True)):
         return named, "its name, and no column looks like an answer"
@@ -123,8 +133,20 @@ def _are_turns(rows: Sequence[Row], column: str) -> bool:
     return isinstance(first, list) and bool(first) and isinstance(first[0], Mapping)
 
 
-def _labels(rows: Sequence[Row], column: str) -> Mapping[str, int]:
-    """How many rows each value has, the commonest first; empty if these are no labels."""
+def _why_no_labels(rows: Sequence[Row], column: str) -> str:
+    """Why a column's values are no labels, for who thinks they are."""
+    values = [row.get(column) for row in rows]
+    if None in values:
+        return f"row {values.index(None) + 1} has none"
+    if broken := next(
+        (one for one in values if isinstance(one, float) and not float(one).is_integer()), None
+    ):
+        return f"{broken} is no whole number"
+    return f"{len({str(one) for one in values}):,} values in {len(values):,} rows"
+
+
+def _labels(rows: Sequence[Row], column: str, most: int) -> Mapping[str, int]:
+    """How many rows each value has, the commonest first; empty if these are no labels, or over `most`."""
     counts: Counter[str] = Counter()
     for row in rows:
         value = row.get(column)
@@ -137,7 +159,7 @@ def _labels(rows: Sequence[Row], column: str) -> Mapping[str, int]:
         if not text.strip() or len(text) > LONGEST_LABEL or "\n" in text:
             return {}
         counts[text] += 1
-        if len(counts) > MOST_LABELS:
+        if len(counts) > most:
             return {}
     few = len(counts) >= 2 and len(rows) >= LEAST_OF_EACH * len(counts)
     return dict(counts.most_common()) if few else {}
@@ -153,8 +175,7 @@ def _inputs(
         values = {value for row in rows if isinstance(value := row.get(name), str | int | float)}
         varied = len(values) > 1 or len(rows) == 1
         counts_rows = len(values) == len(rows) > 1 and all(str(value).isdigit() for value in values)
-        names_rows = name.lower() in NAMES_OF_ROWS or counts_rows
-        return varied and not names_rows and any(str(value) for value in values)
+        return varied and not (names_rows(name) or counts_rows) and any(str(value) for value in values)
 
     found = [name for name in others if shown(name)][:MOST_INPUTS]
     return tuple(found), tuple(name for name in others if name not in found)

@@ -17,7 +17,8 @@ SAMPLE_SEED = 20250402  # fixed: a limit takes the same examples in every run
 SELECT_SEED = 20250401  # fixed, whatever the seed of a run: choices made on `select` stay comparable
 SELECT_MOST = 1000
 TOO_FEW_TO_CARVE = 20
-NAMES_OF_ROWS = {"id", "idx", "index", "guid"}  # these tell rows apart that say the same
+NAMES_OF_ROWS = {"", "id", "idx", "index", "guid", "uid", "uuid", "url", "timestamp", "created_at"}
+"""Columns that tell rows apart which say the same; so do `…_id`, and what pandas numbers them by."""
 
 _canonical = json.JSONEncoder(sort_keys=True, default=str).encode
 
@@ -57,7 +58,13 @@ def divide(
 
 def digest_of(example: Example) -> bytes:
     """Digest what an example says, its label and the row's own name left out; also its lot in `hold_out`."""
-    return _digest({name: value for name, value in example.fields.items() if name not in NAMES_OF_ROWS})
+    return _digest({name: value for name, value in example.fields.items() if not names_rows(name)})
+
+
+def names_rows(column: str) -> bool:
+    """Whether a column tells rows apart, and says nothing of its own."""
+    name = column.lower()
+    return name in NAMES_OF_ROWS or name.endswith("_id") or name.startswith("unnamed_")
 
 
 def _digest(fields: Mapping[str, Any]) -> bytes:

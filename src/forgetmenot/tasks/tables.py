@@ -109,6 +109,35 @@ def read_csv(path: Path) -> Table:
     return Table(str(path), columns, rows)
 
 
+_UNREADABLE = (ValueError, RecursionError)
+
+
+def _loaded(text: str) -> Any:
+    """The content of JSON, with its numbers as they were typed.
+
+    Raises:
+        ValueError: It is none, has a number of thousands of digits, or half a character, as where a text was
+            cut within an emoji.
+        RecursionError: It is nested too deep.
+    """
+    found = json.loads(text, parse_float=_Typed)
+    if "\\ud" in text.lower():
+        json.dumps(found, ensure_ascii=False).encode()
+    return found
+
+
+def _why(problem: Exception) -> str:
+    if isinstance(problem, json.JSONDecodeError):
+        return problem.msg
+    if isinstance(problem, UnicodeEncodeError):
+        return "half a character, a surrogate without its other half: a text was cut within one"
+    return "nested too deep" if isinstance(problem, RecursionError) else "a number has too many digits"
+
+
+def _line_of(problem: Exception) -> str:
+    return f", line {problem.lineno}" if isinstance(problem, json.JSONDecodeError) else ""
+
+
 def read_jsonl(path: Path) -> Table:
     """Read one JSON object per line; empty lines are passed over."""
     rows = []
@@ -116,9 +145,9 @@ def read_jsonl(path: Path) -> Table:
         if not line.strip():
             continue
         try:
-            row = json.loads(line, parse_float=_Typed)
-        except json.JSONDecodeError as problem:
-            raise UserError(f"{path}, line {number}: this is not JSON ({problem.msg}).") from None
+            row = _loaded(line)
+        except _UNREADABLE as problem:
+            raise UserError(f"{path}, line {number}: this is not JSON ({_why(problem)}).") from None
         if not isinstance(row, dict):
             raise UserError(f"{path}, line {number}: a row must be a JSON object with named fields.")
         rows.append((number, row))
@@ -134,9 +163,9 @@ def read_json(path: Path) -> Table:
     if not text.lstrip().startswith("["):
         return _super_ni(path, text) if '"Instances"' in text else read_jsonl(path)
     try:
-        rows = json.loads(text, parse_float=_Typed)
-    except json.JSONDecodeError as problem:
-        raise UserError(f"{path}, line {problem.lineno}: this is not JSON ({problem.msg}).") from None
+        rows = _loaded(text)
+    except _UNREADABLE as problem:
+        raise UserError(f"{path}{_line_of(problem)}: this is not JSON ({_why(problem)}).") from None
     for number, row in enumerate(rows, 1):
         if not isinstance(row, dict):
             raise UserError(f"{path}, row {number}: a row must be a JSON object with named fields.")
@@ -150,9 +179,9 @@ def _super_ni(path: Path, text: str) -> Table:
     `explanation`), `input`, `output` (the first that is given) and `outputs` (all of them).
     """
     try:
-        task = json.loads(text)
-    except json.JSONDecodeError as problem:
-        raise UserError(f"{path}, line {problem.lineno}: this is not JSON ({problem.msg}).") from None
+        task = _loaded(text)
+    except _UNREADABLE as problem:
+        raise UserError(f"{path}{_line_of(problem)}: this is not JSON ({_why(problem)}).") from None
     if not isinstance(task.get("Instances"), list) or "Definition" not in task:
         raise UserError(f"{path}: a task of Super-NaturalInstructions has a Definition and Instances.")
     definition = task["Definition"]
