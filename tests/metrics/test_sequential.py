@@ -212,3 +212,9 @@ def test_the_order_is_random() -> None:
     assert (batch != np.arange(200)).sum() > 150
     (other,) = seeded_batches(200, 200, seed=2)
     assert (batch != other).any()
+
+
+def test_an_example_without_a_score_of_its_own_leaves_the_task_to_be_asked_whole() -> None:
+    answers = Answers("rouge_l", ["hello", "日本"], [["hello", "日本"], ["hello", "x"]])
+    assert example_differences(answers) is None
+    assert example_differences(Answers("rouge_l", ["hello"], [["hello"], ["x"]])) is not None

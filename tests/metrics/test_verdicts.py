@@ -262,3 +262,11 @@ def test_equal_constant_answers_have_a_correlation_that_may_fall() -> None:
     assert found.interval is not None
     assert -0.05 < found.interval[0] < -0.004  # 3.8 wrong answers of the rarer kind: by hand, −.034
     assert found.decision == "kept"
+
+
+def test_a_collapse_is_forgotten_also_among_hundreds_of_tasks() -> None:
+    """The smallest share of 4,000 draws, 1/4001, times 210 tasks is above 5 %: more are drawn."""
+    gold = ["a text of words"] * 50
+    columns = {f"task-{k}": Answers("rouge_l", gold, [gold, ["none"] * 50]) for k in range(210)}
+    found = judge(columns, dict.fromkeys(columns, 0.03))
+    assert {one.decision for one in found.values()} == {"forgotten"}

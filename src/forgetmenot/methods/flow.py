@@ -52,7 +52,7 @@ class Flow(TokenWeighted):
     def begin(self, learner: Learner, stage: Stage) -> None:
         """Find the weights."""
         losses = {example: loss.mean().item() for example, loss in present_losses(learner, stage).items()}
-        tau = max(self.options.temperature * statistics.median(losses.values()), LEAST)
+        tau = max(self.options.temperature * statistics.median(losses.values() or [0.0]), LEAST)
         self.weights = {example: math.exp(-loss / tau) for example, loss in losses.items()}
 
     def token_weights(self, batch: Sequence[Encoded], found: Tensor) -> Tensor:

@@ -49,6 +49,7 @@ class LAMOL(Method):
     preferences = False
     rehearses = True
     weighs = True
+    shards = False  # whole examples are packed within a turn, and packs would differ among processes
     # A soft prompt drawn at random would begin a stage as no model that can write: see `lwf`.
     needs: ClassVar[Mapping[str, tuple[str, ...]]] = {"kind": ("lora", "full")}
 

@@ -66,6 +66,9 @@ class STM(TokenWeighted):
         import torch
 
         losses = present_losses(learner, stage)
+        if not losses:
+            self.learned = {}
+            return
         ascending = torch.cat(list(losses.values())).sort().values
         most = self._most(ascending)
         self.learned = {example: loss <= most for example, loss in losses.items()}

@@ -181,13 +181,14 @@ def example_differences(answers: Answers) -> Floats | None:
     """Return after − before of each example, [n], for two stages' answers.
 
     None where the score is no mean over examples from 0 to 1. F1 or Matthews' correlation is one number of
-    all examples together, and a loss has no bounds: no bet of this kind is fair on these.
+    all examples together, and a loss has no bounds: no bet of this kind is fair on these. None also where an
+    example has no score of its own, as ROUGE-L of a text without a letter that it knows.
     """
     metric = metric_named(answers.metric)
     if metric.aggregate is not mean or not metric.bounded:
         return None
     before, after = answers.terms()[:, 0]
-    return np.asarray(after - before)
+    return np.asarray(after - before) if np.isfinite(after - before).all() else None
 
 
 def seeded_batches(

@@ -31,6 +31,9 @@ from forgetmenot.metrics.task_metrics import measure, metric_named
 Decision = Literal["kept", "gained", "forgotten", "cannot tell"]
 
 LEVEL = 0.95
+DRAWS, DRAWS_PER_TASK = 4000, 40
+"""Bootstrap draws, and the fewest for each task that is judged: p is no smaller than 1 / (draws + 1), and Holm
+multiplies it by the tasks."""
 POWER = 0.8
 ASSUMED_DISCORDANCE = 0.1  # ours: tuned models of LoRA rank 8 turn 5 to 15 % of the answers
 FEWEST_KEPT = 30  # ours: among fewer texts the rare one that loses much is easily missing
@@ -120,16 +123,16 @@ def judge(
     Args:
         columns: Task to its answers by two models.
         margins: Task to ε.
-        seed: Of bootstrap draws; a task's draws depend on this, its name and n alone.
+        seed: Of bootstrap draws; a task's depend on this, its name and n alone, up to a hundred tasks.
     """
-    pairs = {task: _paired(task, answers, seed) for task, answers in columns.items()}
+    pairs = {task: _paired(task, answers, seed, len(columns)) for task, answers in columns.items()}
     tested = {task: pair.p for task, pair in pairs.items() if pair.p is not None}
     for task, corrected in zip(tested, holm(list(tested.values())), strict=True):
         pairs[task] = replace(pairs[task], p_holm=corrected)
     return {task: _verdict(columns[task], pair, margins[task], len(tested)) for task, pair in pairs.items()}
 
 
-def _paired(task: str, answers: Answers, seed: int) -> PairedDifference:
+def _paired(task: str, answers: Answers, seed: int, tasks: int) -> PairedDifference:
     before, after = answers.predicted
     if before is None or after is None:
         which = "first" if before is None else "second"
@@ -143,6 +146,7 @@ def _paired(task: str, answers: Answers, seed: int) -> PairedDifference:
         options=answers.options,
         level=LEVEL,
         seed=[seed, zlib.crc32(task.encode())],
+        resamples=max(DRAWS, DRAWS_PER_TASK * tasks),
     )
 
 

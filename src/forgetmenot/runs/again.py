@@ -8,6 +8,7 @@ path, and a smaller difference between two models says nothing.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ from forgetmenot.record.result_schema import AskedAgain
 if TYPE_CHECKING:
     from forgetmenot.engine.learner import Learner
 
+ROUNDING = 1e-5
 EXAMPLES = 64
 
 
@@ -67,7 +69,7 @@ def differences(
     flips = None
     if right is not None and right_again is not None:
         flips = sum(right[k] != now for k, now in zip(places, right_again, strict=True))
-    differ = sum(said != now for said, now in zip(before, again.predicted, strict=True))
+    differ = sum(_differ(said, now) for said, now in zip(before, again.predicted, strict=True))
     found = AskedAgain(n=len(places), different=differ, flipped=flips)
     then = [answers.log_likelihoods[k] for k in places]
     apart = [
@@ -79,6 +81,16 @@ def differences(
     if apart:
         found["log_likelihood_apart"] = max(apart)
     return found
+
+
+def _differ(one: str | None, other: str | None) -> bool:
+    """Whether two answers are others; of numbers the last digits are rounding."""
+    if one is None or other is None:
+        return one != other
+    try:
+        return not math.isclose(float(one), float(other), rel_tol=ROUNDING, abs_tol=ROUNDING)
+    except ValueError:
+        return one != other
 
 
 def _in_smaller_batches(scored: ScoredTask) -> ScoredTask:
