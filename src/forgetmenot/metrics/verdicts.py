@@ -32,8 +32,8 @@ Decision = Literal["kept", "gained", "forgotten", "cannot tell"]
 
 LEVEL = 0.95
 DRAWS, DRAWS_PER_TASK = 4000, 40
-"""Bootstrap draws, and the fewest for each task that is judged: p is no smaller than 1 / (draws + 1), and Holm
-multiplies it by the tasks."""
+"""Bootstrap draws, and the fewest for each task that is judged: p is no smaller than 1 / (draws + 1), which
+Holm multiplies by the tasks."""
 POWER = 0.8
 ASSUMED_DISCORDANCE = 0.1  # ours: tuned models of LoRA rank 8 turn 5 to 15 % of the answers
 FEWEST_KEPT = 30  # ours: among fewer texts the rare one that loses much is easily missing
