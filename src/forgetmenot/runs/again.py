@@ -85,7 +85,7 @@ def differences(
 
 def _differ(one: str | None, other: str | None) -> bool:
     """Whether two answers are others; of numbers the last digits are rounding."""
-    if one is None or other is None:
+    if one is None or other is None or one == other:
         return one != other
     try:
         return not math.isclose(float(one), float(other), rel_tol=ROUNDING, abs_tol=ROUNDING)
